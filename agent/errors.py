@@ -1,0 +1,86 @@
+"""What can go wrong, each kind with its exit code and a hint for the admin."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class ExporterError(Exception):
+    """Any failure that the admin is told in a sentence instead of a traceback.
+
+    :param message: what happened, for the admin.
+    :param hint: what to do about it; may be empty.
+    :param subject: the thing that was wrong (a file's path, an answer, a record), for whoever handles the error.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, hint: str = "", subject: object = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.subject = subject
+
+
+class UsageError(ExporterError):
+    """The command line asks for something impossible."""
+
+    exit_code = 2
+
+
+class RecordsRejected(ExporterError):
+    """The dashboard refused some records for good; the others went through."""
+
+    exit_code = 65
+
+
+class UnreadableRow(ExporterError):
+    """A row of sacct that makes no sense; ``subject`` holds its values. It is counted and passed over."""
+
+
+class UnreadableLine(ExporterError):
+    """A line of the queue that is no JobID; ``subject`` holds it. It is counted and passed over."""
+
+
+class Unreachable(ExporterError):
+    """A neighbour does not answer, or not sensibly. Everything is kept for a later run."""
+
+    exit_code = 69
+
+
+class SlurmUnreachable(Unreachable):
+    """sacct or scontrol failed, or gave an answer that can't be trusted."""
+
+
+class DashboardUnreachable(Unreachable):
+    """The dashboard could not be reached or did not take the records, after the retries.
+
+    :param retry_after_seconds: how long the dashboard asked to be left alone, 0 where it did not.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float = 0.0) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class SpoolError(ExporterError):
+    """The spool can't be used safely: missing, full, read-only, or open to others."""
+
+    exit_code = 1
+
+
+class Busy(ExporterError):
+    """Another run holds the lock."""
+
+    exit_code = 75
+
+
+class KeyRefused(ExporterError):
+    """The dashboard does not accept the API key."""
+
+    exit_code = 77
+
+
+class ConfigError(ExporterError):
+    """The configuration is missing, unreadable or wrong."""
+
+    exit_code = 78

@@ -1,0 +1,143 @@
+"""The runs of a JobID become a :class:`Job`, and that the dashboard's record. Pure.
+
+Which rows belong to one job: a requeue ends a run and begins the next in the same breath, so the Submit of the later
+row is the End of the earlier one. A JobID that was reused, after 67 million jobs or a reset, begins out of the blue.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from typing import Iterable, NamedTuple, Union
+
+from agent.records import CONTINUED_STATES, REVOKED, Run
+
+#: How far the Submit of a run may lie behind the End of the run before it. Measured: 0 or 1 s.
+LINK_SECONDS = 600
+SECONDS_PER_HOUR = 3600.0
+
+Value = Union[str, int, float, None]
+
+
+class Job(NamedTuple):
+    """A job whose newest run has ended, with what all its counted runs used."""
+
+    run: Run  # the newest
+    cpu_seconds: int
+    gpu_seconds: int
+
+
+class Record(NamedTuple):
+    """What is sent for a job, and what tells it from an earlier state of the same job."""
+
+    raw_id: int
+    submit: int
+    end: int
+    job_id: str
+    text: str  # the JSON object as it is sent
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What identifies a run in Slurm's accounting, within its cluster."""
+        return self.raw_id, self.submit
+
+    @property
+    def digest(self) -> bytes:
+        """Changes when anything in the record does."""
+        return hashlib.blake2b(self.text.encode(), digest_size=12).digest()
+
+
+def own_runs(runs: Iterable[Run]) -> list[Run]:
+    """The runs of the newest job among the rows of one raw ID, oldest first: earlier owners of the ID left out."""
+    ordered = sorted(runs, key=lambda run: run.submit)
+    first = len(ordered) - 1
+    while first > 0 and _is_continued(ordered[first - 1], ordered[first]):
+        first -= 1
+    return ordered[max(first, 0) :]
+
+
+def _is_continued(earlier: Run, later: Run) -> bool:
+    if earlier.end is None or earlier.user != later.user:
+        return False
+    return abs(later.submit - earlier.end) <= LINK_SECONDS
+
+
+def is_final(run: Run) -> bool:
+    """Whether the newest run of a job is its last, as far as Slurm knows today, and ran here."""
+    return run.ended and run.state not in CONTINUED_STATES and run.state != REVOKED
+
+
+def fold(runs: list[Run], *, requeued_runs: str = "sum") -> Job:
+    """Makes one job of its runs.
+
+    :param runs: as :func:`own_runs` gives them, the last one final.
+    :param requeued_runs: ``"sum"`` counts the hours of all of them, ``"last"`` those of the last run, which is the
+        last row and the RESIZING segments straight before it.
+    """
+    counted = runs if requeued_runs == "sum" else _last_run(runs)
+    return Job(
+        run=runs[-1],
+        cpu_seconds=sum(run.elapsed_seconds * run.cpus for run in counted if not run.never_started),
+        gpu_seconds=sum(run.elapsed_seconds * run.gpus for run in counted if not run.never_started),
+    )
+
+
+def _last_run(runs: list[Run]) -> list[Run]:
+    first = len(runs) - 1
+    while first > 0 and runs[first - 1].state == "RESIZING":
+        first -= 1
+    return runs[first:]
+
+
+def make_record(job: Job, cluster: str) -> Record:
+    """The dashboard's record of a job, as it is sent.
+
+    :param cluster: the cluster's name on the dashboard.
+    """
+    run = job.run
+    if run.end is None:
+        raise ValueError(f"job {run.job_id} has not ended")
+    return Record(run.raw_id, run.submit, run.end, run.job_id, _encode(make_payload(job, cluster)))
+
+
+def make_payload(job: Job, cluster: str) -> dict[str, Value]:
+    """The fields of a record. Times are the cluster's wall clock without offset, so Start and End are never null."""
+    run = job.run
+    end = run.end or 0
+    idle = run.never_started
+    start = end if idle or run.start is None else run.start
+    return {
+        "JobID": run.job_id,
+        "User": run.user,
+        "Account": run.account,
+        "Partition": run.partition,
+        "State": run.state,
+        "QOS": run.qos,
+        "NodeList": None if idle else run.node_list,
+        "Submit": local_text(run.submit),
+        "Start": local_text(start),
+        "End": local_text(end),
+        "CPUHours": job.cpu_seconds / SECONDS_PER_HOUR,
+        "GPUHours": job.gpu_seconds / SECONDS_PER_HOUR,
+        "AllocCPUS": 0 if idle else run.cpus,
+        "AllocGPUS": 0 if idle else run.gpus,
+        "AllocNodes": 0 if idle else run.nodes,
+        "AllocMemoryMB": 0.0 if idle else run.memory_mb,
+        "WaitingTimeHours": max(start - run.submit, 0) / SECONDS_PER_HOUR,
+        "ElapsedHours": run.elapsed_seconds / SECONDS_PER_HOUR,
+        "Cluster": cluster,
+    }
+
+
+def local_text(epoch_seconds: int) -> str:
+    """The cluster's wall clock at an instant, without an offset: ``YYYY-MM-DDTHH:MM:SS``."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(epoch_seconds))
+
+
+def newest_run(runs: Iterable[Run]) -> Run | None:
+    """The row with the latest Submit, None where there is no row."""
+    return max(runs, key=lambda run: run.submit, default=None)
+
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode

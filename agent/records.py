@@ -1,0 +1,207 @@
+"""One row of sacct becomes a :class:`Run`. Pure: text in, values out.
+
+Slurm's accounting keeps one row for each run of a job: a requeue begins a new row with a new Submit, a resize begins
+a new row at the time of the resize. What the values look like in which version of Slurm was seen on 20.11 to 26.05.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import NamedTuple, Sequence
+
+from agent.errors import UnreadableRow
+
+#: What sacct is asked for: in every version since 17.02, and nothing that a user writes.
+FIELDS = (
+    "JobID",
+    "JobIDRaw",
+    "Cluster",
+    "User",
+    "UID",
+    "Account",
+    "Partition",
+    "State",
+    "QOS",
+    "Submit",
+    "Start",
+    "End",
+    "ElapsedRaw",
+    "AllocCPUS",
+    "AllocNodes",
+    "AllocTRES",
+    "NodeList",
+)
+#: The unit separator: the one character that no name in Slurm's accounting holds.
+SEPARATOR = "\x1f"
+
+LIVE_STATES = frozenset({"PENDING", "RUNNING", "SUSPENDED"})
+#: The row has ended, the job goes on in a newer one.
+CONTINUED_STATES = frozenset({"REQUEUED", "RESIZING"})
+#: The job ran on another cluster of the federation.
+REVOKED = "REVOKED"
+ENDED_STATES = frozenset(
+    {
+        "BOOT_FAIL",
+        "CANCELLED",
+        "COMPLETED",
+        "DEADLINE",
+        "FAILED",
+        "NODE_FAIL",
+        "OUT_OF_MEMORY",
+        "PREEMPTED",
+        "TIMEOUT",
+    }
+)
+
+_NO_TIME = frozenset({"", "0", "None", "Unknown"})
+_NO_NODES = frozenset({"", "None assigned", "(null)"})
+_UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
+
+
+class Run(NamedTuple):
+    """One row of Slurm's accounting: one run, or one segment of a resized run, of a job. Times are epoch seconds."""
+
+    job_id: str  # as sacct's JobID: 123, 123_4, 123+1, 123_[5-9]
+    raw_id: int
+    cluster: str
+    user: str
+    account: str
+    partition: str
+    state: str  # the bare word: "CANCELLED by 1000" is CANCELLED
+    qos: str | None
+    submit: int
+    start: int | None
+    end: int | None
+    elapsed_seconds: int  # without suspension
+    cpus: int
+    nodes: int
+    gpus: int
+    memory_mb: float
+    node_list: str | None
+
+    @property
+    def ended(self) -> bool:
+        """An unknown word with an End has ended; a live one has not, whatever its End says."""
+        return self.end is not None and self.state not in LIVE_STATES
+
+    @property
+    def never_started(self) -> bool:
+        """Cancelled while pending: no Start, or a Start that only repeats the End, on no node."""
+        return self.start is None or (self.node_list is None and self.elapsed_seconds == 0)
+
+
+class Tres(NamedTuple):
+    """What a run was allocated, of what the dashboard counts."""
+
+    gpus: int
+    memory_mb: float
+
+
+def parse_row(values: Sequence[str]) -> Run:
+    """Makes a Run of the values of :data:`FIELDS`.
+
+    :raises UnreadableRow: where a value is not what sacct prints for its field.
+    """
+    try:
+        (
+            job_id,
+            raw_id,
+            cluster,
+            user,
+            uid,
+            account,
+            partition,
+            state,
+            qos,
+            submit,
+            start,
+            end,
+            elapsed,
+            cpus,
+            nodes,
+            tres,
+            node_list,
+        ) = values
+        allocated = parse_tres(tres)
+        return Run(
+            job_id=job_id,
+            raw_id=int(raw_id),
+            cluster=cluster,
+            # Up to 23.02 the User of a uid that no longer resolves is empty.
+            user=user or uid or "unknown",
+            account=account or "unknown",
+            partition=partition or "unknown",
+            state=parse_state(state),
+            qos=qos or None,
+            submit=int(submit),
+            start=_parse_time(start),
+            end=_parse_time(end),
+            elapsed_seconds=int(elapsed or 0),
+            cpus=parse_count(cpus),
+            nodes=parse_count(nodes),
+            gpus=allocated.gpus,
+            memory_mb=allocated.memory_mb,
+            node_list=None if node_list in _NO_NODES else node_list,
+        )
+    except ValueError as error:
+        raise UnreadableRow(f"unreadable row of sacct: {error}", subject=list(values)) from error
+
+
+@lru_cache(maxsize=1024)
+def parse_state(text: str) -> str:
+    """The bare word of sacct's State.
+
+    >>> parse_state("CANCELLED by 1000")
+    'CANCELLED'
+    """
+    words = text.split()
+    if not words:
+        raise ValueError("empty State")
+    return words[0].rstrip("+")
+
+
+@lru_cache(maxsize=4096)
+def parse_count(text: str) -> int:
+    """A number as Slurm prints it, with a unit of 1,024 and a fraction where there is one; 0 for none.
+
+    >>> parse_count("64"), parse_count("1K"), parse_count("1.50K")
+    (64, 1024, 1536)
+    """
+    return round(_parse_quantity(text, unit=1)) if text else 0
+
+
+@lru_cache(maxsize=4096)
+def parse_tres(text: str) -> Tres:
+    """The GPUs and the memory in an AllocTRES such as ``billing=8,cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=4000M``.
+
+    Keys are compared whole: ``gres/gpumem`` is no GPU. The generic ``gres/gpu`` counts every type; where a site
+    tracks only types, they are added up. A value that is no quantity (``NONE``) counts nothing.
+    """
+    generic: int | None = None
+    typed = 0
+    memory_mb = 0.0
+    for item in text.split(","):
+        key, _, value = item.partition("=")
+        if key not in {"mem", "gres/gpu"} and not key.startswith("gres/gpu:"):
+            continue
+        if not value[:1].isdigit():
+            continue
+        if key == "mem":
+            memory_mb = _parse_quantity(value, unit=_UNITS["M"]) / _UNITS["M"]
+        elif key == "gres/gpu":
+            generic = parse_count(value)
+        else:
+            typed += parse_count(value)
+    return Tres(typed if generic is None else generic, memory_mb)
+
+
+def _parse_quantity(text: str, *, unit: int) -> float:
+    """A number with an optional K, M, G, T or P; ``unit`` is what a bare number counts in."""
+    factor = _UNITS.get(text[-1:].upper())
+    if factor is None:
+        return float(text) * unit
+    return float(text[:-1]) * factor
+
+
+def _parse_time(text: str) -> int | None:
+    return None if text in _NO_TIME else int(text)
