@@ -1,0 +1,116 @@
+#!/bin/sh
+# Debian systems that each hold another Slurm, kept as folders, and a way to run a command inside one.
+#
+#   chroots.sh list                 every suite, with the Slurm it was picked for
+#   chroots.sh build SUITE          makes the folder where it is missing, and prints it
+#   chroots.sh run SUITE COMMAND…   runs COMMAND inside (building first), and exits as it does
+#   chroots.sh clean                removes every folder
+#
+# A run sees the checkout read-only as /src, and the folder $OUT, where that is set, as /out.
+# It has mounts, processes, host name ("node") and network (loopback alone) of its own, and writes to memory:
+# whatever COMMAND starts or mounts ends with it, however it ends, and the folder stays as it was built.
+# Needs root, debootstrap and, to build, the Debian mirror ($MIRROR) and PyPI.
+set -eu
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests/chroots
+MIRROR=${MIRROR:-http://deb.debian.org/debian}
+PACKAGES=slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-venv,iproute2,procps,tzdata,make
+TEST_TOOLS='pytest hypothesis requests filelock tomli'
+SRC=$(cd "$(dirname "$0")/../.." && pwd)
+
+say() { printf '%s\n' "chroots: $*" >&2; }
+err() { say "$*"; exit 1; }
+need_cmd() { command -v "$1" >/dev/null || err "needs the command $1 (Debian package $2)"; }
+
+# A folder counts as built for these packages and tools only: another list, another folder.
+recipe() { printf '%s %s' "$PACKAGES" "$TEST_TOOLS" | cksum | cut -d' ' -f1; }
+
+list() {
+    echo 'bullseye 20.11'
+    echo 'bookworm 22.05'
+    echo 'trixie 24.11'
+    echo 'sid 26.05'
+}
+
+build() {
+    folder=$CACHE/$1-$(recipe)
+    if [ ! -d "$folder" ]; then
+        list | grep -q "^$1 " || err "no suite $1; there are: $(list | cut -d' ' -f1 | tr '\n' ' ')"
+        [ "$(id -u)" = 0 ] || err 'needs root'
+        need_cmd debootstrap debootstrap
+        mkdir -p "$CACHE"
+        half=$(mktemp -d "$CACHE/.$1.XXXXXX")
+        chmod 755 "$half"
+        trap 'rm -rf --one-file-system "$half"' EXIT
+        say "building $1 (some minutes, once)"
+        # debootstrap and the package scripts mount things: in a mount namespace nothing of it is left over.
+        unshare --mount --pid --fork --kill-child sh -eu "$0" fill "$1" "$half" >"$CACHE/$1.log" 2>&1 ||
+            err "failed, see $CACHE/$1.log"
+        mv "$half" "$folder"
+        trap - EXIT
+    fi
+    echo "$folder"
+}
+
+# Inside build's namespace: the system itself, then the test tools.
+fill() {
+    # Post-install scripts must not start daemons, on a machine that may run its own.
+    debootstrap --variant=minbase --include="$PACKAGES" "$1" "$2" "$MIRROR"
+    enter "$2"
+    cp /etc/resolv.conf "$2/etc/resolv.conf"
+    # A site whose traffic is re-encrypted has its authority in the host's bundle alone.
+    bundle=/etc/ssl/certs/ca-certificates.crt
+    mkdir -p "$2${bundle%/*}"
+    cp "$bundle" "$2$bundle"
+    # shellcheck disable=SC2086  # TEST_TOOLS is a list
+    PIP_CERT=$bundle chroot "$2" sh -eu -c 'python3 -m venv /opt/venv; /opt/venv/bin/pip install --quiet "$@"' - $TEST_TOOLS
+    rm -rf "$2/var/cache/apt/archives" "$2/var/lib/apt/lists"
+}
+
+enter() {
+    mount -t proc proc "$1/proc"
+    mount --rbind /dev "$1/dev"
+    mount -t sysfs -o ro sysfs "$1/sys"
+    mount -t tmpfs tmpfs "$1/run"
+}
+
+run() {
+    folder=$(build "$1")
+    shift
+    exec unshare --mount --pid --net --uts --ipc --fork --kill-child sh -eu "$0" inside "$folder" "$@"
+}
+
+# Inside run's namespaces: an overlay in memory over the built folder.
+inside() {
+    folder=$1
+    shift
+    hostname node
+    ip link set lo up
+    # Slurm resolves names with AI_ADDRCONFIG, for which 127.0.0.1 alone is no network; 192.0.2.1 is for documentation.
+    ip addr add 192.0.2.1/32 dev lo
+    scratch=$CACHE/scratch
+    mkdir -p "$scratch"
+    mount -t tmpfs tmpfs "$scratch"
+    mkdir "$scratch/upper" "$scratch/work" "$scratch/root"
+    mount -t overlay overlay -o "lowerdir=$folder,upperdir=$scratch/upper,workdir=$scratch/work" "$scratch/root"
+    root=$scratch/root
+    enter "$root"
+    printf '127.0.0.1 localhost node\n' >"$root/etc/hosts"
+    mkdir "$root/src"
+    mount --bind "$SRC" "$root/src"
+    mount -o remount,bind,ro "$root/src"
+    if [ -n "${OUT:-}" ]; then
+        mkdir "$root/out"
+        mount --bind "$OUT" "$root/out"
+    fi
+    # Not exec: this shell is process 1 in here and has to reap what COMMAND's daemons leave behind.
+    chroot "$root" /usr/bin/env -i PATH=/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 \
+        PYTHONDONTWRITEBYTECODE=1 "$@"
+}
+
+clean() { rm -rf --one-file-system "$CACHE"; }
+
+case "${1:-}" in
+    list | build | run | clean | fill | inside) "$@" ;;
+    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
