@@ -55,17 +55,40 @@ class DashboardUnreachable(Unreachable):
     """The dashboard could not be reached or did not take the records, after the retries.
 
     :param retry_after_seconds: how long the dashboard asked to be left alone, 0 where it did not.
+    :param permanent: trying again within the run can't help.
     """
 
-    def __init__(self, message: str, *, hint: str = "", retry_after_seconds: float = 0.0) -> None:
+    def __init__(
+        self, message: str, *, hint: str = "", retry_after_seconds: float = 0.0, permanent: bool = False
+    ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
+        self.permanent = permanent
+
+
+class BatchRefused(ExporterError):
+    """The dashboard is there, but does not take this batch as it is. Never leaves the delivery.
+
+    :param named: the dashboard's words for each record that it names, by its index in the batch.
+    """
+
+    def __init__(self, message: str, *, named: dict[int, str] | None = None) -> None:
+        super().__init__(message)
+        self.named = named or {}
+
+
+class BatchTooLarge(BatchRefused):
+    """The dashboard, or a proxy before it, takes no POST of this size."""
 
 
 class SpoolError(ExporterError):
     """The spool can't be used safely: missing, full, read-only, or open to others."""
 
     exit_code = 1
+
+
+class LedgerDamaged(SpoolError):
+    """The ledger is no sound database, or one of a newer version. It can be rebuilt from Slurm's accounting."""
 
 
 class Busy(ExporterError):

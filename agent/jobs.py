@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from typing import Iterable, NamedTuple, Union
 
+from agent.localtime import local_text
 from agent.records import CONTINUED_STATES, REVOKED, Run
 
 #: How far the Submit of a run may lie behind the End of the run before it. Measured: 0 or 1 s.
@@ -35,6 +35,8 @@ class Record(NamedTuple):
     submit: int
     end: int
     job_id: str
+    cpu_seconds: int
+    gpu_seconds: int
     text: str  # the JSON object as it is sent
 
     @property
@@ -98,7 +100,8 @@ def make_record(job: Job, cluster: str) -> Record:
     run = job.run
     if run.end is None:
         raise ValueError(f"job {run.job_id} has not ended")
-    return Record(run.raw_id, run.submit, run.end, run.job_id, _encode(make_payload(job, cluster)))
+    text = _encode(make_payload(job, cluster))
+    return Record(run.raw_id, run.submit, run.end, run.job_id, job.cpu_seconds, job.gpu_seconds, text)
 
 
 def make_payload(job: Job, cluster: str) -> dict[str, Value]:
@@ -128,11 +131,6 @@ def make_payload(job: Job, cluster: str) -> dict[str, Value]:
         "ElapsedHours": run.elapsed_seconds / SECONDS_PER_HOUR,
         "Cluster": cluster,
     }
-
-
-def local_text(epoch_seconds: int) -> str:
-    """The cluster's wall clock at an instant, without an offset: ``YYYY-MM-DDTHH:MM:SS``."""
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(epoch_seconds))
 
 
 def newest_run(runs: Iterable[Run]) -> Run | None:

@@ -1,0 +1,185 @@
+"""Puts the parts together as the configuration says: what a command works with, opened and closed in one place."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import time
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Callable, Iterator, Mapping
+
+from agent.config import Config
+from agent.dashboard import Dashboard, DryRun, RequestsTransport
+from agent.delivery import Delivery, Receiver
+from agent.errors import ExporterError, SpoolError
+from agent.flush import Flush, Settings, take_over
+from agent.ledger import Ledger, open_ledger
+from agent.queue import Queue, check_spool, run_lock
+from agent.reconcile import Interlude, Progress, Reconcile
+from agent.sacct import Slurm
+
+LEDGER_NAME = "ledger.db"
+#: While a reconcile goes on, what the hook queues is delivered every so often.
+INTERLUDE_SECONDS = 60.0
+#: Of the same complaint an admin sees so many; the rest is counted.
+SHOWN_COMPLAINTS = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Complaints:
+    """Logs what was passed over, the first few in full and the rest as a number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: ExporterError) -> None:
+        self.count += 1
+        if self.count <= SHOWN_COMPLAINTS:
+            logger.warning("passed over: %s", error)
+
+    def close(self) -> None:
+        """Says how many were not shown."""
+        if self.count > SHOWN_COMPLAINTS:
+            logger.warning("passed over: %d more like these", self.count - SHOWN_COMPLAINTS)
+
+
+class Parts:
+    """What the commands work with. Made by :func:`open_parts`.
+
+    ``level`` is the log level of routine lines: a flush every few minutes says them only when asked to.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str], ledger: Ledger, *, dry_run: bool) -> None:
+        self.level = logging.INFO
+        self.config = config
+        self.ledger = ledger
+        self.dry_run = dry_run
+        self.complaints = Complaints()
+        self.queue = Queue(config.spool_dir, complain=self.complaints)
+        self.slurm = make_slurm(config, environ, self.complaints)
+        self.receiver: Receiver = DryRun(config.api_url) if dry_run else make_dashboard(config)
+        self._settings: Settings | None = None
+
+    @property
+    def settings(self) -> Settings:
+        """What flush and reconcile go by; Slurm is asked for the cluster's name where nobody has given one.
+
+        :raises ConfigError: where the name can't be found out.
+        """
+        if self._settings is None:
+            config = self.config
+            cluster = config.cluster_name or self.slurm.cluster_name()
+            logger.log(self.level, "Initialized extractor for cluster: %s", cluster)
+            self._settings = Settings(
+                cluster=cluster,
+                requeued_runs=config.requeued_runs,
+                skip_never_started=config.never_started == "skip",
+                retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
+            )
+        return self._settings
+
+    def delivery(self, command: str) -> Delivery:
+        """A delivery on behalf of a command."""
+        return Delivery(
+            self.receiver,
+            self.ledger,
+            self.settings.cluster,
+            command=command,
+            batch_size=self.config.batch_size,
+            clock=time.time,
+            level=self.level,
+        )
+
+    def flush(self, delivery: Delivery) -> Flush:
+        """A flush that sends through a delivery."""
+        return Flush(self.ledger, self.slurm, delivery, self.settings)
+
+    def reconcile(
+        self, delivery: Delivery, *, only_missing: bool, on_progress: Callable[[Progress], None]
+    ) -> Reconcile:
+        """A reconcile that sends through a delivery, and flushes from time to time."""
+        return Reconcile(
+            self.ledger,
+            self.slurm,
+            delivery,
+            self.settings,
+            only_missing=only_missing,
+            interlude=None if self.dry_run else _FlushInterlude(self),
+            on_progress=on_progress,
+        )
+
+
+class _FlushInterlude(Interlude):
+    """Delivers what the hook queues while a long reconcile holds the lock."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._last >= INTERLUDE_SECONDS
+
+    def run(self) -> None:
+        take_over(self._parts.queue, self._parts.ledger, time.time())
+        self._parts.flush(self._parts.delivery("flush")).run()
+        self._last = time.monotonic()
+
+
+@contextmanager
+def open_parts(
+    config: Config, environ: Mapping[str, str], *, dry_run: bool = False, alone: bool = False
+) -> Iterator[Parts]:
+    """Opens the spool and what lies in it.
+
+    :param alone: as the one run that works on the spool.
+    :raises SpoolError: where the spool can't be used.
+    :raises Busy: where another run works on it.
+    """
+    step_down(config.spool_dir)
+    check_spool(config.spool_dir)
+    with run_lock(config.spool_dir) if alone else nullcontext():
+        ledger, put_aside = open_ledger(config.spool_dir / LEDGER_NAME)
+        if put_aside:
+            logger.warning("%s", put_aside)
+        parts = Parts(config, environ, ledger, dry_run=dry_run)
+        try:
+            with ledger.rehearsal() if dry_run else nullcontext():
+                yield parts
+        finally:
+            parts.complaints.close()
+            ledger.close()
+
+
+def make_slurm(config: Config, environ: Mapping[str, str], complain: Complaints) -> Slurm:
+    """Slurm's commands, as configured."""
+    return Slurm(config.sacct, config.scontrol, timeout=config.sacct_timeout, environ=environ, complain=complain)
+
+
+def make_dashboard(config: Config) -> Dashboard:
+    """The dashboard, as configured."""
+    transport = RequestsTransport(timeout=config.timeout, ca_bundle=config.ca_bundle, secret=config.api_key)
+    return Dashboard(config.api_url, config.api_key, transport)
+
+
+def step_down(spool: Path) -> None:
+    """Run by root, the agent becomes the spool's owner: a file of root's there would stop the hook.
+
+    :raises SpoolError: where root may not do that here.
+    """
+    if os.geteuid() != 0 or not spool.is_dir() or spool.stat().st_uid == 0:
+        return
+    info = spool.stat()
+    try:
+        name = pwd.getpwuid(info.st_uid).pw_name
+        os.initgroups(name, info.st_gid)
+        os.setgid(info.st_gid)
+        os.setuid(info.st_uid)
+    except (KeyError, OSError) as error:
+        raise SpoolError(
+            f"cannot become the owner of the spool {spool}, uid {info.st_uid}: {error}",
+            hint=f"run as that user, or chown the spool {spool} to the Slurm user",
+        ) from error
+    logger.debug("runs as %s, the spool's owner", name)

@@ -1,0 +1,154 @@
+"""The command line: runs what it asks for, prints, and exits. Nothing else in the package does either."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from typing import Any, Callable, Mapping, Sequence
+
+from agent.config import Config, load_config
+from agent.errors import Busy, ExporterError
+from agent.options import parse_argv
+
+logger = logging.getLogger(__name__)
+
+#: What journald reads at the start of a line as its priority.
+_JOURNAL_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line and returns the exit code."""
+    _forget_shell_zone()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    set_up_logging(verbose=False)
+    try:
+        arguments = parse_argv(sys.argv[1:] if argv is None else argv)
+        set_up_logging(verbose=arguments.verbose)
+        _COMMANDS[arguments.command](arguments)
+    except ExporterError as error:
+        _report(error)
+        return error.exit_code
+    except SystemExit as stop:  # argparse, after --help and --version
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        logger.warning("stopped; everything that is not delivered yet is kept")
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # head(1) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception:
+        logger.exception("unexpected error; everything that is not delivered yet is kept. Please report this:")
+        return 1
+    return 0
+
+
+def _flush(arguments: argparse.Namespace) -> None:
+    from agent import assembly, runs  # noqa: PLC0415
+
+    with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run, alone=True) as parts:
+        if not arguments.dry_run:
+            parts.level = logging.DEBUG
+        report = runs.run_flush(parts)
+        level = logging.INFO if report.delivered else logging.DEBUG
+        logger.log(level, "Flush: %s, in %.1f s", report.message, report.seconds)
+        _print_sample(parts.receiver)
+
+
+def _reconcile(arguments: argparse.Namespace) -> None:
+    from agent import assembly, runs  # noqa: PLC0415
+
+    config = _load(arguments)
+    wanted = runs.window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
+    with assembly.open_parts(config, os.environ, dry_run=arguments.dry_run, alone=True) as parts:
+        report = runs.run_reconcile(
+            parts, wanted, only_missing=arguments.only_missing, on_progress=lambda progress: None
+        )
+        logger.info("Reconcile: %s, in %.1f s", report.message, report.seconds)
+        _print_sample(parts.receiver)
+
+
+def _queue(arguments: argparse.Namespace) -> None:
+    from agent import assembly, repair  # noqa: PLC0415
+
+    entries = repair.parse_job_ids(getattr(arguments, "jobs", []))
+    with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run) as parts:
+        if arguments.action == "list":
+            for line in repair.list_lines(parts.queue, parts.ledger):
+                print(line)
+        elif arguments.action == "add":
+            if not arguments.dry_run:
+                parts.queue.append(entries)
+            print(f"{len(entries)} queued; the next flush sends them")
+        elif arguments.action == "retry":
+            print(f"{repair.retry(parts.ledger, entries)} are tried again by the next flush")
+        else:
+            print(f"{repair.drop(parts.queue, parts.ledger, entries)} dropped")
+
+
+def _status(arguments: argparse.Namespace) -> None:
+    from agent import assembly, status  # noqa: PLC0415
+
+    with assembly.open_parts(_load(arguments), os.environ) as parts:
+        snapshot = status.take_snapshot(parts.queue, parts.ledger, time.time())
+        print(json.dumps(status.as_json(snapshot), indent=2) if arguments.json else status.as_text(snapshot))
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+    "flush": _flush,
+    "reconcile": _reconcile,
+    "queue": _queue,
+    "status": _status,
+}
+
+
+def _load(arguments: argparse.Namespace) -> Config:
+    config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
+    for warning in config.warnings:
+        logger.warning("%s", warning)
+    return config
+
+
+def _print_sample(receiver: Any) -> None:
+    """After a dry run: what a record looks like."""
+    sample = getattr(receiver, "sample", "")
+    if sample:
+        print("a record as it would be sent:")
+        print(json.dumps(json.loads(sample), indent=2))
+
+
+def _report(error: ExporterError) -> None:
+    level = logging.INFO if isinstance(error, Busy) else logging.ERROR
+    logger.log(level, "%s%s", error, f" ({error.hint})" if error.hint else "")
+
+
+def _forget_shell_zone() -> None:
+    """Days and times are the cluster's, whatever zone the caller's shell has set."""
+    if os.environ.pop("TZ", None) is not None:
+        time.tzset()
+
+
+class _Formatter(logging.Formatter):
+    """The level and the message; for journald with the priority it reads, in a file with the time."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if os.environ.get("JOURNAL_STREAM"):
+            priority = _JOURNAL_PRIORITIES.get(record.levelno, 6)
+            return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
+        return text
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Logs to standard error, as journald, a terminal or a log file wants it."""
+    to_file = not os.environ.get("JOURNAL_STREAM") and not sys.stderr.isatty()
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Formatter(f"{'%(asctime)s - ' if to_file else ''}%(levelname)s - %(message)s"))
+    package = logging.getLogger("agent")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.propagate = False

@@ -1,0 +1,302 @@
+"""Finds, reads and validates the configuration. :func:`load_config` touches the disk; :func:`parse_config` is pure."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import stat
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping, NamedTuple
+from urllib.parse import urlsplit
+
+from agent.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+NAME = "slurm-usage-history-exporter"
+SYSTEM_FOLDER = Path("/etc") / NAME
+SYSTEM_SPOOL = Path("/var/spool") / NAME
+API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
+SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings of a run, every one with its value."""
+
+    api_url: str
+    api_key: str
+    api_key_file: Path | None
+    timeout: float  # seconds, for one HTTP request
+    cluster_name: str | None  # None: Slurm is asked
+    collection_window_days: int
+    spool_dir: Path
+    batch_size: int  # records in one POST
+    ca_bundle: Path | None
+    sacct: str
+    scontrol: str
+    sacct_timeout: float  # seconds, for one call
+    requeued_runs: str  # "sum" or "last"
+    never_started: str  # "submit" or "skip"
+    retry_max_age_days: int
+    metrics_file: Path | None
+    status_queue_age_minutes: tuple[float, float]  # warning, critical
+    status_coverage_percent: tuple[float, float]
+    path: Path | None = None  # the file all this was read from
+    warnings: tuple[str, ...] = ()
+
+
+class Key(NamedTuple):
+    """One key of the configuration.
+
+    ``read`` makes the setting of the file's value, or raises ValueError or TypeError; ``wanted`` says what it takes.
+    """
+
+    name: str
+    default: Any
+    wanted: str
+    read: Callable[[Any], Any]
+    about: str
+
+
+def load_config(path: Path | None, environ: Mapping[str, str], *, cluster_name: str | None = None) -> Config:
+    """Reads the configuration from ``path``, or from where it usually lies.
+
+    :param cluster_name: goes before the file's.
+    :raises ConfigError: where there is none, it can't be read, or something in it is wrong.
+    """
+    found = path or find_config(environ)
+    config = parse_config(read_config_file(found), environ, folder=found.parent)
+    secrets = [file for file in (found, config.api_key_file) if file]
+    return replace(
+        config,
+        path=found,
+        cluster_name=cluster_name or config.cluster_name,
+        warnings=tuple(_warn_of_readers(file) for file in secrets if _is_exposed(file)),
+    )
+
+
+def candidate_paths(environ: Mapping[str, str]) -> list[Path]:
+    """Where a configuration is looked for, first the system's, then the user's."""
+    user = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config") / NAME
+    return [folder / name for folder in (SYSTEM_FOLDER, user) for name in ("config.toml", "config.json")]
+
+
+def find_config(environ: Mapping[str, str]) -> Path:
+    """The first configuration file there is.
+
+    :raises ConfigError: where there is none.
+    """
+    candidates = candidate_paths(environ)
+    for path in candidates:
+        # A folder that this user may not look into counts as there: the reader then says what is wrong.
+        if path.exists() if os.access(path.parent, os.X_OK) else path.parent.exists():
+            return path
+    raise ConfigError(
+        "no configuration found: looked for " + ", ".join(map(str, candidates)),
+        hint=f"run `{NAME} setup`, or copy etc/config.toml.example to {candidates[0]} and fill it in",
+    )
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The keys and values of a TOML or JSON file.
+
+    :raises ConfigError: where it can't be read, with line and column where it can't be parsed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the configuration {path}: {error.strerror}",
+            hint="run as the Slurm user or root, or name another file with --config",
+        ) from error
+    except ValueError as error:  # both decoders' errors, and text that is no UTF-8
+        kind = "JSON" if path.suffix == ".json" else "TOML"
+        raise ConfigError(f"{path} is no valid {kind}: {error}", hint="mend the line that it names") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
+    return content
+
+
+def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder: Path = Path()) -> Config:
+    """Validates the keys of a configuration and fills in the defaults.
+
+    :param environ: may hold the API key and the spool, which go before the file's.
+    :param folder: where relative paths in the file start.
+    :raises ConfigError: with all that is wrong, a line each.
+    """
+    problems = [_unknown_key(name) for name in content if not _is_known(name)]
+    values: dict[str, Any] = {}
+    for key in KEYS:
+        try:
+            value = content.get(key.name)
+            values[key.name] = key.default if value is None else key.read(value)
+        except (TypeError, ValueError):
+            # The value of a secret is never repeated.
+            shown = "" if key.name == "api_key" else f", not {content[key.name]!r}"
+            problems.append(f"{key.name}: must be {key.wanted}{shown}")
+    if environ.get(SPOOL_VARIABLE):
+        values["spool_dir"] = Path(environ[SPOOL_VARIABLE])
+    values["spool_dir"] = values.get("spool_dir") or default_spool(environ)
+    for name in ("spool_dir", "ca_bundle", "metrics_file", "api_key_file"):
+        if values.get(name):
+            values[name] = folder / values[name]
+    if "api_url" not in content:
+        problems.append("api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com")
+    problems += _find_api_key(values, environ)
+    if problems:
+        raise ConfigError("the configuration is wrong:\n  " + "\n  ".join(problems), subject=problems)
+    return Config(**values)
+
+
+def default_spool(environ: Mapping[str, str]) -> Path:
+    """The system's spool; for a user of no system installation the one in his home."""
+    home = environ.get("HOME")
+    if home and os.geteuid() != 0 and not SYSTEM_SPOOL.exists():
+        return Path(home) / ".local/state" / NAME
+    return SYSTEM_SPOOL
+
+
+def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
+    """Puts the key from wherever it is into ``values``; returns what is wrong with it."""
+    source = "api_key"
+    key = values.get("api_key")
+    if values.get("api_key_file"):
+        source = "api_key_file"
+        try:
+            key = values["api_key_file"].read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            return [f"api_key_file: cannot be read: {error}"]
+    if environ.get(API_KEY_VARIABLE):
+        source, key = API_KEY_VARIABLE, environ[API_KEY_VARIABLE].strip()
+    if not key:
+        return [] if "api_key" not in values else ["api_key: is missing; get one from the dashboard's administrator"]
+    if not key.isascii() or not key.isprintable() or " " in key:
+        return [f"{source}: must be one word of printable ASCII characters"]
+    values["api_key"] = key
+    return []
+
+
+def _is_exposed(path: Path) -> bool:
+    return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH)
+
+
+def _warn_of_readers(path: Path) -> str:
+    return f"{path} holds the API key and can be read or written by others: chmod 600 {path}"
+
+
+def _is_known(name: str) -> bool:
+    return name in _BY_NAME or name.lstrip("_") in _IGNORED
+
+
+def _unknown_key(name: str) -> str:
+    near = difflib.get_close_matches(name, list(_BY_NAME), n=1)
+    return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value.strip()
+
+
+def _url(value: Any) -> str:
+    url = _text(value).rstrip("/")
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
+        raise ValueError
+    _ = parts.port  # raises ValueError where it is no number
+    return url
+
+
+def _path(value: Any) -> Path:
+    return Path(_text(value)).expanduser()
+
+
+def _one_of(*words: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        if value not in words:
+            raise ValueError
+        return str(value)
+
+    return read
+
+
+def _number(least: float, most: float) -> Callable[[Any], float]:
+    def read(value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+            raise ValueError
+        return value
+
+    return read
+
+
+def _whole(least: int, most: int) -> Callable[[Any], int]:
+    def read(value: Any) -> int:
+        if not isinstance(value, int):
+            raise ValueError
+        return int(_number(least, most)(value))
+
+    return read
+
+
+def _pair(value: Any) -> tuple[float, float]:
+    warning, critical = value
+    return _number(0, 1e6)(warning), _number(0, 1e6)(critical)
+
+
+#: Every key there is, in the order of etc/config.toml.example.
+KEYS = (
+    Key("api_url", "", "an http(s) URL without user, query or fragment", _url, "the dashboard"),
+    Key("api_key", "", "a text", _text, "the key for this cluster"),
+    Key("api_key_file", None, "a path", _path, "a file that holds the key instead"),
+    Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "limit for one HTTP request"),
+    Key("cluster_name", None, "a text", _text, "the cluster's name on the dashboard; Slurm is asked if absent"),
+    Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
+    Key("spool_dir", None, "a path", _path, "where the queue and the ledger lie"),
+    Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
+    Key("ca_bundle", None, "a path", _path, "a file of CA certificates for the dashboard"),
+    Key("sacct", "sacct", "a command or its path", _text, "the sacct to call"),
+    Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol to call"),
+    Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "limit for one sacct call"),
+    Key("requeued_runs", "sum", '"sum" or "last"', _one_of("sum", "last"), "which runs of a requeued job count"),
+    Key(
+        "never_started",
+        "submit",
+        '"submit" or "skip"',
+        _one_of("submit", "skip"),
+        "jobs cancelled before they started",
+    ),
+    Key(
+        "retry_max_age_days",
+        7,
+        "a whole number from 1 to 366",
+        _whole(1, 366),
+        "how long flush waits for a job's record before it leaves it to reconcile",
+    ),
+    Key("metrics_file", None, "a path", _path, "Prometheus textfile, written after each run"),
+    Key(
+        "status_queue_age_minutes",
+        (30, 120),
+        "two numbers of minutes, [warning, critical]",
+        _pair,
+        "status --check: age of the oldest undelivered job",
+    ),
+    Key(
+        "status_coverage_percent",
+        (99, 90),
+        "two percentages, [warning, critical]",
+        _pair,
+        "status --check: share of jobs that the hook caught",
+    ),
+)
+_BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}
+#: Keys of the exporter before this one that mean nothing here, and do no harm.
+_IGNORED = frozenset({"comment", "comments", "local_data_path"})

@@ -1,0 +1,327 @@
+"""The dashboard's interface: submits records, checks the key, exchanges a deploy key. The one place that speaks HTTP.
+
+What an answer means is told by :func:`judge`, which is pure. A request is bounded as a whole, name look-up and slow
+drips included; redirects are never followed, so that the API key stays with the host it was given for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import re
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+
+from agent import __version__, retry
+from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
+
+if TYPE_CHECKING:
+    import requests
+
+INGEST = "/api/data/ingest"
+HEALTH = "/api/dashboard/health"
+KEY_HEALTH = "/api/agent/health"
+EXCHANGE = "/api/agent/exchange-deploy-key"
+
+#: No answer of the dashboard is longer; of a longer one only this much is read.
+LONGEST_ANSWER = 1 << 20
+#: A longer Retry-After is not waited for within the run, but kept for the next ones.
+LONGEST_PAUSE_SECONDS = 60.0
+_TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+_WRONG_URL = frozenset({404, 405, 410})
+
+logger = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What came back from a request."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+
+
+#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
+Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
+
+
+class Dashboard:
+    """One dashboard, spoken to with one API key.
+
+    :param api_url: without a trailing slash.
+    :param transport: see :class:`RequestsTransport`.
+    :param sleep: waits some seconds between the tries.
+    :param clock: epoch seconds, to read a Retry-After that is a date.
+    :param dice: a random number from 0 up to 1.
+    """
+
+    def __init__(
+        self,
+        api_url: str,
+        api_key: str,
+        transport: Transport,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+        dice: Callable[[], float] = random.random,
+    ) -> None:
+        self.ingest_url = api_url + INGEST
+        self._api_url = api_url
+        self._api_key = api_key
+        self._transport = transport
+        self._sleep = sleep
+        self._clock = clock
+        self._dice = dice
+
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = retry.TRIES) -> str:
+        """Posts records, given as JSON texts, and returns the dashboard's message once it has taken all of them.
+
+        :raises BatchRefused: where it does not take this batch; BatchTooLarge where smaller ones may do.
+        :raises DashboardUnreachable: where it can't be reached, or asks to be left alone.
+        :raises KeyRefused: where it does not know the key.
+        """
+        body = f'{{"hostname":{json.dumps(cluster)},"jobs":[{",".join(texts)}]}}'.encode()
+        headers = {"X-API-Key": self._api_key, "Content-Type": "application/json"}
+        answer = self._send("POST", INGEST, headers, body, tries)
+        return judge(answer, sent=len(texts), now=self._clock())
+
+    def health(self) -> Answer:
+        """Asks whether the dashboard is there at all, without a key.
+
+        :raises DashboardUnreachable: where it is not.
+        """
+        answer = self._send("GET", HEALTH, {}, None, 1)
+        if answer.status != 200:
+            raise DashboardUnreachable(f"the dashboard's health check answered {_describe(answer)}", hint=_URL_HINT)
+        return answer
+
+    def exchange_deploy_key(self, deploy_key: str) -> tuple[str, str]:
+        """Exchanges a one-time deploy key for the cluster's name and its API key.
+
+        :raises KeyRefused: where the deploy key is invalid, used or expired.
+        :raises DashboardUnreachable: where there is no sensible answer.
+        """
+        answer = self._send("POST", EXCHANGE, {}, {"deploy_key": deploy_key}, 1)
+        if answer.status in {401, 403}:
+            raise KeyRefused(
+                f"the dashboard does not accept the deploy key: {_describe(answer)}",
+                hint="deploy keys work once and for seven days; ask the dashboard's administrator for a new one",
+            )
+        content = _read_json(answer)
+        if answer.status == 200 and isinstance(content.get("api_key"), str) and content["api_key"]:
+            return str(content.get("cluster_name") or ""), content["api_key"]
+        raise DashboardUnreachable(f"the exchange of the deploy key failed: {_describe(answer)}", hint=_URL_HINT)
+
+    def _send(self, method: str, path: str, headers: Mapping[str, str], body: Any, tries: int) -> Answer:
+        """Sends a request until it gets an answer that is no passing trouble, or the tries are used up."""
+        for attempt in range(1, tries + 1):
+            last = attempt == tries
+            delay = retry.request_delay(attempt, self._dice())
+            try:
+                answer = self._transport(method, self._api_url + path, headers, body)
+            except DashboardUnreachable as error:
+                if last or error.permanent:
+                    raise
+                trouble = str(error)
+            else:
+                wanted = retry.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
+                if last or answer.status not in _TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:
+                    return answer
+                trouble = f"the dashboard answered {answer.status}"
+                delay = max(delay, wanted)
+            logger.info("%s; trying again in %.1f s", trouble, delay)
+            self._sleep(delay)
+        raise AssertionError("unreachable: the last try returns or raises")
+
+
+class DryRun:
+    """Stands in for a :class:`Dashboard` and takes everything, to nowhere."""
+
+    def __init__(self, api_url: str) -> None:
+        self.ingest_url = f"{api_url}{INGEST} (dry run: nothing is sent)"
+        self.sample = ""
+
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
+        """Keeps the first record as a sample."""
+        self.sample = self.sample or (texts[0] if texts else "")
+        return f"dry run of {len(texts)} jobs for {cluster}"
+
+
+def judge(answer: Answer, *, sent: int, now: float) -> str:
+    """Returns the dashboard's message where it has taken all ``sent`` records, and raises what went wrong otherwise.
+
+    :param now: epoch seconds.
+    :raises ExporterError: BatchRefused, BatchTooLarge, DashboardUnreachable or KeyRefused.
+    """
+    status = answer.status
+    if 200 <= status < 300:
+        return _judge_success(answer, sent)
+    raise _explain_failure(answer, now)
+
+
+def _judge_success(answer: Answer, sent: int) -> str:
+    content = _read_json(answer)
+    if not content:
+        raise DashboardUnreachable(f"{_describe(answer)} is not the dashboard's answer", hint=_URL_HINT)
+    if content.get("success") is not True:
+        raise BatchRefused(f"the dashboard did not store the jobs: {_describe(answer)}")
+    counted = content.get("jobs_processed", sent)
+    if counted != sent:
+        raise BatchRefused(f"the dashboard counted {counted!r} jobs of {sent} sent")
+    return str(content.get("message", f"{sent} jobs"))
+
+
+def _explain_failure(answer: Answer, now: float) -> ExporterError:
+    status, said = answer.status, _describe(answer)
+    if status in {401, 403}:
+        return KeyRefused(f"the dashboard refused the API key: {said}", hint="check api_key; `setup` gets a new one")
+    if status == 413:
+        return BatchTooLarge(f"the dashboard takes no POST of this size: {said}")
+    if 300 <= status < 400:
+        location = answer.headers.get("Location", "")
+        return DashboardUnreachable(
+            f"the dashboard redirects to {location[:200]!r}, which is not followed: the API key stays here",
+            hint="set api_url to the dashboard's final URL",
+        )
+    if status in _WRONG_URL:
+        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=_URL_HINT)
+    if status != 500 and (status in _TEMPORARY or status > 500):
+        return DashboardUnreachable(
+            f"the dashboard is not available: {said}",
+            hint="everything is kept; the next run tries again",
+            retry_after_seconds=retry.parse_retry_after(answer.headers.get("Retry-After", ""), now),
+        )
+    return BatchRefused(f"the dashboard refused the jobs: {said}", named=_named_records(answer))
+
+
+def _named_records(answer: Answer) -> dict[int, str]:
+    """The records that a 422 names, by index, with what is wrong with each."""
+    detail = _read_json(answer).get("detail")
+    named: dict[int, list[str]] = {}
+    for problem in detail if isinstance(detail, list) else []:
+        where = problem.get("loc", []) if isinstance(problem, dict) else []
+        if len(where) >= 3 and where[1] == "jobs" and isinstance(where[2], int):
+            field = ".".join(map(str, where[3:])) or "record"
+            named.setdefault(where[2], []).append(f"{field}: {problem.get('msg')} (sent {problem.get('input')!r})")
+    return {index: "; ".join(words)[:500] for index, words in named.items()}
+
+
+def _read_json(answer: Answer) -> dict[str, Any]:
+    """The answer's JSON object, empty where it holds none."""
+    try:
+        content = json.loads(answer.text)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _describe(answer: Answer) -> str:
+    """Status and words of an answer, short and on one line."""
+    detail = _read_json(answer).get("detail") or _read_json(answer).get("message") or answer.text
+    words = " ".join(re.sub(r"<[^>]*>", " ", str(detail)).split())
+    return f"{answer.status} {words[:300]!r}" if words else str(answer.status)
+
+
+_URL_HINT = "check api_url: the address of the dashboard's backend, without /api"
+
+
+class RequestsTransport:
+    """Sends with requests, over one kept connection.
+
+    :param timeout: seconds for a whole request; nothing it does can take longer.
+    :param secret: cut out of every error message.
+    """
+
+    def __init__(self, *, timeout: float, ca_bundle: Path | None = None, secret: str = "") -> None:
+        self._timeout = timeout
+        self._ca_bundle = str(ca_bundle) if ca_bundle else None
+        self._secret = secret
+        self._session: requests.Session | None = None
+
+    def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
+        """Sends one request.
+
+        :raises DashboardUnreachable: where no answer came.
+        """
+        import requests  # noqa: PLC0415  # takes longer to import than an idle flush takes to run
+
+        if self._session is None:
+            self._session = requests.Session()
+            self._session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
+            self._session.auth = _no_auth
+        session = self._session
+        try:
+            answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
+        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
+            raise DashboardUnreachable(
+                f"no safe connection to {url}: {self._clean(error)}",
+                hint="check api_url, or name the site's CA file as ca_bundle",
+                permanent=True,
+            ) from error
+        except (OSError, ValueError, TimeoutError) as error:  # all of requests' are OSErrors
+            self._session = None
+            raise DashboardUnreachable(f"no answer from {url}: {self._clean(error)}", hint=_REACH_HINT) from error
+        return answer
+
+    def _exchange(
+        self, session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: Any
+    ) -> Answer:
+        with session.request(
+            method,
+            url,
+            headers=dict(headers),
+            data=body,
+            timeout=self._timeout,
+            allow_redirects=False,
+            stream=True,
+            verify=self._ca_bundle,
+        ) as response:
+            content = b""
+            for chunk in response.iter_content(1 << 16):
+                content += chunk
+                if len(content) >= LONGEST_ANSWER:
+                    break
+            return Answer(response.status_code, response.headers, content.decode("utf-8", "replace"))
+
+    def _clean(self, error: Exception) -> str:
+        """The error's words without the key and without a proxy's password."""
+        words = " ".join(str(error).split())[:500] or type(error).__name__
+        if self._secret:
+            words = words.replace(self._secret, "***")
+        return re.sub(r"//[^/@\s]+@", "//***@", words)
+
+
+_REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Keeps requests from sending what a ~/.netrc holds for the host."""
+    return request
+
+
+def _within(seconds: float, call: Callable[[], Any]) -> Any:
+    """What ``call`` returns or raises, or TimeoutError after some seconds.
+
+    requests bounds each wait for bytes, not the whole: a name server that hangs or a server that drips would hold a
+    run for ever. The thread of a call that was given up ends with its connection, or with the process.
+    """
+    outcome: list[Any] = []
+    failure: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(call())
+        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
+            failure.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if failure:
+        raise failure[0]
+    if not outcome:
+        raise TimeoutError(f"the request took longer than {seconds:g} s")
+    return outcome[0]

@@ -1,0 +1,58 @@
+"""A line of the queue, read and written. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from agent.errors import UnreadableLine
+
+#: Stands for no task where a number is needed.
+NO_TASK = -1
+
+_LINE = re.compile(
+    r"(?P<job>[0-9]{1,10})(?:_(?P<part>[0-9]{1,10}))?"
+    r"(?:\s+(?P<submit>[0-9]{1,12}|-)(?:\s+(?P<end>[0-9]{1,12}|-)(?:\s+(?P<task>[0-9]{1,10}|-))?)?)?",
+    re.ASCII,
+)
+
+
+class QueueEntry(NamedTuple):
+    """A job whose end the hook, or an admin, has told us of. Times are epoch seconds, None where unknown."""
+
+    job_id: int
+    submit: int | None = None
+    end: int | None = None
+    array_task: int | None = None  # where the job is to be asked for as JOBID_TASK
+
+    @property
+    def asked(self) -> str:
+        """How sacct is asked for it."""
+        return str(self.job_id) if self.array_task is None else f"{self.job_id}_{self.array_task}"
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What identifies the job on the books."""
+        return self.job_id, NO_TASK if self.array_task is None else self.array_task
+
+
+def parse_line(line: str) -> QueueEntry:
+    """Reads ``JOBID SUBMIT END ARRAYTASK``, of which only JOBID is needed; ``203_3`` is a JobID too.
+
+    :raises UnreadableLine: for anything else.
+    """
+    match = _LINE.fullmatch(line.strip())
+    if not match:
+        raise UnreadableLine(f"no line of the queue: {line[:100]!r}", subject=line)
+    task = match["part"] or match["task"]
+    return QueueEntry(int(match["job"]), _number(match["submit"]), _number(match["end"]), _number(task))
+
+
+def format_line(entry: QueueEntry) -> str:
+    """The line that :func:`parse_line` reads as this entry."""
+    _, *hints = entry
+    return " ".join([str(entry.job_id), *("-" if hint is None else str(hint) for hint in hints)])
+
+
+def _number(text: str | None) -> int | None:
+    return None if text in {None, "-"} else int(text or 0)

@@ -1,0 +1,219 @@
+"""Queue → sacct → dashboard: delivers what the hook has caught since the last time."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Callable, Iterable, NamedTuple
+
+from agent import retry
+from agent.delivery import Delivery
+from agent.entries import QueueEntry
+from agent.errors import DashboardUnreachable
+from agent.jobs import fold, make_record
+from agent.ledger import Ledger, Waiting
+from agent.queue import Queue
+from agent.records import Run
+from agent.sacct import Query, Slurm
+from agent.verdict import Fate, Verdict, judge_entry
+
+#: IDs in one call of sacct: its argument is bounded, and it compares each ID with all others.
+IDS_PER_CALL = 1000
+#: How far back the earlier runs of a requeued job are looked for. A recycled JobID is older in any but odd cases.
+LOOKBACK_SECONDS = 365 * 86_400
+#: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
+#: before it sends the record to slurmdbd, which takes a second or two.
+LINGER_SECONDS = 4.0
+LONGEST_LINGER_SECONDS = 15.0
+#: A record that was refused alone so many times is at fault, and not the dashboard.
+DOUBTFUL_TRIES = 5
+DOUBTFUL_PAUSE_SECONDS = 120.0
+
+PAUSE = "dashboard_pause_until"
+GIVEN_UP = "given_up"
+#: No Retry-After holds longer than this: the clock may have been set back since.
+LONGEST_PAUSE_SECONDS = 6 * 3600.0
+
+logger = logging.getLogger(__name__)
+
+
+class Settings(NamedTuple):
+    """What of the configuration concerns flush and reconcile alike."""
+
+    cluster: str
+    requeued_runs: str
+    skip_never_started: bool
+    retry_max_age_seconds: float
+
+
+class Flush:
+    """One run of flush, for what :func:`take_over` has brought into the ledger.
+
+    :param clock: epoch seconds.
+    :param sleep: waits some seconds for records that are about to come.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slurm: Slurm,
+        delivery: Delivery,
+        settings: Settings,
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._ledger = ledger
+        self._slurm = slurm
+        self._delivery = delivery
+        self._settings = settings
+        self._clock = clock
+        self._sleep = sleep
+
+    def run(self) -> None:
+        """Delivers what can be delivered now.
+
+        :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
+        """
+        check_pause(self._ledger, self._clock())
+        lingered = 0.0
+        while True:
+            self._work_off()
+            due = self._ledger.next_due()
+            pause = max(due - self._clock(), 0.0) if due is not None else None
+            if pause is None or pause > LINGER_SECONDS or lingered + pause > LONGEST_LINGER_SECONDS:
+                return
+            self._sleep(pause)
+            lingered += pause
+
+    def _work_off(self) -> None:
+        """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
+        now = self._clock()
+        batch = self._due(now, ())
+        query = self._ask(batch)
+        try:
+            while query:
+                answer = query.answer()
+                following = self._due(now, batch)
+                query = self._ask(following)
+                self._sort_out(batch, Rows(answer))
+                batch = following
+        finally:
+            if query:
+                query.cancel()
+        self._delivery.flush()
+        self._settle_doubts()
+
+    def _due(self, now: float, behind: list[Waiting] | tuple[()]) -> list[Waiting]:
+        return self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
+
+    def _ask(self, batch: list[Waiting]) -> Query | None:
+        if not batch:
+            return None
+        oldest = min(item.entry.submit or int(item.queued_at) for item in batch)
+        return self._slurm.ask_ids([item.entry.asked for item in batch], max(oldest - LOOKBACK_SECONDS, 0))
+
+    def _sort_out(self, batch: list[Waiting], rows: Rows) -> None:
+        """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
+        final: list[tuple[Waiting, Verdict]] = []
+        later: list[Waiting] = []
+        gone: list[Waiting] = []
+        requeued: dict[int, int] = {}
+        for item in batch:
+            verdict = judge_entry(item.entry, rows.of(item.entry))
+            logger.debug("job %s: %s (%s)", item.entry.asked, verdict.fate.value, verdict.reason)
+            if verdict.fate is Fate.WAIT:
+                later.append(self._postponed(item, verdict.reason))
+            elif verdict.fate is Fate.LET_GO or self._is_skipped(verdict):
+                gone.append(item)
+            else:
+                final.append((item, verdict))
+                requeued.update((run.raw_id, run.end or 0) for run in verdict.runs[:-1])
+        given_up = self._given_up(later)
+        with self._ledger.transaction():
+            self._ledger.add_requeued(requeued)
+            self._ledger.postpone(later)
+            self._ledger.forget_waiting(item.key for item in [*gone, *given_up])
+            self._ledger.set_fact(GIVEN_UP, self._ledger.fact(GIVEN_UP) + len(given_up))
+        for item, verdict in final:
+            job = fold(list(verdict.runs), requeued_runs=self._settings.requeued_runs)
+            self._delivery.add(make_record(job, self._settings.cluster), item.key)
+
+    def _is_skipped(self, verdict: Verdict) -> bool:
+        return self._settings.skip_never_started and verdict.runs[-1].never_started
+
+    def _postponed(self, item: Waiting, reason: str) -> Waiting:
+        attempts = item.attempts + 1
+        return item._replace(attempts=attempts, due_at=self._clock() + retry.record_delay(attempts), reason=reason)
+
+    def _given_up(self, later: list[Waiting]) -> list[Waiting]:
+        """Those that have waited too long. Reconcile brings them, if Slurm's accounting ever knows them."""
+        oldest = self._clock() - self._settings.retry_max_age_seconds
+        given_up = [item for item in later if item.queued_at < oldest]
+        for item in given_up:
+            logger.warning("job %s is given up to reconcile: %s", item.entry.asked, item.reason)
+        return given_up
+
+    def _settle_doubts(self) -> None:
+        """A record that was refused alone is tried again a few times before it is set aside."""
+        for record, words, keys in self._delivery.take_doubts():
+            items = [item for item in map(self._ledger.waiting, keys) if item]
+            if any(item.attempts >= DOUBTFUL_TRIES for item in items):
+                self._delivery.reject(record, words, keys)
+                continue
+            logger.warning("job %s was refused by the dashboard, which took nothing else: %s", record.job_id, words)
+            with self._ledger.transaction():
+                self._ledger.postpone(
+                    self._postponed(item, f"refused: {words}")._replace(due_at=self._clock() + DOUBTFUL_PAUSE_SECONDS)
+                    for item in items
+                )
+
+
+class Rows:
+    """The rows of one answer, by what was asked."""
+
+    def __init__(self, runs: Iterable[Run]) -> None:
+        self._by_raw_id: dict[int, list[Run]] = {}
+        self._by_job_id: dict[str, list[Run]] = {}
+        for run in runs:
+            self._by_raw_id.setdefault(run.raw_id, []).append(run)
+            if "_" in run.job_id:
+                self._by_job_id.setdefault(run.job_id, []).append(run)
+
+    def of(self, entry: QueueEntry) -> list[Run]:
+        """The rows of a queued job, and of no other: asked for an array's own ID, sacct answers with all its tasks."""
+        if entry.array_task is not None:
+            return self._by_job_id.get(entry.asked, [])
+        return self.of_raw_id(entry.job_id)
+
+    def of_raw_id(self, raw_id: int) -> list[Run]:
+        """The rows of a raw ID."""
+        return self._by_raw_id.get(raw_id, [])
+
+
+def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
+    """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
+
+    :raises SpoolError: where the spool can't be used; nothing is lost.
+    """
+    files = queue.claim()
+    if files:
+        with ledger.transaction():
+            ledger.add_waiting(queue.read(files), now)
+        queue.discard(files)
+
+
+def has_work(ledger: Ledger, now: float) -> bool:
+    """Whether anything is due, or about to be."""
+    due = ledger.next_due()
+    return due is not None and due <= now + LINGER_SECONDS
+
+
+def check_pause(ledger: Ledger, now: float) -> None:
+    """Obeys a Retry-After that outlasted the run which received it.
+
+    :raises DashboardUnreachable: while the dashboard wants to be left alone.
+    """
+    rest = ledger.fact(PAUSE) - now
+    if 0 < rest <= LONGEST_PAUSE_SECONDS:
+        raise DashboardUnreachable(f"the dashboard asked to be left alone for another {rest:.0f} s")

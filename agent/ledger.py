@@ -1,0 +1,424 @@
+"""What the agent remembers between runs, in one SQLite file in the spool.
+
+It is an index, never the truth: without it everything is replayed from Slurm's accounting, nothing is lost. What has
+to be true after a crash is written in one transaction: a job leaves ``waiting`` in the same one that enters it in
+``delivered`` or ``rejected``. SQLite 3.26 (EL 8) is enough.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+
+from agent.entries import NO_TASK, QueueEntry
+from agent.errors import ExporterError, LedgerDamaged, SpoolError
+from agent.jobs import Record
+from agent.localtime import local_day
+
+SCHEMA_VERSION = 1
+LOCK_WAIT_SECONDS = 30
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS waiting (
+    job_id INTEGER NOT NULL, array_task INTEGER NOT NULL, submit INTEGER, ended INTEGER,
+    queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS delivered (
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
+    digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
+    PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rejected (
+    cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
+    shown_id TEXT NOT NULL, digest BLOB NOT NULL, record TEXT NOT NULL, reason TEXT NOT NULL,
+    rejected_at REAL NOT NULL, hooked INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (cluster, job_id, submit));
+CREATE TABLE IF NOT EXISTS requeued (job_id INTEGER PRIMARY KEY, ended INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+    command TEXT NOT NULL, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_code INTEGER NOT NULL,
+    message TEXT NOT NULL, delivered INTEGER NOT NULL, rejected INTEGER NOT NULL, missed INTEGER NOT NULL,
+    PRIMARY KEY (command, started_at));
+CREATE TABLE IF NOT EXISTS coverage (day TEXT PRIMARY KEY, jobs INTEGER NOT NULL, hooked INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
+"""
+
+
+class Waiting(NamedTuple):
+    """A queued job that has not been delivered yet."""
+
+    entry: QueueEntry
+    queued_at: float
+    attempts: int
+    due_at: float
+    reason: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What identifies it in the ledger."""
+        return self.entry.key
+
+
+class Known(NamedTuple):
+    """What the ledger knows of a job that is about to be sent."""
+
+    digest: bytes  # of what was delivered of the same run; empty where nothing was
+    hooked: bool
+    superseded: bool  # by a newer job or run of the same JobID
+
+
+class Rejected(NamedTuple):
+    """A record that the dashboard refused, with its words."""
+
+    job_id: int
+    shown_id: str
+    submit: int
+    end: int
+    reason: str
+    rejected_at: float
+    record: str
+
+
+class RunReport(NamedTuple):
+    """How one run of flush or reconcile went."""
+
+    command: str
+    started_at: float
+    seconds: float
+    exit_code: int
+    message: str
+    delivered: int = 0
+    rejected: int = 0
+    missed: int = 0  # jobs that the hook should have brought, and did not
+
+
+class Ledger:
+    """The tables and what is done with them. Open one with :func:`open_ledger`."""
+
+    def __init__(self, database: sqlite3.Connection, path: Path | None = None) -> None:
+        self._database = database
+        self._path = path
+        self._rehearsing = False
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._database.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is written within, on the disk when it ends.
+
+        :raises SpoolError: where it can't be written.
+        """
+        if self._rehearsing:
+            yield
+            return
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._database.in_transaction:
+                self._database.rollback()
+            raise
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Lets a dry run write whatever it likes, and undoes all of it."""
+        self._execute("BEGIN IMMEDIATE")
+        self._rehearsing = True
+        try:
+            yield
+        finally:
+            self._rehearsing = False
+            self._database.rollback()
+
+    # Waiting
+
+    def add_waiting(self, entries: Iterable[QueueEntry], now: float) -> None:
+        """Takes over queue entries; a newer end of a job that waits already makes it due again."""
+        self._execute_many(
+            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'new') ON CONFLICT (job_id, array_task) DO UPDATE SET
+               queued_at = CASE WHEN ifnull(excluded.ended, 0) > ifnull(ended, 0) THEN excluded.queued_at
+                           ELSE queued_at END,
+               submit = max(ifnull(excluded.submit, submit), ifnull(submit, excluded.submit)),
+               ended = max(ifnull(excluded.ended, ended), ifnull(ended, excluded.ended)),
+               attempts = 0, due_at = excluded.due_at""",
+            ((*entry.key, entry.submit, entry.end, now, now) for entry in entries),
+        )
+
+    def due(self, now: float, *, after: tuple[int, int], limit: int) -> list[Waiting]:
+        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``."""
+        rows = self._execute(
+            "SELECT * FROM waiting WHERE due_at <= ? AND (job_id, array_task) > (?, ?)"
+            " ORDER BY job_id, array_task LIMIT ?",
+            (now, *after, limit),
+        )
+        return [_make_waiting(row) for row in rows]
+
+    def next_due(self) -> float | None:
+        """When the next job is due, None where none waits."""
+        due: float | None = self._execute("SELECT min(due_at) FROM waiting")[0][0]
+        return due
+
+    def waiting(self, key: tuple[int, int]) -> Waiting | None:
+        """One job that waits, by its key; None where it does not."""
+        rows = self._execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
+        return _make_waiting(rows[0]) if rows else None
+
+    def all_waiting(self, limit: int = -1) -> list[Waiting]:
+        """All that waits, oldest first."""
+        return [
+            _make_waiting(row) for row in self._execute("SELECT * FROM waiting ORDER BY queued_at LIMIT ?", (limit,))
+        ]
+
+    def count_waiting(self) -> tuple[int, float | None]:
+        """How many wait, and since when the oldest does."""
+        ((count, oldest),) = self._execute("SELECT count(*), min(queued_at) FROM waiting")
+        return count, oldest
+
+    def waiting_reasons(self) -> dict[str, int]:
+        """How many wait for which reason."""
+        return dict(self._execute("SELECT reason, count(*) FROM waiting GROUP BY reason ORDER BY 2 DESC"))
+
+    def is_waiting(self, job_ids: Sequence[int]) -> set[int]:
+        """Those of some raw IDs that wait."""
+        return self._present("waiting", job_ids)
+
+    def postpone(self, postponed: Iterable[Waiting]) -> None:
+        """Writes down when the jobs are to be tried again, and why."""
+        self._execute_many(
+            "UPDATE waiting SET attempts = ?, due_at = ?, reason = ? WHERE job_id = ? AND array_task = ?",
+            ((item.attempts, item.due_at, item.reason, *item.key) for item in postponed),
+        )
+
+    def forget_waiting(self, keys: Iterable[tuple[int, int]]) -> None:
+        """Takes jobs off the books."""
+        self._execute_many("DELETE FROM waiting WHERE job_id = ? AND array_task = ?", keys)
+
+    # Delivered and rejected
+
+    def know(self, cluster: str, record: Record) -> Known:
+        """What of a job was delivered before."""
+        known = Known(b"", hooked=False, superseded=False)
+        rows = self._execute(
+            "SELECT submit, digest, hooked FROM delivered WHERE cluster = ? AND job_id = ?", (cluster, record.raw_id)
+        )
+        for submit, digest, hooked in rows:
+            if submit == record.submit:
+                known = known._replace(digest=digest, hooked=bool(hooked))
+            # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
+            elif submit > record.submit and local_day(submit).year == local_day(record.submit).year:
+                known = known._replace(superseded=True)
+        return known
+
+    def rejected_digests(self, cluster: str) -> dict[tuple[int, int], bytes]:
+        """The digests of the records that the dashboard refused, dropped ones included, by what identifies them."""
+        rows = self._execute("SELECT job_id, submit, digest FROM rejected WHERE cluster = ?", (cluster,))
+        return {(job_id, submit): digest for job_id, submit, digest in rows}
+
+    def add_delivered(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
+        """Writes down what the dashboard has taken. The first delivery's time stands."""
+        self._execute_many(
+            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
+               SET digest = excluded.digest, ended = excluded.ended, hooked = max(hooked, excluded.hooked)""",
+            ((cluster, *record.key, record.end, record.digest, now, command, hooked) for record in records),
+        )
+        self._execute_many(
+            "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
+            ((cluster, *record.key) for record in records),
+        )
+
+    def add_rejected(self, cluster: str, record: Record, reason: str, now: float, *, hooked: bool) -> None:
+        """Sets a record aside with the dashboard's reason."""
+        self._execute(
+            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            (cluster, *record.key, record.end, record.job_id, record.digest, record.text, reason, now, hooked),
+        )
+
+    def rejected(self, limit: int = -1) -> list[Rejected]:
+        """The records set aside and not dropped, newest first."""
+        rows = self._execute(
+            "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record FROM rejected"
+            " WHERE NOT dropped ORDER BY rejected_at DESC LIMIT ?",
+            (limit,),
+        )
+        return [Rejected(*row) for row in rows]
+
+    def count_rejected(self) -> int:
+        """How many records are set aside and not dropped."""
+        return int(self._execute("SELECT count(*) FROM rejected WHERE NOT dropped")[0][0])
+
+    def has_rejected(self, job_id: int, shown_id: str) -> bool:
+        """Whether a record of this raw ID, or of this JobID as it is shown, is set aside and not dropped."""
+        return bool(
+            self._execute(
+                "SELECT 1 FROM rejected WHERE (job_id = ? OR shown_id = ?) AND NOT dropped", (job_id, shown_id)
+            )
+        )
+
+    def drop_rejected(self, job_id: int, shown_id: str) -> None:
+        """Never sends the rejected records of a job again, as they are."""
+        self._execute("UPDATE rejected SET dropped = 1 WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
+
+    def forget_rejected(self, job_id: int, shown_id: str) -> None:
+        """Lets the rejected records of a job be sent again."""
+        self._execute("DELETE FROM rejected WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
+
+    # Requeued jobs
+
+    def add_requeued(self, ended: dict[int, int]) -> None:
+        """Remembers raw IDs that have more rows than their newest: they have to be asked for by ID."""
+        self._execute_many(
+            "INSERT INTO requeued VALUES (?, ?) ON CONFLICT (job_id) DO UPDATE SET ended = max(ended, excluded.ended)",
+            ended.items(),
+        )
+
+    def is_requeued(self, job_ids: Sequence[int]) -> set[int]:
+        """Those of some raw IDs that are known to have earlier rows."""
+        return self._present("requeued", job_ids)
+
+    # Runs, coverage and single facts
+
+    def add_run(self, report: RunReport) -> None:
+        """Writes down how a run went; one that had nothing to do replaces the idle one before it."""
+        if not (report.exit_code or report.delivered or report.rejected):
+            self._execute(
+                "DELETE FROM runs WHERE command = ? AND exit_code = 0 AND delivered = 0 AND rejected = 0",
+                (report.command,),
+            )
+        self._execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", report)
+
+    def last_run(self, command: str, *, successful: bool = False, with_work: bool = False) -> RunReport | None:
+        """The latest run of a command, on request the latest that went well, or that delivered something."""
+        rows = self._execute(
+            "SELECT * FROM runs WHERE command = ? AND (exit_code = 0 OR NOT ?) AND (delivered > 0 OR NOT ?)"
+            " ORDER BY started_at DESC LIMIT 1",
+            (command, successful, with_work),
+        )
+        return RunReport(*rows[0]) if rows else None
+
+    def delivered_since(self, since: float) -> int:
+        """How many jobs were first delivered since then."""
+        return int(self._execute("SELECT count(*) FROM delivered WHERE delivered_at >= ?", (since,))[0][0])
+
+    def latencies(self, since: float) -> list[float]:
+        """Seconds from the End to the dashboard of the jobs that the hook brought since then, sorted."""
+        rows = self._execute(
+            "SELECT delivered_at - ended FROM delivered"
+            " WHERE hooked AND command = 'flush' AND delivered_at >= ? ORDER BY 1",
+            (since,),
+        )
+        return [row[0] for row in rows]
+
+    def set_coverage(self, days: dict[str, tuple[int, int]]) -> None:
+        """Writes down for whole days how many jobs reconcile saw and how many of them the hook had brought."""
+        self._execute_many(
+            "INSERT OR REPLACE INTO coverage VALUES (?, ?, ?)", ((day, *counts) for day, counts in days.items())
+        )
+
+    def coverage(self, since_day: str) -> dict[str, tuple[int, int]]:
+        """The same, back again, from a day (YYYY-MM-DD) on."""
+        rows = self._execute("SELECT day, jobs, hooked FROM coverage WHERE day >= ? ORDER BY day", (since_day,))
+        return {day: (jobs, hooked) for day, jobs, hooked in rows}
+
+    def set_fact(self, name: str, value: float) -> None:
+        """Remembers a number under a name."""
+        self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def fact(self, name: str) -> float:
+        """The number under a name, 0 where there is none."""
+        rows = self._execute("SELECT value FROM facts WHERE name = ?", (name,))
+        return float(rows[0][0]) if rows else 0.0
+
+    def prune(self, *, ended_before: float, requeued_before: float, runs_before: float) -> None:
+        """Forgets what no reconcile of the window will ask for again."""
+        self._execute("DELETE FROM delivered WHERE ended < ?", (ended_before,))
+        self._execute("DELETE FROM rejected WHERE dropped AND ended < ?", (ended_before,))
+        self._execute("DELETE FROM requeued WHERE ended < ?", (requeued_before,))
+        self._execute("DELETE FROM runs WHERE started_at < ?", (runs_before,))
+        self._execute("DELETE FROM coverage WHERE day < date(?, 'unixepoch')", (requeued_before,))
+
+    def _present(self, table: str, job_ids: Sequence[int]) -> set[int]:
+        found: set[int] = set()
+        for start in range(0, len(job_ids), 500):  # SQLite's limit on variables was 999 for long
+            chunk = job_ids[start : start + 500]
+            marks = ",".join("?" * len(chunk))
+            rows = self._execute(f"SELECT job_id FROM {table} WHERE job_id IN ({marks})", chunk)  # noqa: S608
+            found.update(row[0] for row in rows)
+        return found
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _explained(self._path):
+            return self._database.execute(statement, values).fetchall()
+
+    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+        with _explained(self._path):
+            self._database.executemany(statement, rows)
+
+
+def open_ledger(path: Path) -> tuple[Ledger, str]:
+    """Opens the ledger, or begins a new one. A damaged one, or one of a newer version, is put aside first.
+
+    :returns: the ledger, and what was put aside and why, empty where nothing was.
+    :raises SpoolError: where the disk or the permissions don't allow it.
+    """
+    try:
+        return _open(path), ""
+    except LedgerDamaged as error:
+        aside = put_aside(path)
+        return _open(path), f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"
+
+
+def put_aside(path: Path) -> Path:
+    """Renames a ledger that can't be used, with its journal, and returns its new path."""
+    aside = path.with_name(f"{path.name}.aside.{int(time.time())}")
+    journal = path.with_name(f"{path.name}-journal")
+    try:
+        path.replace(aside)
+        if journal.exists():
+            journal.replace(aside.with_name(f"{aside.name}-journal"))
+    except OSError as error:
+        raise SpoolError(f"cannot put the damaged ledger {path} aside: {error}") from error
+    return aside
+
+
+def _open(path: Path) -> Ledger:
+    with _explained(path):
+        database = sqlite3.connect(str(path), timeout=LOCK_WAIT_SECONDS, isolation_level=None)
+        try:
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise LedgerDamaged(f"the ledger {path} is of version {version}, newer than this program's")
+            if version < SCHEMA_VERSION:
+                database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+                database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608
+        except BaseException:
+            database.close()
+            raise
+    return Ledger(database, path)
+
+
+def _make_waiting(row: Sequence[Any]) -> Waiting:
+    job_id, task, submit, ended, queued_at, attempts, due_at, reason = row
+    entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
+    return Waiting(entry, queued_at, attempts, due_at, reason)
+
+
+@contextmanager
+def _explained(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except ExporterError:
+        raise
+    except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
+        if "malformed" in str(error) or "no such" in str(error):
+            raise LedgerDamaged(f"the ledger {path} is damaged: {error}") from error
+        raise SpoolError(
+            f"cannot use the ledger {path}: {error}",
+            hint="see that the spool's disk is writable and not full, and the file belongs to the Slurm user",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerDamaged(f"the ledger {path} is damaged: {error}") from error

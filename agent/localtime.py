@@ -1,0 +1,46 @@
+"""The cluster's wall clock: its days as an admin names them, its times as the dashboard takes them. Pure.
+
+Epoch seconds go in and come out, so that the hour which repeats in autumn moves no job. The zone is the host's own:
+the command line drops a ``TZ`` that only the caller's shell has set.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import date, timedelta
+from functools import lru_cache
+
+
+def local_text(epoch_seconds: int) -> str:
+    """The wall clock at an instant, without an offset: ``YYYY-MM-DDTHH:MM:SS``."""
+    minute, second = divmod(epoch_seconds, 60)
+    return f"{_minute_text(minute)}{second:02d}"
+
+
+@lru_cache(maxsize=8192)
+def _minute_text(minute: int) -> str:
+    """Offsets from UTC are whole minutes, so the minute's text serves all its seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:", time.localtime(minute * 60))
+
+
+def local_day(epoch_seconds: float) -> date:
+    """The day that it is at an instant."""
+    return date.fromtimestamp(epoch_seconds)
+
+
+def day_start(day: date) -> int:
+    """The first second of a day, in epoch seconds."""
+    return int(time.mktime((day.year, day.month, day.day, 0, 0, 0, 0, 0, -1)))
+
+
+def day_end(day: date) -> int:
+    """The last second of a day, in epoch seconds: 82,800 to 90,000 s after its first."""
+    return day_start(day + timedelta(days=1)) - 1
+
+
+def parse_day(text: str) -> date:
+    """Reads ``YYYY-MM-DD``.
+
+    :raises ValueError: for anything else.
+    """
+    return date(*time.strptime(text, "%Y-%m-%d")[:3])

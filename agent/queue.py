@@ -1,0 +1,176 @@
+"""The locked queue file that the hook writes, and the one lock that lets a single run at the spool.
+
+The hook's ``flock(1)`` and filelock take the same kernel lock. The queue is claimed by a rename under that lock, so
+the hook waits microseconds for a flush, never for its sacct. What is claimed stays on disk until :meth:`Queue.discard`,
+which comes after the entries are safe in the ledger.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterable, Iterator
+
+from filelock import FileLock, Timeout
+
+from agent.entries import QueueEntry, format_line, parse_line
+from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LOCK_WAIT_SECONDS = 10
+#: A part of a side file that is older than this was left by a hook that died before it could name it.
+ABANDONED_SECONDS = 60
+#: Longer than any line of the hook's: what comes without a newline for so long is no line.
+LONGEST_LINE = 4096
+
+
+class Queue:
+    """The queue of one spool.
+
+    :param spool: the folder; see :func:`check_spool`.
+    :param complain: told of each line or file that is passed over.
+    :param clock: epoch seconds.
+    """
+
+    def __init__(
+        self, spool: Path, *, complain: Callable[[ExporterError], None], clock: Callable[[], float] = time.time
+    ) -> None:
+        self._spool = spool
+        self._path = spool / "queue"
+        self._complain = complain
+        self._clock = clock
+
+    def append(self, entries: Iterable[QueueEntry]) -> None:
+        """Queues entries as the hook does.
+
+        :raises SpoolError: where the lock can't be had or the file can't be written.
+        """
+        text = "".join(f"{format_line(entry)}\n" for entry in entries)
+        with self._locked(), _explained(self._path), self._path.open("a", encoding="ascii") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+
+    def claim(self) -> list[Path]:
+        """Takes the queue away from the hook and returns all files that hold entries, oldest first.
+
+        Those that an earlier run claimed and did not live to discard are among them.
+
+        :raises SpoolError: where the spool can't be written or the lock can't be had.
+        """
+        with _explained(self._spool):
+            if self._path.exists() or self._path.is_symlink():
+                with self._locked():
+                    claimed = f"queue.claimed.{time.time_ns()}"
+                    self._path.rename(self._spool / claimed)
+            for path in self._spool.glob("queue.*.*"):
+                self._put_aside_unless_plain(path)
+            return self.files(with_queue=False)
+
+    def files(self, *, with_queue: bool = True) -> list[Path]:
+        """The files that hold entries: claimed ones, side files of hooks that could not get the lock, the queue."""
+        found = [*self._spool.glob("queue.claimed.*"), *self._spool.glob("queue.side.*")]
+        found += [part for part in self._spool.glob("queue.part.*") if self._is_abandoned(part)]
+        if with_queue:
+            found.append(self._path)
+        return sorted(filter(_is_plain, found))
+
+    def read(self, files: Sequence[Path]) -> Iterator[QueueEntry]:
+        """The entries of claimed files, one at a time however many there are."""
+        for path in files:
+            for line in _read_lines(path):
+                if line.isspace():
+                    continue
+                try:
+                    yield parse_line(line)
+                except UnreadableLine as error:
+                    self._complain(error)
+
+    def discard(self, files: Sequence[Path]) -> None:
+        """Removes claimed files, once their entries are safe."""
+        with _explained(self._spool):
+            for path in files:
+                with suppress(FileNotFoundError):
+                    path.unlink()
+
+    def _is_abandoned(self, part: Path) -> bool:
+        return self._clock() - part.lstat().st_mtime > ABANDONED_SECONDS
+
+    def _put_aside_unless_plain(self, path: Path) -> None:
+        """A link or a FIFO in place of a file is not the hook's, and is never opened."""
+        if not _is_plain(path):
+            aside = path.with_name(f"odd.{path.name}")
+            path.rename(aside)
+            self._complain(SpoolError(f"{path} is no regular file and was put aside as {aside}"))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = self._spool / "queue.lock"
+        try:
+            with _explained(lock), FileLock(str(lock), timeout=LOCK_WAIT_SECONDS):
+                yield
+        except Timeout as error:
+            raise SpoolError(
+                f"{lock} has been held for more than {LOCK_WAIT_SECONDS} s",
+                hint=f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile",
+            ) from error
+
+
+def check_spool(spool: Path) -> None:
+    """Makes sure that the spool is there and nobody else can write to it.
+
+    :raises SpoolError: where it is not so.
+    """
+    with _explained(spool):
+        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
+        info = spool.stat()
+    if not stat.S_ISDIR(info.st_mode):
+        raise SpoolError(f"the spool {spool} is no folder")
+    if info.st_mode & stat.S_IWOTH:
+        raise SpoolError(f"the spool {spool} can be written by everybody", hint=f"chmod 750 {spool}")
+    if not os.access(spool, os.W_OK | os.X_OK):
+        raise SpoolError(f"the spool {spool} can't be written", hint=f"make it the Slurm user's: chown slurm {spool}")
+
+
+@contextmanager
+def run_lock(spool: Path) -> Iterator[None]:
+    """Held by the one run that may work on the spool. The kernel lets go of it when the run dies.
+
+    :raises Busy: at once, where another run holds it.
+    """
+    lock = spool / "agent.lock"
+    try:
+        with _explained(lock), FileLock(str(lock), timeout=0):
+            yield
+    except Timeout as error:
+        raise Busy("another run is at work", hint=f"see which: fuser -v {lock}") from error
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise SpoolError(
+            f"cannot use {error.filename or path}: {error.strerror or error}",
+            hint="see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user",
+        ) from error
+
+
+def _read_lines(path: Path) -> Iterator[str]:
+    with _explained(path), path.open(encoding="ascii", errors="backslashreplace", newline="\n") as file:
+        yield from iter(lambda: file.readline(LONGEST_LINE), "")
+
+
+def _is_plain(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,96 @@
+"""Looks at and repairs what is queued, what waits for its record, and what the dashboard refused."""
+
+from __future__ import annotations
+
+import time
+from typing import Iterable, Iterator, Sequence
+
+from agent.entries import QueueEntry, parse_line
+from agent.errors import ExporterError, UnreadableLine, UsageError
+from agent.flush import take_over
+from agent.ledger import Ledger, Rejected, Waiting
+from agent.localtime import local_text
+from agent.queue import Queue
+
+
+def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
+    """Reads JobIDs as an admin types them: ``4711`` or ``203_3``.
+
+    :raises UsageError: for anything else.
+    """
+    entries = []
+    for text in texts:
+        try:
+            entry = parse_line(text)
+        except UnreadableLine:
+            entry = QueueEntry(0)
+        if not entry.job_id or entry != QueueEntry(entry.job_id, array_task=entry.array_task):
+            raise UsageError(f"{text!r} is no JobID", hint="give numbers as 4711, or as 203_3 for a task of an array")
+        entries.append(entry)
+    return entries
+
+
+def list_lines(queue: Queue, ledger: Ledger) -> Iterator[str]:
+    """What ``queue list`` prints."""
+    queued = sum(1 for _ in queue.read(queue.files()))
+    yield f"queued by the hook: {queued}"
+    waiting, _ = ledger.count_waiting()
+    yield f"waiting for their record: {waiting}"
+    for item in ledger.all_waiting():
+        yield _waiting_line(item)
+    rejected = ledger.rejected()
+    yield f"rejected by the dashboard: {len(rejected)}"
+    for record in rejected:
+        yield _rejected_line(record)
+
+
+def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
+    """Lets waiting and rejected jobs be tried by the next flush, all of them where none is named.
+
+    :returns: how many.
+    :raises ExporterError: where one that is named neither waits nor was rejected.
+    """
+    now = time.time()
+    with ledger.transaction():
+        if not entries:
+            rejected = {record.job_id for record in ledger.rejected()}
+            entries = [*(item.entry for item in ledger.all_waiting()), *map(QueueEntry, sorted(rejected))]
+        else:
+            for entry in entries:
+                _ensure_known(ledger, entry)
+        for entry in entries:
+            ledger.forget_rejected(entry.job_id, entry.asked)
+        ledger.add_waiting(entries, now)
+    return len(entries)
+
+
+def drop(queue: Queue, ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
+    """Takes jobs off the books without sending them.
+
+    :returns: how many.
+    :raises ExporterError: where one is not on the books.
+    """
+    take_over(queue, ledger, time.time())
+    with ledger.transaction():
+        for entry in entries:
+            _ensure_known(ledger, entry)
+            ledger.forget_waiting([entry.key])
+            ledger.drop_rejected(entry.job_id, entry.asked)
+    return len(entries)
+
+
+def _ensure_known(ledger: Ledger, entry: QueueEntry) -> None:
+    if ledger.waiting(entry.key) or ledger.has_rejected(entry.job_id, entry.asked):
+        return
+    raise ExporterError(
+        f"job {entry.asked} neither waits nor was rejected", hint="see `queue list`; `queue add` sends any job again"
+    )
+
+
+def _waiting_line(item: Waiting) -> str:
+    since, due = local_text(int(item.queued_at)), local_text(int(item.due_at))
+    return f"  {item.entry.asked}  since {since}  tries {item.attempts}  next {due}  {item.reason}"
+
+
+def _rejected_line(record: Rejected) -> str:
+    return f"  {record.shown_id}  JobID {record.job_id}  on {local_text(int(record.rejected_at))}  {record.reason}"

@@ -1,0 +1,44 @@
+"""When to try again. Arithmetic only: whoever waits brings the clock and the dice."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+
+#: Tries of one request within a run, the first included.
+TRIES = 4
+FIRST_DELAY_SECONDS = 1.0
+LONGEST_DELAY_SECONDS = 60.0
+#: A queued job whose record is not there yet is asked for again after 1, 2, 4 ... seconds, at last every hour.
+LONGEST_WAIT_SECONDS = 3600.0
+
+
+def request_delay(attempt: int, dice: float) -> float:
+    """Seconds to wait before a request is tried again.
+
+    :param attempt: how many tries have failed, from 1.
+    :param dice: from 0 up to 1; spreads the agents of many clusters over the delay.
+    """
+    delay = min(FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1), LONGEST_DELAY_SECONDS)
+    return delay * (0.5 + dice)
+
+
+def record_delay(attempts: int) -> float:
+    """Seconds until a queued job is asked for again.
+
+    :param attempts: how often it was asked for in vain, from 1.
+    """
+    return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
+
+
+def parse_retry_after(text: str, now: float) -> float:
+    """Seconds that a Retry-After asks for, given as seconds or as an HTTP date; 0 where it asks for none.
+
+    :param now: epoch seconds.
+    """
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        return float(text)
+    try:
+        return max(parsedate_to_datetime(text).timestamp() - now, 0.0)
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return 0.0

@@ -1,0 +1,172 @@
+"""A run of flush or reconcile from end to end: does it, and writes down how it went."""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import date, timedelta
+from typing import Callable
+
+from agent.assembly import Parts
+from agent.delivery import Delivery
+from agent.errors import DashboardUnreachable, ExporterError, RecordsRejected, UsageError
+from agent.flush import PAUSE, check_pause, has_work, take_over
+from agent.jobs import SECONDS_PER_HOUR
+from agent.ledger import RunReport
+from agent.localtime import day_end, day_start, local_day, local_text
+from agent.reconcile import REQUEUED_LOOKBACK_SECONDS, Progress, Reconcile
+from agent.slices import Range
+
+#: Beyond the collection window the ledger keeps so many days more of what was delivered.
+SPARE_DAYS = 2
+RUNS_KEPT_SECONDS = 30 * 86_400.0
+
+logger = logging.getLogger(__name__)
+
+
+class Account:
+    """What a run has done so far, for the report on it."""
+
+    def __init__(self) -> None:
+        self.delivery: Delivery | None = None
+        self.missed = 0
+        self.message = "nothing to do"
+
+
+def run_flush(parts: Parts) -> RunReport:
+    """Delivers what the hook has queued.
+
+    :raises ExporterError: see :mod:`agent.errors`; everything that is not delivered is kept.
+    """
+
+    def work(account: Account) -> None:
+        if parts.dry_run:
+            parts.ledger.add_waiting(parts.queue.read(parts.queue.files()), time.time())
+        else:
+            take_over(parts.queue, parts.ledger, time.time())
+        if not has_work(parts.ledger, time.time()):
+            return
+        account.delivery = parts.delivery("flush")
+        parts.flush(account.delivery).run()
+        waiting, _ = parts.ledger.count_waiting()
+        account.message = f"{_describe(account.delivery)}, {waiting} waiting"
+
+    return _record(parts, "flush", work)
+
+
+def run_reconcile(
+    parts: Parts, wanted: Range, *, only_missing: bool, on_progress: Callable[[Progress], None]
+) -> RunReport:
+    """Replays a range of time.
+
+    :raises ExporterError: see :mod:`agent.errors`; with the day to go on with in its hint.
+    """
+    done_to = wanted.start - 1
+
+    def progressed(progress: Progress) -> None:
+        nonlocal done_to
+        done_to = progress.done_to
+        on_progress(progress)
+
+    def work(account: Account) -> None:
+        check_pause(parts.ledger, time.time())
+        account.delivery = parts.delivery("reconcile")
+        reconcile = parts.reconcile(account.delivery, only_missing=only_missing, on_progress=progressed)
+        logger.info("Extracting jobs from %s to %s", local_day(wanted.start), local_day(wanted.end))
+        try:
+            reconcile.run(wanted)
+        except ExporterError as error:
+            error.hint = f"{error.hint}; {_go_on(done_to)}".lstrip("; ")
+            raise
+        finally:
+            account.missed = reconcile.tally.missed
+        _keep_books(parts, reconcile, wanted)
+        account.message = (
+            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(account.delivery)}, "
+            f"{reconcile.tally.missed} missed by flush"
+        )
+
+    return _record(parts, "reconcile", work)
+
+
+def window(days: int, first: date | None, last: date | None, now: float) -> Range:
+    """The range that reconcile replays, in the cluster's local days, both included.
+
+    :param days: the collection window; where ``first`` is absent, the range begins so many days before ``last``.
+    :param now: epoch seconds; nothing has ended after it.
+    :raises UsageError: where the range lies in the future.
+    """
+    today = local_day(now)
+    if first and first > today:
+        raise UsageError(f"--start-date {first} is in the future", hint=f"today is {today}")
+    start = first or (min(last, today) if last else today) - timedelta(days=days)
+    return Range(day_start(start), min(day_end(last or today), int(now)))
+
+
+def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunReport:
+    account = Account()
+    started_at, started = time.time(), time.monotonic()
+    failure: ExporterError | KeyboardInterrupt | None = None
+    try:
+        work(account)
+        if account.delivery and account.delivery.rejected:
+            raise RecordsRejected(
+                f"{account.message}: {account.delivery.rejected} records were rejected",
+                hint="see `queue list`; `queue retry` sends them again, `queue drop` never",
+            )
+    except ExporterError as error:
+        failure = error
+    except KeyboardInterrupt as error:
+        failure = error
+    report = RunReport(
+        command,
+        started_at,
+        time.monotonic() - started,
+        getattr(failure, "exit_code", 130) if failure else 0,
+        str(failure) if failure else account.message,
+        account.delivery.delivered if account.delivery else 0,
+        account.delivery.rejected if account.delivery else 0,
+        account.missed,
+    )
+    _write_down(parts, report, failure)
+    if failure:
+        raise failure
+    return report
+
+
+def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) -> None:
+    with parts.ledger.transaction():
+        if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
+            parts.ledger.set_fact(PAUSE, time.time() + failure.retry_after_seconds)
+        parts.ledger.add_run(report)
+
+
+def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
+    """Coverage of the days that were seen whole, and an end to what is older than any window."""
+    tally = reconcile.tally
+    oldest = day_start(local_day(time.time()) - timedelta(days=parts.config.collection_window_days + SPARE_DAYS))
+    days = {
+        day.isoformat(): (jobs, tally.hooked_by_day[day])
+        for day, jobs in tally.jobs_by_day.items()
+        if day_start(day) >= max(wanted.start, oldest)
+    }
+    with parts.ledger.transaction():
+        parts.ledger.set_coverage(days)
+        parts.ledger.prune(
+            ended_before=oldest,
+            requeued_before=oldest - REQUEUED_LOOKBACK_SECONDS,
+            runs_before=time.time() - RUNS_KEPT_SECONDS,
+        )
+
+
+def _describe(delivery: Delivery) -> str:
+    cpu_hours = delivery.cpu_seconds / SECONDS_PER_HOUR
+    gpu_hours = delivery.gpu_seconds / SECONDS_PER_HOUR
+    return (
+        f"{delivery.delivered} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
+        f"{delivery.rejected} rejected"
+    )
+
+
+def _go_on(done_to: int) -> str:
+    return f"done up to {local_text(done_to)}; go on with --start-date {local_day(done_to + 1)}"

@@ -1,0 +1,198 @@
+"""Asks Slurm: finished jobs by ID or by the time they ended, and the cluster's name.
+
+An answer of sacct is trusted only where the exit status is 0, the header is the one asked for, and standard error
+holds neither ``error:`` nor ``fatal:``. Up to 23.11.3 a failed query could exit 0 with nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Callable, Iterator, Mapping, Sequence
+
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
+from agent.process import Child, Output, make_environment, run
+from agent.records import FIELDS, SEPARATOR, Run, parse_row
+
+HEADER = SEPARATOR.join(FIELDS)
+#: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
+#: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
+ENDED_STATES = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
+#: The states of rows whose job goes on, or may go on, in a newer one.
+GOES_ON_STATES = "RQ,RS,PR,NF"
+SCONTROL_TIMEOUT = 30
+_ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
+
+
+def make_sacct_argv(sacct: str, *selection: str) -> list[str]:
+    """The call that answers with :data:`FIELDS` of all users' jobs, every run of them, without their steps."""
+    return [
+        sacct,
+        "--allusers",
+        "--local",  # not the other clusters of a federation
+        "--duplicates",
+        "--allocations",
+        "--parsable2",
+        f"--delimiter={SEPARATOR}",
+        "--noconvert",
+        f"--format={','.join(FIELDS)}",
+        *selection,
+    ]
+
+
+def make_window_argv(sacct: str, start: int, end: int, states: str = ENDED_STATES) -> list[str]:
+    """Asks for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
+    return make_sacct_argv(sacct, f"--state={states}", f"--starttime=uts{start}", f"--endtime=uts{end}")
+
+
+def make_ids_argv(sacct: str, asked: Sequence[str], since: int) -> list[str]:
+    """Asks for jobs by ID, as far back as ``since`` (epoch seconds).
+
+    :param asked: raw JobIDs, or ARRAYJOBID_TASK. A wrong one would fail the whole call, none would mean all of today.
+    """
+    wrong = [text for text in asked if not _ASKED.fullmatch(text)]
+    if wrong or not asked:
+        raise ValueError(f"no JobIDs to ask for: {wrong!r}")
+    return make_sacct_argv(sacct, f"--starttime=uts{since}", f"--jobs={','.join(asked)}")
+
+
+class Answer:
+    """The rows of one call of sacct that can be trusted.
+
+    :param complain: told of each row that makes no sense; such a row is passed over.
+    """
+
+    def __init__(self, output: Output, complain: Callable[[ExporterError], None]) -> None:
+        _check(output)
+        self._stdout = output.stdout
+        self._complain = complain
+        self.rows = output.stdout.count(b"\n") - 1
+
+    def __iter__(self) -> Iterator[Run]:
+        lines = io.TextIOWrapper(io.BytesIO(self._stdout), encoding="utf-8", errors="replace", newline="\n")
+        next(lines)
+        cluster = None
+        unreadable = 0
+        for line in lines:
+            try:
+                run = parse_row(line[:-1].split(SEPARATOR))
+            except UnreadableRow as error:
+                unreadable += 1
+                self._complain(error)
+                continue
+            if cluster not in {None, run.cluster}:
+                raise SlurmUnreachable(f"sacct answered for several clusters: {cluster!r} and {run.cluster!r}")
+            cluster = run.cluster
+            yield run
+        if unreadable and cluster is None:
+            raise SlurmUnreachable(f"none of the {unreadable} rows that sacct printed can be read")
+
+
+class Query:
+    """A call of sacct that is under way."""
+
+    def __init__(self, child: Child, complain: Callable[[ExporterError], None]) -> None:
+        self._child = child
+        self._complain = complain
+
+    def answer(self) -> Answer:
+        """Waits for the answer.
+
+        :raises SlurmUnreachable: where there is none that can be trusted.
+        """
+        return Answer(self._child.wait(), self._complain)
+
+    def cancel(self) -> None:
+        """Kills the call, if it still runs."""
+        self._child.kill()
+
+
+class Slurm:
+    """Slurm's commands, as the agent calls them.
+
+    :param timeout: seconds for one call of sacct.
+    :param environ: the caller's environment, of which the commands see next to nothing.
+    :param complain: told of what is passed over.
+    """
+
+    def __init__(
+        self,
+        sacct: str,
+        scontrol: str,
+        *,
+        timeout: float,
+        environ: Mapping[str, str],
+        complain: Callable[[ExporterError], None],
+    ) -> None:
+        self._sacct = sacct
+        self._scontrol = scontrol
+        self._timeout = timeout
+        # Epoch seconds have no zone, and the bracket text of a pending array is not cut at 64 characters.
+        self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
+        self._complain = complain
+
+    def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> Query:
+        """Begins to ask for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
+        return self._start(make_window_argv(self._sacct, start, end, states))
+
+    def ask_ids(self, asked: Sequence[str], since: int) -> Query:
+        """Begins to ask for all rows of some JobIDs that are not older than ``since`` (epoch seconds)."""
+        return self._start(make_ids_argv(self._sacct, asked, since))
+
+    def read_config(self) -> dict[str, str]:
+        """What ``scontrol show config`` says: slurm.conf as slurmctld has read it.
+
+        :raises SlurmUnreachable: where slurmctld does not answer.
+        """
+        argv = [self._scontrol, "show", "config"]
+        output = run(argv, environment=self._environment, timeout=min(SCONTROL_TIMEOUT, self._timeout))
+        if output.returncode:
+            raise SlurmUnreachable(f"scontrol show config failed: {_first_line(output.stderr)}")
+        pairs = (line.split("=", 1) for line in output.stdout.decode("utf-8", "replace").splitlines() if "=" in line)
+        return {name.strip(): value.strip() for name, value in pairs}
+
+    def cluster_name(self) -> str:
+        """The ClusterName that slurmctld goes by.
+
+        :raises ConfigError: where it can't be found out; it is never guessed.
+        """
+        try:
+            name = self.read_config().get("ClusterName", "")
+        except SlurmUnreachable as error:
+            raise _no_cluster_name(str(error)) from error
+        if not name or name == "(null)":
+            raise _no_cluster_name("scontrol show config names no ClusterName")
+        return name
+
+    def _start(self, argv: list[str]) -> Query:
+        return Query(Child(argv, environment=self._environment, timeout=self._timeout), self._complain)
+
+
+def _no_cluster_name(why: str) -> ConfigError:
+    return ConfigError(
+        f"the cluster's name is unknown: {why}",
+        hint="start slurmctld, or set cluster_name in the configuration, or give --cluster-name",
+    )
+
+
+def _check(output: Output) -> None:
+    header, _, _ = output.stdout.partition(b"\n")
+    complaints = [line for line in output.stderr.splitlines() if "error:" in line or "fatal:" in line]
+    if output.returncode or complaints:
+        said = _first_line("\n".join(complaints) or output.stderr)
+        raise SlurmUnreachable(
+            f"sacct failed with exit status {output.returncode}: {said}",
+            hint="see that slurmdbd and its database answer: sacctmgr show cluster",
+        )
+    if not output.stdout.endswith(b"\n") and output.stdout:
+        raise SlurmUnreachable("sacct's answer was cut off in the middle of a row")
+    if header.decode("utf-8", "replace") != HEADER:
+        raise SlurmUnreachable(
+            f"sacct did not print the header that was asked for, but {header[:100]!r}",
+            hint="see that `sacct` in the configuration is Slurm's own",
+        )
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0][:300] if lines else "it said nothing"

@@ -1,0 +1,43 @@
+"""How a range of time is cut into the slices that sacct is asked for one after the other. Pure.
+
+sacct holds all rows of an answer in memory, and so does the agent: a slice is as long as the one before suggests for
+:data:`ROWS_PER_SLICE` rows, so that a busy day is cut finer and a quiet year takes few calls.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+ROWS_PER_SLICE = 20_000
+FIRST_SECONDS = 6 * 3600
+LONGEST_SECONDS = 7 * 86_400
+SHORTEST_SECONDS = 60
+#: No slice is more than so many times as long as the one before, however quiet that was.
+GROWTH = 4
+
+
+class Range(NamedTuple):
+    """From the first to the last second, both included, in epoch seconds."""
+
+    start: int
+    end: int
+
+
+def first_slice(wanted: Range) -> Range | None:
+    """The first slice of a range; None where the range is empty."""
+    return _slice(wanted.start, FIRST_SECONDS, wanted.end)
+
+
+def next_slice(done: Range, rows: int, end: int) -> Range | None:
+    """The slice behind one that is done; None where the range ends with it.
+
+    :param rows: how many rows the one before had.
+    :param end: the last second of the range.
+    """
+    seconds = done.end - done.start + 1
+    wanted = seconds * ROWS_PER_SLICE // max(rows, 1)
+    return _slice(done.end + 1, max(min(wanted, seconds * GROWTH, LONGEST_SECONDS), SHORTEST_SECONDS), end)
+
+
+def _slice(start: int, seconds: int, end: int) -> Range | None:
+    return Range(start, min(start + seconds - 1, end)) if start <= end else None

@@ -1,0 +1,63 @@
+"""What sacct's rows say about a queued job: send it, wait for its record, or let it go. Pure.
+
+The hook is called before slurmctld has queued the accounting record, and also for requeues and resizes, which are no
+end. So a queue entry only says: something ended here, at this time. The rows decide what.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Iterable, NamedTuple
+
+from agent.entries import QueueEntry
+from agent.jobs import is_final, newest_run, own_runs
+from agent.records import CONTINUED_STATES, REVOKED, Run
+
+#: How far the hook's END and the End in the accounting may differ.
+SLACK_SECONDS = 1
+
+
+class Fate(enum.Enum):
+    """What becomes of a queue entry."""
+
+    SEND = "send"
+    WAIT = "wait"
+    LET_GO = "let go"
+
+
+class Verdict(NamedTuple):
+    """The fate of an entry, why, and the job's runs where it is to be sent."""
+
+    fate: Fate
+    reason: str
+    runs: tuple[Run, ...] = ()
+
+
+def judge_entry(entry: QueueEntry, rows: Iterable[Run]) -> Verdict:
+    """Decides on a queued job.
+
+    :param rows: the rows of this JobID, those of earlier owners of it included.
+    """
+    runs = own_runs(rows)
+    newest = newest_run(runs)
+    if newest is None:
+        return Verdict(Fate.WAIT, "no record yet")
+    if not _is_told(entry, runs):
+        return Verdict(Fate.WAIT, "record not up to date yet" if newest.ended else "still running in the accounting")
+    if newest.state == REVOKED:
+        return Verdict(Fate.LET_GO, "ran on another cluster")
+    if is_final(newest):
+        return Verdict(Fate.SEND, "ended", tuple(runs))
+    if entry.submit is None and entry.end is None:
+        return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
+    return Verdict(Fate.LET_GO, "requeued" if newest.state not in CONTINUED_STATES else "goes on")
+
+
+def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
+    """Whether the end that the entry speaks of is among the rows. The newest one may be a later run's."""
+    ended = [run for run in runs if run.ended]
+    if entry.submit is not None:
+        ended = [run for run in ended if run.submit >= entry.submit]
+    if entry.end is not None:
+        ended = [run for run in ended if run.end is not None and run.end >= entry.end - SLACK_SECONDS]
+    return bool(ended)
