@@ -1,0 +1,21 @@
+"""What every test may ask for, and which tests this machine can run."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.support.slurm import why_not_here
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slurm: starts a real Slurm; skipped, or in CI failed, where there can be none")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = why_not_here() if item.get_closest_marker("slurm") else ""
+    if reason and os.environ.get("CI") == "true":
+        pytest.fail(f"CI has to run every test, but: {reason}")
+    if reason:
+        pytest.skip(reason)

@@ -1,0 +1,94 @@
+"""Runs the daemons of a lab, and cleans up after them whatever happens to the lab's owner.
+
+Started as a program, ``keeper.py FOLDER``. Each line on standard input is an order, a JSON object with
+``argv``, ``env`` and ``log``; the answer is a line with the process id. When standard input ends - the owner
+is done, was interrupted, crashed or was killed - every process that came from here is killed and FOLDER removed.
+
+As a "child subreaper" the keeper is the parent of whatever its daemons leave behind (slurmd forks each
+slurmstepd away from itself), so that its descendants are exactly the lab's processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Iterator
+
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+
+
+def start(argv: list[str], env: dict[str, str], log: str) -> int:
+    """Starts a program with its output appended to the file *log*, and returns its process id."""
+    append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    return os.posix_spawnp(
+        argv[0],
+        argv,
+        env,
+        file_actions=[
+            (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+            (os.POSIX_SPAWN_OPEN, 1, log, append, 0o600),
+            (os.POSIX_SPAWN_DUP2, 1, 2),
+        ],
+        setsigdef=[signal.SIGCHLD, signal.SIGINT, signal.SIGPIPE],
+    )
+
+
+def children_by_parent() -> dict[int, list[int]]:
+    """Every process of the machine under its parent's id."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in parentheses, may hold blanks and parentheses itself.
+            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+        except OSError:  # it ended meanwhile
+            continue
+        children.setdefault(parent, []).append(int(stat.parent.name))
+    return children
+
+
+def descendants(pid: int) -> Iterator[int]:
+    """The children of *pid*, their children, and so on."""
+    children = children_by_parent()
+    below = list(children.get(pid, []))
+    while below:
+        child = below.pop()
+        yield child
+        below += children.get(child, [])
+
+
+def kill_descendants() -> None:
+    """Kills until nobody is left: a process may fork between the look and the kill."""
+    while True:
+        pids = list(descendants(os.getpid()))
+        if not pids:
+            return
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.01)
+
+
+def main(folder: str) -> None:
+    """Serves the owner's orders, then cleans up."""
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: a dead daemon leaves /proc at once
+    os.chdir(folder)
+    try:
+        for order in sys.stdin:
+            print(start(**json.loads(order)), flush=True)
+    finally:
+        os.chdir("/")
+        kill_descendants()
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
