@@ -1,0 +1,71 @@
+#!/bin/sh
+# Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
+#
+#   provision.sh [python|lint|slurm]...     all of them, where none is named
+#
+# Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
+# at once where it was already; otherwise says what can't be had and why, and exits 1.
+set -eu
+PATH=/usr/local/sbin:$PATH:/usr/sbin:/sbin
+
+say() { printf '%s\n' "provision: $*" >&2; }
+err() { say "$*"; exit 1; }
+
+has() { command -v "$1" >/dev/null; }
+
+missing=''
+need_cmd() { has "$1" || missing="$missing $2"; } # COMMAND PACKAGE
+
+want_python() {
+    need_cmd python3 python3
+    # Debian splits the standard library: venv is there, but can't make an environment with pip in it.
+    python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
+}
+
+want_lint() { need_cmd shellcheck shellcheck; }
+
+want_slurm() {
+    need_cmd munged munge
+    need_cmd mariadbd mariadb-server
+    need_cmd slurmdbd slurmdbd
+    need_cmd slurmctld slurmctld
+    need_cmd slurmd slurmd
+    need_cmd sacct slurm-client
+    need_cmd flock util-linux
+    need_cmd ss iproute2
+}
+
+# Packages start their services as soon as they are installed, unless this script forbids it.
+forbid_services() {
+    policy=/usr/sbin/policy-rc.d
+    [ ! -e "$policy" ] || return 0
+    trap 'rm -f "$policy"' EXIT
+    trap 'exit 1' HUP INT TERM
+    printf '#!/bin/sh\nexit 101\n' >"$policy"
+    chmod 755 "$policy"
+}
+
+install_packages() { # PACKAGE...
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -qq -o DPkg::Lock::Timeout=300 update &&
+        apt-get -qq -o DPkg::Lock::Timeout=300 install --yes --no-install-recommends --no-upgrade --no-remove "$@"
+}
+
+main() {
+    [ $# -gt 0 ] || set -- python lint slurm
+    for group in "$@"; do
+        case $group in
+        python | lint | slurm) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm" ;;
+        esac
+    done
+    [ -n "$missing" ] || return 0
+    has apt-get || err "missing:$missing; without apt-get, please install the like by hand"
+    [ "$(id -u)" = 0 ] || err "missing:$missing; only root can install packages"
+    forbid_services
+    say "installing$missing"
+    # shellcheck disable=SC2086  # a list of package names
+    install_packages $missing >/dev/null || err "apt-get could not install$missing"
+}
+
+main "$@"
