@@ -120,10 +120,10 @@ class Flush:
         gone: list[Waiting] = []
         requeued: dict[int, int] = {}
         for item in batch:
-            verdict = judge_entry(item.entry, rows.of(item.entry))
+            verdict = judge_entry(item.entry, rows.of(item.entry), self._clock())
             logger.debug("job %s: %s (%s)", item.entry.asked, verdict.fate.value, verdict.reason)
             if verdict.fate is Fate.WAIT:
-                later.append(self._postponed(item, verdict.reason))
+                later.append(self._postponed(item, verdict.reason, verdict.not_before))
             elif verdict.fate is Fate.LET_GO or self._is_skipped(verdict):
                 gone.append(item)
             else:
@@ -142,9 +142,10 @@ class Flush:
     def _is_skipped(self, verdict: Verdict) -> bool:
         return self._settings.skip_never_started and verdict.runs[-1].never_started
 
-    def _postponed(self, item: Waiting, reason: str) -> Waiting:
+    def _postponed(self, item: Waiting, reason: str, not_before: float = 0.0) -> Waiting:
         attempts = item.attempts + 1
-        return item._replace(attempts=attempts, due_at=self._clock() + retry.record_delay(attempts), reason=reason)
+        due_at = max(self._clock() + retry.record_delay(attempts), not_before)
+        return item._replace(attempts=attempts, due_at=due_at, reason=reason)
 
     def _given_up(self, later: list[Waiting]) -> list[Waiting]:
         """Those that have waited too long. Reconcile brings them, if Slurm's accounting ever knows them."""
@@ -164,8 +165,7 @@ class Flush:
             logger.warning("job %s was refused by the dashboard, which took nothing else: %s", record.job_id, words)
             with self._ledger.transaction():
                 self._ledger.postpone(
-                    self._postponed(item, f"refused: {words}")._replace(due_at=self._clock() + DOUBTFUL_PAUSE_SECONDS)
-                    for item in items
+                    self._postponed(item, f"refused: {words}", self._clock() + DOUBTFUL_PAUSE_SECONDS) for item in items
                 )
 
 

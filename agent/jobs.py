@@ -1,7 +1,9 @@
 """The runs of a JobID become a :class:`Job`, and that the dashboard's record. Pure.
 
-Which rows belong to one job: a requeue ends a run and begins the next in the same breath, so the Submit of the later
-row is the End of the earlier one. A JobID that was reused, after 67 million jobs or a reset, begins out of the blue.
+Which rows belong to one job was seen on 20.11 to 26.05: a requeue or a resize ends a row and begins the next in the
+same breath, so the Submit of the later row is the End of the earlier one. The earlier one is then REQUEUED, RESIZING,
+PREEMPTED or NODE_FAIL; only 26.05 leaves it COMPLETED (FAILED, ...) where a job is requeued after its end, and there
+Restarts tells. All other rows of a JobID are an earlier owner's: IDs are reused after 67 million jobs or a reset.
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ import json
 from typing import Iterable, NamedTuple, Union
 
 from agent.localtime import local_text
-from agent.records import CONTINUED_STATES, REVOKED, Run
+from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, Run
 
-#: How far the Submit of a run may lie behind the End of the run before it. Measured: 0 or 1 s.
+#: How far the Submit of a run may lie from the End of the run before it. Measured: 0 or 1 s.
 LINK_SECONDS = 600
+#: A run that ended PREEMPTED or NODE_FAIL may have been requeued without a new row yet. Measured: some seconds.
+GRACE_SECONDS = 120
 SECONDS_PER_HOUR = 3600.0
 
 Value = Union[str, int, float, None]
@@ -62,7 +66,15 @@ def own_runs(runs: Iterable[Run]) -> list[Run]:
 def _is_continued(earlier: Run, later: Run) -> bool:
     if earlier.end is None or earlier.user != later.user:
         return False
-    return abs(later.submit - earlier.end) <= LINK_SECONDS
+    if later.restarts and later.submit >= earlier.end:
+        return True
+    goes_on = earlier.state in CONTINUED_STATES or earlier.state in REQUEUEABLE_STATES
+    return goes_on and abs(later.submit - earlier.end) <= LINK_SECONDS
+
+
+def may_be_requeued(run: Run, now: float) -> bool:
+    """Whether the newest run ended so lately, and in such a way, that the row of its next one may yet come."""
+    return run.state in REQUEUEABLE_STATES and run.end is not None and now - run.end < GRACE_SECONDS
 
 
 def is_final(run: Run) -> bool:

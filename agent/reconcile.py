@@ -16,17 +16,17 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Protocol
 from agent.delivery import Delivery
 from agent.errors import DashboardUnreachable
 from agent.flush import IDS_PER_CALL, LOOKBACK_SECONDS, Rows, Settings
-from agent.jobs import Job, Record, fold, is_final, make_record, newest_run, own_runs
+from agent.jobs import Job, Record, fold, is_final, make_record, may_be_requeued, newest_run, own_runs
 from agent.ledger import Ledger
 from agent.localtime import local_day
-from agent.records import CONTINUED_STATES, Run
+from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, Run
 from agent.sacct import GOES_ON_STATES, Slurm
 from agent.slices import Range, first_slice, next_slice
 
 #: A job that ended less than so long ago may still be on its way by flush: it is not missed.
 FRESH_SECONDS = 600
-#: Rows whose job may have gone on although their state sounds final.
-MAY_GO_ON = frozenset({"PREEMPTED", "NODE_FAIL"})
+#: Rows whose job goes on, or may have gone on, in a newer one.
+GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES
 #: How long before the range the earlier runs of requeued jobs are looked for.
 REQUEUED_LOOKBACK_SECONDS = 90 * 86_400
 REQUEUED_KNOWN_FROM = "requeued_known_from"
@@ -93,6 +93,7 @@ class Reconcile:
         self._only_missing = only_missing
         self._interlude = interlude
         self._on_progress = on_progress
+        self._clock = clock
         self._fresh_since = clock() - FRESH_SECONDS
         self._rejected = ledger.rejected_digests(settings.cluster)
 
@@ -122,12 +123,15 @@ class Reconcile:
         finally:
             if query:
                 query.cancel()
+        if not self.tally.jobs:
+            logger.info("No jobs found in specified date range")
         self._remember_requeued(wanted)
 
     def _resolve(self, rows: list[Run]) -> list[Job]:
         """The jobs that ended for good in a slice, with all their runs, oldest first."""
         self.tally.rows += len(rows)
-        logger.info("Extracted %d raw job records", len(rows))
+        level = logging.INFO if rows else logging.DEBUG
+        logger.log(level, "Extracted %d raw job records", len(rows))
         runs_of: dict[int, list[Run]] = {}
         for run in rows:
             runs_of.setdefault(run.raw_id, []).append(run)
@@ -139,15 +143,17 @@ class Reconcile:
             history = found.get(raw_id, []) if raw_id in asked else runs
             newest = newest_run(history)
             # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-            if newest and is_final(newest) and newest.submit == max(run.submit for run in runs):
+            if not newest or may_be_requeued(newest, self._clock()):
+                continue
+            if is_final(newest) and newest.submit == max(run.submit for run in runs):
                 jobs.append(fold(own_runs(history), requeued_runs=self._settings.requeued_runs))
-        logger.info("Filtered to %d completed job records", len(jobs))
+        logger.log(level, "Filtered to %d completed job records", len(jobs))
         return sorted(jobs, key=lambda job: (job.run.end or 0, job.run.raw_id))
 
     def _with_other_rows(self, runs_of: dict[int, list[Run]]) -> set[int]:
         """The raw IDs of which the slice may hold only a part of the rows."""
         several = {
-            raw_id for raw_id, runs in runs_of.items() if len(runs) > 1 or runs[0].state in MAY_GO_ON | CONTINUED_STATES
+            raw_id for raw_id, runs in runs_of.items() if len(runs) > 1 or runs[0].state in GOES_ON or runs[0].restarts
         }
         return several | self._ledger.is_requeued(list(runs_of))
 
@@ -164,7 +170,8 @@ class Reconcile:
         """Sends what has to be sent, and counts what flush had brought."""
         skip = self._settings.skip_never_started
         records = [make_record(job, self._settings.cluster) for job in jobs if not (skip and job.run.never_started)]
-        logger.info("Formatted %d jobs for submission", len(records))
+        if records:
+            logger.info("Formatted %d jobs for submission", len(records))
         waiting = self._ledger.is_waiting([record.raw_id for record in records])
         for record in records:
             if self._book(record, is_waiting=record.raw_id in waiting):
@@ -201,10 +208,11 @@ class Reconcile:
         while part:
             rows = list(self._slurm.ask_window(*part, GOES_ON_STATES).answer())
             yield rows
-            part = next_slice(part, len(rows), wanted.end)
+            # Few rows have such a state, so that few long slices do.
+            part = next_slice(part, len(rows), wanted.end, longest=REQUEUED_LOOKBACK_SECONDS)
 
     def _ledger_requeued(self, rows: Iterable[Run]) -> None:
-        gone_on = {run.raw_id: run.end or 0 for run in rows if run.state in MAY_GO_ON | CONTINUED_STATES}
+        gone_on = {run.raw_id: run.end or 0 for run in rows if run.state in GOES_ON}
         with self._ledger.transaction():
             self._ledger.add_requeued(gone_on)
 

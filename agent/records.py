@@ -31,12 +31,16 @@ FIELDS = (
     "AllocTRES",
     "NodeList",
 )
+#: Asked for where this version has it: how often the job had been requeued when the run began.
+OPTIONAL_FIELD = "Restarts"
 #: The unit separator: the one character that no name in Slurm's accounting holds.
 SEPARATOR = "\x1f"
 
 LIVE_STATES = frozenset({"PENDING", "RUNNING", "SUSPENDED"})
 #: The row has ended, the job goes on in a newer one.
 CONTINUED_STATES = frozenset({"REQUEUED", "RESIZING"})
+#: The row has ended, and the job is requeued unless it may not be.
+REQUEUEABLE_STATES = frozenset({"PREEMPTED", "NODE_FAIL"})
 #: The job ran on another cluster of the federation.
 REVOKED = "REVOKED"
 ENDED_STATES = frozenset(
@@ -78,6 +82,7 @@ class Run(NamedTuple):
     gpus: int
     memory_mb: float
     node_list: str | None
+    restarts: int | None = None  # None where this version does not tell
 
     @property
     def ended(self) -> bool:
@@ -98,7 +103,7 @@ class Tres(NamedTuple):
 
 
 def parse_row(values: Sequence[str]) -> Run:
-    """Makes a Run of the values of :data:`FIELDS`.
+    """Makes a Run of the values of :data:`FIELDS`, with or without :data:`OPTIONAL_FIELD` behind them.
 
     :raises UnreadableRow: where a value is not what sacct prints for its field.
     """
@@ -121,6 +126,7 @@ def parse_row(values: Sequence[str]) -> Run:
             nodes,
             tres,
             node_list,
+            *restarts,
         ) = values
         allocated = parse_tres(tres)
         return Run(
@@ -142,6 +148,7 @@ def parse_row(values: Sequence[str]) -> Run:
             gpus=allocated.gpus,
             memory_mb=allocated.memory_mb,
             node_list=None if node_list in _NO_NODES else node_list,
+            restarts=int(restarts[0] or 0) if restarts else None,
         )
     except ValueError as error:
         raise UnreadableRow(f"unreadable row of sacct: {error}", subject=list(values)) from error

@@ -12,9 +12,8 @@ from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
 from agent.process import Child, Output, make_environment, run
-from agent.records import FIELDS, SEPARATOR, Run, parse_row
+from agent.records import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
 
-HEADER = SEPARATOR.join(FIELDS)
 #: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
 ENDED_STATES = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
@@ -24,8 +23,8 @@ SCONTROL_TIMEOUT = 30
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
 
 
-def make_sacct_argv(sacct: str, *selection: str) -> list[str]:
-    """The call that answers with :data:`FIELDS` of all users' jobs, every run of them, without their steps."""
+def make_sacct_argv(sacct: str, fields: Sequence[str], *selection: str) -> list[str]:
+    """The call that answers with some fields of all users' jobs, every run of them, without their steps."""
     return [
         sacct,
         "--allusers",
@@ -35,35 +34,36 @@ def make_sacct_argv(sacct: str, *selection: str) -> list[str]:
         "--parsable2",
         f"--delimiter={SEPARATOR}",
         "--noconvert",
-        f"--format={','.join(FIELDS)}",
+        f"--format={','.join(fields)}",
         *selection,
     ]
 
 
-def make_window_argv(sacct: str, start: int, end: int, states: str = ENDED_STATES) -> list[str]:
-    """Asks for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
-    return make_sacct_argv(sacct, f"--state={states}", f"--starttime=uts{start}", f"--endtime=uts{end}")
+def make_window_selection(start: int, end: int, states: str = ENDED_STATES) -> tuple[str, ...]:
+    """Selects the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
+    return f"--state={states}", f"--starttime=uts{start}", f"--endtime=uts{end}"
 
 
-def make_ids_argv(sacct: str, asked: Sequence[str], since: int) -> list[str]:
-    """Asks for jobs by ID, as far back as ``since`` (epoch seconds).
+def make_ids_selection(asked: Sequence[str], since: int) -> tuple[str, ...]:
+    """Selects jobs by ID, as far back as ``since`` (epoch seconds).
 
     :param asked: raw JobIDs, or ARRAYJOBID_TASK. A wrong one would fail the whole call, none would mean all of today.
     """
     wrong = [text for text in asked if not _ASKED.fullmatch(text)]
     if wrong or not asked:
         raise ValueError(f"no JobIDs to ask for: {wrong!r}")
-    return make_sacct_argv(sacct, f"--starttime=uts{since}", f"--jobs={','.join(asked)}")
+    return f"--starttime=uts{since}", f"--jobs={','.join(asked)}"
 
 
 class Answer:
     """The rows of one call of sacct that can be trusted.
 
+    :param fields: what was asked for.
     :param complain: told of each row that makes no sense; such a row is passed over.
     """
 
-    def __init__(self, output: Output, complain: Callable[[ExporterError], None]) -> None:
-        _check(output)
+    def __init__(self, output: Output, fields: Sequence[str], complain: Callable[[ExporterError], None]) -> None:
+        _check(output, SEPARATOR.join(fields))
         self._stdout = output.stdout
         self._complain = complain
         self.rows = output.stdout.count(b"\n") - 1
@@ -91,8 +91,9 @@ class Answer:
 class Query:
     """A call of sacct that is under way."""
 
-    def __init__(self, child: Child, complain: Callable[[ExporterError], None]) -> None:
+    def __init__(self, child: Child, fields: Sequence[str], complain: Callable[[ExporterError], None]) -> None:
         self._child = child
+        self._fields = fields
         self._complain = complain
 
     def answer(self) -> Answer:
@@ -100,7 +101,7 @@ class Query:
 
         :raises SlurmUnreachable: where there is none that can be trusted.
         """
-        return Answer(self._child.wait(), self._complain)
+        return Answer(self._child.wait(), self._fields, self._complain)
 
     def cancel(self) -> None:
         """Kills the call, if it still runs."""
@@ -130,14 +131,15 @@ class Slurm:
         # Epoch seconds have no zone, and the bracket text of a pending array is not cut at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
         self._complain = complain
+        self._fields: tuple[str, ...] = ()
 
     def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> Query:
         """Begins to ask for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
-        return self._start(make_window_argv(self._sacct, start, end, states))
+        return self._start(*make_window_selection(start, end, states))
 
     def ask_ids(self, asked: Sequence[str], since: int) -> Query:
         """Begins to ask for all rows of some JobIDs that are not older than ``since`` (epoch seconds)."""
-        return self._start(make_ids_argv(self._sacct, asked, since))
+        return self._start(*make_ids_selection(asked, since))
 
     def read_config(self) -> dict[str, str]:
         """What ``scontrol show config`` says: slurm.conf as slurmctld has read it.
@@ -164,8 +166,16 @@ class Slurm:
             raise _no_cluster_name("scontrol show config names no ClusterName")
         return name
 
-    def _start(self, argv: list[str]) -> Query:
-        return Query(Child(argv, environment=self._environment, timeout=self._timeout), self._complain)
+    def _start(self, *selection: str) -> Query:
+        fields = self._fields = self._fields or self._known_fields()
+        argv = make_sacct_argv(self._sacct, fields, *selection)
+        return Query(Child(argv, environment=self._environment, timeout=self._timeout), fields, self._complain)
+
+    def _known_fields(self) -> tuple[str, ...]:
+        """One unknown field fails the whole call, so the one that not every version has is looked up first."""
+        output = run([self._sacct, "--helpformat"], environment=self._environment, timeout=self._timeout)
+        known = output.stdout.decode("utf-8", "replace").split()
+        return (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in known else FIELDS
 
 
 def _no_cluster_name(why: str) -> ConfigError:
@@ -175,7 +185,7 @@ def _no_cluster_name(why: str) -> ConfigError:
     )
 
 
-def _check(output: Output) -> None:
+def _check(output: Output, wanted: str) -> None:
     header, _, _ = output.stdout.partition(b"\n")
     complaints = [line for line in output.stderr.splitlines() if "error:" in line or "fatal:" in line]
     if output.returncode or complaints:
@@ -186,7 +196,7 @@ def _check(output: Output) -> None:
         )
     if not output.stdout.endswith(b"\n") and output.stdout:
         raise SlurmUnreachable("sacct's answer was cut off in the middle of a row")
-    if header.decode("utf-8", "replace") != HEADER:
+    if header.decode("utf-8", "replace") != wanted:
         raise SlurmUnreachable(
             f"sacct did not print the header that was asked for, but {header[:100]!r}",
             hint="see that `sacct` in the configuration is Slurm's own",

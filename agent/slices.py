@@ -28,15 +28,16 @@ def first_slice(wanted: Range) -> Range | None:
     return _slice(wanted.start, FIRST_SECONDS, wanted.end)
 
 
-def next_slice(done: Range, rows: int, end: int) -> Range | None:
+def next_slice(done: Range, rows: int, end: int, *, longest: int = LONGEST_SECONDS) -> Range | None:
     """The slice behind one that is done; None where the range ends with it.
 
     :param rows: how many rows the one before had.
     :param end: the last second of the range.
+    :param longest: how many seconds it may have.
     """
     seconds = done.end - done.start + 1
     wanted = seconds * ROWS_PER_SLICE // max(rows, 1)
-    return _slice(done.end + 1, max(min(wanted, seconds * GROWTH, LONGEST_SECONDS), SHORTEST_SECONDS), end)
+    return _slice(done.end + 1, max(min(wanted, seconds * GROWTH, longest), SHORTEST_SECONDS), end)
 
 
 def _slice(start: int, seconds: int, end: int) -> Range | None:

@@ -10,7 +10,7 @@ import enum
 from typing import Iterable, NamedTuple
 
 from agent.entries import QueueEntry
-from agent.jobs import is_final, newest_run, own_runs
+from agent.jobs import GRACE_SECONDS, is_final, may_be_requeued, newest_run, own_runs
 from agent.records import CONTINUED_STATES, REVOKED, Run
 
 #: How far the hook's END and the End in the accounting may differ.
@@ -31,12 +31,14 @@ class Verdict(NamedTuple):
     fate: Fate
     reason: str
     runs: tuple[Run, ...] = ()
+    not_before: float = 0.0  # epoch seconds: asking again earlier is no use
 
 
-def judge_entry(entry: QueueEntry, rows: Iterable[Run]) -> Verdict:
+def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     """Decides on a queued job.
 
     :param rows: the rows of this JobID, those of earlier owners of it included.
+    :param now: epoch seconds.
     """
     runs = own_runs(rows)
     newest = newest_run(runs)
@@ -46,6 +48,8 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run]) -> Verdict:
         return Verdict(Fate.WAIT, "record not up to date yet" if newest.ended else "still running in the accounting")
     if newest.state == REVOKED:
         return Verdict(Fate.LET_GO, "ran on another cluster")
+    if may_be_requeued(newest, now):
+        return Verdict(Fate.WAIT, "may be requeued", not_before=(newest.end or 0) + GRACE_SECONDS)
     if is_final(newest):
         return Verdict(Fate.SEND, "ended", tuple(runs))
     if entry.submit is None and entry.end is None:
