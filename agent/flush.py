@@ -140,7 +140,7 @@ class Flush:
             self._delivery.add(make_record(job, self._settings.cluster), item.key)
 
     def _is_skipped(self, verdict: Verdict) -> bool:
-        return self._settings.skip_never_started and verdict.runs[-1].never_started
+        return self._settings.skip_never_started and all(run.never_started for run in verdict.runs)
 
     def _postponed(self, item: Waiting, reason: str, not_before: float = 0.0) -> Waiting:
         attempts = item.attempts + 1

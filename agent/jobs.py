@@ -30,6 +30,7 @@ class Job(NamedTuple):
     run: Run  # the newest
     cpu_seconds: int
     gpu_seconds: int
+    ever_started: bool
 
 
 class Record(NamedTuple):
@@ -90,10 +91,12 @@ def fold(runs: list[Run], *, requeued_runs: str = "sum") -> Job:
         last row and the RESIZING segments straight before it.
     """
     counted = runs if requeued_runs == "sum" else _last_run(runs)
+    started = [run for run in counted if not run.never_started]
     return Job(
         run=runs[-1],
-        cpu_seconds=sum(run.elapsed_seconds * run.cpus for run in counted if not run.never_started),
-        gpu_seconds=sum(run.elapsed_seconds * run.gpus for run in counted if not run.never_started),
+        cpu_seconds=sum(run.elapsed_seconds * run.cpus for run in started),
+        gpu_seconds=sum(run.elapsed_seconds * run.gpus for run in started),
+        ever_started=bool(started),
     )
 
 

@@ -169,7 +169,7 @@ class Reconcile:
     def _deliver(self, jobs: Iterable[Job]) -> None:
         """Sends what has to be sent, and counts what flush had brought."""
         skip = self._settings.skip_never_started
-        records = [make_record(job, self._settings.cluster) for job in jobs if not (skip and job.run.never_started)]
+        records = [make_record(job, self._settings.cluster) for job in jobs if job.ever_started or not skip]
         if records:
             logger.info("Formatted %d jobs for submission", len(records))
         waiting = self._ledger.is_waiting([record.raw_id for record in records])

@@ -1,0 +1,44 @@
+"""Rows of sacct for tests of the pure code: a plain job, with whatever a test wants to be different."""
+
+from __future__ import annotations
+
+from agent.records import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
+
+NOON = 1_700_000_000
+PLAIN = {
+    "JobID": "100",
+    "JobIDRaw": "100",
+    "Cluster": "lab",
+    "User": "alice",
+    "UID": "1000",
+    "Account": "physics",
+    "Partition": "cpu",
+    "State": "COMPLETED",
+    "QOS": "normal",
+    "Submit": str(NOON),
+    "Start": str(NOON + 60),
+    "End": str(NOON + 3660),
+    "ElapsedRaw": "3600",
+    "AllocCPUS": "8",
+    "AllocNodes": "2",
+    "AllocTRES": "billing=8,cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=4000M,node=2",
+    "NodeList": "n[1-2]",
+}
+
+
+def make_values(**changes: str) -> list[str]:
+    """The values of one row, in the order of FIELDS; Restarts behind them where it is given."""
+    values = {**PLAIN, **changes}
+    names = (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in values else FIELDS
+    return [values[name] for name in names]
+
+
+def make_run(**changes: str) -> Run:
+    """A run of the plain job, with some values of its row changed."""
+    return parse_row(make_values(**changes))
+
+
+def make_output(*rows: list[str]) -> bytes:
+    """What sacct prints for some rows, with its header."""
+    names = (*FIELDS, OPTIONAL_FIELD) if rows and len(rows[0]) > len(FIELDS) else FIELDS
+    return "".join(f"{SEPARATOR.join(values)}\n" for values in [list(names), *rows]).encode()

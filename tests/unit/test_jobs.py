@@ -1,0 +1,142 @@
+"""The runs of a JobID become one job, and that one record."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from agent.jobs import fold, is_final, make_payload, make_record, may_be_requeued, own_runs
+from agent.records import Run
+from tests.support.rows import NOON, make_run
+
+
+def make_requeue(first_state: str = "REQUEUED", gap: int = 0, **second: str) -> list[Run]:
+    """Two runs of 1,000 s and 500 s; the second is submitted ``gap`` seconds after the first one's end."""
+    first = make_run(State=first_state, Start=str(NOON), End=str(NOON + 1000), ElapsedRaw="1000", AllocCPUS="4")
+    submit = NOON + 1000 + gap
+    values = {"Submit": str(submit), "Start": str(submit + 10), "End": str(submit + 510), "ElapsedRaw": "500"}
+    return [first, make_run(**{**values, "AllocCPUS": "2", **second})]
+
+
+@pytest.mark.parametrize("state", ["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
+def test_runs_of_a_requeued_job_belong_together(state: str) -> None:
+    """A run that ended in such a state and the one submitted at its end are one job."""
+    runs = make_requeue(state, gap=1)
+    assert runs == own_runs(reversed(runs))
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"])
+def test_a_reused_id_is_another_job(state: str) -> None:
+    """After any other end, a newer row of the same JobID is another job, however soon it comes."""
+    runs = make_requeue(state, gap=5)
+    assert runs[1:] == own_runs(runs)
+
+
+def test_requeue_after_the_end_where_slurm_tells() -> None:
+    """From 26.05 a job requeued after its end leaves a COMPLETED row; Restarts tells it from a reused JobID."""
+    again, reused = make_requeue("COMPLETED", 200, Restarts="1"), make_requeue("COMPLETED", 200, Restarts="0")
+    assert (again, reused[1:]) == (own_runs(again), own_runs(reused))
+
+
+def test_another_users_requeued_job_is_not_mixed_in() -> None:
+    """A JobID reused after slurmctld lost its state does not inherit a stranger's requeued run."""
+    runs = make_requeue(User="mallory")
+    assert runs[1:] == own_runs(runs)
+
+
+def test_a_requeued_run_from_long_before_is_not_mixed_in() -> None:
+    """A requeued row whose job never came back does not belong to a later job under its JobID."""
+    runs = make_requeue(gap=100_000)
+    assert runs[1:] == own_runs(runs)
+
+
+def test_hours_of_all_runs_are_added() -> None:
+    """With "sum" the hours are those of Slurm's own accounting: each row's elapsed time by its own allocation."""
+    job = fold(make_requeue())
+    assert (1000 * 4 + 500 * 2, 1000 * 2 + 500 * 2) == (job.cpu_seconds, job.gpu_seconds)
+
+
+def test_hours_of_the_last_run_alone() -> None:
+    """With "last" an earlier run counts nothing."""
+    assert 500 * 2 == fold(make_requeue(), requeued_runs="last").cpu_seconds
+
+
+def test_segments_of_the_last_run_count_with_it() -> None:
+    """A resized run is its segments, so "last" counts all of them."""
+    assert 1000 * 4 + 500 * 2 == fold(make_requeue("RESIZING"), requeued_runs="last").cpu_seconds
+
+
+def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:
+    """The last run never started; what the earlier one used is not lost, and "skip" does not skip it."""
+    runs = make_requeue(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
+    job = fold(runs)
+    payload = make_payload(job, "lab")
+    assert (4000, True, 0, None) == (job.cpu_seconds, job.ever_started, payload["AllocCPUS"], payload["NodeList"])
+
+
+@pytest.mark.parametrize(
+    ("state", "final"),
+    [
+        ("COMPLETED", True),
+        ("NODE_FAIL", True),
+        ("VAPORIZED", True),
+        ("REQUEUED", False),
+        ("RESIZING", False),
+        ("REVOKED", False),
+        ("RUNNING", False),
+    ],
+)
+def test_final(state: str, final: bool) -> None:
+    """A job is final when its newest row has ended and the job does not go on in another, here or elsewhere."""
+    assert final is is_final(make_run(State=state))
+
+
+def test_grace_for_what_may_be_requeued() -> None:
+    """A run that was just preempted may have been requeued without a row of the next one; after a while it was not."""
+    run = make_run(State="PREEMPTED", End=str(NOON))
+    assert (True, False) == (may_be_requeued(run, NOON + 5), may_be_requeued(run, NOON + 900))
+    assert not may_be_requeued(make_run(End=str(NOON)), NOON + 5)
+
+
+@pytest.mark.usefixtures("berlin")
+def test_payload_of_a_plain_job() -> None:
+    """Every field that the dashboard takes, in its own units and the cluster's wall clock."""
+    assert {
+        "JobID": "100",
+        "User": "alice",
+        "Account": "physics",
+        "Partition": "cpu",
+        "State": "COMPLETED",
+        "QOS": "normal",
+        "NodeList": "n[1-2]",
+        "Submit": "2023-11-14T23:13:20",
+        "Start": "2023-11-14T23:14:20",
+        "End": "2023-11-15T00:14:20",
+        "CPUHours": 8.0,
+        "GPUHours": 2.0,
+        "AllocCPUS": 8,
+        "AllocGPUS": 2,
+        "AllocNodes": 2,
+        "AllocMemoryMB": 4000.0,
+        "WaitingTimeHours": 60 / 3600,
+        "ElapsedHours": 1.0,
+        "Cluster": "lab",
+    } == make_payload(fold([make_run()]), "lab")
+
+
+def test_payload_of_a_job_that_never_started() -> None:
+    """It has Start = End, no hours, no resources and no node, although Slurm still shows what it had asked for."""
+    run = make_run(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
+    payload = make_payload(fold([run]), "lab")
+    assert payload["Start"] == payload["End"]
+    shown = ["CPUHours", "GPUHours", "AllocCPUS", "AllocGPUS", "AllocNodes", "AllocMemoryMB", "NodeList"]
+    assert [0.0, 0.0, 0, 0, 0, 0.0, None] == [payload[name] for name in shown]
+
+
+def test_digest_changes_with_the_record() -> None:
+    """An admin's edit in Slurm's accounting makes another digest, a replay of the same row does not."""
+    record, same = (make_record(fold([make_run()]), "lab") for _ in range(2))
+    edited = make_record(fold([make_run(Account="chemistry")]), "lab")
+    assert record.digest == same.digest != edited.digest
+    assert make_payload(fold([make_run()]), "lab") == json.loads(record.text)

@@ -1,0 +1,156 @@
+"""One row of sacct becomes a Run."""
+
+from __future__ import annotations
+
+import doctest
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent import records
+from agent.errors import UnreadableRow
+from agent.records import FIELDS, Run, Tres, parse_count, parse_row, parse_tres
+from tests.support.rows import NOON, make_run, make_values
+
+
+def test_plain_row() -> None:
+    """Every value of a plain row arrives, typed and in its unit."""
+    assert make_run() == Run(
+        job_id="100",
+        raw_id=100,
+        cluster="lab",
+        user="alice",
+        account="physics",
+        partition="cpu",
+        state="COMPLETED",
+        qos="normal",
+        submit=NOON,
+        start=NOON + 60,
+        end=NOON + 3660,
+        elapsed_seconds=3600,
+        cpus=8,
+        nodes=2,
+        gpus=2,
+        memory_mb=4000.0,
+        node_list="n[1-2]",
+    )
+
+
+def test_examples_in_docstrings_hold() -> None:
+    """What the docstrings show is what the functions do."""
+    assert doctest.testmod(records).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "tres"),
+    [
+        ("", Tres(0, 0.0)),
+        ("billing=8,cpu=8,gres/gpu:a100=2,gres/gpu:h100=1,gres/gpu=3,mem=4000M,node=1", Tres(3, 4000.0)),
+        ("gres/gpu:a100=2,gres/gpu:h100=1", Tres(3, 0.0)),
+        ("gres/gpu=4", Tres(4, 0.0)),
+        ("gres/gpumem=80G,gres/gpuutil=100,gres/shard=4,gres/mps=200", Tres(0, 0.0)),
+        ("gres/gpu=NONE,mem=NONE,gres/gpu:a100=NONE", Tres(0, 0.0)),
+        ("mem=40G", Tres(0, 40960.0)),
+        ("mem=1.50T", Tres(0, 1572864.0)),
+        ("mem=2P", Tres(0, 2.0 * 1024**3)),
+        ("mem=512K", Tres(0, 0.5)),
+        ("mem=500", Tres(0, 500.0)),
+    ],
+)
+def test_tres(text: str, tres: Tres) -> None:
+    """GPUs are counted by exact key, the generic one first; memory in any unit becomes MB."""
+    assert tres == parse_tres(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("", 0), ("0", 0), ("17", 17), ("1K", 1024), ("1.5K", 1536), ("2M", 2 * 1024**2)]
+)
+def test_count(text: str, count: int) -> None:
+    """Slurm prints 1,024 nodes as 1K, with fractions, whatever one asks it for."""
+    assert count == parse_count(text)
+
+
+@pytest.mark.parametrize("text", ["None", "Unknown", "", "0"])
+def test_times_that_are_none(text: str) -> None:
+    """Slurm's words for no time are no time."""
+    run = make_run(Start=text, End=text)
+    assert (None, None, False, True) == (run.start, run.end, run.ended, run.never_started)
+
+
+@pytest.mark.parametrize("text", ["None assigned", "(null)", ""])
+def test_nodes_that_are_none(text: str) -> None:
+    """Slurm's words for no node are no node list."""
+    assert make_run(NodeList=text).node_list is None
+
+
+def test_cancelled_before_start() -> None:
+    """A job on no node whose Start only repeats its End never started, whatever CPUs it had asked for."""
+    run = make_run(State="CANCELLED by 1000", Start="170", End="170", ElapsedRaw="0", NodeList="None assigned")
+    assert ("CANCELLED", True, True) == (run.state, run.ended, run.never_started)
+
+
+def test_a_job_of_no_second_has_started() -> None:
+    """A job that had a node for less than a second did start."""
+    assert not make_run(Start="170", End="170", ElapsedRaw="0").never_started
+
+
+@pytest.mark.parametrize(("user", "uid", "shown"), [("", "1234", "1234"), ("bob", "1", "bob"), ("", "", "unknown")])
+def test_user_that_no_longer_resolves(user: str, uid: str, shown: str) -> None:
+    """A user that is gone is the numeric uid, so that the job is not dropped."""
+    assert shown == make_run(User=user, UID=uid).user
+
+
+def test_empty_account_and_partition_are_unknown() -> None:
+    """The dashboard takes no empty account or partition; the job goes out all the same."""
+    run = make_run(Account="", Partition="", QOS="")
+    assert ("unknown", "unknown", None) == (run.account, run.partition, run.qos)
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING", "SUSPENDED"])
+def test_live_states_have_not_ended(state: str) -> None:
+    """A live job has not ended, even where the row holds an End."""
+    assert not make_run(State=state).ended
+
+
+def test_unknown_state_with_an_end_has_ended() -> None:
+    """A word that a later Slurm may invent ends the job where the row has an End."""
+    assert make_run(State="VAPORIZED").ended
+
+
+@pytest.mark.parametrize(("restarts", "expected"), [("", 0), ("0", 0), ("2", 2)])
+def test_restarts_where_slurm_tells(restarts: str, expected: int) -> None:
+    """Later versions say how often a job was requeued; others leave it open."""
+    assert (expected, None) == (make_run(Restarts=restarts).restarts, make_run().restarts)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"JobIDRaw": "abc"}, {"Submit": "Unknown"}, {"End": "2024-01-01T00:00:00"}, {"AllocCPUS": "x"}, {"State": ""}],
+)
+def test_a_value_of_another_kind_is_refused(changes: dict[str, str]) -> None:
+    """A row with a value that sacct never prints is refused with the row in the error."""
+    values = make_values(**changes)
+    with pytest.raises(UnreadableRow) as caught:
+        parse_row(values)
+    assert values == caught.value.subject
+
+
+@given(st.lists(st.text(max_size=12), max_size=len(FIELDS) + 2))
+def test_no_row_does_worse_than_be_refused(values: list[str]) -> None:
+    """Whatever a row holds, it is a Run or an UnreadableRow."""
+    try:
+        assert isinstance(parse_row(values), Run)
+    except UnreadableRow as error:
+        assert values == error.subject
+
+
+@given(
+    st.integers(0, 10**9), st.sampled_from(["mem", "gres/gpu", "gres/gpu:a100"]), st.sampled_from([*list("KMGTP"), ""])
+)
+def test_any_quantity_is_counted(number: int, key: str, unit: str) -> None:
+    """Every number with every unit of Slurm's gives a count that is not negative."""
+    gpus, memory_mb = parse_tres(f"cpu=1,{key}={number}{unit}")
+    assert gpus >= 0
+    assert memory_mb >= 0
+    assert (number > 0) == (gpus + memory_mb > 0)

@@ -1,0 +1,45 @@
+"""When to try again."""
+
+from __future__ import annotations
+
+from email.utils import formatdate
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.retry import LONGEST_DELAY_SECONDS, LONGEST_WAIT_SECONDS, parse_retry_after, record_delay, request_delay
+
+
+@given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
+def test_delays_double_and_are_bounded(attempt: int, dice: float) -> None:
+    """Each delay lies between half and one and a half times its doubled base, and none is endless."""
+    base = min(2.0 ** (attempt - 1), LONGEST_DELAY_SECONDS)
+    assert base * 0.5 <= request_delay(attempt, dice) <= base * 1.5
+
+
+def test_records_are_asked_for_less_and_less_often() -> None:
+    """After 1, 2, 4 ... seconds, at last every hour."""
+    assert [1.0, 2.0, 4.0, 8.0] == [record_delay(attempts) for attempts in range(1, 5)]
+    assert [LONGEST_WAIT_SECONDS] * 2 == [record_delay(13), record_delay(10**6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("120", 120.0), (" 7 ", 7.0), ("", 0.0), ("soon", 0.0), ("-5", 0.0), ("1.5", 0.0), ("²", 0.0)],
+)
+def test_retry_after_in_seconds(text: str, seconds: float) -> None:
+    """A number is a number of seconds; what is none asks for nothing."""
+    assert seconds == parse_retry_after(text, 0.0)
+
+
+def test_retry_after_as_a_date() -> None:
+    """A date counts from now, and one in the past asks for nothing."""
+    text = formatdate(1_700_000_100, usegmt=True)
+    assert [100.0, 0.0] == [parse_retry_after(text, 1_700_000_000), parse_retry_after(text, 1_700_000_200)]
+
+
+@given(st.text(max_size=40))
+def test_no_header_does_harm(text: str) -> None:
+    """Whatever a proxy writes there, it is a time that is not negative."""
+    assert parse_retry_after(text, 1_700_000_000) >= 0

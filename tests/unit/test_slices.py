@@ -1,0 +1,42 @@
+"""How a range of time is cut."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.slices import FIRST_SECONDS, GROWTH, LONGEST_SECONDS, ROWS_PER_SLICE, Range, first_slice, next_slice
+
+
+def test_nothing_in_an_empty_range() -> None:
+    """A range that ends before it starts has no slice."""
+    assert first_slice(Range(10, 9)) is None
+
+
+def test_a_busy_slice_is_followed_by_a_finer_one() -> None:
+    """Ten times the rows aimed at make the next slice a tenth as long."""
+    done = Range(0, FIRST_SECONDS - 1)
+    assert next_slice(done, 10 * ROWS_PER_SLICE, 10**9) == Range(FIRST_SECONDS, FIRST_SECONDS + FIRST_SECONDS // 10 - 1)
+
+
+def test_a_quiet_slice_is_followed_by_a_longer_one() -> None:
+    """However quiet it was, the next one grows by a bounded factor: the night before a rush must not cost memory."""
+    done = Range(0, FIRST_SECONDS - 1)
+    assert next_slice(done, 0, 10**9) == Range(FIRST_SECONDS, FIRST_SECONDS + GROWTH * FIRST_SECONDS - 1)
+
+
+@given(st.integers(0, 2 * 10**9), st.integers(0, 400 * 86_400), st.data())
+def test_slices_cover_a_range_without_gap_or_overlap(start: int, seconds: int, data: st.DataObject) -> None:
+    """Whatever the rows of each, the slices are the range: each second in exactly one of them."""
+    wanted = Range(start, start + seconds)
+    part, expected_start = first_slice(wanted), start
+    for _ in range(60):
+        if part is None:
+            break
+        assert expected_start == part.start
+        assert part.start <= part.end <= wanted.end
+        assert part.end - part.start < LONGEST_SECONDS
+        expected_start = part.end + 1
+        part = next_slice(part, data.draw(st.integers(0, 10 * ROWS_PER_SLICE)), wanted.end)
+    if part is None:
+        assert wanted.end + 1 == expected_start

@@ -1,0 +1,87 @@
+"""What sacct's rows say about a queued job."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.entries import QueueEntry
+from agent.records import Run
+from agent.verdict import Fate, judge_entry
+from tests.support.rows import NOON, make_run
+
+ENDED = NOON + 3660
+LATER = ENDED + 10_000
+TOLD = QueueEntry(100, NOON, ENDED)
+LIVE = {"State": "RUNNING", "End": "Unknown"}
+
+
+def test_final_job_is_sent() -> None:
+    """A record that has ended when the hook said so is sent with its runs."""
+    verdict = judge_entry(TOLD, [make_run()], LATER)
+    assert (Fate.SEND, (make_run(),)) == (verdict.fate, verdict.runs)
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no record yet"),
+        ([make_run(**LIVE)], "still running in the accounting"),
+        ([make_run(End=str(ENDED - 100))], "record not up to date yet"),
+        ([make_run(Submit=str(NOON - 10**7), End=str(NOON - 10**6))], "record not up to date yet"),
+    ],
+    ids=["missing", "running", "ended earlier", "an earlier owner of the ID"],
+)
+def test_a_record_that_is_not_there_yet_is_waited_for(rows: list[Run], reason: str) -> None:
+    """The hook is called before slurmctld has sent the record: what is missing, live or old is not the answer."""
+    verdict = judge_entry(TOLD, rows, LATER)
+    assert (Fate.WAIT, reason) == (verdict.fate, verdict.reason)
+
+
+def test_requeued_job_is_let_go() -> None:
+    """The hook was called for the end of a run; the next end calls it again."""
+    rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), Start="Unknown", **{**LIVE, "State": "PENDING"})]
+    assert Fate.LET_GO is judge_entry(TOLD, rows, LATER).fate
+
+
+def test_requeued_row_alone_is_let_go() -> None:
+    """The row of the next run may come later than the hook's call; the job goes on in any case."""
+    assert Fate.LET_GO is judge_entry(TOLD, [make_run(State="REQUEUED")], LATER).fate
+
+
+def test_end_after_a_requeue_waits_for_its_own_record() -> None:
+    """A requeued run in the accounting is not the later end that the hook tells of."""
+    entry = QueueEntry(100, ENDED, ENDED + 500)
+    rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **LIVE)]
+    assert [Fate.WAIT] * 2 == [judge_entry(entry, rows[:1], LATER).fate, judge_entry(entry, rows, LATER).fate]
+
+
+def test_end_of_a_resized_job_waits_for_its_own_record() -> None:
+    """The hook gives a resized job's first Submit; its last segment, still live in the accounting, is waited for."""
+    entry = QueueEntry(100, NOON, ENDED + 500)
+    rows = [make_run(State="RESIZING"), make_run(Submit=str(ENDED), **LIVE)]
+    assert Fate.WAIT is judge_entry(entry, rows, LATER).fate
+
+
+def test_without_hints_a_live_job_is_waited_for() -> None:
+    """EpilogSlurmctld of older versions tells neither Submit nor End, so a live row may just be late."""
+    rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **LIVE)]
+    assert [Fate.WAIT] * 2 == [judge_entry(QueueEntry(100), part, LATER).fate for part in (rows[:1], rows)]
+
+
+def test_revoked_job_is_let_go() -> None:
+    """A job of a federation that ran on another cluster is that cluster's to send."""
+    assert Fate.LET_GO is judge_entry(TOLD, [make_run(State="REVOKED")], LATER).fate
+
+
+def test_preempted_job_is_held_until_it_can_not_be_requeued_any_more() -> None:
+    """The row of the next run can come some seconds late."""
+    run = make_run(State="PREEMPTED")
+    early = judge_entry(TOLD, [run], ENDED + 5)
+    assert (Fate.WAIT, "may be requeued") == (early.fate, early.reason)
+    assert Fate.SEND is judge_entry(TOLD, [run], early.not_before).fate
+
+
+def test_recycled_id_is_not_mistaken_for_its_earlier_owner() -> None:
+    """With the new job's row there, only that is sent."""
+    old = make_run(Submit=str(NOON - 10**7), Start=str(NOON - 10**7), End=str(NOON - 10**6))
+    assert (make_run(),) == judge_entry(TOLD, [old, make_run()], LATER).runs
