@@ -1,0 +1,38 @@
+# `make` lists what there is. Everything is done in a virtual environment of its own, .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
+
+.PHONY: help venv lint test unit clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+venv: $(READY) ## the virtual environment, with the exporter and all tools in it
+
+$(READY): pyproject.toml
+	@tests/support/provision.sh python || echo 'trying with what is here'
+	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv --quiet $(VENV) || \
+		{ echo 'no virtual environment: install python3-venv or virtualenv' >&2; exit 1; }
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+lint: $(READY) ## ruff, mypy and shellcheck
+	$(BIN)/ruff check --quiet agent tests
+	$(BIN)/ruff format --quiet --check agent tests
+	$(BIN)/mypy --no-error-summary agent tests
+	@tests/support/provision.sh lint || [ "$${CI:-}" != true ]
+	@! command -v shellcheck >/dev/null || { echo shellcheck $(SHELL_SCRIPTS); shellcheck $(SHELL_SCRIPTS); }
+
+test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
+	@tests/support/provision.sh slurm || [ "$${CI:-}" != true ]
+	$(BIN)/pytest --quiet --durations=5
+
+unit: $(READY) ## the tests that need no Slurm
+	$(BIN)/pytest --quiet -m 'not slurm'
+
+clean: ## removes what the other targets made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +
