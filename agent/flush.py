@@ -134,7 +134,7 @@ class Flush:
             self._ledger.add_requeued(requeued)
             self._ledger.postpone(later)
             self._ledger.forget_waiting(item.key for item in [*gone, *given_up])
-            self._ledger.set_fact(GIVEN_UP, self._ledger.fact(GIVEN_UP) + len(given_up))
+            self._ledger.raise_fact(GIVEN_UP, len(given_up))
         for item, verdict in final:
             job = fold(list(verdict.runs), requeued_runs=self._settings.requeued_runs)
             self._delivery.add(make_record(job, self._settings.cluster), item.key)
@@ -198,8 +198,9 @@ def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
     """
     files = queue.claim()
     if files:
+        last_call = queue.last_write(files)
         with ledger.transaction():
-            ledger.add_waiting(queue.read(files), now)
+            ledger.add_calls(ledger.add_waiting(queue.read(files), now), last_call)
         queue.discard(files)
 
 

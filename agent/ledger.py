@@ -41,6 +41,7 @@ CREATE TABLE IF NOT EXISTS runs (
     message TEXT NOT NULL, delivered INTEGER NOT NULL, rejected INTEGER NOT NULL, missed INTEGER NOT NULL,
     PRIMARY KEY (command, started_at));
 CREATE TABLE IF NOT EXISTS coverage (day TEXT PRIMARY KEY, jobs INTEGER NOT NULL, hooked INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, calls INTEGER NOT NULL, last_call REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 
@@ -136,9 +137,12 @@ class Ledger:
 
     # Waiting
 
-    def add_waiting(self, entries: Iterable[QueueEntry], now: float) -> None:
-        """Takes over queue entries; a newer end of a job that waits already makes it due again."""
-        self._execute_many(
+    def add_waiting(self, entries: Iterable[QueueEntry], now: float) -> int:
+        """Takes over queue entries; a newer end of a job that waits already makes it due again.
+
+        :returns: how many entries there were.
+        """
+        return self._execute_many(
             """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'new') ON CONFLICT (job_id, array_task) DO UPDATE SET
                queued_at = CASE WHEN ifnull(excluded.ended, 0) > ifnull(ended, 0) THEN excluded.queued_at
                            ELSE queued_at END,
@@ -174,8 +178,8 @@ class Ledger:
         ]
 
     def count_waiting(self) -> tuple[int, float | None]:
-        """How many wait, and since when the oldest does."""
-        ((count, oldest),) = self._execute("SELECT count(*), min(queued_at) FROM waiting")
+        """How many wait, and when the one that ended first did, as far as its queue entry told."""
+        ((count, oldest),) = self._execute("SELECT count(*), min(ifnull(ended, queued_at)) FROM waiting")
         return count, oldest
 
     def waiting_reasons(self) -> dict[str, int]:
@@ -323,9 +327,26 @@ class Ledger:
         rows = self._execute("SELECT day, jobs, hooked FROM coverage WHERE day >= ? ORDER BY day", (since_day,))
         return {day: (jobs, hooked) for day, jobs, hooked in rows}
 
+    def add_calls(self, calls: int, last_call: float) -> None:
+        """Counts calls of the hook, on the day of the last of them (epoch seconds)."""
+        self._execute(
+            """INSERT INTO calls VALUES (?, ?, ?) ON CONFLICT (day) DO UPDATE SET
+               calls = calls + excluded.calls, last_call = max(last_call, excluded.last_call)""",
+            (local_day(last_call).isoformat(), calls, last_call),
+        )
+
+    def calls(self) -> dict[str, tuple[int, float]]:
+        """For each day (YYYY-MM-DD), oldest first, how often the hook has called, and when last."""
+        rows = self._execute("SELECT day, calls, last_call FROM calls ORDER BY day")
+        return {day: (calls, last_call) for day, calls, last_call in rows}
+
     def set_fact(self, name: str, value: float) -> None:
         """Remembers a number under a name."""
         self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def raise_fact(self, name: str, amount: float) -> None:
+        """Adds to the number under a name."""
+        self.set_fact(name, self.fact(name) + amount)
 
     def fact(self, name: str) -> float:
         """The number under a name, 0 where there is none."""
@@ -353,9 +374,9 @@ class Ledger:
         with _explained(self._path):
             return self._database.execute(statement, values).fetchall()
 
-    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> None:
+    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
         with _explained(self._path):
-            self._database.executemany(statement, rows)
+            return self._database.executemany(statement, rows).rowcount
 
 
 def open_ledger(path: Path) -> tuple[Ledger, str]:

@@ -91,6 +91,11 @@ class Queue:
                 except UnreadableLine as error:
                     self._complain(error)
 
+    def last_write(self, files: Sequence[Path]) -> float:
+        """When the hook last wrote to any of some files, in epoch seconds."""
+        with _explained(self._spool):
+            return max(path.stat().st_mtime for path in files)
+
     def discard(self, files: Sequence[Path]) -> None:
         """Removes claimed files, once their entries are safe."""
         with _explained(self._spool):
