@@ -60,6 +60,7 @@ class Tally:
         self.rows = 0
         self.jobs = 0
         self.missed = 0
+        self.missed_end = 0  # when the newest of those that had run ended, in epoch seconds
         self.jobs_by_day: Counter[date] = Counter()
         self.hooked_by_day: Counter[date] = Counter()
 
@@ -190,10 +191,17 @@ class Reconcile:
             day = local_day(record.end)
             self.tally.jobs_by_day[day] += 1
             self.tally.hooked_by_day[day] += known.hooked or is_waiting
-            self.tally.missed += not (known.digest or is_waiting or rejected)
+            if not (known.digest or is_waiting or rejected):
+                self._book_missed(record)
         if known.superseded or rejected == record.digest:
             return False
         return not (self._only_missing and known.digest == record.digest)
+
+    def _book_missed(self, record: Record) -> None:
+        """EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook."""
+        self.tally.missed += 1
+        if record.cpu_seconds:
+            self.tally.missed_end = max(self.tally.missed_end, record.end)
 
     def _learn_requeued(self, wanted: Range) -> None:
         """Finds the jobs that ended a run before the range and may end the next one in it."""

@@ -20,6 +20,10 @@ from agent.slices import Range
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
 SPARE_DAYS = 2
 RUNS_KEPT_SECONDS = 30 * 86_400.0
+#: Facts in the ledger: totals since it was begun, and when the newest job ended that the hook had missed.
+DELIVERED = "delivered_by_"
+MISSED = "missed"
+MISSED_END = "missed_end"
 
 logger = logging.getLogger(__name__)
 
@@ -139,6 +143,9 @@ def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) 
         if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
             parts.ledger.set_fact(PAUSE, time.time() + failure.retry_after_seconds)
         parts.ledger.add_run(report)
+        for name, amount in ((DELIVERED + report.command, report.delivered), (MISSED, report.missed)):
+            if amount:
+                parts.ledger.raise_fact(name, amount)
 
 
 def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
@@ -152,6 +159,7 @@ def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
     }
     with parts.ledger.transaction():
         parts.ledger.set_coverage(days)
+        parts.ledger.set_fact(MISSED_END, max(tally.missed_end, parts.ledger.fact(MISSED_END)))
         parts.ledger.prune(
             ended_before=oldest,
             requeued_before=oldest - REQUEUED_LOOKBACK_SECONDS,
