@@ -13,12 +13,14 @@ import json
 from typing import Iterable, NamedTuple, Union
 
 from agent.localtime import local_text
-from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, Run
+from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: How far the Submit of a run may lie from the End of the run before it. Measured: 0 or 1 s.
 LINK_SECONDS = 600
 #: A run that ended PREEMPTED or NODE_FAIL may have been requeued without a new row yet. Measured: some seconds.
 GRACE_SECONDS = 120
+#: What is still half a row after so long stays so.
+HALF_WRITTEN_SECONDS = 600
 SECONDS_PER_HOUR = 3600.0
 
 Value = Union[str, int, float, None]
@@ -76,6 +78,15 @@ def _is_continued(earlier: Run, later: Run) -> bool:
 def may_be_requeued(run: Run, now: float) -> bool:
     """Whether the newest run ended so lately, and in such a way, that the row of its next one may yet come."""
     return run.state in REQUEUEABLE_STATES and run.end is not None and now - run.end < GRACE_SECONDS
+
+
+def is_half_written(run: Run, now: float) -> bool:
+    """Whether slurmdbd may know no more of a run than its end.
+
+    Seen on 20.11 and 22.05: a run of a few seconds is written at its end first, without partition and QOS and without
+    its array ("3" for "3_1"); what its start tells is filled in up to five seconds later.
+    """
+    return run.partition == UNKNOWN and run.end is not None and now - run.end < HALF_WRITTEN_SECONDS
 
 
 def is_final(run: Run) -> bool:

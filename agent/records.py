@@ -56,6 +56,8 @@ ENDED_STATES = frozenset(
         "TIMEOUT",
     }
 )
+#: Stands for a user, account or partition that sacct leaves empty.
+UNKNOWN = "unknown"
 
 _NO_TIME = frozenset({"", "0", "None", "Unknown"})
 _NO_NODES = frozenset({"", "None assigned", "(null)"})
@@ -134,9 +136,9 @@ def parse_row(values: Sequence[str]) -> Run:
             raw_id=int(raw_id),
             cluster=cluster,
             # Up to 23.02 the User of a uid that no longer resolves is empty.
-            user=user or uid or "unknown",
-            account=account or "unknown",
-            partition=partition or "unknown",
+            user=user or uid or UNKNOWN,
+            account=account or UNKNOWN,
+            partition=partition or UNKNOWN,
             state=parse_state(state),
             qos=qos or None,
             submit=int(submit),

@@ -10,7 +10,7 @@ import enum
 from typing import Iterable, NamedTuple
 
 from agent.entries import QueueEntry
-from agent.jobs import GRACE_SECONDS, is_final, may_be_requeued, newest_run, own_runs
+from agent.jobs import GRACE_SECONDS, is_final, is_half_written, may_be_requeued, newest_run, own_runs
 from agent.records import CONTINUED_STATES, REVOKED, Run
 
 #: How far the hook's END and the End in the accounting may differ.
@@ -48,6 +48,8 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
         return Verdict(Fate.WAIT, "record not up to date yet" if newest.ended else "still running in the accounting")
     if newest.state == REVOKED:
         return Verdict(Fate.LET_GO, "ran on another cluster")
+    if is_half_written(newest, now):
+        return Verdict(Fate.WAIT, "record half written")
     if may_be_requeued(newest, now):
         return Verdict(Fate.WAIT, "may be requeued", not_before=(newest.end or 0) + GRACE_SECONDS)
     if is_final(newest):

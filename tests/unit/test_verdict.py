@@ -85,3 +85,10 @@ def test_recycled_id_is_not_mistaken_for_its_earlier_owner() -> None:
     """With the new job's row there, only that is sent."""
     old = make_run(Submit=str(NOON - 10**7), Start=str(NOON - 10**7), End=str(NOON - 10**6))
     assert (make_run(),) == judge_entry(TOLD, [old, make_run()], LATER).runs
+
+
+def test_half_written_record_is_waited_for_but_not_for_ever() -> None:
+    """A row that has an end and no partition yet lacks its QOS and array, too; an old one gets no better."""
+    rows = [make_run(Partition="", QOS="Unknown")]
+    assert Fate.WAIT is judge_entry(TOLD, rows, ENDED + 3).fate
+    assert Fate.SEND is judge_entry(TOLD, rows, LATER).fate
