@@ -1,0 +1,76 @@
+"""Slurm's accounting and the dashboard in memory, for what no real Slurm can be made to do on demand.
+
+The accounting answers as sacct does where it matters here: by state and End within both bounds, or by ID with all rows.
+"""
+
+from __future__ import annotations
+
+from typing import Iterator, Sequence
+
+from agent.records import Run
+from agent.sacct import ENDED_STATES
+
+_WORDS = {
+    "BF": "BOOT_FAIL",
+    "CA": "CANCELLED",
+    "CD": "COMPLETED",
+    "DL": "DEADLINE",
+    "F": "FAILED",
+    "NF": "NODE_FAIL",
+    "OOM": "OUT_OF_MEMORY",
+    "PR": "PREEMPTED",
+    "TO": "TIMEOUT",
+    "RQ": "REQUEUED",
+    "RS": "RESIZING",
+}
+
+
+class MemoryQuery:
+    """A call that has been answered already."""
+
+    def __init__(self, runs: list[Run]) -> None:
+        self._runs = runs
+
+    def answer(self) -> Iterator[Run]:
+        """The rows."""
+        return iter(self._runs)
+
+    def cancel(self) -> None:
+        """Nothing is under way."""
+
+
+class MemorySlurm:
+    """Rows in memory, and a note of each call."""
+
+    def __init__(self, *runs: Run) -> None:
+        self.runs = list(runs)
+        self.windows: list[tuple[int, int, str]] = []
+        self.asked: list[list[str]] = []
+
+    def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> MemoryQuery:
+        """As :meth:`agent.sacct.Slurm.ask_window`."""
+        self.windows.append((start, end, states))
+        words = {_WORDS[state] for state in states.split(",")}
+        return MemoryQuery(
+            [run for run in self.runs if run.end is not None and start <= run.end <= end and run.state in words]
+        )
+
+    def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
+        """As :meth:`agent.sacct.Slurm.ask_ids`."""
+        self.asked.append(list(asked))
+        wanted = [run for run in self.runs if str(run.raw_id) in asked or run.job_id in asked]
+        return MemoryQuery([run for run in wanted if run.end is None or run.end >= since])
+
+
+class MemoryDashboard:
+    """Takes every batch and keeps it."""
+
+    ingest_url = "memory"
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
+        """As :meth:`agent.dashboard.Dashboard.submit`."""
+        self.batches.append(list(texts))
+        return f"{len(texts)} jobs for {cluster} in {tries}"

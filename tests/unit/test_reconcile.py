@@ -1,0 +1,238 @@
+"""Window → sacct → dashboard."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterator
+
+import pytest
+
+from agent.delivery import Delivery
+from agent.entries import QueueEntry
+from agent.flush import Settings
+from agent.jobs import fold, make_record
+from agent.ledger import Ledger, open_ledger
+from agent.reconcile import REQUEUED_LOOKBACK_SECONDS, Interlude, Reconcile, Tally
+from agent.records import Run
+from agent.sacct import GOES_ON_STATES
+from agent.slices import Range
+from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.rows import NOON, make_run
+
+HOUR = 3600
+DAY = 24 * HOUR
+WINDOW = Range(NOON, NOON + 7 * DAY)
+NOW = WINDOW.end
+SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
+
+
+@pytest.fixture
+def ledger(tmp_path: Any) -> Iterator[Ledger]:
+    opened, _ = open_ledger(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+class Site:
+    """A Slurm and a dashboard in memory, and a ledger on disk, to run reconcile at."""
+
+    def __init__(self, ledger: Ledger, *runs: Run) -> None:
+        self.ledger = ledger
+        self.slurm = MemorySlurm(*runs)
+        self.dashboard = MemoryDashboard()
+
+    def reconcile(
+        self, wanted: Range = WINDOW, *, settings: Settings = SETTINGS, now: float = NOW, **options: Any
+    ) -> Tally:
+        """Runs reconcile at an instant."""
+        delivery = self.deliver("reconcile", now)
+        run = Reconcile(self.ledger, self.slurm, delivery, settings, clock=lambda: now, **options)  # type: ignore[arg-type]
+        run.run(wanted)
+        return run.tally
+
+    def deliver(self, command: str, now: float = NOW) -> Delivery:
+        return Delivery(self.dashboard, self.ledger, "lab", command=command, batch_size=100, clock=lambda: now)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """The records that have arrived, in order; forgets them."""
+        records = [json.loads(text) for batch in self.dashboard.batches for text in batch]
+        self.dashboard.batches.clear()
+        return records
+
+
+def run_at(end: int, job: int = 100, **changes: str) -> Run:
+    """A plain run of an hour that ended at an instant."""
+    return make_run(
+        **{
+            "JobID": str(job),
+            "JobIDRaw": str(job),
+            "Submit": str(end - HOUR),
+            "Start": str(end - HOUR),
+            "End": str(end),
+            **changes,
+        }
+    )
+
+
+def test_all_that_ended_in_the_range_is_sent(ledger: Ledger) -> None:
+    """Both bounds belong to the range, and nothing outside does."""
+    ends = [WINDOW.start - 1, WINDOW.start, NOON + 3 * DAY, WINDOW.end, WINDOW.end + 1]
+    site = Site(ledger, *(run_at(end, job) for job, end in enumerate(ends, 1)))
+    assert 3 == site.reconcile().jobs
+    assert ["2", "3", "4"] == [record["JobID"] for record in site.sent()]
+
+
+def test_a_job_that_waited_and_ran_longer_than_the_window_is_sent(ledger: Ledger) -> None:
+    """What counts is the end, not the submission: the biggest jobs are not dropped."""
+    site = Site(ledger, run_at(NOON + DAY, Submit=str(NOON - 60 * DAY), Start=str(NOON - 30 * DAY)))
+    assert 1 == site.reconcile().jobs
+
+
+def test_repeats_change_nothing_and_only_missing_sends_nothing(ledger: Ledger) -> None:
+    """A replay sends the same records; with --only-missing none that the dashboard has."""
+    site = Site(ledger, run_at(NOON + DAY), run_at(NOON + 2 * DAY, 101))
+    site.reconcile()
+    first = site.sent()
+    site.reconcile()
+    assert first == site.sent()
+    site.reconcile(only_missing=True)
+    assert [] == site.sent()
+
+
+def test_only_missing_sends_what_has_changed(ledger: Ledger) -> None:
+    """An admin's edit in Slurm's accounting reaches the dashboard."""
+    site = Site(ledger, run_at(NOON + DAY), run_at(NOON + 2 * DAY, 101))
+    site.reconcile()
+    site.sent()
+    site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
+    site.reconcile(only_missing=True)
+    assert ["chemistry"] == [record["Account"] for record in site.sent()]
+
+
+def test_runs_that_ended_before_the_range_are_found(ledger: Ledger) -> None:
+    """The hours of an earlier run count, although only the last one ended in the range."""
+    requeued_at = WINDOW.start - 30 * DAY
+    site = Site(
+        ledger,
+        run_at(requeued_at, State="REQUEUED", Submit=str(requeued_at - 5 * HOUR)),
+        run_at(NOON + DAY, Submit=str(requeued_at)),
+    )
+    site.reconcile()
+    assert [16.0] == [record["CPUHours"] for record in site.sent()]
+
+
+def test_a_requeued_job_that_lives_again_is_held(ledger: Ledger) -> None:
+    """Its earlier run has ended in the range, the job has not: nothing half is sent."""
+    again = make_run(State="RUNNING", Submit=str(NOON + DAY), Start=str(NOON + DAY), End="Unknown")
+    for state in ("REQUEUED", "PREEMPTED", "NODE_FAIL"):
+        site = Site(ledger, run_at(NOON + DAY, State=state), again)
+        assert 0 == site.reconcile().jobs, state
+
+
+def test_a_job_preempted_for_good_is_sent_after_a_while(ledger: Ledger) -> None:
+    """At first it may be requeued; when no newer run has come, it is final."""
+    site = Site(ledger, run_at(NOW - 10, State="PREEMPTED"))
+    assert 0 == site.reconcile().jobs
+    assert 1 == site.reconcile(now=NOW + HOUR).jobs
+
+
+def test_a_run_that_ended_in_the_range_of_a_job_that_ended_behind_it_is_left(ledger: Ledger) -> None:
+    """The job belongs to the range in which its last run ended."""
+    site = Site(
+        ledger,
+        run_at(NOON + DAY, State="REQUEUED"),
+        run_at(WINDOW.end + DAY, Submit=str(NOON + DAY)),
+    )
+    assert 0 == site.reconcile(now=NOW + 2 * DAY).jobs
+
+
+def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
+    """The next day's reconcile knows the requeued jobs from the one before."""
+    site = Site(ledger, run_at(NOON + DAY))
+    site.reconcile()
+    assert any(states == GOES_ON_STATES for _, _, states in site.slurm.windows)
+    assert WINDOW.start - REQUEUED_LOOKBACK_SECONDS == site.slurm.windows[0][0]
+    site.slurm.windows.clear()
+    site.reconcile(Range(WINDOW.start + DAY, WINDOW.end + DAY), now=NOW + DAY)
+    assert all(states != GOES_ON_STATES for _, _, states in site.slurm.windows)
+
+
+def test_coverage_counts_what_the_hook_had_brought(ledger: Ledger) -> None:
+    """A job delivered by flush, or waiting for it, was caught; another was missed, unless it has only just ended."""
+    flushed, waiting, missed, fresh = (run_at(NOON + DAY, job) for job in (1, 2, 3, 4))
+    site = Site(ledger, flushed, waiting, missed, fresh._replace(end=NOW - 5))
+    by_flush = site.deliver("flush")
+    by_flush.add(make_record(fold([flushed]), "lab"))
+    by_flush.flush()
+    with ledger.transaction():
+        ledger.add_waiting([QueueEntry(2)], NOW)
+    tally = site.reconcile()
+    assert (4, 1) == (tally.jobs, tally.missed)
+    assert [3] == list(tally.jobs_by_day.values())
+    assert [2] == list(tally.hooked_by_day.values())
+
+
+def test_never_started_jobs_are_skipped_on_request(ledger: Ledger) -> None:
+    """With never_started = "skip" a job that was cancelled while pending is left out."""
+    site = Site(ledger, run_at(NOON + DAY, State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned"))
+    site.reconcile(settings=SETTINGS._replace(skip_never_started=True))
+    assert [] == site.sent()
+    site.reconcile()
+    assert [0.0] == [record["CPUHours"] for record in site.sent()]
+
+
+def test_a_refused_record_is_not_sent_again_unless_it_changes(ledger: Ledger) -> None:
+    """A poison record is not retried for ever, dropped or not; an edited one is a new one."""
+    site = Site(ledger, run_at(NOON + DAY))
+    site.reconcile()
+    delivery = site.deliver("reconcile")
+    site.sent()
+    delivery.reject(make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user")
+    site.reconcile()
+    assert [] == site.sent()
+    site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
+    site.reconcile()
+    assert 1 == len(site.sent())
+
+
+def test_an_earlier_owner_of_a_jobid_does_not_overwrite_the_later_one(ledger: Ledger) -> None:
+    """The dashboard keeps the record that arrived last: a replay of old days must not bring back the old job."""
+    old, new = run_at(NOON + HOUR), run_at(NOON + 5 * DAY)
+    site = Site(ledger, old, new)
+    site.reconcile()
+    site.sent()
+    site.reconcile(Range(NOON, NOON + DAY))
+    assert [] == site.sent()
+
+
+class CountingInterlude(Interlude):
+    """Due as often as asked."""
+
+    def __init__(self, site: Site) -> None:
+        self.runs = 0
+        self._site = site
+
+    def is_due(self) -> bool:
+        return True
+
+    def run(self) -> None:
+        self.runs += 1
+        # What was asked for before the interlude was sent before it.
+        self._site.slurm.windows.append((0, 0, "interlude"))
+
+
+def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> None:
+    """What something else delivers between two slices must not be overwritten by what was asked for before."""
+    site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
+    interlude = CountingInterlude(site)
+    site.reconcile(interlude=interlude)
+    windows = [states for _, _, states in site.slurm.windows if states != GOES_ON_STATES]
+    assert interlude.runs > 1
+    assert all(words == "interlude" for words in windows[1::2])
+
+
+def test_progress_is_told_to_the_end(ledger: Ledger) -> None:
+    """After the last slice the whole range is done."""
+    told: list[Any] = []
+    Site(ledger, run_at(NOON + DAY)).reconcile(on_progress=told.append)
+    assert (WINDOW, WINDOW.end, 1) == tuple(told[-1])

@@ -1,0 +1,97 @@
+"""An admin repairs the queue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from agent import repair
+from agent.entries import QueueEntry
+from agent.errors import ExporterError, UsageError
+from agent.jobs import fold, make_record
+from agent.ledger import Ledger, open_ledger
+from agent.queue import Queue
+from tests.support.rows import NOON, make_run
+
+REFUSED = make_record(fold([make_run(JobID="203_3", JobIDRaw="210")]), "lab")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened, _ = open_ledger(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Queue:
+    return Queue(tmp_path, complain=lambda error: None)
+
+
+def set_aside(ledger: Ledger) -> None:
+    with ledger.transaction():
+        ledger.add_waiting([QueueEntry(100)], NOON)
+        ledger.postpone([item._replace(attempts=5, due_at=NOON + 1e6) for item in ledger.all_waiting()])
+        ledger.add_rejected("lab", REFUSED, "no such user", NOON, hooked=True)
+
+
+def test_job_ids_as_an_admin_types_them() -> None:
+    """A number, or a task of an array."""
+    assert [QueueEntry(4711), QueueEntry(203, array_task=3)] == repair.parse_job_ids(["4711", "203_3"])
+
+
+@pytest.mark.parametrize("text", ["", "abc", "4711 170", "-", "0", "203_[1-5]", "12+1", "1;rm"])
+def test_what_is_no_job_id(text: str) -> None:
+    """Anything else is refused before it comes near the queue."""
+    with pytest.raises(UsageError, match="is no JobID"):
+        repair.parse_job_ids([text])
+
+
+def test_list_shows_all_three_shelves(queue: Queue, ledger: Ledger) -> None:
+    """What is queued, what waits and why, what was refused and with which words."""
+    queue.append([QueueEntry(1), QueueEntry(2)])
+    set_aside(ledger)
+    lines = list(repair.list_lines(queue, ledger))
+    assert ["queued by the hook: 2", "waiting for their record: 1", "rejected by the dashboard: 1"] == [
+        line for line in lines if not line.startswith(" ")
+    ]
+    assert "203_3" in lines[-1]
+    assert lines[-1].endswith("no such user")
+
+
+@pytest.mark.parametrize("named", [["203_3"], ["210"], []])
+def test_retry_of_a_rejected_record(ledger: Ledger, named: list[str]) -> None:
+    """By its JobID as shown, by its raw ID, or with all others: it waits for the next flush again."""
+    set_aside(ledger)
+    repair.retry(ledger, repair.parse_job_ids(named))
+    assert 0 == ledger.count_rejected()
+    asked = {item.entry.asked for item in ledger.all_waiting() if item.attempts == 0}
+    assert asked & {"203_3", "210"}
+
+
+def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
+    """It is not put off any longer."""
+    set_aside(ledger)
+    repair.retry(ledger, [QueueEntry(100)])
+    assert [0] == [item.attempts for item in ledger.all_waiting()]
+
+
+def test_drop(queue: Queue, ledger: Ledger) -> None:
+    """What was queued, waits or was refused goes off the books, and the refused record is never sent as it is."""
+    set_aside(ledger)
+    queue.append([QueueEntry(7)])
+    assert 3 == repair.drop(queue, ledger, repair.parse_job_ids(["7", "100", "203_3"]))
+    assert ([], 0) == (ledger.all_waiting(), ledger.count_rejected())
+    assert {REFUSED.key: REFUSED.digest} == ledger.rejected_digests("lab")
+
+
+def test_a_job_that_is_not_on_the_books_is_named(queue: Queue, ledger: Ledger) -> None:
+    """A slip of the keyboard changes nothing, not even for the jobs before it."""
+    set_aside(ledger)
+    with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
+        repair.drop(queue, ledger, repair.parse_job_ids(["100", "99"]))
+    with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
+        repair.retry(ledger, repair.parse_job_ids(["99"]))
+    assert [100] == [item.entry.job_id for item in ledger.all_waiting()]

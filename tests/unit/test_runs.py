@@ -1,0 +1,52 @@
+"""A run of reconcile knows its range."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from agent.errors import UsageError
+from agent.localtime import day_end, day_start
+from agent.runs import window
+from agent.slices import Range
+
+TODAY = date(2024, 3, 20)
+NOW = day_start(TODAY) + 12 * 3600.5
+
+
+def days(first: date, last: date) -> Range:
+    return Range(day_start(first), day_end(last))
+
+
+def test_without_dates_the_collection_window_up_to_now() -> None:
+    """It begins at midnight so many days ago, so that each of its days is seen whole."""
+    assert Range(day_start(date(2024, 3, 13)), int(NOW)) == window(7, None, None, NOW)
+
+
+def test_both_dates_are_included() -> None:
+    """The last day belongs to the range to its last second: the exporter before this one lost it."""
+    assert days(date(2024, 1, 1), date(2024, 1, 31)) == window(7, date(2024, 1, 1), date(2024, 1, 31), NOW)
+
+
+def test_one_day() -> None:
+    """The same day twice is that day."""
+    assert days(date(2024, 1, 1), date(2024, 1, 1)) == window(7, date(2024, 1, 1), date(2024, 1, 1), NOW)
+
+
+def test_either_date_alone() -> None:
+    """From a day up to now, or the window that ends with a day."""
+    assert Range(day_start(date(2024, 1, 1)), int(NOW)) == window(7, date(2024, 1, 1), None, NOW)
+    assert days(date(2024, 1, 24), date(2024, 1, 31)) == window(7, None, date(2024, 1, 31), NOW)
+
+
+@pytest.mark.parametrize("last", [TODAY, date(2030, 1, 1)])
+def test_nothing_has_ended_in_the_future(last: date) -> None:
+    """A last day of today, or later, means up to now."""
+    assert int(NOW) == window(7, date(2024, 3, 19), last, NOW).end
+
+
+def test_a_first_day_in_the_future_is_wrong() -> None:
+    """An empty range is a slip of the keyboard."""
+    with pytest.raises(UsageError, match="2024-03-21 is in the future"):
+        window(7, date(2024, 3, 21), None, NOW)

@@ -1,0 +1,197 @@
+"""Slurm is asked so that it can't misunderstand, and believed only where it can be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.process import Output
+from agent.records import FIELDS, SEPARATOR
+from agent.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
+from tests.support.rows import make_output, make_run, make_values
+from tests.support.waiting import wait_for
+
+
+def read(stdout: bytes, stderr: str = "", returncode: int = 0) -> tuple[list[Any], list[ExporterError]]:
+    """The runs of an answer, and what was complained of."""
+    complaints: list[ExporterError] = []
+    return list(Answer(Output(returncode, stdout, stderr), FIELDS, complaints.append)), complaints
+
+
+def test_argv_of_a_window() -> None:
+    """The whole call, to the letter: all users, all runs, no steps, by state and both bounds."""
+    assert [
+        "sacct",
+        "--allusers",
+        "--local",
+        "--duplicates",
+        "--allocations",
+        "--parsable2",
+        "--delimiter=\x1f",
+        "--noconvert",
+        "--format=JobID,JobIDRaw,Cluster,User,UID,Account,Partition,State,QOS,Submit,Start,End,ElapsedRaw,AllocCPUS,"
+        "AllocNodes,AllocTRES,NodeList",
+        "--state=BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS",
+        "--starttime=uts10",
+        "--endtime=uts20",
+    ] == make_sacct_argv("sacct", FIELDS, *make_window_selection(10, 20))
+
+
+def test_selection_by_id_has_a_bound() -> None:
+    """Without a start, a recycled JobID would answer with somebody's old job."""
+    assert ("--starttime=uts5", "--jobs=7,203_3") == make_ids_selection(["7", "203_3"], 5)
+
+
+@pytest.mark.parametrize("asked", [[], ["7", ""], ["7;"], ["7 "], ["-1"], ["7_"], ["²"]])
+def test_what_is_no_jobid_is_never_asked(asked: list[str]) -> None:
+    """A bad token fails the whole call, an empty list answers with all of today."""
+    with pytest.raises(ValueError, match="no JobIDs"):
+        make_ids_selection(asked, 5)
+
+
+def test_rows() -> None:
+    """A header and rows make runs."""
+    assert ([make_run(), make_run(JobID="7")], []) == read(make_output(make_values(), make_values(JobID="7")))
+
+
+def test_header_alone() -> None:
+    """Nothing has ended: that is an answer."""
+    assert ([], []) == read(make_output())
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "returncode"),
+    [
+        (make_output(make_values()), "", 1),
+        (make_output(), "sacct: error: slurmdbd: Connection refused", 0),
+        (make_output(), "sacct: fatal: no", 0),
+        (b"", "", 0),
+        (b"JobID|State\n", "", 0),
+        (make_output(make_values())[:-1], "", 0),
+    ],
+    ids=["exit status", "error on stderr", "fatal on stderr", "nothing", "another header", "cut off"],
+)
+def test_an_answer_that_can_not_be_trusted(stdout: bytes, stderr: str, returncode: int) -> None:
+    """Success is exit 0, the header, whole lines and a silent standard error; less is no answer at all."""
+    with pytest.raises(SlurmUnreachable):
+        read(stdout, stderr, returncode)
+
+
+def test_a_warning_on_stderr_does_no_harm() -> None:
+    """Only error: and fatal: are."""
+    assert 1 == len(read(make_output(make_values()), "sacct: warning: something")[0])
+
+
+def test_one_odd_line_is_passed_over() -> None:
+    """A name that breaks a line costs that line, and it is complained of."""
+    runs, complaints = read(make_output(make_values(), ["odd"], make_values()) + b"\xff\xfe\n")
+    assert (2, 2) == (len(runs), len(complaints))
+
+
+def test_nothing_but_odd_lines_is_no_answer() -> None:
+    """Rows that none can be read of are another program's, not Slurm's."""
+    with pytest.raises(SlurmUnreachable, match="none of the 1 rows"):
+        read(make_output(["odd"]))
+
+
+def test_rows_of_two_clusters_are_no_answer() -> None:
+    """Another cluster's jobs must not be sent as this one's."""
+    with pytest.raises(SlurmUnreachable, match="several clusters"):
+        read(make_output(make_values(), make_values(Cluster="other")))
+
+
+@given(st.binary(max_size=300))
+def test_whatever_comes_behind_the_header(noise: bytes) -> None:
+    """Any bytes give runs or a named failure, never a traceback."""
+    try:
+        runs, _ = read(SEPARATOR.join(FIELDS).encode() + b"\n" + noise)
+    except SlurmUnreachable:
+        return
+    assert all(run.raw_id >= 0 for run in runs)
+
+
+class Commands:
+    """Small programs in the place of Slurm's."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self.write("scontrol", "echo 'ClusterName             = lab'")
+
+    def write(self, name: str, script: str) -> str:
+        path = self._folder / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return str(path)
+
+    def slurm(self, sacct: str, environ: dict[str, str] | None = None, timeout: float = 20) -> Slurm:
+        """A Slurm with a script for its sacct."""
+        return Slurm(
+            self.write("sacct", sacct),
+            str(self._folder / "scontrol"),
+            timeout=timeout,
+            environ={"PATH": "/usr/bin:/bin", **(environ or {})},
+            complain=lambda error: None,
+        )
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    return Commands(tmp_path)
+
+
+def test_the_callers_environment_does_not_change_the_answer(commands: Commands) -> None:
+    """Of the caller's variables sacct sees its PATH and where Slurm's configuration is, and nothing that formats."""
+    hostile = {"SLURM_TIME_FORMAT": "%c", "SACCT_FORMAT": "JobName", "SACCT_FEDERATION": "1", "TZ": "Asia/Tokyo"}
+    slurm = commands.slurm("env >&2; exit 3", {**hostile, "SLURM_CONF": "/etc/slurm.conf"})
+    commands.write("scontrol", 'env | sort | sed "s/=/ = /"')
+    seen = {name: value for name, value in slurm.read_config().items() if name not in {"_", "PWD", "SHLVL", "OLDPWD"}}
+    assert {
+        "LC_ALL": "C.UTF-8",
+        "PATH": "/usr/bin:/bin",
+        "SLURM_BITSTR_LEN": "0",
+        "SLURM_CONF": "/etc/slurm.conf",
+        "SLURM_TIME_FORMAT": "%s",
+    } == seen
+
+
+def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, tmp_path: Path) -> None:
+    """An unknown field would fail the whole call, so the list of known ones is looked at first."""
+    (tmp_path / "out").write_bytes(make_output(make_values(Restarts="1")))
+    slurm = commands.slurm(f'case $1 in --helpformat) echo "JobID Restarts";; *) cat {tmp_path}/out;; esac')
+    assert [1] == [run.restarts for run in slurm.ask_window(1, 2).answer()]
+
+
+def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_path: Path) -> None:
+    """A frozen database does not hold the agent for ever, nor leave processes behind."""
+    slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=1)
+    with pytest.raises(SlurmUnreachable, match="no answer within 1 s"):
+        slurm.ask_window(1, 2).answer()
+    sleeper = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
+    wait_for(lambda: not sleeper.exists() or not sleeper.read_bytes(), "the end of sacct's child")
+
+
+def test_a_missing_command_is_named(tmp_path: Path) -> None:
+    """sacct not found says which, and what to do."""
+    slurm = Slurm("/nowhere/sacct", "scontrol", timeout=5, environ={}, complain=lambda error: None)
+    with pytest.raises(SlurmUnreachable, match="/nowhere/sacct cannot be started") as caught:
+        slurm.ask_window(1, 2)
+    assert "client tools" in caught.value.hint
+
+
+def test_cluster_name(commands: Commands) -> None:
+    """slurmctld's own word for the cluster."""
+    assert "lab" == commands.slurm("").cluster_name()
+
+
+@pytest.mark.parametrize("script", ["exit 1", "echo Nothing", "echo 'ClusterName = (null)'"])
+def test_cluster_name_is_never_guessed(commands: Commands, script: str) -> None:
+    """Data under a guessed name would go to the wrong place."""
+    slurm = commands.slurm("")
+    commands.write("scontrol", script)
+    with pytest.raises(ConfigError, match="the cluster's name is unknown"):
+        slurm.cluster_name()
