@@ -10,6 +10,7 @@ from agent import retry
 from agent.delivery import Delivery
 from agent.entries import QueueEntry
 from agent.errors import DashboardUnreachable
+from agent.facts import GIVEN_UP, PAUSE
 from agent.jobs import fold, make_record
 from agent.ledger import Ledger, Waiting
 from agent.queue import Queue
@@ -29,8 +30,6 @@ LONGEST_LINGER_SECONDS = 15.0
 DOUBTFUL_TRIES = 5
 DOUBTFUL_PAUSE_SECONDS = 120.0
 
-PAUSE = "dashboard_pause_until"
-GIVEN_UP = "given_up"
 #: No Retry-After holds longer than this: the clock may have been set back since.
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
 

@@ -10,7 +10,8 @@ from typing import Callable
 from agent.assembly import Parts
 from agent.delivery import Delivery
 from agent.errors import DashboardUnreachable, ExporterError, RecordsRejected, UsageError
-from agent.flush import PAUSE, check_pause, has_work, take_over
+from agent.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
+from agent.flush import check_pause, has_work, take_over
 from agent.jobs import SECONDS_PER_HOUR
 from agent.ledger import RunReport
 from agent.localtime import day_end, day_start, local_day, local_text
@@ -20,10 +21,6 @@ from agent.slices import Range
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
 SPARE_DAYS = 2
 RUNS_KEPT_SECONDS = 30 * 86_400.0
-#: Facts in the ledger: totals since it was begun, and when the newest job ended that the hook had missed.
-DELIVERED = "delivered_by_"
-MISSED = "missed"
-MISSED_END = "missed_end"
 
 logger = logging.getLogger(__name__)
 
@@ -143,7 +140,7 @@ def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) 
         if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
             parts.ledger.set_fact(PAUSE, time.time() + failure.retry_after_seconds)
         parts.ledger.add_run(report)
-        for name, amount in ((DELIVERED + report.command, report.delivered), (MISSED, report.missed)):
+        for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
             if amount:
                 parts.ledger.raise_fact(name, amount)
 

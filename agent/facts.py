@@ -1,0 +1,14 @@
+"""The numbers that the ledger remembers by name. Times are epoch seconds, counts are since the ledger was begun."""
+
+from __future__ import annotations
+
+#: Until when the dashboard asked to be left alone.
+PAUSE = "dashboard_pause_until"
+#: Jobs that flush has left to reconcile, after retry_max_age_days.
+GIVEN_UP = "given_up"
+#: Jobs that the hook should have brought, and reconcile did.
+MISSED = "missed"
+#: When the newest of these that had run ended.
+MISSED_END = "missed_end"
+#: With the command's name behind it: jobs that it has delivered, repeats included.
+DELIVERED_BY = "delivered_by_"
