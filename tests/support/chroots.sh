@@ -70,7 +70,7 @@ fill() {
 enter() {
     mount -t proc proc "$1/proc"
     mount --rbind /dev "$1/dev"
-    mount -t sysfs -o ro sysfs "$1/sys"
+    mount --rbind /sys "$1/sys" 
     mount -t tmpfs tmpfs "$1/run"
 }
 
