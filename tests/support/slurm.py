@@ -113,6 +113,12 @@ class Slurm:
 
     # Commands
 
+    @property
+    def version(self) -> tuple[int, int]:
+        """Slurm's, such as (22, 5)."""
+        year, month = self.run("slurmctld", "-V").split()[1].split(".")[:2]
+        return int(year), int(month)
+
     def run(self, *argv: str, stdin: str = "") -> str:
         """Runs a command in the lab's environment and returns what it printed.
 
@@ -255,6 +261,7 @@ class Slurm:
             ),
             "slurmdbd.conf": slurm_conf.make_slurmdbd_conf(layout),
             "gres.conf": slurm_conf.make_gres_conf(layout),
+            "cgroup.conf": slurm_conf.make_cgroup_conf(self.version),
             "hook.sh": f"#!/bin/sh\nexport SLURM_USAGE_HISTORY_SPOOL={self.spool}\nexec {self._hook}\n",
         }
         for name, text in files.items():

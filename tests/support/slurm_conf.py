@@ -84,6 +84,11 @@ def make_gres_conf(layout: Layout) -> str:
     return "\n".join([*lines, ""])
 
 
+def make_cgroup_conf(version: tuple[int, int]) -> str:
+    """cgroup.conf: from Slurm 23 on a slurmd does not start without cgroups unless it is told to."""
+    return "CgroupPlugin=disabled\n" if version >= (23, 0) else ""
+
+
 def gpu_devices(layout: Layout) -> list[Path]:
     """The device nodes that stand in for GPUs."""
     return [layout.folder / "dev" / f"{kind}-{number}" for kind, count in GPU_FILES.items() for number in range(count)]
