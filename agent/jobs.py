@@ -89,6 +89,11 @@ def is_half_written(run: Run, now: float) -> bool:
     return run.partition == UNKNOWN and run.end is not None and now - run.end < HALF_WRITTEN_SECONDS
 
 
+def is_settled(run: Run, now: float) -> bool:
+    """Whether what the accounting says of the newest run will stay so."""
+    return not may_be_requeued(run, now) and not is_half_written(run, now)
+
+
 def is_final(run: Run) -> bool:
     """Whether the newest run of a job is its last, as far as Slurm knows today, and ran here."""
     return run.ended and run.state not in CONTINUED_STATES and run.state != REVOKED

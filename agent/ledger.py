@@ -7,19 +7,16 @@ to be true after a crash is written in one transaction: a job leaves ``waiting``
 
 from __future__ import annotations
 
-import sqlite3
-import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import Any, Iterable, NamedTuple, Sequence
 
+from agent.database import Database, put_aside
 from agent.entries import NO_TASK, QueueEntry
-from agent.errors import ExporterError, LedgerDamaged, SpoolError
+from agent.errors import LedgerDamaged
 from agent.jobs import Record
 from agent.localtime import local_day
 
 SCHEMA_VERSION = 1
-LOCK_WAIT_SECONDS = 30
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS waiting (
@@ -94,46 +91,8 @@ class RunReport(NamedTuple):
     missed: int = 0  # jobs that the hook should have brought, and did not
 
 
-class Ledger:
+class Ledger(Database):
     """The tables and what is done with them. Open one with :func:`open_ledger`."""
-
-    def __init__(self, database: sqlite3.Connection, path: Path | None = None) -> None:
-        self._database = database
-        self._path = path
-        self._rehearsing = False
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        self._database.close()
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """All or nothing of what is written within, on the disk when it ends.
-
-        :raises SpoolError: where it can't be written.
-        """
-        if self._rehearsing:
-            yield
-            return
-        self._execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._execute("COMMIT")
-        except BaseException:
-            if self._database.in_transaction:
-                self._database.rollback()
-            raise
-
-    @contextmanager
-    def rehearsal(self) -> Iterator[None]:
-        """Lets a dry run write whatever it likes, and undoes all of it."""
-        self._execute("BEGIN IMMEDIATE")
-        self._rehearsing = True
-        try:
-            yield
-        finally:
-            self._rehearsing = False
-            self._database.rollback()
 
     # Waiting
 
@@ -370,14 +329,6 @@ class Ledger:
             found.update(row[0] for row in rows)
         return found
 
-    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
-        with _explained(self._path):
-            return self._database.execute(statement, values).fetchall()
-
-    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
-        with _explained(self._path):
-            return self._database.executemany(statement, rows).rowcount
-
 
 def open_ledger(path: Path) -> tuple[Ledger, str]:
     """Opens the ledger, or begins a new one. A damaged one, or one of a newer version, is put aside first.
@@ -386,60 +337,14 @@ def open_ledger(path: Path) -> tuple[Ledger, str]:
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
     try:
-        return _open(path), ""
+        return Ledger(path, _SCHEMA, SCHEMA_VERSION), ""
     except LedgerDamaged as error:
         aside = put_aside(path)
-        return _open(path), f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"
-
-
-def put_aside(path: Path) -> Path:
-    """Renames a ledger that can't be used, with its journal, and returns its new path."""
-    aside = path.with_name(f"{path.name}.aside.{int(time.time())}")
-    journal = path.with_name(f"{path.name}-journal")
-    try:
-        path.replace(aside)
-        if journal.exists():
-            journal.replace(aside.with_name(f"{aside.name}-journal"))
-    except OSError as error:
-        raise SpoolError(f"cannot put the damaged ledger {path} aside: {error}") from error
-    return aside
-
-
-def _open(path: Path) -> Ledger:
-    with _explained(path):
-        database = sqlite3.connect(str(path), timeout=LOCK_WAIT_SECONDS, isolation_level=None)
-        try:
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise LedgerDamaged(f"the ledger {path} is of version {version}, newer than this program's")
-            if version < SCHEMA_VERSION:
-                database.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-            for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                database.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608
-        except BaseException:
-            database.close()
-            raise
-    return Ledger(database, path)
+        ledger = Ledger(path, _SCHEMA, SCHEMA_VERSION)
+        return ledger, f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"
 
 
 def _make_waiting(row: Sequence[Any]) -> Waiting:
     job_id, task, submit, ended, queued_at, attempts, due_at, reason = row
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
     return Waiting(entry, queued_at, attempts, due_at, reason)
-
-
-@contextmanager
-def _explained(path: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except ExporterError:
-        raise
-    except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
-        if "malformed" in str(error) or "no such" in str(error):
-            raise LedgerDamaged(f"the ledger {path} is damaged: {error}") from error
-        raise SpoolError(
-            f"cannot use the ledger {path}: {error}",
-            hint="see that the spool's disk is writable and not full, and the file belongs to the Slurm user",
-        ) from error
-    except sqlite3.DatabaseError as error:
-        raise LedgerDamaged(f"the ledger {path} is damaged: {error}") from error

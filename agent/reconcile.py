@@ -16,7 +16,7 @@ from typing import Callable, Iterable, Iterator, NamedTuple, Protocol
 from agent.delivery import Delivery
 from agent.errors import DashboardUnreachable
 from agent.flush import IDS_PER_CALL, LOOKBACK_SECONDS, Rows, Settings
-from agent.jobs import Job, Record, fold, is_final, is_half_written, make_record, may_be_requeued, newest_run, own_runs
+from agent.jobs import Job, Record, fold, is_final, is_settled, make_record, newest_run, own_runs
 from agent.ledger import Ledger
 from agent.localtime import local_day
 from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, Run
@@ -145,7 +145,7 @@ class Reconcile:
             newest = newest_run(history)
             # What is not settled yet is left to flush, or to the next reconcile.
             # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-            if not newest or may_be_requeued(newest, self._clock()) or is_half_written(newest, self._clock()):
+            if not newest or not is_settled(newest, self._clock()):
                 continue
             if is_final(newest) and newest.submit == max(run.submit for run in runs):
                 jobs.append(fold(own_runs(history), requeued_runs=self._settings.requeued_runs))

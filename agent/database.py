@@ -1,0 +1,120 @@
+"""One SQLite file: opens it, writes in transactions, and tells a damaged file from a full disk."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Sequence
+
+from agent.errors import ExporterError, LedgerDamaged, SpoolError
+
+#: How long another process may hold the file, as a dry run does to its end.
+LOCK_WAIT_SECONDS = 30
+
+
+class Database:
+    """An open database file.
+
+    :param schema: the statements that make the tables.
+    :param version: what they are a version of; kept in the file.
+    :raises LedgerDamaged: where the file is no database, is not whole, or is of a newer version.
+    :raises SpoolError: where the disk or the permissions don't allow it.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int) -> None:
+        self._path = path
+        self._rehearsing = False
+        with _explained(path):
+            self._connection = sqlite3.connect(str(path), timeout=LOCK_WAIT_SECONDS, isolation_level=None)
+            try:
+                _prepare(self._connection, path, schema, version)
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._connection.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All or nothing of what is written within, on the disk when it ends.
+
+        :raises SpoolError: where it can't be written.
+        """
+        if self._rehearsing:
+            yield
+            return
+        self._execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._execute("COMMIT")
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+            raise
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[None]:
+        """Lets a dry run write whatever it likes, and undoes all of it."""
+        self._execute("BEGIN IMMEDIATE")
+        self._rehearsing = True
+        try:
+            yield
+        finally:
+            self._rehearsing = False
+            self._connection.rollback()
+
+    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        with _explained(self._path):
+            return self._connection.execute(statement, values).fetchall()
+
+    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
+        with _explained(self._path):
+            return self._connection.executemany(statement, rows).rowcount
+
+
+def put_aside(path: Path) -> Path:
+    """Renames a database that can't be used, with its journal, and returns its new path.
+
+    :raises SpoolError: where that can't be done.
+    """
+    aside = path.with_name(f"{path.name}.aside.{int(time.time())}")
+    journal = path.with_name(f"{path.name}-journal")
+    try:
+        path.replace(aside)
+        if journal.exists():
+            journal.replace(aside.with_name(f"{aside.name}-journal"))
+    except OSError as error:
+        raise SpoolError(f"cannot put the damaged {path} aside: {error}") from error
+    return aside
+
+
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: int) -> None:
+    """Makes the tables where they are missing, and touches each once, which finds most damage."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > wanted:
+        raise LedgerDamaged(f"{path} is of version {version}, newer than this program's {wanted}")
+    if version < wanted:
+        connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {wanted}; COMMIT;")
+    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608  # a name of our own schema
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ExporterError:
+        raise
+    except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
+        if "malformed" in str(error) or "no such" in str(error):
+            raise LedgerDamaged(f"{path} is damaged: {error}") from error
+        raise SpoolError(
+            f"cannot use {path}: {error}",
+            hint="see that the spool's disk is writable and not full, and the file belongs to the Slurm user",
+        ) from error
+    except sqlite3.DatabaseError as error:
+        raise LedgerDamaged(f"{path} is damaged: {error}") from error
