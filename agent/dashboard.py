@@ -27,7 +27,7 @@ KEY_HEALTH = "/api/agent/health"
 EXCHANGE = "/api/agent/exchange-deploy-key"
 
 #: No answer of the dashboard is longer; of a longer one only this much is read.
-LONGEST_ANSWER = 1 << 20
+LONGEST_ANSWER = 1 << 24
 #: A longer Retry-After is not waited for within the run, but kept for the next ones.
 LONGEST_PAUSE_SECONDS = 60.0
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
