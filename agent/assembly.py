@@ -15,7 +15,7 @@ from agent.dashboard import Dashboard, DryRun, RequestsTransport
 from agent.delivery import Delivery, Receiver
 from agent.errors import ExporterError, SpoolError
 from agent.flush import Flush, Settings, take_over
-from agent.ledger import Ledger, open_ledger
+from agent.ledger import Ledger, open_ledger, view_ledger
 from agent.queue import Queue, check_spool, run_lock
 from agent.reconcile import Interlude, Progress, Reconcile
 from agent.sacct import Slurm
@@ -151,6 +151,25 @@ def open_parts(
         finally:
             parts.complaints.close()
             ledger.close()
+
+
+@contextmanager
+def open_view(config: Config) -> Iterator[Ledger]:
+    """Opens the ledger only to look at it, whatever else is under way.
+
+    :raises SpoolError: where the spool is not there or can't be read.
+    """
+    spool = config.spool_dir
+    step_down(spool)
+    if not os.access(spool, os.R_OK | os.X_OK):
+        if os.access(spool.parent, os.X_OK) and not spool.exists():
+            raise SpoolError(f"there is no spool {spool}", hint="install.sh makes it, and `check` says what is missing")
+        raise SpoolError(f"the spool {spool} can't be read", hint="run as root or as the Slurm user")
+    ledger = view_ledger(spool / LEDGER_NAME)
+    try:
+        yield ledger
+    finally:
+        ledger.close()
 
 
 def make_slurm(config: Config, environ: Mapping[str, str], complain: Complaints) -> Slurm:

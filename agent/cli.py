@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parse_argv(sys.argv[1:] if argv is None else argv)
         set_up_logging(verbose=arguments.verbose)
-        _COMMANDS[arguments.command](arguments)
+        return _COMMANDS[arguments.command](arguments) or 0
     except ExporterError as error:
         _report(error)
         return error.exit_code
@@ -44,7 +44,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception:
         logger.exception("unexpected error; everything that is not delivered yet is kept. Please report this:")
         return 1
-    return 0
 
 
 def _flush(arguments: argparse.Namespace) -> None:
@@ -90,15 +89,38 @@ def _queue(arguments: argparse.Namespace) -> None:
             print(f"{repair.drop(parts.queue, parts.ledger, entries)} dropped")
 
 
-def _status(arguments: argparse.Namespace) -> None:
-    from agent import assembly, status  # noqa: PLC0415
+def _status(arguments: argparse.Namespace) -> int:
+    from agent import assembly, display, health, status  # noqa: PLC0415
 
-    with assembly.open_parts(_load(arguments), os.environ) as parts:
-        snapshot = status.take_snapshot(parts.queue, parts.ledger, time.time())
-        print(json.dumps(status.as_json(snapshot), indent=2) if arguments.json else status.as_text(snapshot))
+    try:
+        config = _load(arguments)
+        with assembly.open_view(config) as ledger:
+            snapshot = status.take_snapshot(config, ledger, time.time())
+    except ExporterError as error:
+        if not arguments.check:
+            raise
+        print(f"{health.Level.CRITICAL.name} - {_describe(error)}".replace("\n", " "))
+        return health.Level.CRITICAL
+    problems = health.find_problems(snapshot)
+    if arguments.json:
+        print(json.dumps(display.as_json(snapshot, problems), indent=2))
+    elif arguments.check:
+        print(display.as_check_line(snapshot, problems))
+    else:
+        print(display.as_text(snapshot, problems, _screen_style()))
+    return health.worst_level(problems) if arguments.check else 0
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], None]] = {
+def _screen_style() -> Any:
+    from agent.display import Style  # noqa: PLC0415
+
+    return Style(
+        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
+    )
+
+
+_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "flush": _flush,
     "reconcile": _reconcile,
     "queue": _queue,
@@ -123,7 +145,11 @@ def _print_sample(receiver: Any) -> None:
 
 def _report(error: ExporterError) -> None:
     level = logging.INFO if isinstance(error, Busy) else logging.ERROR
-    logger.log(level, "%s%s", error, f" ({error.hint})" if error.hint else "")
+    logger.log(level, "%s", _describe(error))
+
+
+def _describe(error: ExporterError) -> str:
+    return f"{error} ({error.hint})" if error.hint else str(error)
 
 
 def _forget_shell_zone() -> None:

@@ -19,15 +19,17 @@ class Database:
 
     :param schema: the statements that make the tables.
     :param version: what they are a version of; kept in the file.
+    :param look: opens the file only to look at it; where there is none, the tables are empty ones in memory.
     :raises LedgerDamaged: where the file is no database, is not whole, or is of a newer version.
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
 
-    def __init__(self, path: Path, schema: str, version: int) -> None:
+    def __init__(self, path: Path, schema: str, version: int, *, look: bool = False) -> None:
         self._path = path
         self._rehearsing = False
         with _explained(path):
-            self._connection = sqlite3.connect(str(path), timeout=LOCK_WAIT_SECONDS, isolation_level=None)
+            address = _address_to_look(path) if look else str(path)
+            self._connection = sqlite3.connect(address, timeout=LOCK_WAIT_SECONDS, isolation_level=None, uri=look)
             try:
                 _prepare(self._connection, path, schema, version)
             except BaseException:
@@ -90,6 +92,11 @@ def put_aside(path: Path) -> Path:
     except OSError as error:
         raise SpoolError(f"cannot put the damaged {path} aside: {error}") from error
     return aside
+
+
+def _address_to_look(path: Path) -> str:
+    """Not read-only: where a run was killed, whoever opens the file next has to undo what it had not committed."""
+    return f"{path.absolute().as_uri()}?mode=rw" if path.exists() else ":memory:"
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: int) -> None:

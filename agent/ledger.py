@@ -344,6 +344,15 @@ def open_ledger(path: Path) -> tuple[Ledger, str]:
         return ledger, f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"
 
 
+def view_ledger(path: Path) -> Ledger:
+    """Opens the ledger to look at it; it is empty where there is none yet.
+
+    :raises LedgerDamaged: where it can't be used; the next run puts it aside.
+    :raises SpoolError: where the permissions don't allow it.
+    """
+    return Ledger(path, _SCHEMA, SCHEMA_VERSION, look=True)
+
+
 def _make_waiting(row: Sequence[Any]) -> Waiting:
     job_id, task, submit, ended, queued_at, attempts, due_at, reason = row
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)

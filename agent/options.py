@@ -94,7 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
         _add_global_options(command)
     _add_reconcile_options(made["reconcile"])
     _add_queue_options(made["queue"])
-    made["status"].add_argument("--json", action="store_true", help="print it as JSON")
+    _add_status_options(made["status"])
     made["check"].add_argument("--json", action="store_true", help="print it as JSON")
     _add_setup_options(made["setup"])
     return parser
@@ -136,6 +136,16 @@ def _add_queue_options(parser: argparse.ArgumentParser) -> None:
         _add_global_options(action)
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")
+
+
+def _add_status_options(parser: argparse.ArgumentParser) -> None:
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print it as JSON")
+    form.add_argument(
+        "--check",
+        action="store_true",
+        help="print one line with performance data and exit 0, 1 or 2, as a Nagios or Icinga plugin",
+    )
 
 
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:

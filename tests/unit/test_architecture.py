@@ -12,16 +12,16 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 FLOORS = [
     {"__main__"},
     {"cli"},
-    {"runs", "status", "check", "setup", "repair", "metrics", "progress", "assembly", "options"},
+    {"runs", "status", "health", "display", "check", "setup", "repair", "metrics", "progress", "assembly", "options"},
     {"reconcile"},
     {"flush"},
     {"delivery"},
     {"config", "queue", "ledger", "sacct", "dashboard"},
     {"process", "database"},
     {"verdict"},
-    {"jobs"},
+    {"jobs", "wording"},
     {"entries", "records", "localtime", "slices", "retry"},
-    {"errors"},
+    {"errors", "facts"},
     {"__init__"},
 ]
 SIDEWAYS = FLOORS[2]

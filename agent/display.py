@@ -1,0 +1,196 @@
+"""A status as it is shown: on one screen, as JSON, and as a line for Nagios or Icinga. Pure."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any, Iterator, NamedTuple, Sequence
+
+from agent import __version__
+from agent.config import NAME
+from agent.health import Level, Problem, worst_level
+from agent.localtime import parse_day
+from agent.status import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+from agent.wording import count, moment, percent, span
+
+WIDTH = 80
+LABEL_WIDTH = 11
+BAR_WIDTH = 36
+_COLOURS = {Level.OK: "32", Level.WARNING: "33", Level.CRITICAL: "31"}
+_FAINT = "2"
+
+
+class Style(NamedTuple):
+    """What the reader's screen can show."""
+
+    colour: bool = False
+    unicode: bool = True
+
+    def paint(self, text: str, colour: str) -> str:
+        """The text in a colour of ANSI, where there are any."""
+        return f"\033[{colour}m{text}\033[0m" if self.colour else text
+
+
+def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> str:
+    """One screen of 80 columns."""
+    lines = [f"{NAME} {__version__}, to {snapshot.config.api_url}", *_verdict(problems, style), ""]
+    for label, text in _facts(snapshot):
+        label_column = style.paint(label.ljust(LABEL_WIDTH), _FAINT)
+        first, *more = textwrap.wrap(text, WIDTH - LABEL_WIDTH, break_on_hyphens=False)
+        lines += [label_column + first, *(" " * LABEL_WIDTH + line for line in more)]
+    lines += _chart(snapshot.coverage.days, style)
+    return "\n".join(lines)
+
+
+def as_json(snapshot: Snapshot, problems: Sequence[Problem]) -> dict[str, Any]:
+    """What ``status --json`` prints. Its keys are described in docs/status.md, and stay."""
+    coverage = snapshot.coverage
+    return {
+        "version": __version__,
+        "taken_at": snapshot.taken_at,
+        "api_url": snapshot.config.api_url,
+        "cluster_name": snapshot.config.cluster_name,
+        "spool_dir": str(snapshot.config.spool_dir),
+        "level": worst_level(problems).name.lower(),
+        "problems": [{**problem._asdict(), "level": problem.level.name.lower()} for problem in problems],
+        "under_way": snapshot.under_way._asdict() if snapshot.under_way else None,
+        "hook": {**snapshot.hook._asdict(), "silent": snapshot.hook.silent},
+        "backlog": snapshot.backlog._asdict(),
+        "rejected": [record._asdict() for record in snapshot.rejected],
+        "flush": _runs_json(snapshot.flush),
+        "reconcile": _runs_json(snapshot.reconcile),
+        "delay": snapshot.delay._asdict(),
+        "coverage": {
+            "ratio": coverage.ratio,
+            "jobs": coverage.jobs,
+            "days": [day._asdict() for day in coverage.days],
+        },
+    }
+
+
+def as_check_line(snapshot: Snapshot, problems: Sequence[Problem]) -> str:
+    """The one line of a Nagios or Icinga plugin: the state, what is wrong, and the figures with their thresholds."""
+    said = "; ".join(problem.text for problem in problems) or "all is well"
+    figures = " ".join(f"{name}={value}" for name, value in _figures(snapshot))
+    return f"{worst_level(problems).name} - {said.replace('|', '/')} | {figures}"
+
+
+def _verdict(problems: Sequence[Problem], style: Style) -> Iterator[str]:
+    bullet = "●" if style.unicode else "*"
+    if not problems:
+        yield f"{style.paint(bullet, _COLOURS[Level.OK])} all is well"
+    for level, text, hint in problems:
+        lines = textwrap.wrap(f"{text}: {hint}", WIDTH - 2, break_on_hyphens=False)
+        yield f"{style.paint(bullet, _COLOURS[level])} {lines[0]}"
+        yield from (f"  {line}" for line in lines[1:])
+
+
+def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    now = snapshot.taken_at
+    if snapshot.under_way:
+        command, pid, since = snapshot.under_way
+        yield "Under way", f"{command} for {span(now - since)}, process {pid}"
+    yield "Hook", _hook_text(snapshot.hook, now)
+    yield "Queue", _backlog_text(snapshot.backlog, now)
+    yield from _rejected_texts(snapshot)
+    yield "Flush", _runs_text(snapshot.flush, now)
+    yield "Reconcile", _runs_text(snapshot.reconcile, now)
+    yield "Delay", _delay_text(snapshot.delay)
+    yield "Coverage", _coverage_text(snapshot.coverage)
+
+
+def _hook_text(hook: Hook, now: float) -> str:
+    if hook.last_call is None:
+        return "no call yet"
+    return f"last call {moment(hook.last_call, now)}, {count(hook.calls_today, 'call')} today"
+
+
+def _backlog_text(backlog: Backlog, now: float) -> str:
+    reasons = ", ".join(f"{number:,} {reason}" for reason, number in backlog.reasons.items())
+    parts = [f"{backlog.queued:,} queued", f"{backlog.waiting:,} waiting" + (f" ({reasons})" if reasons else "")]
+    if backlog.oldest is not None:
+        parts.append(f"the oldest for {span(now - backlog.oldest)}")
+    if backlog.unreadable:
+        parts.append(f"{count(backlog.unreadable, 'line')} without a JobID")
+    if backlog.given_up:
+        parts.append(f"{backlog.given_up:,} left to reconcile so far")
+    if backlog.paused_until:
+        parts.append(f"the dashboard wants to be left alone for {span(backlog.paused_until - now)}")
+    return ", ".join(parts)
+
+
+def _rejected_texts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    total = snapshot.backlog.rejected
+    if not total:
+        yield "Rejected", "none"
+        return
+    for number, record in enumerate(snapshot.rejected):
+        yield "Rejected" if number == 0 else "", f"job {record.shown_id}: {record.reason}"
+    if total > len(snapshot.rejected):
+        yield "", f"and {total - len(snapshot.rejected):,} more"
+
+
+def _runs_text(runs: Runs, now: float) -> str:
+    last = runs.last
+    if last is None:
+        return "never"
+    text = f"{moment(last.started_at, now)}, took {span(last.seconds)}: {last.message}"
+    if last.exit_code:
+        text += f"; the last good one {moment(runs.last_success, now)}" if runs.last_success else "; none went well yet"
+    elif runs.last_delivery and not last.delivered:
+        text += f"; last delivery {moment(runs.last_delivery, now)}"
+    return text
+
+
+def _delay_text(delay: Delay) -> str:
+    if delay.median is None or delay.p99 is None:
+        return "no job was delivered by flush in the last day"
+    jobs = count(delay.jobs, "job")
+    return f"median {span(delay.median)}, 99 % within {span(delay.p99)}, from end to dashboard ({jobs} in a day)"
+
+
+def _coverage_text(coverage: Coverage) -> str:
+    if not coverage.days:
+        return "not known before the first reconcile"
+    if coverage.ratio is None:
+        return "not known before the hook's first whole day"
+    since = coverage.judged[0].day
+    return f"{percent(coverage.ratio)} of {count(coverage.jobs, 'job')} since {since} were brought by the hook"
+
+
+def _chart(days: Sequence[Day], style: Style) -> Iterator[str]:
+    """A bar for each day, as long as its jobs are many, filled as far as the hook brought them."""
+    most = max((day.jobs for day in days), default=0)
+    full, empty = ("█", "░") if style.unicode else ("#", ".")
+    for day in days:
+        length = max(round(day.jobs / most * BAR_WIDTH), 1)
+        # Rounded down: a full bar means all.
+        filled = day.hooked * length // day.jobs
+        bar = style.paint(full * filled, _COLOURS[Level.OK])
+        bar += style.paint(empty * (length - filled), _COLOURS[Level.WARNING])
+        share = percent(day.hooked / day.jobs)
+        name = parse_day(day.day).strftime("%a %m-%d")
+        yield f"  {name} {bar}{' ' * (BAR_WIDTH - length)} {share:>8} {count(day.jobs, 'job'):>16}"
+
+
+def _runs_json(runs: Runs) -> dict[str, Any]:
+    return {**runs._asdict(), "last": runs.last._asdict() if runs.last else None}
+
+
+def _figures(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Performance data: name and ``value[unit];warning;critical;least;most``."""
+    now, backlog, config = snapshot.taken_at, snapshot.backlog, snapshot.config
+    ages = ";".join(f"{minutes * 60:g}" for minutes in config.status_queue_age_minutes)
+    shares = ";".join(f"{percentage:g}:" for percentage in config.status_coverage_percent)
+    oldest = now - backlog.oldest if backlog.oldest else 0
+    yield "queued", f"{backlog.queued};;;0"
+    yield "waiting", f"{backlog.waiting};;;0"
+    yield "oldest", f"{max(oldest, 0):.0f}s;{ages};0"
+    yield "rejected", f"{backlog.rejected};0;;0"
+    if snapshot.coverage.ratio is not None:
+        yield "coverage", f"{snapshot.coverage.ratio * 100:.2f}%;{shares};0;100"
+    if snapshot.delay.median is not None:
+        yield "delay_median", f"{snapshot.delay.median:.1f}s;;;0"
+        yield "delay_p99", f"{snapshot.delay.p99:.1f}s;;;0"
+    for name, runs in (("flush", snapshot.flush), ("reconcile", snapshot.reconcile)):
+        if runs.last_success is not None:
+            yield f"{name}_age", f"{now - runs.last_success:.0f}s;;;0"

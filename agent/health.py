@@ -1,0 +1,117 @@
+"""What of a status calls for an admin, and how urgently. Pure."""
+
+from __future__ import annotations
+
+import enum
+from typing import Iterable, Iterator, NamedTuple
+
+from agent.errors import KeyRefused, RecordsRejected
+from agent.status import Runs, Snapshot
+from agent.wording import count, moment, percent, span
+
+#: Reconcile runs once a day; half a day later it is late.
+RECONCILE_LATE_SECONDS = 36 * 3600
+#: Ends of a run that are no failure of it: rejected records are told by themselves, and an admin stopped it (Ctrl-C).
+_NO_FAILURE = frozenset({0, RecordsRejected.exit_code, 130})
+
+
+class Level(enum.IntEnum):
+    """How urgent it is; the number is the exit code of ``status --check``, as Nagios and Icinga read it."""
+
+    OK = 0
+    WARNING = 1
+    CRITICAL = 2
+
+
+class Problem(NamedTuple):
+    """Something that calls for an admin."""
+
+    level: Level
+    text: str
+    hint: str
+
+
+def find_problems(snapshot: Snapshot) -> list[Problem]:
+    """All that is wrong, the worst first."""
+    found = [
+        *_failed_runs("flush", snapshot.flush, snapshot.taken_at),
+        *_failed_runs("reconcile", snapshot.reconcile, snapshot.taken_at),
+        *_old_queue(snapshot),
+        *_late_runs(snapshot),
+        *_silent_hook(snapshot),
+        *_low_coverage(snapshot),
+        *_rejected_records(snapshot),
+    ]
+    return sorted(found, key=lambda problem: -problem.level)
+
+
+def worst_level(problems: Iterable[Problem]) -> Level:
+    """How urgent the worst of some problems is."""
+    return max((problem.level for problem in problems), default=Level.OK)
+
+
+def _failed_runs(command: str, runs: Runs, now: float) -> Iterator[Problem]:
+    last = runs.last
+    if last is None or last.exit_code in _NO_FAILURE:
+        return
+    level = Level.CRITICAL if last.exit_code == KeyRefused.exit_code else Level.WARNING
+    text = f"the last {command}, {moment(last.started_at, now)}, failed: {last.message}"
+    yield Problem(level, text, "`check` tests what it needs; what was not delivered is kept")
+
+
+def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
+    backlog = snapshot.backlog
+    if backlog.oldest is None:
+        return
+    age = snapshot.taken_at - backlog.oldest
+    warning, critical = (minutes * 60 for minutes in snapshot.config.status_queue_age_minutes)
+    if age >= min(warning, critical):
+        level = Level.CRITICAL if age >= critical else Level.WARNING
+        text = f"{count(backlog.queued + backlog.waiting, 'job')} not delivered yet, the oldest for {span(age)}"
+        yield Problem(level, text, "`queue list` says why each waits")
+
+
+def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
+    config, now = snapshot.config, snapshot.taken_at
+    last_flush = snapshot.flush.last
+    if last_flush and now - last_flush.started_at >= config.status_queue_age_minutes[0] * 60:
+        text = f"no flush since {moment(last_flush.started_at, now)}"
+        yield Problem(Level.WARNING, text, "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'")
+    success = snapshot.reconcile.last_success
+    if success is None:
+        yield Problem(Level.WARNING, "no reconcile has gone well yet", "run one: `reconcile`")
+    elif now - success >= RECONCILE_LATE_SECONDS:
+        # What the hook missed leaves the window undelivered once it is longer ago than that.
+        level = Level.CRITICAL if now - success >= config.collection_window_days * 86_400 else Level.WARNING
+        text = f"no reconcile has gone well since {moment(success, now)}"
+        yield Problem(level, text, "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'")
+
+
+def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
+    hook, now = snapshot.hook, snapshot.taken_at
+    if not hook.silent or not _uses_hook(snapshot):
+        return
+    ended = f"a job ended {moment(hook.missed_end or 0, now)}"
+    since = f"has not called since {moment(hook.last_call, now)}" if hook.last_call else "has never called"
+    yield Problem(Level.WARNING, f"the hook {since}, while {ended}", "`check` looks at its wiring in slurm.conf")
+
+
+def _low_coverage(snapshot: Snapshot) -> Iterator[Problem]:
+    coverage = snapshot.coverage
+    warning, critical = (percentage / 100 for percentage in snapshot.config.status_coverage_percent)
+    if coverage.ratio is not None and coverage.ratio < max(warning, critical):
+        level = Level.CRITICAL if coverage.ratio < critical else Level.WARNING
+        text = f"the hook caught only {percent(coverage.ratio)} of {count(coverage.jobs, 'job')} of late"
+        yield Problem(level, text, "reconcile has delivered the others; `check` looks at the hook's wiring")
+
+
+def _rejected_records(snapshot: Snapshot) -> Iterator[Problem]:
+    rejected = snapshot.backlog.rejected
+    if rejected:
+        hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
+        yield Problem(Level.WARNING, f"the dashboard refused {count(rejected, 'record')}", hint)
+
+
+def _uses_hook(snapshot: Snapshot) -> bool:
+    """A site that delivers by reconcile alone sets status_coverage_percent to [0, 0]."""
+    return max(snapshot.config.status_coverage_percent) > 0

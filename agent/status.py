@@ -1,0 +1,243 @@
+"""How it is doing: what the spool and the ledger say, gathered into a :class:`Snapshot`.
+
+Looks only: it changes nothing and waits for no run. Times are epoch seconds, None where there is none.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from contextlib import suppress
+from datetime import date, timedelta
+from pathlib import Path
+from typing import NamedTuple, Sequence
+
+from agent.config import Config
+from agent.errors import ExporterError, SpoolError
+from agent.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.ledger import Ledger, Rejected, RunReport
+from agent.localtime import local_day
+from agent.queue import Queue, lock_holder
+
+#: The delay is told of the jobs that were delivered within so long.
+DELAY_SECONDS = 86_400
+#: So many rejected records are shown with the dashboard's words.
+SHOWN_REJECTED = 3
+#: Coverage is judged by so many of the latest days, so that one bad day is told, and over after a good one or two.
+JUDGED_DAYS = 2
+
+
+class UnderWay(NamedTuple):
+    """A run that holds the lock at this moment."""
+
+    command: str
+    pid: int
+    since: float
+
+
+class Hook(NamedTuple):
+    """What slurmctld's calls of the hook have left. Totals are since the ledger was begun."""
+
+    first_day: str | None  # YYYY-MM-DD
+    last_call: float | None
+    calls_today: int
+    calls: int
+    missed: int  # jobs that reconcile had to bring first
+    missed_end: float | None  # when the newest of them that had run ended
+
+    @property
+    def silent(self) -> bool:
+        """Whether a job has run and ended since the last call, without one of its own."""
+        return (self.missed_end or 0) > (self.last_call or 0)
+
+
+class Backlog(NamedTuple):
+    """What is not delivered yet."""
+
+    queued: int  # in the queue file, where no flush has been since
+    unreadable: int  # lines there that are no JobID
+    waiting: int
+    reasons: dict[str, int]  # why, and how many
+    oldest: float | None  # when the first of all these jobs ended, as far as the hook told
+    rejected: int
+    given_up: int  # left to reconcile after retry_max_age_days, since the ledger was begun
+    paused_until: float | None  # the dashboard asked to be left alone
+
+
+class Runs(NamedTuple):
+    """The runs of one command."""
+
+    last: RunReport | None
+    last_success: float | None
+    last_delivery: float | None
+    delivered: int  # jobs, repeats included, since the ledger was begun
+
+
+class Delay(NamedTuple):
+    """From the end of a job to the dashboard, of the jobs that flush delivered in the last day. In seconds."""
+
+    jobs: int
+    median: float | None
+    p99: float | None
+
+
+class Day(NamedTuple):
+    """What reconcile counted of the jobs that ended on one day."""
+
+    day: str  # YYYY-MM-DD
+    jobs: int
+    hooked: int  # of these the hook had brought
+
+
+class Coverage(NamedTuple):
+    """The share of jobs that the hook caught."""
+
+    days: tuple[Day, ...]  # of the collection window
+    judged: tuple[Day, ...]  # the latest of them, of those on which the hook was there from the first hour on
+
+    @property
+    def jobs(self) -> int:
+        """Jobs on the days that are judged by."""
+        return sum(day.jobs for day in self.judged)
+
+    @property
+    def ratio(self) -> float | None:
+        """The share on these days, from 0 to 1."""
+        return sum(day.hooked for day in self.judged) / self.jobs if self.jobs else None
+
+
+class Snapshot(NamedTuple):
+    """Everything that ``status`` shows."""
+
+    taken_at: float
+    config: Config
+    under_way: UnderWay | None
+    hook: Hook
+    backlog: Backlog
+    rejected: tuple[Rejected, ...]  # the newest few
+    flush: Runs
+    reconcile: Runs
+    delay: Delay
+    coverage: Coverage
+
+
+def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
+    """Gathers what there is to know.
+
+    :raises SpoolError: where the spool or the ledger can't be read.
+    """
+    queued = _read_queue(config.spool_dir)
+    hook = _make_hook(ledger, queued, now)
+    return Snapshot(
+        taken_at=now,
+        config=config,
+        under_way=_find_run(config.spool_dir),
+        hook=hook,
+        backlog=_make_backlog(ledger, queued, now),
+        rejected=tuple(ledger.rejected(SHOWN_REJECTED)),
+        flush=_read_runs(ledger, "flush"),
+        reconcile=_read_runs(ledger, "reconcile"),
+        delay=make_delay(ledger.latencies(now - DELAY_SECONDS)),
+        coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
+    )
+
+
+def make_delay(seconds: Sequence[float]) -> Delay:
+    """The median and the 99th percentile, by the nearest rank, of sorted delays."""
+    if not seconds:
+        return Delay(0, None, None)
+    median, p99 = (max(seconds[math.ceil(share * len(seconds)) - 1], 0.0) for share in (0.5, 0.99))
+    return Delay(len(seconds), median, p99)
+
+
+class _Queued(NamedTuple):
+    """What lies in the queue's files."""
+
+    jobs: int
+    unreadable: int
+    oldest: float | None
+    last_call: float | None
+
+
+def _read_queue(spool: Path) -> _Queued:
+    odd: list[ExporterError] = []
+    queue = Queue(spool, complain=odd.append)
+    jobs = 0
+    ends: list[float] = []
+    writes: list[float] = []
+    for path in queue.files():
+        try:
+            written = queue.last_write([path])
+            entries = list(queue.read([path]))
+        except SpoolError as error:
+            if isinstance(error.__cause__, FileNotFoundError):  # a flush has just taken it over
+                continue
+            raise
+        jobs += len(entries)
+        ends += [min((entry.end or written for entry in entries), default=written)]
+        writes.append(written)
+    return _Queued(jobs, len(odd), min(ends, default=None) if jobs else None, max(writes, default=None))
+
+
+def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
+    calls = ledger.calls()
+    today = local_day(now)
+    called_today, _ = calls.get(today.isoformat(), (0, 0.0))
+    if queued.last_call and local_day(queued.last_call) == today:
+        called_today += queued.jobs
+    moments = [last_call for _, last_call in calls.values()]
+    if queued.last_call:
+        moments.append(queued.last_call)
+    return Hook(
+        first_day=local_day(min(moments)).isoformat() if moments else None,
+        last_call=max(moments, default=None),
+        calls_today=called_today,
+        calls=sum(number for number, _ in calls.values()) + queued.jobs,
+        missed=int(ledger.fact(MISSED)),
+        missed_end=ledger.fact(MISSED_END) or None,
+    )
+
+
+def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Backlog:
+    waiting, oldest_waiting = ledger.count_waiting()
+    paused_until = ledger.fact(PAUSE)
+    return Backlog(
+        queued=queued.jobs,
+        unreadable=queued.unreadable,
+        waiting=waiting,
+        reasons=ledger.waiting_reasons(),
+        oldest=min(filter(None, (queued.oldest, oldest_waiting)), default=None),
+        rejected=ledger.count_rejected(),
+        given_up=int(ledger.fact(GIVEN_UP)),
+        paused_until=paused_until if paused_until > now else None,
+    )
+
+
+def _read_runs(ledger: Ledger, command: str) -> Runs:
+    success = ledger.last_run(command, successful=True)
+    delivery = ledger.last_run(command, with_work=True)
+    return Runs(
+        last=ledger.last_run(command),
+        last_success=success.started_at if success else None,
+        last_delivery=delivery.started_at + delivery.seconds if delivery else None,
+        delivered=int(ledger.fact(DELIVERED_BY + command)),
+    )
+
+
+def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> Coverage:
+    days = tuple(Day(day, jobs, hooked) for day, (jobs, hooked) in ledger.coverage(first_day.isoformat()).items())
+    whole = [day for day in days if hook_since and day.day > hook_since]
+    return Coverage(days, tuple(whole[-JUDGED_DAYS:]))
+
+
+def _find_run(spool: Path) -> UnderWay | None:
+    """The run that holds the lock, described by what the kernel tells of its process."""
+    pid = lock_holder(spool)
+    if not pid:
+        return None
+    process = Path("/proc") / str(pid)
+    with suppress(OSError):  # it has ended meanwhile
+        words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
+        command = next((word for word in words if word in {"flush", "reconcile"}), "reconcile")
+        return UnderWay(command, pid, process.stat().st_mtime)
+    return None

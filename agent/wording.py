@@ -1,0 +1,53 @@
+"""Numbers, spans and moments as an admin reads them. Pure."""
+
+from __future__ import annotations
+
+import math
+
+from agent.localtime import local_day, local_text
+
+_UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def count(number: float, noun: str) -> str:
+    """A number of things.
+
+    >>> count(1, "job"), count(18234, "job")
+    ('1 job', '18,234 jobs')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in its two largest units.
+
+    >>> span(0.42), span(41), span(7260), span(90061)
+    ('0.4 s', '41 s', '2 h 1 min', '1 d 1 h')
+    """
+    if seconds < 10:
+        return f"{max(seconds, 0.0):.1f} s"
+    rest = round(seconds)
+    words: list[str] = []
+    for name, size in _UNITS:
+        number, rest = divmod(rest, size)
+        if number or words:
+            words.append(f"{number} {name}" if number else "")
+        if len(words) == 2:
+            break
+    return " ".join(filter(None, words))
+
+
+def moment(at: float, now: float) -> str:
+    """A moment of the past: the time of today, or the day and the time, and how long ago that is."""
+    day, clock = local_text(int(at)).split("T")
+    when = clock if local_day(at) == local_day(now) else f"{day} {clock[:5]}"
+    return f"{when} ({span(now - at)} ago)"
+
+
+def percent(ratio: float) -> str:
+    """A share of 1, never rounded up: 100.0 % means all.
+
+    >>> percent(0.99999), percent(1)
+    ('99.9 %', '100.0 %')
+    """
+    return f"{math.floor(ratio * 1000) / 10:.1f} %"
