@@ -145,7 +145,7 @@ def _delay_text(delay: Delay) -> str:
     if delay.median is None or delay.p99 is None:
         return "no job was delivered by flush in the last day"
     jobs = count(delay.jobs, "job")
-    return f"median {span(delay.median)}, 99 % within {span(delay.p99)}, from end to dashboard ({jobs} in a day)"
+    return f"from end to dashboard: median {span(delay.median)}, 99 % within {span(delay.p99)}, of {jobs}"
 
 
 def _coverage_text(coverage: Coverage) -> str:

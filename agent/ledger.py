@@ -27,6 +27,7 @@ CREATE TABLE IF NOT EXISTS delivered (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
     PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS delays ON delivered (delivered_at, ended) WHERE command = 'flush';
 CREATE TABLE IF NOT EXISTS rejected (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     shown_id TEXT NOT NULL, digest BLOB NOT NULL, record TEXT NOT NULL, reason TEXT NOT NULL,
@@ -266,12 +267,15 @@ class Ledger(Database):
         """How many jobs were first delivered since then."""
         return int(self._execute("SELECT count(*) FROM delivered WHERE delivered_at >= ?", (since,))[0][0])
 
-    def latencies(self, since: float) -> list[float]:
-        """Seconds from the End to the dashboard of the jobs that the hook brought since then, sorted."""
+    def latencies(self, since: float, limit: int) -> list[float]:
+        """Seconds from the End to the dashboard of the jobs that flush has delivered since then, sorted.
+
+        :param limit: the latest so many suffice.
+        """
         rows = self._execute(
-            "SELECT delivered_at - ended FROM delivered"
-            " WHERE hooked AND command = 'flush' AND delivered_at >= ? ORDER BY 1",
-            (since,),
+            "SELECT delivered_at - ended FROM (SELECT * FROM delivered WHERE command = 'flush' AND delivered_at >= ?"
+            " ORDER BY delivered_at DESC LIMIT ?) ORDER BY 1",
+            (since, limit),
         )
         return [row[0] for row in rows]
 

@@ -19,8 +19,9 @@ from agent.ledger import Ledger, Rejected, RunReport
 from agent.localtime import local_day
 from agent.queue import Queue, lock_holder
 
-#: The delay is told of the jobs that were delivered within so long.
+#: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
 DELAY_SECONDS = 86_400
+DELAY_JOBS = 10_000
 #: So many rejected records are shown with the dashboard's words.
 SHOWN_REJECTED = 3
 #: Coverage is judged by so many of the latest days, so that one bad day is told, and over after a good one or two.
@@ -74,7 +75,7 @@ class Runs(NamedTuple):
 
 
 class Delay(NamedTuple):
-    """From the end of a job to the dashboard, of the jobs that flush delivered in the last day. In seconds."""
+    """From the end of a job to the dashboard, of the jobs that flush delivered of late. In seconds."""
 
     jobs: int
     median: float | None
@@ -137,7 +138,7 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         rejected=tuple(ledger.rejected(SHOWN_REJECTED)),
         flush=_read_runs(ledger, "flush"),
         reconcile=_read_runs(ledger, "reconcile"),
-        delay=make_delay(ledger.latencies(now - DELAY_SECONDS)),
+        delay=make_delay(ledger.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
     )
 
