@@ -9,6 +9,9 @@ from agent.errors import UnreadableLine
 
 #: Stands for no task where a number is needed.
 NO_TASK = -1
+#: The highest JobID that any cluster of a federation can give. On 26.05 one that is out of range fails the whole call
+#: of sacct; on 20.11 to 24.11 a lone 0 answered with every job there was.
+LAST_JOB_ID = 0xFFFF0000
 
 _LINE = re.compile(
     r"(?P<job>[0-9]{1,10})(?:_(?P<part>[0-9]{1,10}))?"
@@ -42,7 +45,7 @@ def parse_line(line: str) -> QueueEntry:
     :raises UnreadableLine: for anything else.
     """
     match = _LINE.fullmatch(line.strip())
-    if not match:
+    if not match or not 0 < int(match["job"]) <= LAST_JOB_ID:
         raise UnreadableLine(f"no line of the queue: {line[:100]!r}", subject=line)
     task = match["part"] or match["task"]
     return QueueEntry(int(match["job"]), _number(match["submit"]), _number(match["end"]), _number(task))

@@ -20,6 +20,8 @@ ENDED_STATES = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
 #: The states of rows whose job goes on, or may go on, in a newer one.
 GOES_ON_STATES = "RQ,RS,PR,NF"
 SCONTROL_TIMEOUT = 30
+#: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
+EARLIEST_SECONDS = 1_000_000
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
 
 
@@ -41,7 +43,7 @@ def make_sacct_argv(sacct: str, fields: Sequence[str], *selection: str) -> list[
 
 def make_window_selection(start: int, end: int, states: str = ENDED_STATES) -> tuple[str, ...]:
     """Selects the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
-    return f"--state={states}", f"--starttime=uts{start}", f"--endtime=uts{end}"
+    return f"--state={states}", f"--starttime={_uts(start)}", f"--endtime={_uts(end)}"
 
 
 def make_ids_selection(asked: Sequence[str], since: int) -> tuple[str, ...]:
@@ -52,7 +54,11 @@ def make_ids_selection(asked: Sequence[str], since: int) -> tuple[str, ...]:
     wrong = [text for text in asked if not _ASKED.fullmatch(text)]
     if wrong or not asked:
         raise ValueError(f"no JobIDs to ask for: {wrong!r}")
-    return f"--starttime=uts{since}", f"--jobs={','.join(asked)}"
+    return f"--starttime={_uts(since)}", f"--jobs={','.join(asked)}"
+
+
+def _uts(epoch_seconds: int) -> str:
+    return f"uts{max(epoch_seconds, EARLIEST_SECONDS)}"
 
 
 class Answer:

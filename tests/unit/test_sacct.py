@@ -37,14 +37,22 @@ def test_argv_of_a_window() -> None:
         "--format=JobID,JobIDRaw,Cluster,User,UID,Account,Partition,State,QOS,Submit,Start,End,ElapsedRaw,AllocCPUS,"
         "AllocNodes,AllocTRES,NodeList",
         "--state=BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS",
-        "--starttime=uts10",
-        "--endtime=uts20",
-    ] == make_sacct_argv("sacct", FIELDS, *make_window_selection(10, 20))
+        "--starttime=uts1700000000",
+        "--endtime=uts1700003600",
+    ] == make_sacct_argv("sacct", FIELDS, *make_window_selection(1_700_000_000, 1_700_003_600))
 
 
 def test_selection_by_id_has_a_bound() -> None:
     """Without a start, a recycled JobID would answer with somebody's old job."""
-    assert ("--starttime=uts5", "--jobs=7,203_3") == make_ids_selection(["7", "203_3"], 5)
+    selection = make_ids_selection(["7", "203_3"], 1_700_000_000)
+    assert ("--starttime=uts1700000000", "--jobs=7,203_3") == selection
+
+
+@pytest.mark.parametrize("since", [-5, 0, 999_999])
+def test_no_time_is_too_early_for_sacct(since: int) -> None:
+    """Below a million, "uts" fails the whole call on every version."""
+    assert "--starttime=uts1000000" == make_ids_selection(["7"], since)[0]
+    assert ("--starttime=uts1000000", "--endtime=uts1000000") == make_window_selection(since, since)[1:]
 
 
 @pytest.mark.parametrize("asked", [[], ["7", ""], ["7;"], ["7 "], ["-1"], ["7_"], ["²"]])
