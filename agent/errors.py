@@ -91,6 +91,10 @@ class LedgerDamaged(SpoolError):
     """The ledger is no sound database, or one of a newer version. It can be rebuilt from Slurm's accounting."""
 
 
+class MetricsError(ExporterError):
+    """The metrics file can't be written. The run goes on without."""
+
+
 class Busy(ExporterError):
     """Another run holds the lock."""
 

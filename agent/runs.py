@@ -130,6 +130,7 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
         account.missed,
     )
     _write_down(parts, report, failure)
+    _write_metrics(parts)
     if failure:
         raise failure
     return report
@@ -143,6 +144,18 @@ def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) 
         for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
             if amount:
                 parts.ledger.raise_fact(name, amount)
+
+
+def _write_metrics(parts: Parts) -> None:
+    config = parts.config
+    if config.metrics_file is None or parts.dry_run:
+        return
+    from agent import metrics, status  # noqa: PLC0415  # not needed by a flush that writes none
+
+    try:
+        metrics.write_metrics(config.metrics_file, status.take_snapshot(config, parts.ledger, time.time()))
+    except ExporterError as error:  # the run itself went as it went
+        logger.warning("%s (%s)", error, error.hint)
 
 
 def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:

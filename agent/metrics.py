@@ -1,0 +1,169 @@
+"""A Prometheus textfile with everything that ``status`` knows, for the textfile collector of node-exporter."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Union
+
+from agent import __version__
+from agent.errors import MetricsError
+from agent.status import Runs, Snapshot
+
+if TYPE_CHECKING:
+    from prometheus_client import Metric
+
+PREFIX = "slurm_usage_history_"
+#: Metrics may be read by everybody: node-exporter runs as a user of its own.
+UMASK = 0o022
+
+#: A number, None where it is not known, or several by the value of a label.
+Value = Union[float, None, Mapping[str, Union[float, None]]]
+
+
+class Definition(NamedTuple):
+    """One metric: a counter where its name ends in ``_total``, else a gauge."""
+
+    name: str  # behind PREFIX
+    about: str
+    read: Callable[[Snapshot], Value]
+    label: str = ""  # where there are several values
+
+
+def _of_each_command(read: Callable[[Runs], float | None]) -> Callable[[Snapshot], Value]:
+    return lambda snapshot: {"flush": read(snapshot.flush), "reconcile": read(snapshot.reconcile)}
+
+
+def _waiting_by_reason(snapshot: Snapshot) -> Value:
+    """What the dashboard said is cut off: a label must not take any text."""
+    jobs: dict[str, float] = {}
+    for reason, number in snapshot.backlog.reasons.items():
+        word = reason.partition(":")[0]
+        jobs[word] = jobs.get(word, 0) + number
+    return jobs
+
+
+METRICS = (
+    Definition("build_info", "Always 1, with the version as a label.", lambda _: {__version__: 1}, "version"),
+    Definition("queued_jobs", "Jobs in the queue file, where no flush has been since.", lambda s: s.backlog.queued),
+    Definition("waiting_jobs", "Jobs that flush tries again later.", _waiting_by_reason, "reason"),
+    Definition(
+        "oldest_undelivered_timestamp_seconds",
+        "When the first of the queued and waiting jobs ended; absent where there is none.",
+        lambda s: s.backlog.oldest,
+    ),
+    Definition("rejected_records", "Records that the dashboard refused.", lambda s: s.backlog.rejected),
+    Definition(
+        "dashboard_pause_timestamp_seconds",
+        "Until when the dashboard asked to be left alone; absent where it did not.",
+        lambda s: s.backlog.paused_until,
+    ),
+    Definition(
+        "given_up_jobs_total",
+        "Jobs that flush left to reconcile after retry_max_age_days.",
+        lambda s: s.backlog.given_up,
+    ),
+    Definition("hook_calls_total", "Calls of the hook.", lambda s: s.hook.calls),
+    Definition("hook_last_call_timestamp_seconds", "When the hook called last.", lambda s: s.hook.last_call),
+    Definition("missed_jobs_total", "Jobs that reconcile had to bring for the hook.", lambda s: s.hook.missed),
+    Definition(
+        "missed_job_end_timestamp_seconds",
+        "When the newest of the missed jobs that had run ended.",
+        lambda s: s.hook.missed_end,
+    ),
+    Definition(
+        "coverage_ratio", "Share of the jobs of the last two days that the hook brought.", lambda s: s.coverage.ratio
+    ),
+    Definition(
+        "delivered_jobs_total",
+        "Jobs that the dashboard has taken, repeats included.",
+        _of_each_command(lambda runs: runs.delivered),
+        "command",
+    ),
+    Definition(
+        "delivery_delay_median_seconds",
+        "From the end of a job to the dashboard, for half of the jobs that flush delivered of late.",
+        lambda s: s.delay.median,
+    ),
+    Definition(
+        "delivery_delay_p99_seconds",
+        "From the end of a job to the dashboard, for 99 % of the jobs that flush delivered of late.",
+        lambda s: s.delay.p99,
+    ),
+    Definition(
+        "last_delivery_timestamp_seconds",
+        "When the last run that delivered anything ended.",
+        _of_each_command(lambda runs: runs.last_delivery),
+        "command",
+    ),
+    Definition(
+        "last_run_timestamp_seconds",
+        "When the last run began.",
+        _of_each_command(lambda runs: runs.last.started_at if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_run_duration_seconds",
+        "How long the last run took.",
+        _of_each_command(lambda runs: runs.last.seconds if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_run_exit_code",
+        "How the last run ended, 0 for well.",
+        _of_each_command(lambda runs: runs.last.exit_code if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_success_timestamp_seconds",
+        "When the last run that went well began.",
+        _of_each_command(lambda runs: runs.last_success),
+        "command",
+    ),
+)
+
+
+def write_metrics(path: Path, snapshot: Snapshot) -> None:
+    """Writes the file beside its place and renames it, so that nobody ever reads half of it.
+
+    :raises MetricsError: where it can't be written, or prometheus-client is not installed.
+    """
+    try:
+        from prometheus_client import CollectorRegistry, write_to_textfile  # noqa: PLC0415  # an optional extra
+    except ImportError as error:
+        raise MetricsError(
+            "metrics_file is set, but prometheus-client is not installed",
+            hint="install it where the exporter is installed, or take metrics_file out of the configuration",
+        ) from error
+    registry = CollectorRegistry()
+    registry.register(_Collector(snapshot))
+    umask = os.umask(UMASK)
+    try:
+        write_to_textfile(str(path), registry)
+    except OSError as error:
+        raise MetricsError(
+            f"cannot write metrics_file {path}: {error.strerror}",
+            hint="its folder has to be there, and writable for the spool's owner",
+        ) from error
+    finally:
+        os.umask(umask)
+
+
+class _Collector:
+    """What prometheus-client asks for the metrics."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the snapshot. What is not known has no sample."""
+        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
+
+        for name, about, read, label in METRICS:
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            family = kind(PREFIX + name, about, labels=[label] if label else [])
+            value = read(self._snapshot)
+            for label_value, number in (value if isinstance(value, Mapping) else {"": value}).items():
+                if number is not None:
+                    family.add_metric([label_value] if label else [], number)
+            yield family
