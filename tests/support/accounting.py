@@ -1,0 +1,137 @@
+"""What the dashboard has to hold, from slurmdbd's job table by plain SQL: nothing here is shared with the exporter."""
+
+from __future__ import annotations
+
+import pwd
+import time
+from typing import Any, Dict, Iterable, Protocol
+
+NO_TASK = "4294967294"  # NO_VAL
+LIVE, CONTINUED = {"0", "1", "2"}, {"1024", "8192"}  # PENDING RUNNING SUSPENDED, REQUEUED RESIZING
+STATES = {
+    "3": "COMPLETED",
+    "4": "CANCELLED",
+    "5": "FAILED",
+    "6": "TIMEOUT",
+    "7": "NODE_FAIL",
+    "8": "PREEMPTED",
+    "9": "BOOT_FAIL",
+    "10": "DEADLINE",
+    "11": "OUT_OF_MEMORY",
+}
+CPU, MEMORY_MB, NODE = "1", "2", "4"  # the TRES with ids that are the same everywhere
+
+Row = Dict[str, str]
+Tres = Dict[str, int]
+
+
+class Database(Protocol):
+    """A lab's Slurm, as far as it is needed here."""
+
+    cluster: str
+
+    def sql(self, statements: str) -> list[Row]:
+        """Runs SQL on slurmdbd's database."""
+
+
+def expected_records(database: Database) -> dict[str, dict[str, Any]]:
+    """JobID → record, of every job whose newest row has ended."""
+    rows_by_id: dict[str, list[Row]] = {}
+    for row in database.sql(f"select * from {database.cluster}_job_table where deleted = 0 order by time_submit"):
+        rows_by_id.setdefault(row["id_job"], []).append(row)
+    qos = {row["id"]: row["name"] for row in database.sql("select id, name from qos_table")}
+    gpus = {row["id"]: row["name"] for row in database.sql("select id, name from tres_table where type = 'gres'")}
+    records = (
+        _make_record(rows, database.cluster, qos, gpus)
+        for rows in rows_by_id.values()
+        if rows[-1]["state"] not in LIVE | CONTINUED
+    )
+    return {record["JobID"]: record for record in records}
+
+
+def _make_record(rows: list[Row], cluster: str, qos: dict[str, str], gpu_names: dict[str, str]) -> dict[str, Any]:
+    newest = rows[-1]
+    started = _has_started(newest)
+    tres = _parse_tres(newest) if started else {}
+    submit, end = int(newest["time_submit"]), int(newest["time_end"])
+    start = int(newest["time_start"]) if started else end
+    return {
+        "JobID": _job_id(newest),
+        "User": _user(newest["id_user"]),
+        "Account": "unknown" if newest["account"] in ("", "NULL") else newest["account"],
+        "Partition": newest["partition"],
+        "State": STATES[newest["state"]],
+        "QOS": qos.get(newest["id_qos"]),
+        "NodeList": newest["nodelist"] if started else None,
+        "Submit": _local(submit),
+        "Start": _local(start),
+        "End": _local(end),
+        "CPUHours": sum(_elapsed(row) * _parse_tres(row).get(CPU, 0) for row in rows) / 3600,
+        "GPUHours": sum(_elapsed(row) * _gpus(_parse_tres(row), gpu_names) for row in rows) / 3600,
+        "AllocCPUS": tres.get(CPU, 0),
+        "AllocGPUS": _gpus(tres, gpu_names),
+        "AllocNodes": tres.get(NODE, 0),
+        "AllocMemoryMB": float(tres.get(MEMORY_MB, 0)),
+        "WaitingTimeHours": (start - submit) / 3600 if start > submit else 0.0,
+        "ElapsedHours": _elapsed(newest) / 3600,
+        "Cluster": cluster,
+    }
+
+
+def _has_started(row: Row) -> bool:
+    """A job that was cancelled while pending has no start, or one that repeats the end, and never a node."""
+    return row["time_start"] != "0" and row["nodelist"] not in ("", "None assigned", "NULL")
+
+
+def _elapsed(row: Row) -> int:
+    """Seconds, as sacct's ElapsedRaw: without suspension."""
+    if not _has_started(row):
+        return 0
+    return int(row["time_end"]) - int(row["time_start"]) - int(row["time_suspended"])
+
+
+def _job_id(row: Row) -> str:
+    """As sacct writes it: 12, 12_3, 12+1 or 12_[1,3-5%2]."""
+    if row["array_task_str"] not in ("", "NULL"):
+        tasks = _fold(bit for bit, is_set in enumerate(bin(int(row["array_task_str"], 16))[:1:-1]) if is_set == "1")
+        limit = f"%{row['array_max_tasks']}" if row["array_max_tasks"] != "0" else ""
+        return f"{row['id_array_job']}_[{tasks}{limit}]"
+    if row["id_array_task"] != NO_TASK:
+        return f"{row['id_array_job']}_{row['id_array_task']}"
+    if row["het_job_id"] != "0":
+        return f"{row['het_job_id']}+{row['het_job_offset']}"
+    return row["id_job"]
+
+
+def _fold(numbers: Iterable[int]) -> str:
+    """1, 3, 4, 5 → ``1,3-5``. (Numbers at one distance throughout Slurm writes in another way.)"""
+    spans: list[list[int]] = []
+    for number in numbers:
+        if spans and number == spans[-1][-1] + 1:
+            spans[-1].append(number)
+        else:
+            spans.append([number])
+    return ",".join(f"{span[0]}-{span[-1]}" if len(span) > 1 else str(span[0]) for span in spans)
+
+
+def _user(uid: str) -> str:
+    try:
+        return pwd.getpwuid(int(uid)).pw_name
+    except KeyError:
+        return uid
+
+
+def _parse_tres(row: Row) -> Tres:
+    pairs = (item.split("=") for item in row["tres_alloc"].split(",") if "=" in item)
+    return {number: int(count) for number, count in pairs}
+
+
+def _gpus(tres: Tres, names: dict[str, str]) -> int:
+    """gres/gpu counts all types; where it is not tracked, the types are added up."""
+    by_name = {names[number]: count for number, count in tres.items() if number in names}
+    typed = sum(count for name, count in by_name.items() if name.startswith("gpu:"))
+    return by_name.get("gpu", typed)
+
+
+def _local(epoch_seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(epoch_seconds))

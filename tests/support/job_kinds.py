@@ -1,0 +1,131 @@
+"""Jobs of every kind that Slurm knows, each with the records it has to become, written down by hand."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict, NamedTuple
+
+from .slurm import Slurm
+
+#: JobID → some of the fields of its record.
+Records = Dict[str, Dict[str, Any]]
+
+NEVER_STARTED = {
+    "State": "CANCELLED",
+    "NodeList": None,
+    "CPUHours": 0.0,
+    "GPUHours": 0.0,
+    "AllocCPUS": 0,
+    "AllocNodes": 0,
+    "ElapsedHours": 0.0,
+}
+HOSTILE = "a|b\x1fc\n4711 1 1 -\t';\"`touch hostile`$(touch hostile) %s \\ é ✘"
+FIRST_RUN_ONLY = '[ -n "$SLURM_RESTART_COUNT" ] || '
+
+
+def leave_alone(slurm: Slurm, job: int) -> None:
+    """Does nothing to a job."""
+
+
+class Kind(NamedTuple):
+    """A kind of job.
+
+    ``act`` does to the submitted job what makes it what it is; ``started`` is False for a job that never runs.
+    """
+
+    options: tuple[str, ...]
+    command: str
+    records: Callable[[int], Records]
+    act: Callable[[Slurm, int], None] = leave_alone
+    started: bool = True
+
+    def submit(self, slurm: Slurm) -> int:
+        """Submits such a job and returns its raw JobID."""
+        return slurm.sbatch(*self.options, command=self.command)
+
+
+def one(**fields: Any) -> Callable[[int], Records]:
+    """One record, under the job's own ID."""
+    return lambda job: {str(job): fields}
+
+
+def cancel(slurm: Slurm, job: int) -> None:
+    slurm.run("scancel", str(job))
+
+
+def cancel_running(slurm: Slurm, job: int) -> None:
+    slurm.wait_for_state(job, "RUNNING")
+    cancel(slurm, job)
+
+
+def run_out_of_time(slurm: Slurm, job: int) -> None:
+    """slurmctld looks at time limits every 30 s, so that long it takes."""
+    slurm.wait_for_state(job, "RUNNING")
+    slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+2")
+
+
+def requeue_running(slurm: Slurm, job: int) -> None:
+    slurm.wait_for_state(job, "RUNNING")
+    slurm.run("scontrol", "requeue", str(job))
+
+
+def requeue_ended(slurm: Slurm, job: int) -> None:
+    slurm.wait_for_state(job, "COMPLETED")
+    slurm.run("scontrol", "requeue", str(job))
+
+
+def shrink(slurm: Slurm, job: int) -> None:
+    slurm.wait_for_state(job, "RUNNING")
+    slurm.run("scontrol", "update", f"JobId={job}", "NumNodes=1")
+
+
+def suspend_for_a_while(slurm: Slurm, job: int) -> None:
+    slurm.wait_for_state(job, "RUNNING")
+    slurm.run("scontrol", "suspend", str(job))
+    slurm.wait_for_state(job, "SUSPENDED")
+    slurm.run("scontrol", "resume", str(job))
+
+
+KINDS: dict[str, Kind] = {
+    "plain": Kind((), "true", one(State="COMPLETED", AllocCPUS=1, AllocNodes=1, AllocGPUS=0, QOS="normal")),
+    "failing": Kind((), "exit 3", one(State="FAILED")),
+    "timeout": Kind(("--time=1",), "sleep 300", one(State="TIMEOUT"), run_out_of_time),
+    "cancelled": Kind((), "sleep 300", one(State="CANCELLED", AllocCPUS=1, AllocNodes=1), cancel_running),
+    "cancelled pending": Kind(("--begin=now+1hour",), "true", one(**NEVER_STARTED), cancel, started=False),
+    "cancelled held": Kind(("--hold",), "true", one(**NEVER_STARTED), cancel, started=False),
+    "array": Kind(
+        ("--array=1-3",),
+        "true",
+        lambda job: {f"{job}_{task}": {"State": "COMPLETED", "AllocCPUS": 1} for task in (1, 2, 3)},
+    ),
+    "array cancelled whole": Kind(
+        ("--array=1,3-5%1", "--hold"), "true", lambda job: {f"{job}_[1,3-5%1]": NEVER_STARTED}, cancel, started=False
+    ),
+    "burst": Kind(
+        ("--array=1-40",), "true", lambda job: {f"{job}_{task}": {"State": "COMPLETED"} for task in range(1, 41)}
+    ),
+    "het": Kind(
+        ("-n1", "--gres=gpu:h100:1", ":", "-n4"),
+        "sleep 1",
+        lambda job: {f"{job}+0": {"AllocCPUS": 1, "AllocGPUS": 1}, f"{job}+1": {"AllocCPUS": 4, "AllocGPUS": 0}},
+    ),
+    "GPU typed": Kind(("--gres=gpu:a100:2",), "sleep 1", one(AllocGPUS=2)),
+    "GPU untyped": Kind(("--gres=gpu:1",), "sleep 1", one(AllocGPUS=1)),
+    "several nodes": Kind(("-N3", "-n6", "--mem=20"), "sleep 1", one(AllocNodes=3, AllocCPUS=6, AllocMemoryMB=60.0)),
+    "requeued running": Kind(
+        ("--requeue",), f"{FIRST_RUN_ONLY}sleep 300; sleep 1", one(State="COMPLETED"), requeue_running
+    ),
+    "requeued ended": Kind(("--requeue", "-n2"), "sleep 1", one(State="COMPLETED"), requeue_ended),
+    "resized": Kind(("-N2", "-n2"), "sleep 3", one(State="COMPLETED", AllocNodes=1, AllocCPUS=1), shrink),
+    "suspended": Kind((), "sleep 2", one(State="COMPLETED"), suspend_for_a_while),
+    "hostile names": Kind((f"--job-name={HOSTILE}", f"--comment={HOSTILE}"), "true", one(State="COMPLETED")),
+    "another user": Kind(("--uid=65534", "--account=physics"), "true", one(User="nobody", Account="physics")),
+    "no account": Kind(("--uid=65534",), "true", one(User="nobody", Account="unknown")),
+}
+
+
+def submit_all(slurm: Slurm) -> dict[str, int]:
+    """Submits a job of each kind and makes it what it is; returns their raw JobIDs, by the kind's name."""
+    jobs = {name: kind.submit(slurm) for name, kind in KINDS.items()}
+    for name, job in jobs.items():
+        KINDS[name].act(slurm, job)
+    return jobs
