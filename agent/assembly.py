@@ -12,8 +12,9 @@ from typing import Callable, Iterator, Mapping
 
 from agent.config import Config
 from agent.dashboard import Dashboard, DryRun, RequestsTransport
+from agent.database import put_aside
 from agent.delivery import Delivery, Receiver
-from agent.errors import ExporterError, SpoolError
+from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.flush import Flush, Settings, take_over
 from agent.ledger import Ledger, open_ledger, view_ledger
 from agent.queue import Queue, check_spool, run_lock
@@ -141,13 +142,20 @@ def open_parts(
     step_down(config.spool_dir)
     check_spool(config.spool_dir)
     with run_lock(config.spool_dir) if alone else nullcontext():
-        ledger, put_aside = open_ledger(config.spool_dir / LEDGER_NAME)
-        if put_aside:
-            logger.warning("%s", put_aside)
+        path = config.spool_dir / LEDGER_NAME
+        ledger, rebuilt = open_ledger(path)
+        if rebuilt:
+            logger.warning("%s", rebuilt)
         parts = Parts(config, environ, ledger, dry_run=dry_run)
         try:
             with ledger.rehearsal() if dry_run else nullcontext():
                 yield parts
+        except LedgerDamaged as error:
+            # Damage deep in the file shows only when it is read. The next run begins a new one.
+            if alone:
+                ledger.close()
+                error.hint = f"it was put aside as {put_aside(path)}; the next reconcile replays the whole window"
+            raise
         finally:
             parts.complaints.close()
             ledger.close()
