@@ -35,8 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except SystemExit as stop:  # argparse, after --help and --version
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        logger.warning("stopped; everything that is not delivered yet is kept")
+    except KeyboardInterrupt as stop:
+        logger.warning("stopped; everything that is not delivered yet is kept%s", f" ({stop})" if stop.args else "")
         return 128 + signal.SIGINT
     except BrokenPipeError:  # head(1) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,14 +59,13 @@ def _flush(arguments: argparse.Namespace) -> None:
 
 
 def _reconcile(arguments: argparse.Namespace) -> None:
-    from agent import assembly, runs  # noqa: PLC0415
+    from agent import assembly, progress, runs  # noqa: PLC0415
 
     config = _load(arguments)
     wanted = runs.window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
     with assembly.open_parts(config, os.environ, dry_run=arguments.dry_run, alone=True) as parts:
-        report = runs.run_reconcile(
-            parts, wanted, only_missing=arguments.only_missing, on_progress=lambda progress: None
-        )
+        with progress.shown(wanted, on_terminal=sys.stderr.isatty()) as show:
+            report = runs.run_reconcile(parts, wanted, only_missing=arguments.only_missing, on_progress=show)
         logger.info("Reconcile: %s, in %.1f s", report.message, report.seconds)
         _print_sample(parts.receiver)
 

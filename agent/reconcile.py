@@ -52,6 +52,11 @@ class Progress(NamedTuple):
     done_to: int  # epoch seconds
     jobs: int
 
+    @property
+    def share(self) -> float:
+        """The part of the range that is done, from 0 to 1."""
+        return (self.done_to - self.wanted.start + 1) / (self.wanted.end - self.wanted.start + 1)
+
 
 class Tally:
     """What a reconcile has seen."""

@@ -60,7 +60,8 @@ def run_reconcile(
 ) -> RunReport:
     """Replays a range of time.
 
-    :raises ExporterError: see :mod:`agent.errors`; with the day to go on with in its hint.
+    :raises ExporterError: see :mod:`agent.errors`; with the dates to go on with in its hint.
+    :raises KeyboardInterrupt: with them in its words.
     """
     done_to = wanted.start - 1
 
@@ -77,8 +78,10 @@ def run_reconcile(
         try:
             reconcile.run(wanted)
         except ExporterError as error:
-            error.hint = f"{error.hint}; {_go_on(done_to)}".lstrip("; ")
+            error.hint = f"{error.hint}; {_go_on(done_to, wanted)}".lstrip("; ")
             raise
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_go_on(done_to, wanted)) from None
         finally:
             account.missed = reconcile.tally.missed
         _keep_books(parts, reconcile, wanted)
@@ -186,5 +189,11 @@ def _describe(delivery: Delivery) -> str:
     )
 
 
-def _go_on(done_to: int) -> str:
-    return f"done up to {local_text(done_to)}; go on with --start-date {local_day(done_to + 1)}"
+def _go_on(done_to: int, wanted: Range) -> str:
+    """How to take up a range again; days are done again from their first second on."""
+    if done_to < wanted.start:
+        return "nothing of the range was done"
+    dates = f"--start-date {local_day(done_to + 1)}"
+    if local_day(wanted.end) < local_day(time.time()):
+        dates += f" --end-date {local_day(wanted.end)}"
+    return f"done up to {local_text(done_to)}; go on with {dates}"

@@ -1,0 +1,90 @@
+"""Shows how far a reconcile has come: a bar on a terminal where tqdm is installed, else a line now and then."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Callable, Iterator, NoReturn
+
+from agent.localtime import local_day, local_text
+from agent.reconcile import Progress
+from agent.slices import Range
+from agent.wording import count, span
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+#: A slice without jobs is worth a line when so long has passed since the last one.
+QUIET_SECONDS = 30.0
+_BAR = "{desc} {percentage:3.0f} %|{bar}| {postfix}, {remaining} left"
+
+logger = logging.getLogger(__name__)
+
+Show = Callable[[Progress], None]
+
+
+@contextmanager
+def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
+    """What to tell of each step, as long as the work goes on.
+
+    :param wanted: the range that is worked on.
+    :param on_terminal: whether somebody watches who can see a bar.
+    """
+    if on_terminal:
+        try:
+            from tqdm import tqdm  # noqa: PLC0415  # an optional extra
+            from tqdm.contrib.logging import logging_redirect_tqdm  # noqa: PLC0415
+        except ImportError:
+            logger.debug("tqdm is not installed: no progress bar")
+        else:
+            # Log lines go above the bar instead of through it.
+            total = wanted.end - wanted.start + 1
+            bar = tqdm(total=total, desc=str(local_day(wanted.start)), bar_format=_BAR, leave=False, dynamic_ncols=True)
+            with bar, logging_redirect_tqdm([logging.getLogger("agent")]):
+                yield _Bar(bar)
+            return
+    yield Lines()
+
+
+class Lines:
+    """Says a line after each step that brought jobs, and after a long quiet one.
+
+    :param clock: seconds that only go forwards.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._began = self._said = clock()
+        self._jobs = 0
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes note of a step."""
+        now = self._clock()
+        if progress.done_to >= progress.wanted.end:  # the run itself has the last word
+            return
+        if progress.jobs == self._jobs and now - self._said < QUIET_SECONDS:
+            return
+        self._said, self._jobs = now, progress.jobs
+        logger.info(
+            "Done up to %s: %s, %.0f %% of the range, about %s left",
+            local_text(progress.done_to),
+            count(progress.jobs, "job"),
+            100 * progress.share,
+            span((now - self._began) * (1 / progress.share - 1)),
+        )
+
+
+class _Bar:
+    """Moves a bar of tqdm, which counts the seconds of the range."""
+
+    def __init__(self, bar: tqdm[NoReturn]) -> None:
+        self._bar = bar
+        self._began = time.monotonic()
+
+    def __call__(self, progress: Progress) -> None:
+        """Takes note of a step."""
+        rate = progress.jobs / max(time.monotonic() - self._began, 0.1)
+        self._bar.set_description_str(str(local_day(progress.done_to)), refresh=False)
+        self._bar.set_postfix_str(f"{count(progress.jobs, 'job')}, {rate:,.0f}/s", refresh=False)
+        self._bar.update(progress.done_to - progress.wanted.start + 1 - self._bar.n)
