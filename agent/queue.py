@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
@@ -35,22 +35,32 @@ class Queue:
     :param spool: the folder; see :func:`check_spool`.
     :param complain: told of each line or file that is passed over.
     :param clock: epoch seconds.
+    :param lock_wait: seconds that a hook may hold the lock before it is taken for stuck.
     """
 
     def __init__(
-        self, spool: Path, *, complain: Callable[[ExporterError], None], clock: Callable[[], float] = time.time
+        self,
+        spool: Path,
+        *,
+        complain: Callable[[ExporterError], None],
+        clock: Callable[[], float] = time.time,
+        lock_wait: float = LOCK_WAIT_SECONDS,
     ) -> None:
         self._spool = spool
         self._path = spool / "queue"
         self._complain = complain
         self._clock = clock
+        self._lock_wait = lock_wait
 
     def append(self, entries: Iterable[QueueEntry]) -> None:
         """Queues entries as the hook does.
 
         :raises SpoolError: where the lock can't be had or the file can't be written.
         """
-        text = "".join(f"{format_line(entry)}\n" for entry in entries)
+        # A line of its own, even behind one that a full disk cut short.
+        text = "".join(f"\n{format_line(entry)}\n" for entry in entries)
+        if _exists(self._path) and not _is_plain(self._path):
+            raise SpoolError(f"{self._path} is no regular file", hint="a flush puts it aside")
         with self._locked(), _explained(self._path), self._path.open("a", encoding="ascii") as file:
             file.write(text)
             file.flush()
@@ -61,15 +71,13 @@ class Queue:
 
         Those that an earlier run claimed and did not live to discard are among them.
 
-        :raises SpoolError: where the spool can't be written or the lock can't be had.
+        :raises SpoolError: where the spool can't be used.
         """
         with _explained(self._spool):
-            if self._path.exists() or self._path.is_symlink():
-                with self._locked():
-                    claimed = f"queue.claimed.{time.time_ns()}"
-                    self._path.rename(self._spool / claimed)
+            if _exists(self._path):
+                self._claim_queue()
             for path in self._spool.glob("queue.*.*"):
-                self._put_aside_unless_plain(path)
+                self._put_aside_unless_readable(path)
             return self.files(with_queue=False)
 
     def files(self, *, with_queue: bool = True) -> list[Path]:
@@ -91,10 +99,14 @@ class Queue:
                 except UnreadableLine as error:
                     self._complain(error)
 
-    def last_write(self, files: Sequence[Path]) -> float:
-        """When the hook last wrote to any of some files, in epoch seconds."""
+    def last_write(self, files: Sequence[Path]) -> float | None:
+        """When the hook last wrote to any of some files, in epoch seconds; None where all of them are gone."""
+        moments = []
         with _explained(self._spool):
-            return max(path.stat().st_mtime for path in files)
+            for path in files:
+                with suppress(FileNotFoundError):  # another process has taken it over
+                    moments.append(path.stat().st_mtime)
+        return max(moments, default=None)
 
     def discard(self, files: Sequence[Path]) -> None:
         """Removes claimed files, once their entries are safe."""
@@ -103,25 +115,39 @@ class Queue:
                 with suppress(FileNotFoundError):
                     path.unlink()
 
-    def _is_abandoned(self, part: Path) -> bool:
-        return self._clock() - part.lstat().st_mtime > ABANDONED_SECONDS
+    def _claim_queue(self) -> None:
+        """Renames the queue. Where the lock can't be had it stays for a later run, and holds up nothing else."""
+        claimed = self._spool / f"queue.claimed.{time.time_ns()}.{os.getpid()}"
+        try:
+            with self._locked(), suppress(FileNotFoundError):  # another process was quicker
+                self._path.rename(claimed)
+        except SpoolError as error:
+            self._complain(error)
 
-    def _put_aside_unless_plain(self, path: Path) -> None:
-        """A link or a FIFO in place of a file is not the hook's, and is never opened."""
-        if not _is_plain(path):
-            aside = path.with_name(f"odd.{path.name}")
+    def _is_abandoned(self, part: Path) -> bool:
+        """A hook takes no minute from the file to its name. The clock may have been set since."""
+        with suppress(FileNotFoundError):  # it has its name by now
+            return abs(self._clock() - part.lstat().st_mtime) > ABANDONED_SECONDS
+        return False
+
+    def _put_aside_unless_readable(self, path: Path) -> None:
+        """A link or a FIFO in place of a file is not the hook's, and is never opened; root's file can't be."""
+        if not _exists(path) or (_is_plain(path) and os.access(path, os.R_OK)):
+            return
+        aside = path.with_name(f"odd.{path.name}")
+        with suppress(FileNotFoundError):  # it got its name, or another process has taken it over
             path.rename(aside)
-            self._complain(SpoolError(f"{path} is no regular file and was put aside as {aside}"))
+            self._complain(SpoolError(f"{path} is no readable regular file and was put aside as {aside}"))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = self._spool / "queue.lock"
         try:
-            with _explained(lock), FileLock(str(lock), timeout=LOCK_WAIT_SECONDS):
+            with _explained(lock), FileLock(str(lock), timeout=self._lock_wait):
                 yield
         except Timeout as error:
             raise SpoolError(
-                f"{lock} has been held for more than {LOCK_WAIT_SECONDS} s",
+                f"{lock} has been held for more than {self._lock_wait:g} s",
                 hint=f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile",
             ) from error
 
@@ -187,8 +213,17 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def _read_lines(path: Path) -> Iterator[str]:
-    with _explained(path), path.open(encoding="ascii", errors="backslashreplace", newline="\n") as file:
+    with _explained(path), ExitStack() as stack:
+        try:
+            file = stack.enter_context(path.open(encoding="ascii", errors="backslashreplace", newline="\n"))
+        except FileNotFoundError:  # another process has taken it over: its entries are on the books
+            return
         yield from iter(lambda: file.readline(LONGEST_LINE), "")
+
+
+def _exists(path: Path) -> bool:
+    """Also where it is a link that leads nowhere."""
+    return os.path.lexists(path)
 
 
 def _is_plain(path: Path) -> bool:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from contextlib import suppress
 from datetime import date, timedelta
 from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from agent.config import Config
-from agent.errors import ExporterError, SpoolError
 from agent.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.ledger import Ledger, Rejected, RunReport
 from agent.localtime import local_day
@@ -161,23 +161,20 @@ class _Queued(NamedTuple):
 
 
 def _read_queue(spool: Path) -> _Queued:
-    odd: list[ExporterError] = []
-    queue = Queue(spool, complain=odd.append)
+    odd: Counter[str] = Counter()
+    queue = Queue(spool, complain=lambda error: odd.update(lines=1))
     jobs = 0
-    ends: list[float] = []
+    oldest = math.inf
     writes: list[float] = []
     for path in queue.files():
-        try:
-            written = queue.last_write([path])
-            entries = list(queue.read([path]))
-        except SpoolError as error:
-            if isinstance(error.__cause__, FileNotFoundError):  # a flush has just taken it over
-                continue
-            raise
-        jobs += len(entries)
-        ends += [min((entry.end or written for entry in entries), default=written)]
+        written = queue.last_write([path])
+        if written is None:  # a flush has just taken it over
+            continue
         writes.append(written)
-    return _Queued(jobs, len(odd), min(ends, default=None) if jobs else None, max(writes, default=None))
+        for entry in queue.read([path]):
+            jobs += 1
+            oldest = min(oldest, entry.end or written)
+    return _Queued(jobs, odd["lines"], oldest if jobs else None, max(writes, default=None))
 
 
 def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:

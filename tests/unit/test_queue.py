@@ -1,0 +1,228 @@
+"""The locked queue file: what the hook writes is claimed once and lost never."""
+
+from __future__ import annotations
+
+import math
+import os
+import subprocess
+import time
+import tracemalloc
+from collections import Counter
+from pathlib import Path
+from random import Random
+from typing import Callable, Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.entries import LAST_JOB_ID, QueueEntry
+from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
+from agent.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue, check_spool, lock_holder, run_lock
+
+
+class Spool:
+    """A queue in a folder, with what it complained of."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.complaints: list[ExporterError] = []
+        self.queue = Queue(folder, complain=self.complaints.append, lock_wait=0.2)
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.folder / name
+        path.write_text(text)
+        return path
+
+    def take(self) -> list[int]:
+        """Claims, reads and discards, and returns the JobIDs in ascending order."""
+        files = self.queue.claim()
+        job_ids = sorted(entry.job_id for entry in self.queue.read(files))
+        self.queue.discard(files)
+        return job_ids
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.iterdir())
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    return Spool(tmp_path)
+
+
+@pytest.fixture
+def lock_held_by_flock(spool: Spool) -> Iterator[None]:
+    """As by a hook that was stopped in the middle."""
+    argv = ["flock", str(spool.folder / "queue.lock"), "sh", "-c", "echo held; read -r line"]
+    holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout
+    assert "held\n" == holder.stdout.readline()
+    yield
+    holder.communicate("\n")
+
+
+def link_to_passwd(path: Path) -> None:
+    path.symlink_to("/etc/passwd")
+
+
+def test_what_is_queued_is_claimed_once(spool: Spool) -> None:
+    """Entries come back as they went in, and a second claim finds nothing."""
+    entries = [QueueEntry(7, 1_700_000_000, 1_700_000_060), QueueEntry(203, array_task=3)]
+    spool.queue.append(entries)
+    files = spool.queue.claim()
+    assert entries == list(spool.queue.read(files))
+    spool.queue.discard(files)
+    assert [] == spool.take()
+    assert ["queue.lock"] == spool.names()
+
+
+def test_what_is_not_discarded_is_claimed_again(spool: Spool) -> None:
+    """A run that is killed between claim and discard leaves its files to the next."""
+    spool.write("queue", "1\n")
+    spool.queue.claim()
+    spool.write("queue", "2\n")
+    spool.queue.claim()
+    spool.write("queue", "3\n")
+    assert [1, 2, 3] == spool.take()
+
+
+def test_a_line_behind_one_that_was_cut_short(spool: Spool) -> None:
+    """A full disk may leave half a line; the next one does not grow onto it."""
+    spool.write("queue", "4711 17000")
+    spool.queue.append([QueueEntry(12)])
+    assert [12, 4711] == spool.take()
+
+
+def test_side_files_count_too(spool: Spool) -> None:
+    """A hook that could not get the lock leaves a file of its own."""
+    spool.write("queue", "1\n")
+    spool.write("queue.side.99.2", "\n2 1700000000 1700000060 -\n")
+    assert [1, 2] == spool.take()
+
+
+@pytest.mark.parametrize(("age", "taken"), [(0.0, []), (ABANDONED_SECONDS + 1.0, [5]), (-ABANDONED_SECONDS - 1.0, [5])])
+def test_a_part_that_its_hook_never_named(spool: Spool, age: float, taken: list[int]) -> None:
+    """It is left alone while its hook may live, and read when that is dead, or when the clock was set back."""
+    part = spool.write("queue.part.99.5", "\n5\n")
+    os.utime(part, (time.time() - age, time.time() - age))
+    assert taken == spool.take()
+
+
+@pytest.mark.parametrize("name", ["queue", "queue.side.99.2", "queue.part.99.2", "queue.claimed.1.1"])
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
+def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable[[Path], None]) -> None:
+    """A link, a FIFO or a folder is put aside and told of, and the other files are read."""
+    make(spool.folder / name)
+    spool.write("queue.side.1.1", "1\n")
+    assert [1] == spool.take()
+    (complaint,) = spool.complaints
+    (aside,) = spool.folder.glob("odd.queue.*")
+    assert str(complaint).endswith(f"was put aside as {aside}")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
+def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Path], None]) -> None:
+    """A FIFO would hold the caller for ever, a link would lead anywhere."""
+    make(spool.folder / "queue")
+    with pytest.raises(SpoolError, match="no regular file"):
+        spool.queue.append([QueueEntry(1)])
+
+
+@pytest.mark.usefixtures("lock_held_by_flock")
+def test_flock_keeps_filelock_out(spool: Spool) -> None:
+    """While flock(1) holds the lock, nothing is appended and the queue stays where it is."""
+    spool.write("queue", "1\n")
+    with pytest.raises(SpoolError, match="has been held"):
+        spool.queue.append([QueueEntry(2)])
+    assert [] == spool.take()
+    assert "1\n" == (spool.folder / "queue").read_text()
+
+
+@pytest.mark.usefixtures("lock_held_by_flock")
+def test_a_stuck_lock_holds_up_nothing_else(spool: Spool) -> None:
+    """What lies beside the queue is taken all the same, and the stuck lock is told of."""
+    spool.write("queue", "1\n")
+    spool.write("queue.side.99.2", "2\n")
+    assert [2] == spool.take()
+    assert [True] == ["has been held" in str(error) for error in spool.complaints]
+
+
+def test_filelock_keeps_flock_out(spool: Spool) -> None:
+    """While a claim is under way, flock(1) does not get the lock; afterwards it does."""
+    flock = ["flock", "--nonblock", str(spool.folder / "queue.lock"), "true"]
+    with spool.queue._locked():
+        assert 1 == subprocess.run(flock, check=False).returncode
+    assert 0 == subprocess.run(flock, check=False).returncode
+
+
+def test_a_file_that_another_process_took_over(spool: Spool) -> None:
+    """Between claim and read it may be gone: its entries are on the books, and the rest is read."""
+    gone = spool.write("queue.claimed.1.1", "1\n")
+    spool.write("queue.claimed.2.1", "2\n")
+    files = spool.queue.claim()
+    gone.unlink()
+    assert [2] == [entry.job_id for entry in spool.queue.read(files)]
+    assert spool.queue.last_write(files) is not None
+    spool.queue.discard(files)
+    assert spool.queue.last_write(files) is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(garbage=st.lists(st.binary(max_size=200)), job_ids=st.lists(st.integers(1, LAST_JOB_ID)), order=st.randoms())
+def test_garbage_between_lines(spool: Spool, garbage: list[bytes], job_ids: list[int], order: Random) -> None:
+    """Whatever stands in a queue file, no line of the hook's is lost for it."""
+    lines = [*garbage, *(b"%d 1700000000 1700000060 -" % job_id for job_id in job_ids)]
+    order.shuffle(lines)
+    (spool.folder / "queue").write_bytes(b"".join(b"\n%b\n" % line for line in lines))
+    taken = spool.take()
+    for job_id in job_ids:
+        taken.remove(job_id)
+    assert len(taken) <= sum(line.count(b"\n") + 1 for line in garbage)
+
+
+def test_a_line_without_end(spool: Spool) -> None:
+    """Megabytes without a newline are read piece by piece, and told of as such."""
+    complaints: Counter[type] = Counter()
+    queue = Queue(spool.folder, complain=lambda error: complaints.update([type(error)]))
+    files = [spool.write("queue", "x" * 10_000_000 + "\n7\n")]
+    tracemalloc.start()
+    try:
+        assert [7] == [entry.job_id for entry in queue.read(files)]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert {UnreadableLine: math.ceil(10_000_001 / LONGEST_LINE)} == complaints
+    assert peak < 100_000
+
+
+def test_one_run_at_a_time(tmp_path: Path) -> None:
+    """The second is told at once, and the kernel knows who the first is."""
+    with run_lock(tmp_path):
+        assert os.getpid() == lock_holder(tmp_path)
+        with pytest.raises(Busy), run_lock(tmp_path):
+            pass
+    assert lock_holder(tmp_path) is None
+    with run_lock(tmp_path):
+        pass
+
+
+def test_a_spool_is_made(tmp_path: Path) -> None:
+    """Where there is none, in folders of its own, and closed to others."""
+    spool = tmp_path / "var" / "spool"
+    check_spool(spool)
+    assert 0o750 == spool.stat().st_mode & 0o777
+
+
+def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
+    """Anybody could put words into the hook's mouth: refused, with the way to mend it."""
+    tmp_path.chmod(0o757)
+    with pytest.raises(SpoolError) as caught:
+        check_spool(tmp_path)
+    assert f"chmod 750 {tmp_path}" == caught.value.hint
+
+
+def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:
+    """A file in its place is told of."""
+    (tmp_path / "spool").touch()
+    with pytest.raises(SpoolError, match="File exists"):
+        check_spool(tmp_path / "spool")
