@@ -1,0 +1,502 @@
+#!/bin/sh
+# Installs, upgrades or removes slurm-usage-history-exporter: see --help. Safe to run again at any time. It never
+# touches slurm.conf, never restarts Slurm, and keeps the configuration, the queue and the ledger.
+set -u
+umask 022
+
+NAME=slurm-usage-history-exporter
+SYSTEM_SPOOL=/var/spool/$NAME
+EXTRAS='[metrics,progress]'
+SERVICES="$NAME.service $NAME-flush.service"
+TIMERS="$NAME.timer $NAME-flush.timer"
+WATCH="$NAME-flush.path"
+UNITS="$SERVICES $TIMERS $WATCH $NAME-flush-soon.timer $NAME-flush-soon.target"
+
+usage() {
+    cat <<EOF
+Usage: sudo ./install.sh [OPTION]...
+
+Installs into /opt/$NAME, with the configuration in /etc and the spool
+in /var/spool. An older version is replaced once the new one has shown that it runs.
+
+  --api-url URL        set up for this dashboard, with one of
+    --deploy-key KEY     a one-time key; - reads it from standard input
+    --api-key-file FILE  a file that holds the API key
+  --enable             start the timers now and at every boot
+  --user               install for yourself alone, below ~/.local and ~/.config; needs no root
+  --prefix DIR         put the program into DIR/$NAME instead of /opt
+  --wheelhouse DIR     take Python packages from DIR, and nothing from the network
+  --no-systemd         install a cron file instead of systemd units
+  --uninstall          remove the program; configuration and spool stay
+  --purge              remove everything, undelivered jobs included
+  --dry-run            print every action and do nothing
+  --help               print this
+
+Environment: PYTHON, a Python of your choice; SLURM_USER, the user that slurmctld runs as, where it can't be asked;
+SLURM_USAGE_HISTORY_SPOOL, another spool; DESTDIR, a folder that stands for /, to make packages.
+EOF
+}
+
+say() { printf '%s\n' "$@"; } # a line for each argument
+err() {
+    printf 'install.sh: %s\n' "$*" >&2
+    exit 1
+}
+need_cmd() { command -v "$1" >/dev/null || err "needs the command $1 (package $2)"; }
+
+run() { # COMMAND...: runs it, or prints it in a dry run
+    if [ "$dry_run" = yes ]; then say "+ $*"; else "$@"; fi
+}
+ensure() { run "$@" || err "failed: $*"; }
+
+put() { # MODE FILE: makes standard input the content of FILE, whole or not at all
+    if [ "$dry_run" = yes ]; then
+        say "+ write $2 (mode $1)"
+    else
+        { (umask 077 && cat >"$2.new") && chmod "$1" "$2.new" && mv -f "$2.new" "$2"; } || err "cannot write $2"
+    fi
+}
+
+# --- what is asked for
+
+parse_options() {
+    mode=install dry_run=no for_user=no systemd=yes enable=no
+    prefix='' wheelhouse='' api_url='' deploy_key='' api_key_file=''
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --api-url | --deploy-key | --api-key-file | --prefix | --wheelhouse)
+            [ $# -gt 1 ] || err "$1 needs a value; see --help"
+            take_value "$1" "$2"
+            shift
+            ;;
+        --user) for_user=yes ;;
+        --no-systemd) systemd=no ;;
+        --enable) enable=yes ;;
+        --uninstall) mode=uninstall ;;
+        --purge) mode=purge ;;
+        --dry-run) dry_run=yes ;;
+        -h | --help) usage && exit 0 ;;
+        *) err "unknown option $1; see --help" ;;
+        esac
+        shift
+    done
+    case $api_url,$deploy_key,$api_key_file in
+    ,, | ?*,?*, | ?*,,?*) ;;
+    *) err '--api-url goes with one of --deploy-key and --api-key-file' ;;
+    esac
+}
+
+take_value() { # OPTION VALUE
+    case $1 in
+    --api-url) api_url=$2 ;;
+    --deploy-key) deploy_key=$2 ;;
+    --api-key-file) api_key_file=$(absolute "$2") ;;
+    --prefix) prefix=$(absolute "$2") ;;
+    --wheelhouse) wheelhouse=$(absolute "$2") ;;
+    esac
+}
+
+absolute() {
+    case $1 in
+    /*) say "${1%/}" ;;
+    *) say "$PWD/${1%/}" ;;
+    esac
+}
+
+check_rights() {
+    [ "$for_user" = yes ] || [ -n "$root" ] || [ "$dry_run" = yes ] || [ "$(id -u)" = 0 ] ||
+        err 'needs root: run it with sudo, or with --user to install for yourself alone'
+}
+
+# --- where it goes; $root stands before a place where a file is touched, not where it is named in another file
+
+find_places() {
+    root=${DESTDIR:-}
+    sources=$(cd "$(dirname "$0")" && pwd) || err 'cannot find the folder that install.sh lies in'
+    [ -n "$wheelhouse" ] || [ ! -d "$sources/wheelhouse" ] || wheelhouse=$sources/wheelhouse
+    if [ "$for_user" = yes ]; then
+        user_config=${XDG_CONFIG_HOME:-$HOME/.config}
+        sudo='' manager=' --user'
+        etc=$user_config/$NAME units=$user_config/systemd/user link=$HOME/.local/bin/$NAME
+        usual_prefix=$HOME/.local/share usual_spool=$HOME/.local/state/$NAME
+        stamps=$HOME/.local/share/systemd/timers
+    else
+        sudo='sudo ' manager=''
+        etc=/etc/$NAME units=/etc/systemd/system link=/usr/local/bin/$NAME
+        usual_prefix=/opt usual_spool=$SYSTEM_SPOOL
+        stamps=/var/lib/systemd/timers
+    fi
+    cron=/etc/cron.d/$NAME
+    phase=$(($(uname -n | cksum | cut -d' ' -f1) % 290)) # seconds: each machine its own, so that they spread
+    prefix=${prefix:-$(installed_prefix)}
+    program=${prefix:-$usual_prefix}/$NAME
+    hook=$program/bin/jobcomp.sh
+    spool=${SLURM_USAGE_HISTORY_SPOOL:-$(installed_spool)}
+    spool=${spool:-$usual_spool}
+    for place in "$program" "$spool" "$etc"; do
+        case $place in
+        [!/]* | *[!A-Za-z0-9/._@+-]*) err "$place: only a full path of plain characters will do" ;;
+        esac
+    done
+}
+
+installed_prefix() { # where the command leads to, so that an upgrade finds its place again
+    target=$(readlink "$root$link") && case $target in
+    */"$NAME/venv/bin/$NAME") say "${target%"/$NAME/venv/bin/$NAME"}" ;;
+    esac
+}
+
+# shellcheck disable=SC2016  # the hook's own line, as it stands there
+installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "$root$hook" 2>/dev/null; }
+
+# --- Slurm
+
+find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
+    PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
+    slurm_config=$(scontrol show config 2>/dev/null)
+    user=${SLURM_USER:-$(slurm_setting SlurmUser)}
+    user=${user:-slurm}
+    [ "$for_user" = no ] || user=$(id -un)
+    group=$(id -gn "$user" 2>/dev/null) || [ -n "$root" ] ||
+        err "there is no user $user: set SLURM_USER to the user that slurmctld runs as"
+}
+
+slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
+    value=$(say "$slurm_config" | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
+    for file in "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
+        if [ -n "$value" ] || [ ! -r "$file" ]; then continue; fi
+        value=$(sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" | sed 's/[[:blank:]#].*//')
+    done
+    [ "$value" = '(null)' ] || say "$value"
+}
+
+as_user() { # COMMAND...: as the user that the exporter will run as
+    if [ "$(id -u)" = 0 ] && [ "$user" != root ] && [ -z "$root" ]; then
+        runuser -u "$user" -- "$@"
+    else
+        "$@"
+    fi
+}
+
+give_away() { # FILE...: to that user
+    [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown "$user:$group" "$@"
+}
+
+# --- Python
+
+find_python() { # sets $python: the newest one that can do it, in a place that the Slurm user can read
+    python=${PYTHON:-}
+    minor=40
+    while [ -z "$python" ] && [ $minor -ge 8 ]; do
+        ! can_do "python3.$minor" || python=$(command -v "python3.$minor")
+        minor=$((minor - 1))
+    done
+    python=${python:-$(command -v python3)}
+    can_do "$python" || err "needs Python 3.8 or later with venv, ssl and \
+sqlite3, in a place that the user $user can read.
+  $(how_to_get_python)
+  or name one: PYTHON=/path/to/python3.x ./install.sh"
+}
+
+can_do() { # PYTHON
+    modules='venv, ssl, sqlite3'
+    has_pip_wheel || modules="$modules, ensurepip"
+    as_user "$1" -c "import sys, $modules; sys.exit(sys.version_info < (3, 8))" 2>/dev/null
+}
+
+has_pip_wheel() { ls "$wheelhouse"/pip-*.whl >/dev/null 2>&1; }
+
+how_to_get_python() {
+    # shellcheck source=/dev/null  # the distribution's words on itself
+    case $(. /etc/os-release 2>/dev/null && say "${ID:-} ${ID_LIKE:-}") in
+    *debian*) say 'apt install python3-venv' ;;
+    *rhel* | *fedora*) say 'dnf install python3.12' ;;
+    *suse*) say 'zypper install python311' ;;
+    *) say "install your distribution's newest Python" ;;
+    esac
+}
+
+# --- the program: an environment beside the old one, whose place it takes once it has shown that it runs
+
+install_program() {
+    new=venv-$(date +%Y%m%d-%H%M%S)
+    say "installing into $program with $python"
+    build=$(mktemp -d) || err 'cannot make a temporary folder'
+    trap 'rm -rf "$build" "$root$program/$new"' EXIT
+    trap 'exit 1' HUP INT TERM
+    ensure mkdir -p "$root$program/bin"
+    make_environment "$root$program/$new"
+    try "$root$program/$new/bin/python" -c 'import agent.cli, agent.ledger, requests, filelock'
+    old=$(readlink "$root$program/venv")
+    ensure ln -sfn "$new" "$root$program/venv.new"
+    ensure mv -fT "$root$program/venv.new" "$root$program/venv"
+    trap 'rm -rf "$build"' EXIT
+    remove_others "$new" "$old"
+}
+
+make_environment() { # FOLDER
+    if has_pip_wheel; then # a Debian without python3-venv has no pip to put in; a wheel of pip can run as it is
+        ensure "$python" -m venv --without-pip "$1"
+        pip_wheel=$(ls "$wheelhouse"/pip-*.whl)
+        ensure "$1/bin/python" "$pip_wheel/pip" install --quiet --no-index "$pip_wheel"
+    else
+        ensure "$python" -m venv "$1"
+    fi
+    if [ -n "$wheelhouse" ]; then
+        install_packages "$1" --no-index --find-links "$wheelhouse" "$NAME$EXTRAS"
+    else # from a copy: a build leaves files behind in its folder
+        ensure cp -R "$sources/agent" "$sources/pyproject.toml" "$sources/README.md" "$sources/LICENSE" "$build"
+        install_packages "$1" "$build$EXTRAS"
+    fi
+    [ -z "$root" ] || # what was made below DESTDIR has to work without it
+        ensure find "$1" -maxdepth 2 -type f '(' -path '*/bin/*' -o -name pyvenv.cfg ')' -exec sed -i "s|$root||g" {} +
+}
+
+install_packages() { # FOLDER PIP-OPTION...
+    folder=$1
+    shift
+    run "$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@" || err "pip failed; \
+what was installed before is as it was.
+  Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
+}
+
+try() { # COMMAND...
+    [ "$dry_run" = yes ] || as_user "$@" >/dev/null ||
+        err "the new version does not run for the user $user; what was installed before is as it was"
+}
+
+remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with the next upgrade
+    for folder in "$root$program"/venv-*; do
+        case ${folder##*/} in
+        "$1" | "${2:-$1}" | 'venv-*') ;;
+        *) ensure rm -rf "$folder" ;;
+        esac
+    done
+}
+
+# --- the files around it
+
+install_files() {
+    ensure mkdir -p "$root$etc" "$root${link%/*}" "$root$spool"
+    ensure chmod 750 "$root$spool"
+    give_away "$root$spool"
+    install_hook
+    put 755 "$root$program/install.sh" <"$sources/install.sh"
+    put 644 "$root$program/config.toml.example" <"$sources/etc/config.toml.example"
+    ensure ln -sfn "$program/venv/bin/$NAME" "$root$link"
+    install_config
+    if [ "$systemd" = yes ]; then install_units; else install_cron; fi
+    [ -n "$root" ] || ! command -v restorecon >/dev/null || ensure restorecon -R "$program" "$spool" "$etc"
+}
+
+# In a folder named bin, because there SELinux' policy lets services run what they find.
+# shellcheck disable=SC2016  # the hook's own line, as it stands there
+install_hook() {
+    sed 's|^\(: "${SLURM_USAGE_HISTORY_SPOOL:=\).*|\1'"$spool"'}"|' "$sources/hooks/jobcomp.sh" |
+        put 755 "$root$hook" || exit 1
+}
+
+install_config() { # sets $config
+    for config in "$etc/config.toml" "$etc/config.json"; do
+        if [ -e "$root$config" ]; then
+            say "keeping $config"
+            ensure chmod 600 "$root$config"
+            give_away "$root$config"
+            return
+        fi
+    done
+    config=$etc/config.toml
+    { cat "$sources/etc/config.toml.example" && local_settings; } | put 600 "$root$config" || exit 1
+    give_away "$root$config"
+}
+
+local_settings() { # what lies elsewhere on this machine than the program looks for it
+    [ "$spool" = "$SYSTEM_SPOOL" ] || say "spool_dir = \"$spool\""
+    for tool in sacct scontrol; do
+        case $(command -v $tool) in
+        '' | /usr/bin/* | /usr/local/bin/* | /bin/*) ;;
+        *) say "$tool = \"$(command -v $tool)\"" ;;
+        esac
+    done
+}
+
+install_units() {
+    ensure mkdir -p "$root$units"
+    for unit in $UNITS; do
+        adapt "$sources/etc/systemd/$unit" | put 644 "$root$units/$unit" || exit 1
+    done
+    ensure rm -f "$root$cron"
+    if manager_runs; then
+        ensure control daemon-reload
+        # shellcheck disable=SC2086  # a list
+        ensure control try-restart $TIMERS $WATCH
+    fi
+}
+
+adapt() { # FILE: prints it with this machine's user and places
+    sed -e "s|^User=slurm|User=$user|" -e "s|/opt/$NAME|$program|g" -e "s|/var/spool/$NAME|$spool|g" \
+        -e "s|/etc/$NAME|$etc|g" -e "s| slurm sleep 42| $user sleep $phase|" -e "s|sleep 252|sleep $((6 * phase))|" \
+        "$1" | if [ "$for_user" = yes ]; then
+        # A user's systemd cannot change users, has other targets, and may not set up the sandbox.
+        sed -e '/^User=/d' -e '/network-online/d' -e 's/multi-user.target/default.target/' -e '/^# Sandbox/,$d'
+    else
+        cat
+    fi
+}
+
+manager_runs() { # is there a systemd that can be told of new units?
+    [ -z "$root" ] && command -v systemctl >/dev/null && if [ "$for_user" = yes ]; then
+        systemctl --user show-environment >/dev/null 2>&1
+    else
+        [ -d /run/systemd/system ]
+    fi
+}
+
+control() { # systemctl, of the system or of the user
+    if [ "$for_user" = yes ]; then systemctl --user --quiet "$@"; else systemctl --quiet "$@"; fi
+}
+
+install_cron() {
+    remove_units
+    if [ "$for_user" = yes ]; then
+        say 'add these lines with crontab -e:'
+        adapt "$sources/etc/cron/$NAME" | sed -n "s/^\\([0-9*].*\\) $user sleep/  \\1 sleep/p"
+    else
+        ensure mkdir -p "$root${cron%/*}"
+        adapt "$sources/etc/cron/$NAME" | put 644 "$root$cron" || exit 1
+    fi
+}
+
+# --- setting up
+
+set_up() {
+    [ -n "$api_url" ] || return 0
+    if ! [ "$dry_run" = yes ] && ! grep -q your-secret-api-key "$root$config"; then
+        say "$config is set up already; for another dashboard or key: $NAME setup"
+        return 0
+    fi
+    set -- "$root$program/venv/bin/$NAME" --config "$root$config" setup --api-url "$api_url"
+    if [ -n "$api_key_file" ]; then
+        ensure "$@" --api-key-file "$api_key_file"
+    elif [ "$deploy_key" = - ]; then
+        ensure "$@" --deploy-key -
+    else # not as an argument, which every user can see
+        say "$deploy_key" | ensure "$@" --deploy-key - || exit 1
+    fi
+}
+
+enable_timers() {
+    [ "$enable,$systemd" = yes,yes ] || return 0
+    if manager_runs; then set -- --now; else set --; fi
+    # shellcheck disable=SC2086  # a list
+    if [ -n "$root" ]; then
+        ensure systemctl --quiet --root "$root" enable $TIMERS
+    else
+        ensure control enable "$@" $TIMERS
+    fi
+}
+
+# --- what is left to the admin
+
+print_next_steps() {
+    say '' 'Done.'
+    ! [ "$dry_run" = yes ] && grep -q your-secret-api-key "$root$config" && say "Fill in $config."
+    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
+    *"$hook"*) say 'slurm.conf names the hook already.' ;;
+    *) print_wiring ;;
+    esac
+    if [ "$enable,$systemd" = no,yes ]; then
+        say "Start the timers: systemctl$manager enable --now $TIMERS"
+    fi
+    [ "$systemd" = no ] || say "Optional, seconds instead of minutes: systemctl$manager enable --now $WATCH"
+    say "See that all is well: ${sudo}$NAME check"
+}
+
+print_wiring() {
+    jobcomp=$(slurm_setting JobCompType)
+    epilog=$(slurm_setting 'EpilogSlurmctld[][0-9]*')
+    case $jobcomp in
+    '' | none | jobcomp/none)
+        say 'Add to slurm.conf on every controller, and restart slurmctld:' \
+            "    JobCompType=jobcomp/script" "    JobCompLoc=$hook"
+        ;;
+    *)
+        say "Add to slurm.conf on every controller, as $jobcomp has the place of JobCompType, and scontrol reconfigure:" \
+            "    EpilogSlurmctld=$hook"
+        [ -z "$epilog" ] || say "Beside $epilog that takes Slurm 24.05 or later; before, call the hook from $epilog."
+        ;;
+    esac
+}
+
+# --- removing
+
+remove() {
+    refuse_while_wired
+    remove_units
+    ensure rm -f "$root$cron" "$root$link"
+    ensure rm -rf "$root$program"
+    if [ "$mode" = purge ]; then
+        for unit in $UNITS; do ensure rm -rf "$root$units/$unit.d"; done
+        ensure rm -rf "$root$etc"
+        remove_spool
+        say 'Nothing of it is left.'
+    else
+        say "Left: $etc and $spool; --purge removes these, too."
+    fi
+}
+
+refuse_while_wired() {
+    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
+    *"$hook"*) err "slurm.conf still names $hook, without which slurmctld would not start again.
+  Take the line out, restart slurmctld, and run this again." ;;
+    esac
+}
+
+remove_units() {
+    if manager_runs; then
+        # shellcheck disable=SC2086  # a list
+        for unit in $TIMERS $WATCH $NAME-flush-soon.timer $SERVICES; do
+            run control disable --now "$unit" 2>/dev/null
+        done
+    fi
+    for unit in $UNITS; do
+        ensure rm -f "$root$units/$unit" "$root$stamps/stamp-$unit" "$root$units"/*.wants/"$unit"
+    done
+    if manager_runs; then
+        ensure control daemon-reload
+        for unit in $SERVICES; do run control reset-failed "$unit" 2>/dev/null; done
+    fi
+}
+
+remove_spool() { # of a folder that was not made for this alone, only what is known
+    case $spool in
+    */"$NAME") ensure rm -rf "$root$spool" ;;
+    *)
+        ensure rm -rf "$root$spool"/queue "$root$spool"/queue.* "$root$spool"/odd.queue* \
+            "$root$spool"/agent.lock "$root$spool"/ledger.db*
+        run rmdir "$root$spool" 2>/dev/null || say "$spool holds files of others and stays."
+        ;;
+    esac
+}
+
+main() {
+    parse_options "$@"
+    unset PYTHONPATH PYTHONHOME
+    find_places
+    check_rights
+    find_slurm
+    if [ "$mode" != install ]; then
+        remove
+        return
+    fi
+    need_cmd flock util-linux
+    [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'
+    find_python
+    install_program
+    install_files
+    set_up
+    enable_timers
+    print_next_steps
+}
+
+main "$@"
