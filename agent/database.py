@@ -61,6 +61,7 @@ class Database:
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Lets a dry run write whatever it likes, and undoes all of it."""
+        self._execute("PRAGMA cache_spill = OFF")  # spilled pages would lock out whoever only looks
         self._execute("BEGIN IMMEDIATE")
         self._rehearsing = True
         try:
