@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 
-.PHONY: help venv lint test unit clean
+.PHONY: help venv lint test unit bundle zipapp clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -20,9 +20,9 @@ $(READY): pyproject.toml
 	@touch $@
 
 lint: $(READY) ## ruff, mypy and shellcheck
-	$(BIN)/ruff check --quiet agent tests
-	$(BIN)/ruff format --quiet --check agent tests
-	$(BIN)/mypy --no-error-summary agent tests
+	$(BIN)/ruff check --quiet agent tests etc
+	$(BIN)/ruff format --quiet --check agent tests etc
+	$(BIN)/mypy --no-error-summary agent tests etc
 	@tests/support/provision.sh lint || [ "$${CI:-}" != true ]
 	@! command -v shellcheck >/dev/null || { echo shellcheck $(SHELL_SCRIPTS); shellcheck $(SHELL_SCRIPTS); }
 
@@ -32,6 +32,12 @@ test: lint ## everything: lint, unit tests, and tests on a real Slurm where this
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'
+
+bundle: $(READY) ## an archive in dist/ that installs without internet
+	$(BIN)/python etc/bundle.py --bundle
+
+zipapp: $(READY) ## the exporter as one file in dist/, for any Python from 3.8
+	$(BIN)/python etc/bundle.py --zipapp
 
 clean: ## removes what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
