@@ -197,7 +197,7 @@ def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
     """
     files = queue.claim()
     if files:
-        last_call = queue.last_write(files)
+        last_call = queue.last_write(files) or now
         with ledger.transaction():
             ledger.add_calls(ledger.add_waiting(queue.read(files), now), last_call)
         queue.discard(files)
