@@ -8,6 +8,7 @@ Needs pip, and the way to PyPI that the machines it is for do not have.
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shutil
 import subprocess
@@ -67,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         wheels = {python: download_wheels(own, python, Path(work, python)) for python in PYTHONS}
         if arguments.bundle or both:
             pip = run_pip("download", "--no-deps", PIP, folder=Path(work, "pip"))
-            print(write_bundle(arguments.folder, own, [*pip, *sum(wheels.values(), [])]))
+            print(write_bundle(arguments.folder, own, [*pip, *itertools.chain(*wheels.values())]))
         if arguments.zipapp or both:
             print(write_zipapp(arguments.folder / f"{NAME}.pyz", own, wheels))
 
@@ -95,7 +96,7 @@ def run_pip(command: str, *arguments: str, folder: Path) -> list[Path]:
     """Has pip put wheels into a folder, and returns them."""
     pip = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check"]
     option = "--wheel-dir" if command == "wheel" else "--dest"
-    subprocess.run([*pip, option, str(folder), *arguments], check=True)
+    subprocess.run([*pip, option, str(folder), *arguments], check=True)  # noqa: S603  # no shell, and nobody else's words
     return sorted(folder.glob("*.whl"))
 
 
