@@ -12,7 +12,7 @@ import time
 from typing import Any, Callable, Mapping, Sequence
 
 from agent.config import Config, load_config
-from agent.errors import Busy, ExporterError
+from agent.errors import STOPPED, Busy, ExporterError
 from agent.options import parse_argv
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(stop.code or 0)
     except KeyboardInterrupt as stop:
         logger.warning("stopped; everything that is not delivered yet is kept%s", f" ({stop})" if stop.args else "")
-        return 128 + signal.SIGINT
+        return STOPPED
     except BrokenPipeError:  # head(1) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+#: The exit code of a run that Ctrl-C or SIGTERM has stopped.
+STOPPED = 130
+
 
 class ExporterError(Exception):
     """Any failure that the admin is told in a sentence instead of a traceback.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import enum
 from typing import Iterable, Iterator, NamedTuple
 
-from agent.errors import KeyRefused, RecordsRejected
+from agent.errors import STOPPED, KeyRefused, RecordsRejected
 from agent.status import Runs, Snapshot
 from agent.wording import count, moment, percent, span
 
 #: Reconcile runs once a day; half a day later it is late.
 RECONCILE_LATE_SECONDS = 36 * 3600
-#: Ends of a run that are no failure of it: rejected records are told by themselves, and an admin stopped it (Ctrl-C).
-_NO_FAILURE = frozenset({0, RecordsRejected.exit_code, 130})
+#: Ends of a run that are no failure of it: rejected records are told by themselves, and an admin stopped it.
+_NO_FAILURE = frozenset({0, RecordsRejected.exit_code, STOPPED})
 
 
 class Level(enum.IntEnum):

@@ -9,7 +9,7 @@ from typing import Callable
 
 from agent.assembly import Parts
 from agent.delivery import Delivery
-from agent.errors import DashboardUnreachable, ExporterError, RecordsRejected, UsageError
+from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
 from agent.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.flush import check_pause, has_work, take_over
 from agent.jobs import SECONDS_PER_HOUR
@@ -126,7 +126,7 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
         command,
         started_at,
         time.monotonic() - started,
-        getattr(failure, "exit_code", 130) if failure else 0,
+        getattr(failure, "exit_code", STOPPED) if failure else 0,
         str(failure) if failure else account.message,
         account.delivery.delivered if account.delivery else 0,
         account.delivery.rejected if account.delivery else 0,

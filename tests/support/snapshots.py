@@ -1,0 +1,63 @@
+"""Snapshots for tests of what is made of them: a healthy one, with whatever a test wants to be different."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from agent.config import Config, parse_config
+from agent.ledger import Rejected, RunReport
+from agent.localtime import day_start, parse_day
+from agent.status import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+
+NOON = day_start(parse_day("2024-03-20")) + 12 * 3600.0
+HOUR, DAY = 3600.0, 86_400.0
+
+HOOK = Hook("2024-01-02", NOON - 12, calls_today=1523, calls=91_002, missed=3, missed_end=NOON - 3 * DAY)
+BACKLOG = Backlog(
+    queued=2,
+    unreadable=0,
+    waiting=1,
+    reasons={"no record yet": 1},
+    oldest=NOON - 40,
+    rejected=0,
+    given_up=0,
+    paused_until=None,
+)
+REFUSED = Rejected(4711, "4711", int(NOON - 600), int(NOON - 300), "CPUHours: too many", NOON - 200, "{}")
+FLUSH = Runs(
+    RunReport("flush", NOON - 30, 0.4, 0, "12 delivered, 0 rejected, 1 waiting", 12), NOON - 30, NOON - 29.6, 90_000
+)
+RECONCILE = Runs(
+    RunReport("reconcile", NOON - 10 * HOUR, 41.2, 0, "18000 jobs ended in the range", 18_000, missed=3),
+    NOON - 10 * HOUR,
+    NOON - 10 * HOUR + 41,
+    126_000,
+)
+DAYS = (Day("2024-03-18", 9_000, 8_000), Day("2024-03-19", 18_000, 18_000), Day("2024-03-20", 2_000, 1_999))
+
+
+def make_config(**settings: Any) -> Config:
+    """A configuration with a few of its keys set."""
+    return parse_config({"api_url": "https://dashboard.example.com", "api_key": "secret", **settings}, {})
+
+
+def make_runs(report: RunReport, last_success: float | None = None) -> Runs:
+    """The runs of a command, of which the last went as reported."""
+    return Runs(report, last_success, last_success, 0)
+
+
+def make_snapshot(**changes: Any) -> Snapshot:
+    """A snapshot of an exporter that does well."""
+    healthy = Snapshot(
+        taken_at=NOON,
+        config=make_config(),
+        under_way=None,
+        hook=HOOK,
+        backlog=BACKLOG,
+        rejected=(),
+        flush=FLUSH,
+        reconcile=RECONCILE,
+        delay=Delay(1500, 14.2, 41.0),
+        coverage=Coverage(DAYS, DAYS[1:]),
+    )
+    return healthy._replace(**changes)

@@ -1,0 +1,127 @@
+"""What calls for an admin is told, and what does not is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.health import Level, Problem, find_problems, worst_level
+from agent.ledger import RunReport
+from agent.status import Coverage, Day, Snapshot
+from tests.support.snapshots import BACKLOG, DAY, HOOK, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot
+
+
+def failed(command: str, exit_code: int) -> RunReport:
+    return RunReport(command, NOON - 60, 30.0, exit_code, "no answer from the dashboard")
+
+
+def covered(hooked: int, jobs: int = 1000) -> Coverage:
+    days = (Day("2024-03-19", jobs, hooked),)
+    return Coverage(days, days)
+
+
+def only_problem(snapshot: Snapshot) -> Problem:
+    (problem,) = find_problems(snapshot)
+    return problem
+
+
+def test_a_healthy_exporter_has_no_problem() -> None:
+    """An admin who sees nothing has nothing to do."""
+    assert [] == find_problems(make_snapshot())
+    assert Level.OK == worst_level([])
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "text"),
+    [
+        (
+            {"flush": make_runs(failed("flush", 69), NOON - 600)},
+            Level.WARNING,
+            "the last flush, 11:59:00 (1 min ago), failed: no answer from the dashboard",
+        ),
+        ({"flush": make_runs(failed("flush", 77))}, Level.CRITICAL, "the last flush, 11:59:00 (1 min ago), failed"),
+        (
+            {"reconcile": make_runs(failed("reconcile", 1), NOON - HOUR)},
+            Level.WARNING,
+            "the last reconcile, 11:59:00 (1 min ago), failed",
+        ),
+        (
+            {"backlog": BACKLOG._replace(oldest=NOON - 1800)},
+            Level.WARNING,
+            "3 jobs not delivered yet, the oldest for 30 min",
+        ),
+        ({"backlog": BACKLOG._replace(oldest=NOON - 7200)}, Level.CRITICAL, "3 jobs not delivered yet"),
+        (
+            {"flush": make_runs(RunReport("flush", NOON - 1800, 0.1, 0, "nothing to do"), NOON - 1800)},
+            Level.WARNING,
+            "no flush since 11:30:00 (30 min ago)",
+        ),
+        (
+            {"reconcile": make_runs(RunReport("reconcile", NOON - 36 * HOUR, 9.0, 0, "done"), NOON - 36 * HOUR)},
+            Level.WARNING,
+            "no reconcile has gone well since 2024-03-19 00:00",
+        ),
+        (
+            {"reconcile": make_runs(RunReport("reconcile", NOON - 7 * DAY, 9.0, 0, "done"), NOON - 7 * DAY)},
+            Level.CRITICAL,
+            "no reconcile has gone well since 2024-03-13 12:00",
+        ),
+        (
+            {"hook": HOOK._replace(last_call=NOON - HOUR, missed_end=NOON - 600)},
+            Level.WARNING,
+            "the hook has not called since 11:00:00 (1 h ago), while a job ended 11:50:00 (10 min ago)",
+        ),
+        (
+            {"hook": HOOK._replace(last_call=None, missed_end=NOON - 600)},
+            Level.WARNING,
+            "the hook has never called, while a job ended",
+        ),
+        ({"coverage": covered(989)}, Level.WARNING, "the hook caught only 98.9 % of 1,000 jobs of late"),
+        ({"coverage": covered(899)}, Level.CRITICAL, "the hook caught only 89.9 %"),
+        (
+            {"backlog": BACKLOG._replace(rejected=1), "rejected": (REFUSED,)},
+            Level.WARNING,
+            "the dashboard refused 1 record",
+        ),
+    ],
+)
+def test_each_trouble_is_told(changes: dict[str, object], level: Level, text: str) -> None:
+    """How urgent it is, what it is, and what to do about it."""
+    problem = only_problem(make_snapshot(**changes))
+    assert level == problem.level
+    assert problem.text.startswith(text)
+    assert problem.hint
+
+
+@pytest.mark.parametrize("exit_code", [65, 130])
+def test_an_end_of_a_run_that_is_no_failure(exit_code: int) -> None:
+    """Rejected records are told by themselves, and an admin who stopped a run knows."""
+    assert [] == find_problems(make_snapshot(flush=make_runs(failed("flush", exit_code), NOON - 600)))
+
+
+def test_the_worst_comes_first() -> None:
+    """The eye falls on the first line."""
+    backlog = BACKLOG._replace(rejected=2, oldest=NOON - 1800)
+    problems = find_problems(make_snapshot(coverage=covered(0), backlog=backlog))
+    assert [Level.CRITICAL, Level.WARNING, Level.WARNING] == [problem.level for problem in problems]
+    assert Level.CRITICAL == worst_level(problems)
+
+
+def test_thresholds_come_from_the_configuration() -> None:
+    """A site may bear more, or less."""
+    config = make_config(status_queue_age_minutes=[600, 900], status_coverage_percent=[50, 10])
+    bad = make_snapshot(coverage=covered(500), backlog=BACKLOG._replace(oldest=NOON - 1800))
+    assert 2 == len(find_problems(bad))
+    assert [] == find_problems(bad._replace(config=config))
+
+
+def test_a_site_without_the_hook_says_so_once() -> None:
+    """With status_coverage_percent = [0, 0] a hook that never calls is no problem."""
+    config = make_config(status_coverage_percent=[0, 0])
+    hook = HOOK._replace(last_call=None, missed_end=NOON - 600)
+    assert [] == find_problems(make_snapshot(config=config, hook=hook, coverage=covered(0)))
+
+
+def test_a_reconcile_that_never_was_is_missed() -> None:
+    """Without it nobody would know what the hook had missed."""
+    problem = only_problem(make_snapshot(reconcile=make_snapshot().reconcile._replace(last=None, last_success=None)))
+    assert (Level.WARNING, "no reconcile has gone well yet") == (problem.level, problem.text)

@@ -1,0 +1,260 @@
+"""A snapshot says what the spool and the ledger hold, and leaves both as they were."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from agent.assembly import open_view
+from agent.errors import LedgerDamaged, SpoolError
+from agent.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.flush import take_over
+from agent.jobs import Record
+from agent.ledger import RunReport, open_ledger
+from agent.localtime import local_day
+from agent.queue import Queue, run_lock
+from agent.status import Day, Snapshot, make_delay, take_snapshot
+from tests.support.snapshots import DAY, HOUR, NOON, make_config
+
+
+class Spool:
+    """A spool with a queue and a ledger, at noon of a day."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = make_config(spool_dir=str(folder))
+        self.ledger, _ = open_ledger(folder / "ledger.db")
+
+    def call_hook(self, text: str, at: float, name: str = "queue") -> None:
+        path = self.folder / name
+        path.write_text(text)
+        os.utime(path, (at, at))
+
+    def take_over(self) -> None:
+        take_over(Queue(self.folder, complain=_fail), self.ledger, NOON)
+
+    def look(self) -> Snapshot:
+        with open_view(self.config) as ledger:
+            return take_snapshot(self.config, ledger, NOON)
+
+    def deliver(self, *, command: str, delays: list[int]) -> None:
+        for number, delay in enumerate(delays):
+            record = Record(number, 1, int(NOON) - 600, str(number), 8, 0, "{}")
+            self.ledger.add_delivered("lab", [record], command, record.end + delay, hooked=command == "flush")
+
+
+def _fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Spool]:
+    spool = Spool(tmp_path)
+    yield spool
+    spool.ledger.close()
+
+
+# The hook
+
+
+def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Spool) -> None:
+    """What lies in the queue counts as what the ledger has: the hook's life does not depend on flush's."""
+    spool.call_hook("1\n2\n", NOON - 2 * HOUR)
+    spool.take_over()
+    spool.call_hook("3\n", NOON - HOUR)
+    hook = spool.look().hook
+    assert (3, 3, NOON - HOUR) == (hook.calls_today, hook.calls, hook.last_call)
+
+
+def test_calls_of_other_days_are_not_todays(spool: Spool) -> None:
+    """Each call counts on its own day, and the first of these days is remembered."""
+    spool.call_hook("1\n2\n", NOON - DAY)
+    spool.take_over()
+    hook = spool.look().hook
+    yesterday = (local_day(NOON) - timedelta(days=1)).isoformat()
+    assert (0, 2, yesterday) == (hook.calls_today, hook.calls, hook.first_day)
+
+
+@pytest.mark.parametrize(("missed_end", "silent"), [(NOON - 2 * HOUR, False), (NOON - HOUR / 2, True)])
+def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Spool, missed_end: float, silent: bool) -> None:
+    """A job that was missed while the hook called for others is a gap, not silence."""
+    spool.call_hook("1\n", NOON - HOUR)
+    spool.ledger.set_fact(MISSED, 7)
+    spool.ledger.set_fact(MISSED_END, missed_end)
+    hook = spool.look().hook
+    assert (7, silent) == (hook.missed, hook.silent)
+
+
+# The backlog
+
+
+def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Spool) -> None:
+    """Queued and waiting jobs are counted apart; the oldest is the one that ended first, wherever it is."""
+    spool.call_hook(f"1 - {int(NOON) - 500}\n", NOON - 400)
+    spool.take_over()
+    spool.call_hook(f"2 - {int(NOON) - 900}\nno job\n3\n", NOON - 100)
+    spool.call_hook("4\n", NOON - 50, name="queue.side.77.4")
+    backlog = spool.look().backlog
+    assert (3, 1, 1, {"new": 1}) == (backlog.queued, backlog.unreadable, backlog.waiting, backlog.reasons)
+    assert NOON - 900 == backlog.oldest
+
+
+def test_a_line_without_an_end_is_as_old_as_its_file(spool: Spool) -> None:
+    """`echo 4711 >>queue` says no more than when it was done."""
+    spool.call_hook("4711\n", NOON - 77)
+    assert NOON - 77 == spool.look().backlog.oldest
+
+
+def test_rejected_records_are_shown_with_the_dashboards_words(spool: Spool) -> None:
+    """All are counted, the newest few are told."""
+    for number in range(5):
+        record = Record(number, 1, 2, f"{number}_9", 0, 0, "{}")
+        spool.ledger.add_rejected("lab", record, "no such user", NOON - number, hooked=True)
+    snapshot = spool.look()
+    assert 5 == snapshot.backlog.rejected
+    assert [("0_9", "no such user"), ("1_9", "no such user")] == [
+        (record.shown_id, record.reason) for record in snapshot.rejected[:2]
+    ]
+
+
+@pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
+def test_a_pause_is_told_while_it_lasts(spool: Spool, until: float, shown: float | None) -> None:
+    """A Retry-After that is over is no news. What was given up stays counted."""
+    spool.ledger.set_fact(PAUSE, until)
+    spool.ledger.set_fact(GIVEN_UP, 4)
+    backlog = spool.look().backlog
+    assert (shown, 4) == (backlog.paused_until, backlog.given_up)
+
+
+# Runs
+
+
+def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Spool) -> None:
+    """A flush that fails now may have gone well an hour ago, and delivered something two hours ago."""
+    delivered = RunReport("flush", NOON - 2 * HOUR, 3.0, 0, "5 delivered", delivered=5)
+    idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
+    failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
+    for report in (delivered, idle, failed):
+        spool.ledger.add_run(report)
+    runs = spool.look().flush
+    assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
+
+
+@pytest.mark.parametrize("command", ["flush", "reconcile"])
+def test_a_run_that_holds_the_lock_is_told(spool: Spool, command: str) -> None:
+    """By its command and process, and without touching the lock."""
+    holder = (
+        "import sys; from pathlib import Path; from agent.queue import run_lock\n"
+        "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    argv = [sys.executable, "-c", holder, str(spool.folder), command]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        under_way = spool.look().under_way
+        process.communicate()
+    assert under_way
+    assert (command, process.pid) == (under_way.command, under_way.pid)
+
+
+def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Spool) -> None:
+    """The lock's file stays behind: it is the lock that counts."""
+    with run_lock(spool.folder):
+        pass
+    assert spool.look().under_way is None
+
+
+# Delay and coverage
+
+
+def test_the_delay_is_that_of_flush(spool: Spool) -> None:
+    """What reconcile brings late says nothing about how fast flush is."""
+    spool.deliver(command="flush", delays=[5, 7, 30])
+    spool.ledger.add_delivered("lab", [Record(9, 1, 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
+    assert (3, 7.0, 30.0) == spool.look().delay
+
+
+@pytest.mark.parametrize(
+    ("seconds", "median", "p99"),
+    [([4.0], 4.0, 4.0), ([1.0, 2.0], 1.0, 2.0), ([float(n) for n in range(1, 201)], 100.0, 198.0), ([-3.0], 0.0, 0.0)],
+)
+def test_percentiles_are_nearest_ranks(seconds: list[float], median: float, p99: float) -> None:
+    """Half, and 99 of 100, took no longer; a clock that runs behind Slurm's makes no delay below nothing."""
+    assert (len(seconds), median, p99) == make_delay(seconds)
+
+
+def coverage_days(spool: Spool, *counts: tuple[int, int]) -> list[Day]:
+    """Writes the counts of the last days, the last of them today's."""
+    today = local_day(NOON)
+    days = [(today - timedelta(days=len(counts) - 1 - number)).isoformat() for number in range(len(counts))]
+    spool.ledger.set_coverage(dict(zip(days, counts)))
+    return [Day(day, *numbers) for day, numbers in zip(days, counts)]
+
+
+def test_coverage_is_judged_by_the_last_two_days(spool: Spool) -> None:
+    """A bad day is told, and over when the days after it are good."""
+    spool.ledger.add_calls(1, NOON - 9 * DAY)
+    days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
+    coverage = spool.look().coverage
+    assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
+
+
+def test_days_before_the_hook_was_there_are_not_judged(spool: Spool) -> None:
+    """Nor is its first day, on which it may have come at noon."""
+    spool.ledger.add_calls(1, NOON - DAY)
+    coverage_days(spool, (100, 0), (100, 60), (10, 10))
+    assert 1.0 == spool.look().coverage.ratio
+
+
+def test_coverage_without_a_hook_is_not_known(spool: Spool) -> None:
+    """No call at all is another trouble than a bad share."""
+    coverage_days(spool, (100, 0))
+    coverage = spool.look().coverage
+    assert (0, None) == (coverage.jobs, coverage.ratio)
+
+
+# Looking only
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    """Before the first run there is no ledger, and after a look there is none either."""
+    with open_view(make_config(spool_dir=str(tmp_path))) as ledger:
+        snapshot = take_snapshot(make_config(spool_dir=str(tmp_path)), ledger, NOON)
+    assert (None, 0, []) == (snapshot.flush.last, snapshot.backlog.waiting, list(tmp_path.iterdir()))
+
+
+def test_looking_does_not_mend(tmp_path: Path) -> None:
+    """A damaged ledger is left for the next run to put aside, and said to be damaged."""
+    (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
+    with pytest.raises(LedgerDamaged, match="file is not a database"), open_view(make_config(spool_dir=str(tmp_path))):
+        pass
+    assert ["ledger.db"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
+    """Made by whoever looks, it would belong to the wrong user."""
+    missing = tmp_path / "spool"
+    with pytest.raises(SpoolError, match="there is no spool"), open_view(make_config(spool_dir=str(missing))):
+        pass
+    assert not missing.exists()
+
+
+def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
+    """A dry run keeps all that it would have written to itself until it undoes it."""
+    records = [Record(number, 1, 2, str(number), 0, 0, "{}") for number in range(40_000)]
+    with spool.ledger.rehearsal():
+        spool.ledger.add_delivered("lab", records, "reconcile", NOON, hooked=False)
+        assert 0 == spool.look().delay.jobs
+
+
+def test_status_imports_nothing_heavy() -> None:
+    """It is looked at often: what only other commands need stays out of its way."""
+    script = "import sys, agent.cli, agent.assembly, agent.status, agent.display; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
+    assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client", "asyncio"}
