@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
 from agent.config import Config
-from agent.dashboard import Dashboard, DryRun, RequestsTransport
+from agent.dashboard import Dashboard, DryRun
 from agent.database import put_aside
 from agent.delivery import Delivery, Receiver
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
@@ -20,6 +20,7 @@ from agent.ledger import Ledger, open_ledger, view_ledger
 from agent.queue import Queue, check_spool, run_lock
 from agent.reconcile import Interlude, Progress, Reconcile
 from agent.sacct import Slurm
+from agent.transport import RequestsTransport
 
 LEDGER_NAME = "ledger.db"
 #: While a reconcile goes on, what the hook queues is delivered every so often.

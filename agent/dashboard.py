@@ -1,7 +1,6 @@
-"""The dashboard's interface: submits records, checks the key, exchanges a deploy key. The one place that speaks HTTP.
+"""The dashboard's interface: submits records, checks the key, exchanges a deploy key.
 
-What an answer means is told by :func:`judge`, which is pure. A request is bounded as a whole, name look-up and slow
-drips included; redirects are never followed, so that the API key stays with the host it was given for.
+What an answer means is told by :func:`judge`, which is pure. How it comes is the business of :mod:`agent.transport`.
 """
 
 from __future__ import annotations
@@ -10,24 +9,17 @@ import json
 import logging
 import random
 import re
-import threading
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
-from agent import __version__, retry
+from agent import retry
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
-
-if TYPE_CHECKING:
-    import requests
+from agent.transport import Answer, Transport
 
 INGEST = "/api/data/ingest"
 HEALTH = "/api/dashboard/health"
-KEY_HEALTH = "/api/agent/health"
 EXCHANGE = "/api/agent/exchange-deploy-key"
 
-#: No answer of the dashboard is longer; of a longer one only this much is read.
-LONGEST_ANSWER = 1 << 24
 #: A longer Retry-After is not waited for within the run, but kept for the next ones.
 LONGEST_PAUSE_SECONDS = 60.0
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -36,23 +28,11 @@ _WRONG_URL = frozenset({404, 405, 410})
 logger = logging.getLogger(__name__)
 
 
-class Answer(NamedTuple):
-    """What came back from a request."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
-
-
-#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
-Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
-
-
 class Dashboard:
     """One dashboard, spoken to with one API key.
 
     :param api_url: without a trailing slash.
-    :param transport: see :class:`RequestsTransport`.
+    :param transport: see :class:`agent.transport.RequestsTransport`.
     :param sleep: waits some seconds between the tries.
     :param clock: epoch seconds, to read a Retry-After that is a date.
     :param dice: a random number from 0 up to 1.
@@ -226,102 +206,3 @@ def _describe(answer: Answer) -> str:
 
 
 _URL_HINT = "check api_url: the address of the dashboard's backend, without /api"
-
-
-class RequestsTransport:
-    """Sends with requests, over one kept connection.
-
-    :param timeout: seconds for a whole request; nothing it does can take longer.
-    :param secret: cut out of every error message.
-    """
-
-    def __init__(self, *, timeout: float, ca_bundle: Path | None = None, secret: str = "") -> None:
-        self._timeout = timeout
-        self._ca_bundle = str(ca_bundle) if ca_bundle else None
-        self._secret = secret
-        self._session: requests.Session | None = None
-
-    def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
-        """Sends one request.
-
-        :raises DashboardUnreachable: where no answer came.
-        """
-        import requests  # noqa: PLC0415  # takes longer to import than an idle flush takes to run
-
-        if self._session is None:
-            self._session = requests.Session()
-            self._session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
-            self._session.auth = _no_auth
-        session = self._session
-        try:
-            answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
-            raise DashboardUnreachable(
-                f"no safe connection to {url}: {self._clean(error)}",
-                hint="check api_url, or name the site's CA file as ca_bundle",
-                permanent=True,
-            ) from error
-        except (OSError, ValueError, TimeoutError) as error:  # all of requests' are OSErrors
-            self._session = None
-            raise DashboardUnreachable(f"no answer from {url}: {self._clean(error)}", hint=_REACH_HINT) from error
-        return answer
-
-    def _exchange(
-        self, session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: Any
-    ) -> Answer:
-        with session.request(
-            method,
-            url,
-            headers=dict(headers),
-            data=body,
-            timeout=self._timeout,
-            allow_redirects=False,
-            stream=True,
-            verify=self._ca_bundle,
-        ) as response:
-            content = b""
-            for chunk in response.iter_content(1 << 16):
-                content += chunk
-                if len(content) >= LONGEST_ANSWER:
-                    break
-            return Answer(response.status_code, response.headers, content.decode("utf-8", "replace"))
-
-    def _clean(self, error: Exception) -> str:
-        """The error's words without the key and without a proxy's password."""
-        words = " ".join(str(error).split())[:500] or type(error).__name__
-        if self._secret:
-            words = words.replace(self._secret, "***")
-        return re.sub(r"//[^/@\s]+@", "//***@", words)
-
-
-_REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
-
-
-def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from sending what a ~/.netrc holds for the host."""
-    return request
-
-
-def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What ``call`` returns or raises, or TimeoutError after some seconds.
-
-    requests bounds each wait for bytes, not the whole: a name server that hangs or a server that drips would hold a
-    run for ever. The thread of a call that was given up ends with its connection, or with the process.
-    """
-    outcome: list[Any] = []
-    failure: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(call())
-        except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
-            failure.append(error)
-
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not outcome:
-        raise TimeoutError(f"the request took longer than {seconds:g} s")
-    return outcome[0]

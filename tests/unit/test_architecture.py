@@ -17,7 +17,7 @@ FLOORS = [
     {"flush"},
     {"delivery"},
     {"config", "queue", "ledger", "sacct", "dashboard"},
-    {"process", "database"},
+    {"process", "database", "transport"},
     {"verdict"},
     {"jobs", "wording"},
     {"entries", "records", "localtime", "slices", "retry"},
@@ -27,7 +27,7 @@ FLOORS = [
 SIDEWAYS = FLOORS[2]
 DOORS = {
     "subprocess": {"process"},
-    "requests": {"dashboard"},
+    "requests": {"transport"},
     "filelock": {"queue"},
     "sqlite3": {"database"},
     "argparse": {"options", "cli"},
