@@ -56,6 +56,9 @@ def mariadb_options(layout: slurm_conf.Layout) -> list[str]:
         "--user=root",
         f"--datadir={layout.folder}/db",
         f"--socket={layout.mysql_socket}",
+        # Another server that starts removes every temporary table it finds in /tmp: a query loses its rows, and sacct
+        # then answers with nothing, exit 0.
+        f"--tmpdir={layout.folder}",
         "--innodb-flush-method=nosync",
         "--innodb-log-file-size=16M",
         "--innodb-lock-wait-timeout=900",  # slurmdbd complains below that
