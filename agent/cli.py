@@ -98,7 +98,7 @@ def _status(arguments: argparse.Namespace) -> int:
     except ExporterError as error:
         if not arguments.check:
             raise
-        print(f"{health.Level.CRITICAL.name} - {_describe(error)}".replace("\n", " "))
+        print(display.as_check_failure(_describe(error)))
         return health.Level.CRITICAL
     problems = health.find_problems(snapshot)
     if arguments.json:
@@ -114,7 +114,7 @@ def _screen_style() -> Any:
     from agent.display import Style  # noqa: PLC0415
 
     return Style(
-        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb",
+        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb",
         unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import Any, Iterator, NamedTuple, Sequence
 
@@ -71,7 +72,17 @@ def as_check_line(snapshot: Snapshot, problems: Sequence[Problem]) -> str:
     """The one line of a Nagios or Icinga plugin: the state, what is wrong, and the figures with their thresholds."""
     said = "; ".join(problem.text for problem in problems) or "all is well"
     figures = " ".join(f"{name}={value}" for name, value in _figures(snapshot))
-    return f"{worst_level(problems).name} - {said.replace('|', '/')} | {figures}"
+    return f"{_check_line(worst_level(problems), said)} | {figures}"
+
+
+def as_check_failure(trouble: str) -> str:
+    """The same where there is no snapshot to be had: what flush needs is not there."""
+    return _check_line(Level.CRITICAL, trouble)
+
+
+def _check_line(level: Level, said: str) -> str:
+    """One line, without the bar that would begin the figures."""
+    return f"{level.name} - {' '.join(said.split()).replace('|', '/')}"
 
 
 def _verdict(problems: Sequence[Problem], style: Style) -> Iterator[str]:
@@ -150,7 +161,7 @@ def _delay_text(delay: Delay) -> str:
 
 def _coverage_text(coverage: Coverage) -> str:
     if not coverage.days:
-        return "not known before the first reconcile"
+        return "no day counted by reconcile yet"
     if coverage.ratio is None:
         return "not known before the hook's first whole day"
     since = coverage.judged[0].day
@@ -187,7 +198,7 @@ def _figures(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "oldest", f"{max(oldest, 0):.0f}s;{ages};0"
     yield "rejected", f"{backlog.rejected};0;;0"
     if snapshot.coverage.ratio is not None:
-        yield "coverage", f"{snapshot.coverage.ratio * 100:.2f}%;{shares};0;100"
+        yield "coverage", f"{math.floor(snapshot.coverage.ratio * 10_000) / 100:.2f}%;{shares};0;100"
     if snapshot.delay.median is not None:
         yield "delay_median", f"{snapshot.delay.median:.1f}s;;;0"
         yield "delay_p99", f"{snapshot.delay.p99:.1f}s;;;0"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pty
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Iterator
@@ -21,6 +24,8 @@ from agent.localtime import local_day
 from agent.queue import Queue, run_lock
 from agent.status import Day, Snapshot, make_delay, take_snapshot
 from tests.support.snapshots import DAY, HOUR, NOON, make_config
+
+ROOT = Path(__file__).parents[2]
 
 
 class Spool:
@@ -258,3 +263,61 @@ def test_status_imports_nothing_heavy() -> None:
     script = "import sys, agent.cli, agent.assembly, agent.status, agent.display; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client", "asyncio"}
+
+
+# The command
+
+
+def run_status(folder: Path, *options: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """The command as a process of its own, with UTF-8 on a pipe."""
+    config = folder / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(f'api_url = "http://localhost"\napi_key = "secret"\nspool_dir = "{folder}"\n')
+    argv = [sys.executable, "-m", "agent", "status", "--config", str(config), *options]
+    env = {"PATH": os.environ["PATH"], "PYTHONIOENCODING": "utf-8", **environ}
+    return subprocess.run(argv, capture_output=True, check=False, cwd=ROOT, env=env, encoding="utf-8")
+
+
+def test_the_check_exits_as_bad_as_it_is(spool: Spool) -> None:
+    """0 is well, 1 a warning, 2 critical, by one line on standard output."""
+    now = time.time()
+    ends = []
+    for exit_code in (0, 69, 77):
+        spool.ledger.add_run(RunReport("reconcile", now - 60 + exit_code / 100, 1.0, exit_code, "as it was"))
+        done = run_status(spool.folder, "--check")
+        ends.append((done.returncode, done.stdout.partition(" - ")[0], done.stdout.count("\n"), done.stderr))
+    assert [(0, "OK", 1, ""), (1, "WARNING", 1, ""), (2, "CRITICAL", 1, "")] == ends
+
+
+def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
+    """Whatever keeps status from looking keeps flush from delivering."""
+    done = run_status(tmp_path, "--check", SLURM_USAGE_HISTORY_SPOOL=str(tmp_path / "none"))
+    assert (2, "CRITICAL - there is no spool") == (done.returncode, done.stdout[:28])
+
+
+def test_status_itself_only_tells(spool: Spool) -> None:
+    """Without --check a script that wants to know more than yes or no reads the JSON."""
+    done = run_status(spool.folder, "--json")
+    assert (0, "warning") == (done.returncode, json.loads(done.stdout)["level"])
+
+
+def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Spool) -> None:
+    """What is written into a file or mailed stays readable."""
+    assert "\033" not in run_status(spool.folder).stdout
+    assert "●" in run_status(spool.folder).stdout
+    assert run_status(spool.folder, PYTHONIOENCODING="ascii").stdout.isascii()
+
+
+@pytest.mark.parametrize(
+    ("environ", "coloured"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({}, False)]
+)
+def test_a_terminal_gets_colour_unless_it_wants_none(spool: Spool, environ: dict[str, str], coloured: bool) -> None:
+    """NO_COLOR is respected, and so is a terminal that is none."""
+    run_status(spool.folder)
+    argv = [sys.executable, "-m", "agent", "status", "--config", str(spool.folder / "config.toml")]
+    ours, theirs = pty.openpty()
+    subprocess.run(argv, check=True, cwd=ROOT, stdout=theirs, env={"PATH": os.environ["PATH"], **environ})
+    os.close(theirs)
+    shown = os.read(ours, 65536).decode()
+    os.close(ours)
+    assert coloured == ("\033[" in shown)

@@ -1,0 +1,243 @@
+"""A snapshot is shown on one screen, as JSON, and as a line for Nagios."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from agent.display import WIDTH, Style, as_check_line, as_json, as_text
+from agent.health import find_problems
+from agent.ledger import RunReport
+from agent.status import Coverage, Day, Delay, Runs, Snapshot, UnderWay
+from agent.wording import count, moment, percent, span
+from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot
+
+PLAIN = Style(colour=False, unicode=False)
+NEVER = Runs(None, None, None, 0)
+
+
+def shown(style: Style = PLAIN, **changes: object) -> str:
+    snapshot = make_snapshot(**changes)
+    return as_text(snapshot, find_problems(snapshot), style)
+
+
+def row(text: str, label: str) -> str:
+    """What stands behind a label, on however many lines."""
+    match = re.search(rf"^{label} +(.+(?:\n {{11}}.+)*)", text, re.MULTILINE)
+    assert match, text
+    return re.sub(r"\n +", " ", match[1])
+
+
+def in_trouble() -> Snapshot:
+    """A snapshot with as much to say as there can be."""
+    return make_snapshot(
+        under_way=UnderWay("reconcile", 4711, NOON - 90),
+        backlog=BACKLOG._replace(
+            queued=100_000,
+            waiting=20_000,
+            oldest=NOON - 9000,
+            rejected=9,
+            unreadable=1,
+            given_up=2,
+            paused_until=NOON + 60,
+        ),
+        rejected=(REFUSED._replace(reason="CPUHours: " + "much too long a story " * 9),) * 3,
+        flush=make_runs(RunReport("flush", NOON - 60, 30.0, 69, "no answer from https://dashboard.example.com/api")),
+    )
+
+
+# The screen
+
+
+def test_a_healthy_exporter() -> None:
+    """All there is to see of it, in two columns."""
+    expected = """\
+slurm-usage-history-exporter 1.0.0, to https://dashboard.example.com
+* all is well
+
+Hook       last call 11:59:48 (12 s ago), 1,523 calls today
+Queue      2 queued, 1 waiting (1 no record yet), the oldest for 40 s
+Rejected   none
+Flush      11:59:30 (30 s ago), took 0.4 s: 12 delivered, 0 rejected, 1 waiting
+Reconcile  02:00:00 (10 h ago), took 41 s: 18000 jobs ended in the range
+Delay      from end to dashboard: median 14 s, 99 % within 41 s, of 1,500 jobs
+Coverage   99.9 % of 20,000 jobs since 2024-03-19 were brought by the hook
+  Mon 03-18 ################..                     88.8 %       9,000 jobs
+  Tue 03-19 ####################################  100.0 %      18,000 jobs
+  Wed 03-20 ###.                                   99.9 %       2,000 jobs"""
+    assert expected == shown()
+
+
+def test_a_new_installation() -> None:
+    """Nothing has happened yet, and each line says so."""
+    fresh = make_snapshot(
+        hook=make_snapshot().hook._replace(last_call=None),
+        flush=NEVER,
+        reconcile=NEVER,
+        delay=Delay(0, None, None),
+        coverage=Coverage((), ()),
+    )
+    text = as_text(fresh, (), PLAIN)
+    assert ["no call yet", "never", "never"] == [row(text, label) for label in ("Hook", "Flush", "Reconcile")]
+    assert "no job was delivered by flush in the last day" == row(text, "Delay")
+    assert "no day counted by reconcile yet" == row(text, "Coverage")
+
+
+def test_problems_stand_on_top_with_their_mending() -> None:
+    """The first thing that an admin reads is what to do."""
+    lines = shown(backlog=BACKLOG._replace(rejected=1), rejected=(REFUSED,)).splitlines()
+    assert "* the dashboard refused 1 record: see `queue list`; `queue retry` sends them" == lines[1]
+    assert "  again, `queue drop JOBID` never" == lines[2]
+
+
+def test_everything_there_can_be_to_say_is_said() -> None:
+    """A run under way, odd lines, a pause, what was given up, and the first rejected records."""
+    text = as_text(in_trouble(), find_problems(in_trouble()), PLAIN)
+    assert "reconcile for 1 min 30 s, process 4711" == row(text, "Under way")
+    expected = (
+        "100,000 queued, 20,000 waiting (1 no record yet), the oldest for 2 h 30 min, 1 line without a JobID, "
+        "2 left to reconcile so far, the dashboard wants to be left alone for 1 min"
+    )
+    assert expected == row(text, "Queue")
+    assert "job 4711: CPUHours: much too long a story" in row(text, "Rejected")
+    assert "and 6 more" in text
+
+
+def test_a_failed_run_says_when_it_went_well_last() -> None:
+    """An admin wants to know since when it is broken."""
+    failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
+    good = row(shown(flush=make_runs(failed, NOON - HOUR)), "Flush")
+    assert "11:59:00 (1 min ago), took 30 s: no answer; the last good one 11:00:00 (1 h ago)" == good
+    assert row(shown(flush=make_runs(failed)), "Flush").endswith("no answer; none went well yet")
+
+
+def test_an_idle_run_says_when_the_last_delivery_was() -> None:
+    """Nothing to do is good news only where something was done before."""
+    idle = RunReport("flush", NOON - 60, 0.1, 0, "nothing to do")
+    flush = Runs(idle, NOON - 60, NOON - HOUR, 5)
+    assert row(shown(flush=flush), "Flush").endswith("nothing to do; last delivery 11:00:00 (1 h ago)")
+
+
+@pytest.mark.parametrize("unicode", [True, False])
+def test_no_line_is_wider_than_the_screen(unicode: bool) -> None:
+    """80 columns are what every console has, and 24 lines do for all but the worst."""
+    lines = as_text(in_trouble(), find_problems(in_trouble()), Style(unicode=unicode)).splitlines()
+    assert [] == [line for line in lines if len(line) > WIDTH]
+    assert len(shown().splitlines()) <= 24
+
+
+def test_ascii_where_the_screen_knows_no_more() -> None:
+    """Where the locale has no UTF-8, a bar is made of what it has."""
+    assert shown(Style(unicode=False)).isascii()
+    assert "█" in shown(Style(unicode=True))
+
+
+def test_colour_only_where_it_is_wanted() -> None:
+    """A log file or a mail holds no escape sequences."""
+    assert "\033" not in shown(Style(colour=False))
+    assert "\033[32m" in shown(Style(colour=True))
+
+
+@pytest.mark.parametrize(("hooked", "bar"), [(0, "...................................."), (999, "#" * 35 + ".")])
+def test_a_full_bar_means_all(hooked: int, bar: str) -> None:
+    """One missed job in a thousand leaves a mark."""
+    days = (Day("2024-03-19", 1000, hooked),)
+    assert f"Tue 03-19 {bar} " in shown(coverage=Coverage(days, ()))
+
+
+# JSON
+
+
+def test_json_is_json() -> None:
+    """Every value can be written, and read back as it was."""
+    content = as_json(in_trouble(), find_problems(in_trouble()))
+    assert content == json.loads(json.dumps(content))
+
+
+def test_json_says_how_bad_it_is() -> None:
+    """The level in a word, and each problem with its own."""
+    content = as_json(in_trouble(), find_problems(in_trouble()))
+    levels = [problem["level"] for problem in content["problems"]]
+    assert ("critical", ["critical", "warning", "warning"]) == (content["level"], levels)
+    assert "ok" == as_json(make_snapshot(), [])["level"]
+
+
+def test_json_holds_no_key() -> None:
+    """What is shown to a monitoring system must not hold the API key."""
+    config = make_config(api_key="Geheim-4711")
+    assert "Geheim" not in json.dumps(as_json(make_snapshot(config=config), []))
+
+
+# Nagios
+
+
+def test_the_line_for_nagios() -> None:
+    """The state, what is wrong, and the figures with their thresholds."""
+    expected = (
+        "OK - all is well | queued=2;;;0 waiting=1;;;0 oldest=40s;1800;7200;0 rejected=0;0;;0"
+        " coverage=99.99%;99:;90:;0;100 delay_median=14.2s;;;0"
+        " delay_p99=41.0s;;;0 flush_age=30s;;;0 reconcile_age=36000s;;;0"
+    )
+    assert expected == as_check_line(make_snapshot(), [])
+
+
+def test_the_line_for_nagios_is_one_line_with_one_bar() -> None:
+    """What a dashboard said may hold anything: behind a bar it would be read as figures."""
+    report = RunReport("flush", NOON - 60, 30.0, 69, "line one\nline two | 5=5")
+    snapshot = make_snapshot(flush=make_runs(report))
+    line = as_check_line(snapshot, find_problems(snapshot))
+    assert (0, 1) == (line.count("\n"), line.count("|"))
+    assert line.startswith("WARNING - the last flush, 11:59:00 (1 min ago), failed: line one line two / 5=5 | queued=2")
+
+
+@pytest.mark.parametrize("figure", as_check_line(make_snapshot(), []).partition(" | ")[2].split())
+def test_each_figure_is_performance_data(figure: str) -> None:
+    """As the Monitoring Plugins' guidelines write it: label=value[unit];warning;critical;least;most."""
+    assert re.fullmatch(r"[a-z0-9_]+=\d+(\.\d+)?(s|%)?(;[\d.:]*){0,4}", figure)
+
+
+# Words
+
+
+def test_figures_that_are_not_known_are_left_out() -> None:
+    """Zero would be a lie."""
+    snapshot = make_snapshot(delay=Delay(0, None, None), coverage=Coverage((), ()), flush=NEVER)
+    line = as_check_line(snapshot, [])
+    assert not re.search("delay|coverage|flush_age", line)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-5, "0.0 s"),
+        (0.42, "0.4 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3600, "1 h"),
+        (7260, "2 h 1 min"),
+        (86_399, "23 h 59 min"),
+        (90_061, "1 d 1 h"),
+        (86_460, "1 d"),
+    ],
+)
+def test_spans(seconds: float, text: str) -> None:
+    """A length of time in its two largest units."""
+    assert text == span(seconds)
+
+
+def test_moments() -> None:
+    """Of today the time, of another day the day as well."""
+    assert "11:00:00 (1 h ago)" == moment(NOON - HOUR, NOON)
+    assert "2024-03-19 23:00 (13 h ago)" == moment(NOON - 13 * HOUR, NOON)
+
+
+def test_shares_are_never_rounded_up() -> None:
+    """100.0 % means all."""
+    assert ["99.9 %", "100.0 %", "0.0 %"] == [percent(0.99999), percent(1), percent(0)]
+
+
+def test_one_is_singular() -> None:
+    """And thousands are set apart."""
+    assert ["1 job", "0 jobs", "18,234 jobs"] == [count(1, "job"), count(0, "job"), count(18234, "job")]
