@@ -39,6 +39,10 @@ bundle: $(READY) ## an archive in dist/ that installs without internet
 zipapp: $(READY) ## the exporter as one file in dist/, for any Python from 3.8
 	$(BIN)/python etc/bundle.py --zipapp
 
+demo: $(READY) ## watch real Slurm jobs arrive on a dashboard; ARGS="--jobs 500 --interval 1"
+	@tests/support/provision.sh slurm || true
+	@$(BIN)/python -m tests.demo $(ARGS)
+
 clean: ## removes what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

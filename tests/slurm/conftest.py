@@ -51,11 +51,11 @@ def small_site(*, jobcomp: bool = False, epilog: bool = False) -> Iterator[Site]
 def flush_all(site: Site) -> None:
     """Flushes as a timer does, until no job waits for its record any more."""
 
-    def nothing_waits() -> bool:
+    def nothing_is_left() -> bool:
         site.exporter.run("flush")
-        return "waiting for their record: 0" in site.exporter.run("queue", "list").stdout
+        return site.exporter.backlog() == 0
 
-    wait_for(nothing_waits, "every queued job delivered or let go", pause_seconds=0.5)
+    wait_for(nothing_is_left, "every queued job delivered or let go", pause_seconds=0.5)
 
 
 @pytest.fixture(scope="session")

@@ -58,6 +58,7 @@ class Exporter:
     def argv(self, *arguments: str) -> list[str]:
         return [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
 
-    def status(self) -> dict[str, Any]:
-        """What ``status --json`` says."""
-        return dict(json.loads(self.run("status", "--json").stdout))
+    def backlog(self) -> int:
+        """How many jobs are queued, or wait for their record."""
+        backlog = json.loads(self.run("status", "--json").stdout)["backlog"]
+        return int(backlog["queued"]) + int(backlog["waiting"])

@@ -19,6 +19,8 @@ NEVER_STARTED = {
     "ElapsedHours": 0.0,
 }
 HOSTILE = "a|b\x1fc\n4711 1 1 -\t';\"`touch hostile`$(touch hostile) %s \\ é ✘"
+#: Lets a job run until :func:`let_go`, for kinds to whose running jobs something has to be done first.
+UNTIL_LET_GO = 'until [ -e "${SLURM_CONF%/*}/go.$SLURM_JOB_ID" ]; do sleep 0.1; done'
 FIRST_RUN_ONLY = '[ -n "$SLURM_RESTART_COUNT" ] || '
 
 
@@ -46,6 +48,10 @@ class Kind(NamedTuple):
 def one(**fields: Any) -> Callable[[int], Records]:
     """One record, under the job's own ID."""
     return lambda job: {str(job): fields}
+
+
+def let_go(slurm: Slurm, job: int) -> None:
+    (slurm.folder / f"go.{job}").touch()
 
 
 def cancel(slurm: Slurm, job: int) -> None:
@@ -76,6 +82,7 @@ def requeue_ended(slurm: Slurm, job: int) -> None:
 def shrink(slurm: Slurm, job: int) -> None:
     slurm.wait_for_state(job, "RUNNING")
     slurm.run("scontrol", "update", f"JobId={job}", "NumNodes=1")
+    let_go(slurm, job)
 
 
 def suspend_for_a_while(slurm: Slurm, job: int) -> None:
@@ -83,6 +90,7 @@ def suspend_for_a_while(slurm: Slurm, job: int) -> None:
     slurm.run("scontrol", "suspend", str(job))
     slurm.wait_for_state(job, "SUSPENDED")
     slurm.run("scontrol", "resume", str(job))
+    let_go(slurm, job)
 
 
 KINDS: dict[str, Kind] = {
@@ -115,8 +123,8 @@ KINDS: dict[str, Kind] = {
         ("--requeue",), f"{FIRST_RUN_ONLY}sleep 300; sleep 1", one(State="COMPLETED"), requeue_running
     ),
     "requeued ended": Kind(("--requeue", "-n2"), "sleep 1", one(State="COMPLETED"), requeue_ended),
-    "resized": Kind(("-N2", "-n2"), "sleep 3", one(State="COMPLETED", AllocNodes=1, AllocCPUS=1), shrink),
-    "suspended": Kind((), "sleep 2", one(State="COMPLETED"), suspend_for_a_while),
+    "resized": Kind(("-N2", "-n2"), UNTIL_LET_GO, one(State="COMPLETED", AllocNodes=1, AllocCPUS=1), shrink),
+    "suspended": Kind((), UNTIL_LET_GO, one(State="COMPLETED"), suspend_for_a_while),
     "hostile names": Kind((f"--job-name={HOSTILE}", f"--comment={HOSTILE}"), "true", one(State="COMPLETED")),
     "another user": Kind(("--uid=65534", "--account=physics"), "true", one(User="nobody", Account="physics")),
     "no account": Kind(("--uid=65534",), "true", one(User="nobody", Account="unknown")),

@@ -1,0 +1,31 @@
+"""Watches what the dashboard takes, and prints each job the first time."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable
+
+from tests.demo.screen import Screen
+from tests.support.dashboard import Answer, Connection, Request
+
+
+class Arrivals:
+    """Stands before a dashboard, as its ``manners``.
+
+    :param since: from when on a job's delay counts, in epoch seconds.
+    """
+
+    def __init__(self, screen: Screen, since: Callable[[dict[str, Any]], float]) -> None:
+        #: JobID → seconds.
+        self.delays: dict[str, float] = {}
+        self._screen = screen
+        self._since = since
+
+    def __call__(self, request: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
+        answer = serve()
+        taken = time.time()
+        connection.send(answer)
+        for record in request.jobs if answer.status == 200 else []:
+            if record["JobID"] not in self.delays:
+                self.delays[record["JobID"]] = delay = max(taken - self._since(record), 0.0)
+                self._screen.row(record, taken, delay)

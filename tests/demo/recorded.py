@@ -1,0 +1,106 @@
+"""The demo where there can be no Slurm: what a real one once said is replayed to the hook and the exporter."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tests.demo import recorded_sacct
+from tests.demo.arrivals import Arrivals
+from tests.demo.flusher import Flusher
+from tests.demo.screen import Screen, describe_delays
+from tests.support.dashboard import ReceivingDashboard
+from tests.support.exporter import Exporter
+from tests.support.slurm import HOOK
+from tests.support.waiting import wait_for
+
+DATA = Path(__file__).parents[1] / "data"
+SECONDS_FOR_ALL_CALLS = 15
+LIMIT_SECONDS = 120
+
+
+class Recording:
+    """What one version of Slurm was recorded to say: of its jobs by sacct, and to the hook."""
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        calls = sorted((DATA / "hook" / version).glob("*.jsonl"))
+        #: The answers of sacct to the jobs that the hook was called for, as they were in the end.
+        self.answers = [str(DATA / "sacct" / version / f"{path.stem}.txt") for path in calls]
+        #: The environment of each of jobcomp's calls, in their order.
+        self.calls = sorted(
+            (call for path in calls for call in map(json.loads, path.read_text().splitlines()) if "JOBID" in call),
+            key=lambda call: int(call["END"]),
+        )
+        expected = json.loads((DATA / "sacct" / version / "expected.json").read_text())
+        self.expected = {record["JobID"]: _in_this_zone(record) for record in expected}
+
+    def raw_ids(self) -> dict[str, str]:
+        """JobID → the raw one, which the hook is told."""
+        _, rows = recorded_sacct.read_rows(self.answers)
+        return {row["JobID"]: row["JobIDRaw"] for row in rows}
+
+    def days(self) -> list[str]:
+        """The options for a reconcile of all days on which a job ended."""
+        ends = sorted(record["End"][:10] for record in self.expected.values())
+        return ["--start-date", ends[0], "--end-date", ends[-1]]
+
+
+def run(interval_seconds: float, obstacle: str) -> int:
+    """Replays the newest recording; returns 0 where the dashboard equals the accounting as it was recorded."""
+    recording = Recording(max(path.name for path in (DATA / "sacct").iterdir()))
+    screen = Screen("hook → dashboard")
+    screen.title(f"NO SLURM IS RUNNING ({obstacle})")
+    screen.say(
+        f"What follows was RECORDED on Slurm {recording.version}: sacct's output and the hook's calls are replayed."
+    )
+    with tempfile.TemporaryDirectory(prefix="slurm-demo-") as made, ReceivingDashboard() as dashboard:
+        folder = Path(made)
+        env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(folder / "spool")}
+        (folder / "spool").mkdir(mode=0o700)
+        exporter = Exporter(
+            folder, env, api_url=dashboard.url, cluster_name="lab", sacct=str(_make_sacct(folder, recording))
+        )
+        raw_ids, called = recording.raw_ids(), dict[str, float]()
+        arrivals = Arrivals(screen, lambda record: called.get(raw_ids[record["JobID"]], time.time()))
+        dashboard.manners = arrivals
+
+        screen.title(f"{len(recording.calls)} recorded calls of the hook; flush runs every {interval_seconds:g} s")
+        screen.heading()
+        with Flusher(exporter, interval_seconds) as flusher:
+            for call in recording.calls:
+                called[call["JOBID"]] = time.time()
+                subprocess.run(["/bin/sh", HOOK], check=True, env={**call, **env})
+                time.sleep(SECONDS_FOR_ALL_CALLS / len(recording.calls))
+            wait_for(lambda: exporter.backlog() == 0, "the last job on the dashboard", limit_seconds=LIMIT_SECONDS)
+        differences = flusher.failures
+        screen.title(f"RECORDED: {len(recording.expected)} jobs had ended in the job table")
+        differences += screen.report("after flush alone", recording.expected, dashboard.records)
+        exporter.run("reconcile", *recording.days())
+        differences += screen.report("after reconcile", recording.expected, dashboard.records)
+        screen.say(f"from the hook to the dashboard: {describe_delays(list(arrivals.delays.values()))}")
+        screen.say("RECORDED: this was no real Slurm", colour="1")
+        return 1 if differences else 0
+
+
+def _make_sacct(folder: Path, recording: Recording) -> Path:
+    """A command that answers as sacct did."""
+    command = folder / "sacct"
+    words = " ".join([sys.executable, recorded_sacct.__file__, *recording.answers])
+    command.write_text(f'#!/bin/sh\nexec {words} -- "$@"\n')
+    command.chmod(0o755)
+    return command
+
+
+def _in_this_zone(record: dict[str, Any]) -> dict[str, Any]:
+    """A record with its times, which were recorded in UTC, on this machine's clock."""
+    moments = {field: datetime.fromisoformat(f"{record[field]}+00:00") for field in ("Submit", "Start", "End")}
+    local = {field: moment.astimezone().strftime("%Y-%m-%dT%H:%M:%S") for field, moment in moments.items()}
+    return {**record, **local}
