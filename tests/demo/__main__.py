@@ -12,7 +12,7 @@ import signal
 import sys
 
 from tests.demo import recorded, show
-from tests.support.slurm import why_not_here
+from tests.support.slurm import SlurmError, why_not_here
 
 
 def main() -> int:
@@ -29,6 +29,9 @@ def main() -> int:
         if obstacle:
             return recorded.run(options.interval, obstacle)
         return show.run(options.jobs, options.interval, options.seed)
+    except (SlurmError, TimeoutError) as error:
+        print(f"\n✘ {error}")
+        return 1
     except KeyboardInterrupt:
         print("\nstopped; nothing is left behind")
         return 128 + signal.SIGINT

@@ -65,7 +65,8 @@ main() {
     forbid_services
     say "installing$missing"
     # shellcheck disable=SC2086  # a list of package names
-    install_packages $missing >/dev/null || err "apt-get could not install$missing"
+    said=$(install_packages $missing 2>&1) || err "apt-get could not install$missing:
+$said"
 }
 
 main "$@"

@@ -85,8 +85,11 @@ def make_gres_conf(layout: Layout) -> str:
 
 
 def make_cgroup_conf(version: tuple[int, int]) -> str:
-    """cgroup.conf: from Slurm 23 on a slurmd does not start without cgroups unless it is told to."""
-    return "CgroupPlugin=disabled\n" if version >= (23, 0) else ""
+    """cgroup.conf: a slurmd that uses no cgroups still wants some to be there, unless it is told otherwise."""
+    if version >= (23, 0):
+        return "CgroupPlugin=disabled\n"
+    # Has no such word; the old plugin looks for nothing until it is used.
+    return "CgroupPlugin=cgroup/v1\n" if version >= (22, 5) else ""
 
 
 def gpu_devices(layout: Layout) -> list[Path]:
