@@ -5,8 +5,9 @@
 
 # jobcomp/script hands down nothing of slurmctld's environment: another spool is set in the next line.
 : "${SLURM_USAGE_HISTORY_SPOOL:=/var/spool/slurm-usage-history-exporter}"
-PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 lock_wait_seconds=1
+complaint_seconds=1
 umask 077
 
 digits() { # VALUE: the value where it is a number, else "-"
@@ -39,23 +40,32 @@ append() { # FILE: a line of its own, even behind one that a full disk cut short
 
 append_locked() {
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
-    plain "$lock" && { flock -w "$lock_wait_seconds" 9 && append "$SLURM_USAGE_HISTORY_SPOOL/queue"; } 9>>"$lock"
+    plain "$lock" && {
+        flock -w "$lock_wait_seconds" 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
+    } 9>>"$lock"
+}
+
+still_there() { # some versions of filelock remove the lock file when they let go: then this lock keeps nobody out
+    # shellcheck disable=SC3013  # -ef is POSIX since 2024; a shell without it leaves a side file each time
+    [ "$lock" -ef /proc/self/fd/9 ]
 }
 
 append_beside() { # needs no lock: a file of this call's own, whole before it gets its name
-    part=$SLURM_USAGE_HISTORY_SPOOL/queue.part.$$
-    append "$part" && mv -f "$part" "$SLURM_USAGE_HISTORY_SPOOL/queue.side.$$.$jobid"
+    part=$SLURM_USAGE_HISTORY_SPOOL/queue.part.$$.$jobid
+    append "$part" || { rm -f "$part" && return 1; }
+    mv -f "$part" "$SLURM_USAGE_HISTORY_SPOOL/queue.side.$$.$jobid" # where that fails, an old part is read, too
+    return 0
 }
 
-complain() {
-    logger -p daemon.err -t slurm-usage-history-exporter \
+complain() { # a stuck syslog must not hold slurmctld
+    timeout "$complaint_seconds" logger -p daemon.err -t slurm-usage-history-exporter \
         "job $jobid could not be queued in $SLURM_USAGE_HISTORY_SPOOL: the daily reconcile will bring it"
 }
 
 main() {
     describe_job || return 0
     { append_locked || append_beside; } 2>/dev/null && return 0
-    complain >/dev/null 2>&1 & # not waited for: a stuck syslog must not hold slurmctld
+    complain >/dev/null 2>&1
 }
 
 main

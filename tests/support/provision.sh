@@ -33,6 +33,7 @@ want_slurm() {
     need_cmd sacct slurm-client
     need_cmd flock util-linux
     need_cmd ss iproute2
+    need_cmd strace strace
 }
 
 # Packages start their services as soon as they are installed, unless this script forbids it.

@@ -1,0 +1,240 @@
+"""The hook under fire: killed at each system call, on a full disk, behind a stopped neighbour, in a crowd."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+from agent.entries import QueueEntry
+from agent.queue import ABANDONED_SECONDS, Queue
+from tests.support.disk import fill, make_read_only, small_disk
+from tests.support.tools import need
+from tests.support.waiting import wait_for
+
+HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
+#: The hook waits one second for the lock and one for syslog, and a loaded machine is slow.
+BOUND_SECONDS = 10
+#: How many lines the crowd writes, and how many hooks are at it at any time.
+CROWD_LINES = int(os.environ.get("CROWD_LINES", "2000"))
+CROWD = 8
+
+
+class Hook:
+    """Calls of the hook for one spool.
+
+    :param script: the hook, or what a test has made of it.
+    """
+
+    def __init__(self, spool: Path, script: Path = HOOK) -> None:
+        self.spool = spool
+        self._script = script
+
+    def start(self, job_id: int, *before: str) -> subprocess.Popen[bytes]:
+        """Starts it for a job, with a command in front of the shell's where one is given."""
+        env = {
+            "JOBID": str(job_id),
+            "SUBMIT": "1700000000",
+            "END": "1700000060",
+            "SLURM_USAGE_HISTORY_SPOOL": str(self.spool),
+        }
+        return subprocess.Popen([*before, "/bin/sh", str(self._script)], env=env)
+
+    def call(self, job_id: int, *before: str) -> int:
+        """Runs it to its end, and returns its exit status."""
+        return self.start(job_id, *before).wait(BOUND_SECONDS)
+
+    def taken(self, *, later: float = 0.0) -> list[QueueEntry]:
+        """What the next flush finds, or one some seconds later."""
+        complaints: list[Exception] = []
+        queue = Queue(self.spool, complain=complaints.append, clock=lambda: time.time() + later)
+        files = queue.claim()
+        entries = sorted(queue.read(files))
+        queue.discard(files)
+        assert complaints == []
+        return entries
+
+
+def entry(job_id: int) -> QueueEntry:
+    """What a whole line of the hook's is read as."""
+    return QueueEntry(job_id, 1_700_000_000, 1_700_000_060)
+
+
+@contextmanager
+def locked(spool: Path) -> Iterator[int]:
+    """The lock held as a hook holds it; gives the holder's process id."""
+    argv = ["flock", str(spool / "queue.lock"), "sh", "-c", "echo held; read -r line"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout
+        assert holder.stdout.readline() == "held\n"
+        try:
+            yield holder.pid
+        finally:
+            os.kill(holder.pid, signal.SIGCONT)
+            holder.communicate("\n")
+
+
+def is_waited_for(file: Path) -> bool:
+    """Whether a process waits for the lock on a file."""
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "-> FLOCK" in line]
+    return any(place.endswith(f":{file.stat().st_ino}") for *_, place, _, _ in waiting)
+
+
+def nothing(spool: Path) -> None:
+    """The line goes into the queue."""
+
+
+def no_lock_to_be_had(spool: Path) -> None:
+    """The line goes into a file of its own."""
+    (spool / "queue.lock").mkdir()
+
+
+def system_calls(hook: Hook, log: Path) -> list[tuple[str, int]]:
+    """Each system call that the hook or a child of its makes: its name, and which of that name in its process it is."""
+    assert hook.call(1, "strace", "-f", "-o", str(log)) == 0
+    hook.taken()
+    started = re.findall(r"^([0-9]+) +([a-z0-9_]+)\(", log.read_text(), re.MULTILINE)
+    times = Counter(started)
+    most = {name: max(count for (_, other), count in times.items() if other == name) for _, name in started}
+    return [(name, number) for name, count in most.items() for number in range(1, count + 1)]
+
+
+@pytest.mark.parametrize("hinder", [nothing, no_lock_to_be_had])
+def test_killed_at_every_system_call(tmp_path: Path, hinder: Callable[[Path], None]) -> None:
+    """The line is there whole or not at all, the lock is free again, and the next hook's line is not touched."""
+    need("strace")
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    hinder(spool)
+    hook = Hook(spool)
+    killed = 0
+    for name, number in system_calls(hook, tmp_path / "strace.log"):
+        kill = f"--inject={name}:signal=KILL:when={number}"
+        status = hook.call(1, "strace", "-f", "-qq", "-o", "/dev/null", kill)
+        killed += status != 0
+        assert hook.call(2) == 0
+        found = hook.taken(later=2 * ABANDONED_SECONDS)
+        assert set(found) in ({entry(1), entry(2)}, {entry(2)})
+        assert entry(1) in found or status != 0
+    assert killed > 80
+
+
+def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
+    """Some versions of filelock remove the file as they let go: a hook that waited for it writes beside the queue."""
+    hook = Hook(tmp_path)
+    with locked(tmp_path):
+        waiting = hook.start(1)
+        wait_for(lambda: is_waited_for(tmp_path / "queue.lock"), "the hook at the lock")
+        (tmp_path / "queue.lock").unlink()
+    assert waiting.wait(BOUND_SECONDS) == 0
+    assert not (tmp_path / "queue").exists()
+    assert hook.taken() == [entry(1)]
+
+
+def test_the_lock_in_the_hands_of_a_stopped_process(tmp_path: Path) -> None:
+    """Every hook returns in bounded time, and its line is kept beside the queue."""
+    hook = Hook(tmp_path)
+    with locked(tmp_path) as holder:
+        os.kill(holder, signal.SIGSTOP)
+        started = time.monotonic()
+        calls = [hook.start(job_id) for job_id in range(1, 6)]
+        assert [call.wait(BOUND_SECONDS) for call in calls] == [0] * 5
+        assert time.monotonic() - started < BOUND_SECONDS
+        assert hook.taken() == [entry(job_id) for job_id in range(1, 6)]
+
+
+def test_a_full_disk(tmp_path: Path) -> None:
+    """The hook still exits 0 at once, leaves no litter, and works again when there is room."""
+    with small_disk(tmp_path / "spool", 64) as spool:
+        hook = Hook(spool)
+        assert hook.call(1) == 0
+        filler = fill(spool)
+        assert [hook.call(job_id) for job_id in range(2, 102)] == [0] * 100
+        assert sorted(path.name for path in spool.iterdir()) == ["filler", "queue", "queue.lock"]
+        filler.unlink()
+        assert hook.call(1000) == 0
+        found = hook.taken()
+    whole = [one for one in found if one.end is not None and one.end == entry(0).end]
+    assert {entry(1), entry(1000)} <= set(whole)
+    # The line for which the room gave out ends anywhere, and is read as far as it goes.
+    assert len(found) - len(whole) <= 1
+
+
+def test_a_read_only_disk(tmp_path: Path) -> None:
+    """The hook exits 0, and works again when the disk does."""
+    with small_disk(tmp_path / "spool", 64) as spool:
+        hook = Hook(spool)
+        make_read_only(spool)
+        assert hook.call(1) == 0
+        make_read_only(spool, read_only=False)
+        assert hook.call(2) == 0
+        assert hook.taken() == [entry(2)]
+
+
+def hook_with_logger(folder: Path, logger: str) -> Path:
+    """The hook as it is, but for a logger of the test's."""
+    (folder / "logger").write_text(f"#!/bin/sh\n{logger}\n")
+    (folder / "logger").chmod(0o755)
+    text = HOOK.read_text().replace(" PATH=", f" PATH={folder}:", 1)
+    assert text != HOOK.read_text()
+    (folder / "hook.sh").write_text(text)
+    return folder / "hook.sh"
+
+
+def test_a_job_that_cannot_be_queued_is_told_of(tmp_path: Path) -> None:
+    """syslog hears which job it was and where it should have gone."""
+    said = tmp_path / "said"
+    hook = Hook(tmp_path / "missing", hook_with_logger(tmp_path, f'echo "$@" >"{said}"'))
+    assert hook.call(7) == 0
+    assert f"job 7 could not be queued in {tmp_path / 'missing'}" in said.read_text()
+
+
+def test_a_stuck_syslog(tmp_path: Path) -> None:
+    """Neither the hook nor the logger that it has started waits for ever."""
+    pid = tmp_path / "pid"
+    hook = Hook(tmp_path / "missing", hook_with_logger(tmp_path, f'echo $$ >"{pid}"; exec sleep 1000'))
+    assert hook.call(7) == 0
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
+def test_each_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
+    """Debian's dash, EL's bash, Alpine's busybox: into the queue, and beside it where the lock is gone."""
+    if not shutil.which(shell):
+        pytest.skip(f"no {shell} here")
+    before = ["env", shell] if shell != "busybox" else ["env", "busybox", "sh"]
+    hook = Hook(tmp_path)
+    argv = [*before, str(HOOK)]
+    env = {"JOBID": "1", "SUBMIT": "1700000000", "END": "1700000060", "SLURM_USAGE_HISTORY_SPOOL": str(tmp_path)}
+    assert subprocess.run(argv, env={**env, "PATH": os.environ["PATH"]}, check=False).returncode == 0
+    assert (tmp_path / "queue").exists()
+    assert hook.taken() == [entry(1)]
+
+
+def test_a_crowd_and_claims_in_between(tmp_path: Path) -> None:
+    """Of lines from many hooks at once, with the queue claimed again and again, each is read once and whole."""
+    numbers = "\n".join(str(number) for number in range(1, CROWD_LINES + 1))
+    shell = f"JOBID=$1 SUBMIT=1700000000 END=1700000060 exec sh {HOOK}"
+    env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(tmp_path)}
+    crowd = subprocess.Popen(
+        ["xargs", "-P", str(CROWD), "-n", "1", "sh", "-c", shell, "sh"], stdin=subprocess.PIPE, env=env, text=True
+    )
+    assert crowd.stdin
+    crowd.stdin.write(numbers)
+    crowd.stdin.close()
+    hook = Hook(tmp_path)
+    found: list[QueueEntry] = []
+    while crowd.poll() is None:
+        found += hook.taken()
+    found += hook.taken()
+    assert crowd.returncode == 0
+    assert sorted(found) == [entry(job_id) for job_id in range(1, CROWD_LINES + 1)]

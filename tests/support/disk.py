@@ -1,0 +1,48 @@
+"""Disks that are too small, or can't be written: for root, who may mount one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+
+@contextmanager
+def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
+    """A disk in memory of so many kilobytes, mounted at *folder* while the block lasts."""
+    folder.mkdir()
+    _mount("-t", "tmpfs", "-o", f"size={kilobytes}k,mode=700", "none", str(folder))
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, *, leave_kilobytes: int = 0) -> Path:
+    """Fills the disk of *folder* but for so many kilobytes, with a file whose removal makes room again."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError:
+            file.truncate(max(file.tell() - leave_kilobytes * 1024, 0))
+    return filler
+
+
+def make_read_only(folder: Path, *, read_only: bool = True) -> None:
+    """Remounts the disk at *folder*."""
+    _mount("-o", "remount,ro" if read_only else "remount,rw", str(folder))
+
+
+def _mount(*arguments: str) -> None:
+    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
+    if done.returncode == 0:
+        return
+    if os.environ.get("CI") == "true":
+        pytest.fail(f"CI has to run every test, but: {done.stderr}")
+    pytest.skip(f"only root can mount a small disk: {done.stderr.strip()}")
