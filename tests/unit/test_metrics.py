@@ -1,0 +1,234 @@
+"""The metrics file says what status says, whole or not at all; the alerts and the board ask for nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent.errors import MetricsError
+from agent.metrics import METRICS, PREFIX, write_metrics
+from agent.status import Coverage, Delay, Runs
+from tests.support.snapshots import BACKLOG, NOON, make_snapshot
+from tests.support.tools import need
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "etc/prometheus/slurm-usage-history.rules.yml"
+BOARD = ROOT / "etc/grafana/slurm-usage-history.json"
+NAMES = {PREFIX + metric.name for metric in METRICS}
+
+
+def read_samples(path: Path) -> dict[str, float]:
+    """Name and labels → value, as Prometheus reads them."""
+    families = text_string_to_metric_families(path.read_text(encoding="utf-8"))
+    samples = (sample for family in families for sample in family.samples)
+    return {
+        sample.name[len(PREFIX) :] + "".join(f",{key}={value}" for key, value in sample.labels.items()): sample.value
+        for sample in samples
+    }
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """As the units set it."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def test_the_file_says_what_status_says(tmp_path: Path) -> None:
+    """Every figure of the snapshot, under its name."""
+    path = tmp_path / "x.prom"
+    write_metrics(path, make_snapshot(backlog=BACKLOG._replace(rejected=2, given_up=4, paused_until=NOON + 60)))
+    expected = {
+        "build_info,version=1.0.0": 1,
+        "queued_jobs": 2,
+        "waiting_jobs,reason=no record yet": 1,
+        "oldest_undelivered_timestamp_seconds": NOON - 40,
+        "rejected_records": 2,
+        "dashboard_pause_timestamp_seconds": NOON + 60,
+        "given_up_jobs_total": 4,
+        "hook_calls_total": 91_002,
+        "hook_last_call_timestamp_seconds": NOON - 12,
+        "missed_jobs_total": 3,
+        "missed_job_end_timestamp_seconds": NOON - 3 * 86_400,
+        "coverage_ratio": 0.99995,
+        "delivered_jobs_total,command=flush": 90_000,
+        "delivered_jobs_total,command=reconcile": 126_000,
+        "delivery_delay_median_seconds": 14.2,
+        "delivery_delay_p99_seconds": 41,
+        "last_delivery_timestamp_seconds,command=flush": NOON - 29.6,
+        "last_delivery_timestamp_seconds,command=reconcile": NOON - 35_959,
+        "last_run_timestamp_seconds,command=flush": NOON - 30,
+        "last_run_timestamp_seconds,command=reconcile": NOON - 36_000,
+        "last_run_duration_seconds,command=flush": 0.4,
+        "last_run_duration_seconds,command=reconcile": 41.2,
+        "last_run_exit_code,command=flush": 0,
+        "last_run_exit_code,command=reconcile": 0,
+        "last_success_timestamp_seconds,command=flush": NOON - 30,
+        "last_success_timestamp_seconds,command=reconcile": NOON - 36_000,
+    }
+    assert expected == read_samples(path)
+
+
+def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
+    """A zero would raise an alert, or hide one."""
+    never = Runs(None, None, None, 0)
+    fresh = make_snapshot(
+        flush=never,
+        reconcile=never,
+        delay=Delay(0, None, None),
+        coverage=Coverage((), ()),
+        backlog=BACKLOG._replace(oldest=None, reasons={}),
+    )
+    write_metrics(tmp_path / "x.prom", fresh)
+    unknown = re.compile("oldest|pause|coverage|delay|last_run|last_success|last_delivery|waiting")
+    assert [] == [name for name in read_samples(tmp_path / "x.prom") if unknown.search(name)]
+
+
+def test_the_dashboards_words_are_no_label(tmp_path: Path) -> None:
+    """Each label value is a series of its own in Prometheus: there must not be one for each refused record."""
+    reasons = {"refused: CPUHours of job 1": 2, "refused: User of job 2": 1, "new": 4}
+    write_metrics(tmp_path / "x.prom", make_snapshot(backlog=BACKLOG._replace(reasons=reasons)))
+    samples = read_samples(tmp_path / "x.prom")
+    waiting = {name: value for name, value in samples.items() if name.startswith("waiting")}
+    assert {"waiting_jobs,reason=refused": 3, "waiting_jobs,reason=new": 4} == waiting
+
+
+@pytest.mark.usefixtures("umask")
+def test_everybody_may_read_the_file(tmp_path: Path) -> None:
+    """node-exporter runs as another user, and the units' UMask hides everything else."""
+    write_metrics(tmp_path / "x.prom", make_snapshot())
+    assert 0o644 == (tmp_path / "x.prom").stat().st_mode & 0o777
+    assert 0o077 == os.umask(0o077)
+
+
+def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
+    """Whoever has the old one open reads it to its end, and nothing else is left in the folder."""
+    path = tmp_path / "x.prom"
+    path.write_text("old\n")
+    with path.open() as reader:
+        write_metrics(path, make_snapshot())
+        assert "old\n" == reader.read()
+    assert ["x.prom"] == [entry.name for entry in tmp_path.iterdir()]
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """The message names the file and what it needs."""
+    with pytest.raises(MetricsError, match=r"cannot write metrics_file .*x\.prom: No such file") as caught:
+        write_metrics(tmp_path / "none" / "x.prom", make_snapshot())
+    assert "writable for the spool's owner" in caught.value.hint
+
+
+def test_without_prometheus_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an optional extra, and the message says what to do."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    with pytest.raises(MetricsError, match="prometheus-client is not installed"):
+        write_metrics(tmp_path / "x.prom", make_snapshot())
+
+
+def test_prometheus_finds_no_fault_with_the_file(tmp_path: Path) -> None:
+    """Names, units, types and help, by Prometheus' own linter."""
+    need("promtool")
+    write_metrics(tmp_path / "x.prom", make_snapshot())
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"],
+        capture_output=True,
+        check=False,
+        input=(tmp_path / "x.prom").read_bytes(),
+    )
+    assert (0, b"", b"") == (checked.returncode, checked.stdout, checked.stderr)
+
+
+# Runs
+
+
+def run_flush(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    config = folder / "config.toml"
+    config.touch(mode=0o600)
+    config.write_text(
+        'api_url = "http://localhost:9"\napi_key = "secret"\ncluster_name = "lab"\nsacct = "/bin/false"\n'
+        f'spool_dir = "{folder}/spool"\nmetrics_file = "{folder}/x.prom"\n'
+    )
+    argv = [sys.executable, "-m", "agent", "flush", "--config", str(config), *options]
+    return subprocess.run(argv, capture_output=True, check=False, cwd=ROOT, encoding="utf-8")
+
+
+def test_each_run_writes_the_file(tmp_path: Path) -> None:
+    """A run that fails above all: it is what an alert waits for."""
+    assert 0 == run_flush(tmp_path).returncode
+    assert 0 == read_samples(tmp_path / "x.prom")["last_run_exit_code,command=flush"]
+    (tmp_path / "spool/queue").write_text("4711\n")
+    assert 69 == run_flush(tmp_path).returncode
+    samples = read_samples(tmp_path / "x.prom")
+    assert (69, 1) == (samples["last_run_exit_code,command=flush"], samples["hook_calls_total"])
+
+
+def test_a_dry_run_does_not(tmp_path: Path) -> None:
+    """It changes nothing."""
+    run_flush(tmp_path, "--dry-run")
+    assert not (tmp_path / "x.prom").exists()
+
+
+def test_a_file_that_can_not_be_written_fails_no_run(tmp_path: Path) -> None:
+    """Jobs are worth more than figures: a warning is all."""
+    (tmp_path / "x.prom").mkdir()
+    done = run_flush(tmp_path)
+    assert (0, 1) == (done.returncode, done.stderr.count("WARNING - cannot write metrics_file"))
+
+
+# Prometheus and Grafana
+
+
+def test_the_alerts_are_tried() -> None:
+    """Each fires when it should and keeps still when it should, by Prometheus' own unit tests."""
+    need("promtool")
+    for argv in (
+        ["promtool", "check", "rules", str(RULES)],
+        ["promtool", "test", "rules", str(RULES.with_name("slurm-usage-history.test.yml"))],
+    ):
+        done = subprocess.run(argv, capture_output=True, check=False, encoding="utf-8")
+        assert (0, "") == (done.returncode, done.stderr)
+
+
+@pytest.mark.parametrize("path", [RULES, BOARD], ids=lambda path: path.name)
+def test_nothing_asks_for_a_metric_that_is_not_there(path: Path) -> None:
+    """An alert on a name that nobody writes would never be raised."""
+    asked = set(re.findall(rf"{PREFIX}[a-z0-9_]+", path.read_text(encoding="utf-8")))
+    assert set() == asked - NAMES
+    assert asked
+
+
+def test_the_board_shows_every_metric() -> None:
+    """Whatever is worth writing is worth looking at."""
+    text = BOARD.read_text(encoding="utf-8")
+    assert set() == {name for name in NAMES if not re.search(rf"{name}\b", text)}
+
+
+def find_losses(before: Any, after: Any, place: str = "") -> list[str]:
+    """Where something of ``before`` is gone or changed; what was added does not count."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        return [loss for key in before for loss in find_losses(before[key], after.get(key), f"{place}/{key}")]
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after))
+        return [loss for number, pair in pairs for loss in find_losses(*pair, f"{place}/{number}")]
+    return [] if before == after else [f"{place}: {before!r}"]
+
+
+def test_the_board_is_what_grafana_reads() -> None:
+    """Read by Grafana's own SDK and written again, nothing is lost: there is no field that Grafana does not know."""
+    models, plugins, encoder = (
+        pytest.importorskip(f"grafana_foundation_sdk.{name}", reason="Grafana's SDK needs Python 3.11")
+        for name in ("models.dashboard", "cog.plugins", "cog.encoder")
+    )
+    plugins.register_default_plugins()
+    board = json.loads(BOARD.read_text(encoding="utf-8"))
+    again = json.loads(json.dumps(models.Dashboard.from_json(board), cls=encoder.JSONEncoder))
+    assert [] == find_losses(board, again)
