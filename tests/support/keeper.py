@@ -42,13 +42,16 @@ def start(argv: list[str], env: dict[str, str], log: str) -> int:
 def children_by_parent() -> dict[int, list[int]]:
     """Every process of the machine under its parent's id."""
     children: dict[int, list[int]] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
+    # Not glob("[0-9]*/stat"), which fails where a process ends meanwhile.
+    for process in Path("/proc").iterdir():
+        if not process.name.isdigit():
+            continue
         try:
             # The name, in parentheses, may hold blanks and parentheses itself.
-            parent = int(stat.read_text(errors="replace").rpartition(")")[2].split()[1])
+            parent = int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
         except OSError:  # it ended meanwhile
             continue
-        children.setdefault(parent, []).append(int(stat.parent.name))
+        children.setdefault(parent, []).append(int(process.name))
     return children
 
 
