@@ -66,7 +66,7 @@ def cancel_running(slurm: Slurm, job: int) -> None:
 def run_out_of_time(slurm: Slurm, job: int) -> None:
     """slurmctld looks at time limits every 30 s, so that long it takes."""
     slurm.wait_for_state(job, "RUNNING")
-    slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+2")
+    slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+6")
 
 
 def requeue_running(slurm: Slurm, job: int) -> None:
