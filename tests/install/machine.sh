@@ -1,0 +1,58 @@
+#!/bin/sh
+# A Debian with systemd and Slurm's packages, kept as a folder, and booted with a throw-away layer over it.
+#
+#   machine.sh build            makes the folder where it is missing, and prints it
+#   machine.sh boot DIR CHECKOUT WHEELS
+#                               boots it; what it writes goes to DIR. It sees CHECKOUT as /src and WHEELS as /wheels,
+#                               and no network but its own loopback. Runs until the machine is powered off.
+#
+# Needs root, debootstrap, systemd-container and, to build, the Debian mirror ($MIRROR).
+set -eu
+
+CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
+MIRROR=${MIRROR:-http://deb.debian.org/debian}
+# No python3-venv: many a controller has none, and no internet to get it from.
+PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,git,iproute2,procps
+BASE=$CACHE/machine-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
+
+build() {
+    if [ ! -d "$BASE" ]; then
+        mkdir -p "$CACHE"
+        half=$(mktemp -d "$CACHE/.machine.XXXXXX")
+        chmod 755 "$half"
+        trap 'rm -rf --one-file-system "$half"' EXIT
+        # In a mount namespace nothing of what debootstrap mounts is left over.
+        unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include="$PACKAGES" bookworm "$half" \
+            "$MIRROR" >"$CACHE/machine.log" 2>&1 || { echo "debootstrap failed: see $CACHE/machine.log" >&2; exit 1; }
+        rm -rf "$half/var/cache/apt/archives" "$half/var/lib/apt/lists"
+        echo controller >"$half/etc/hostname"
+        echo '127.0.0.1 localhost controller' >"$half/etc/hosts"
+        mv "$half" "$BASE"
+        trap - EXIT
+    fi
+    echo "$BASE"
+}
+
+boot() { # in namespaces of its own, with which the mounts and the network end
+    exec unshare --mount --net "$0" inside "$@"
+}
+
+inside() { # DIR CHECKOUT WHEELS
+    ip link set lo up
+    # Slurm resolves names with AI_ADDRCONFIG, for which 127.0.0.1 alone is no network; 192.0.2.1 is for documentation.
+    ip address add 192.0.2.1/32 dev lo
+    mkdir -p "$1/upper" "$1/work" "$1/root"
+    mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$1/upper,workdir=$1/work" "$1/root"
+    reboot=133
+    ended=$reboot
+    while [ $ended = $reboot ]; do
+        ended=0
+        systemd-nspawn --quiet --boot --register=no --keep-unit --link-journal=no --resolv-conf=off \
+            --directory="$1/root" --bind-ro="$2:/src" --bind-ro="$3:/wheels" </dev/null || ended=$?
+    done
+}
+
+case "${1:-}" in
+build | boot | inside) "$@" ;;
+*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+esac
