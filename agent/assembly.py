@@ -174,7 +174,11 @@ def open_view(config: Config) -> Iterator[Ledger]:
         if os.access(spool.parent, os.X_OK) and not spool.exists():
             raise SpoolError(f"there is no spool {spool}", hint="install.sh makes it, and `check` says what is missing")
         raise SpoolError(f"the spool {spool} can't be read", hint="run as root or as the Slurm user")
-    ledger = view_ledger(spool / LEDGER_NAME)
+    try:
+        ledger = view_ledger(spool / LEDGER_NAME)
+    except LedgerDamaged as error:
+        error.hint = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
+        raise
     try:
         yield ledger
     finally:

@@ -14,6 +14,7 @@ from typing import Any, Callable, Mapping, Sequence
 from agent.config import Config, load_config
 from agent.errors import STOPPED, Busy, ExporterError
 from agent.options import parse_argv
+from agent.wording import count
 
 logger = logging.getLogger(__name__)
 
@@ -81,11 +82,11 @@ def _queue(arguments: argparse.Namespace) -> None:
         elif arguments.action == "add":
             if not arguments.dry_run:
                 parts.queue.append(entries)
-            print(f"{len(entries)} queued; the next flush sends them")
+            print(f"{count(len(entries), 'job')} queued for the next flush")
         elif arguments.action == "retry":
-            print(f"{repair.retry(parts.ledger, entries)} are tried again by the next flush")
+            print(f"{count(repair.retry(parts.ledger, entries), 'job')} to be tried again by the next flush")
         else:
-            print(f"{repair.drop(parts.queue, parts.ledger, entries)} dropped")
+            print(f"{count(repair.drop(parts.queue, parts.ledger, entries), 'job')} dropped")
 
 
 def _status(arguments: argparse.Namespace) -> int:

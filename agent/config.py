@@ -115,7 +115,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}",
-            hint="run as the Slurm user or root, or name another file with --config",
+            hint=_MISSING_HINT if isinstance(error, FileNotFoundError) else _RIGHTS_HINT,
         ) from error
     except ValueError as error:  # both decoders' errors, and text that is no UTF-8
         kind = "JSON" if path.suffix == ".json" else "TOML"
@@ -123,6 +123,10 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
     return content
+
+
+_MISSING_HINT = "see that the path behind --config is right"
+_RIGHTS_HINT = "run as root or as the Slurm user, or name another file with --config"
 
 
 def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder: Path = Path()) -> Config:

@@ -145,7 +145,7 @@ def judge(answer: Answer, *, sent: int, now: float) -> str:
 def _judge_success(answer: Answer, sent: int) -> str:
     content = _read_json(answer)
     if not content:
-        raise DashboardUnreachable(f"{_describe(answer)} is not the dashboard's answer", hint=_URL_HINT)
+        raise DashboardUnreachable(f"this is not the dashboard's answer: {_describe(answer)}", hint=f"{_URL_HINT}; {_KEPT}")
     if content.get("success") is not True:
         raise BatchRefused(f"the dashboard did not store the jobs: {_describe(answer)}")
     counted = content.get("jobs_processed", sent)
@@ -157,22 +157,25 @@ def _judge_success(answer: Answer, sent: int) -> str:
 def _explain_failure(answer: Answer, now: float) -> ExporterError:
     status, said = answer.status, _describe(answer)
     if status in {401, 403}:
-        return KeyRefused(f"the dashboard refused the API key: {said}", hint="check api_key; `setup` gets a new one")
+        hint = "check api_key, or get a new one with `setup`"
+        return KeyRefused(f"the dashboard refused the API key: {said}", hint=f"{hint}; {_KEPT}")
     if status == 413:
         return BatchTooLarge(f"the dashboard takes no POST of this size: {said}")
     if 300 <= status < 400:
         location = answer.headers.get("Location", "")
         return DashboardUnreachable(
             f"the dashboard redirects to {location[:200]!r}, which is not followed: the API key stays here",
-            hint="set api_url to the dashboard's final URL",
+            hint=f"set api_url to the address behind the redirect; {_KEPT}",
         )
     if status in _WRONG_URL:
-        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=_URL_HINT)
+        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=f"{_URL_HINT}; {_KEPT}")
     if status != 500 and (status in _TEMPORARY or status > 500):
+        pause = retry.parse_retry_after(answer.headers.get("Retry-After", ""), now)
+        wish = f", and wants to be left alone for {pause:.0f} s" if pause else ""
         return DashboardUnreachable(
-            f"the dashboard is not available: {said}",
-            hint="everything is kept; the next run tries again",
-            retry_after_seconds=retry.parse_retry_after(answer.headers.get("Retry-After", ""), now),
+            f"the dashboard is not available{wish}: {said}",
+            hint=f"{_KEPT}; a later run tries again",
+            retry_after_seconds=pause,
         )
     return BatchRefused(f"the dashboard refused the jobs: {said}", named=_named_records(answer))
 
@@ -206,3 +209,4 @@ def _describe(answer: Answer) -> str:
 
 
 _URL_HINT = "check api_url: the address of the dashboard's backend, without /api"
+_KEPT = "everything is kept"

@@ -46,7 +46,7 @@ def parse_line(line: str) -> QueueEntry:
     """
     match = _LINE.fullmatch(line.strip())
     if not match or not 0 < int(match["job"]) <= LAST_JOB_ID:
-        raise UnreadableLine(f"no line of the queue: {line[:100]!r}", subject=line)
+        raise UnreadableLine(f"no JobID in a line of the queue: {line[:100]!r}", subject=line)
     task = match["part"] or match["task"]
     return QueueEntry(int(match["job"]), _number(match["submit"]), _number(match["end"]), _number(task))
 

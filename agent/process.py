@@ -73,7 +73,7 @@ class Child:
         if self._timed_out or self._reader.is_alive():
             raise SlurmUnreachable(
                 f"{self._name} gave no answer within {self._timeout:g} s and was killed",
-                hint="see that slurmdbd and its database answer; nothing is lost, a later run asks again",
+                hint="see that slurmdbd and its database answer; everything is kept, a later run asks again",
             )
         stdout, stderr = self._output
         return Output(self._process.returncode, stdout, stderr.decode("utf-8", "replace"))

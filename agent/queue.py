@@ -157,12 +157,12 @@ def check_spool(spool: Path) -> None:
 
     :raises SpoolError: where it is not so.
     """
+    if spool.exists() and not spool.is_dir():
+        raise SpoolError(f"the spool {spool} is no folder", hint="move away what lies there")
     with _explained(spool):
         spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-        info = spool.stat()
-    if not stat.S_ISDIR(info.st_mode):
-        raise SpoolError(f"the spool {spool} is no folder")
-    if info.st_mode & stat.S_IWOTH:
+        mode = spool.stat().st_mode
+    if mode & stat.S_IWOTH:
         raise SpoolError(f"the spool {spool} can be written by everybody", hint=f"chmod 750 {spool}")
     if not os.access(spool, os.W_OK | os.X_OK):
         raise SpoolError(f"the spool {spool} can't be written", hint=f"make it the Slurm user's: chown slurm {spool}")

@@ -198,14 +198,14 @@ def _check(output: Output, wanted: str) -> None:
         said = _first_line("\n".join(complaints) or output.stderr)
         raise SlurmUnreachable(
             f"sacct failed with exit status {output.returncode}: {said}",
-            hint="see that slurmdbd and its database answer: sacctmgr show cluster",
+            hint="see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept",
         )
     if not output.stdout.endswith(b"\n") and output.stdout:
         raise SlurmUnreachable("sacct's answer was cut off in the middle of a row")
     if header.decode("utf-8", "replace") != wanted:
         raise SlurmUnreachable(
-            f"sacct did not print the header that was asked for, but {header[:100]!r}",
-            hint="see that `sacct` in the configuration is Slurm's own",
+            f"sacct did not print the header that was asked for, but {header[:100].decode('utf-8', 'replace')!r}",
+            hint="see that `sacct` in the configuration is Slurm's own; everything is kept",
         )
 
 

@@ -63,7 +63,7 @@ class RequestsTransport:
         except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
             raise DashboardUnreachable(
                 f"no safe connection to {url}: {self._clean(error)}",
-                hint="check api_url, or name the site's CA file as ca_bundle",
+                hint="check api_url, or name the site's CA file as ca_bundle; everything is kept",
                 permanent=True,
             ) from error
         except (OSError, ValueError, TimeoutError) as error:  # all of requests' are OSErrors
@@ -94,13 +94,21 @@ class RequestsTransport:
     def _hide_secret(self, text: str) -> str:
         return text.replace(self._secret, "***") if self._secret else text
 
-    def _clean(self, error: Exception) -> str:
-        """The error's words without the key and without a proxy's password."""
-        words = self._hide_secret(" ".join(str(error).split()))[:500] or type(error).__name__
+    def _clean(self, error: BaseException) -> str:
+        """What lies at the bottom of an error, without the key and without a proxy's password."""
+        words = self._hide_secret(" ".join(_root_words(error).split()))[:500]
         return re.sub(r"//[^/@\s]+@", "//***@", words)
 
 
 _REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
+
+
+def _root_words(error: BaseException) -> str:
+    """requests wraps the system's plain words, such as "Connection refused", into three layers of its own."""
+    while error.__cause__ or error.__context__:
+        error = error.__cause__ or error.__context__ or error
+    words = error.strerror if isinstance(error, OSError) else ""
+    return words or str(error) or type(error).__name__
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -224,5 +224,5 @@ def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
 def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:
     """A file in its place is told of."""
     (tmp_path / "spool").touch()
-    with pytest.raises(SpoolError, match="File exists"):
+    with pytest.raises(SpoolError, match="is no folder"):
         check_spool(tmp_path / "spool")
