@@ -4,8 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
+# Most tests wait for a Slurm. Those of one file share theirs, and stay together.
+SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: help venv lint test unit bundle zipapp clean
+.PHONY: help venv lint test unit bundle zipapp demo clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,7 +30,7 @@ lint: $(READY) ## ruff, mypy and shellcheck
 
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
 	@tests/support/provision.sh slurm || [ "$${CI:-}" != true ]
-	$(BIN)/pytest --quiet --durations=5
+	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -26,8 +27,13 @@ with Slurm(nodes=1) as slurm:
 """
 
 
-def descendants_by_command(pid: int) -> dict[int, str]:
-    return {child: Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ") for child in descendants(pid)}
+def runs_below(pid: int, command: str) -> bool:
+    """Whether a descendant of *pid* runs *command*."""
+    for child in descendants(pid):
+        with suppress(FileNotFoundError):  # it ended meanwhile
+            if Path(f"/proc/{child}/cmdline").read_text().replace("\0", " ").strip() == command:
+                return True
+    return False
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
@@ -42,7 +48,7 @@ def test_leaves_nothing_however_its_owner_ends(how: signal.Signals) -> None:
     )
     assert owner.stdout
     folder = Path(owner.stdout.readline().strip())
-    wait_for(lambda: "sleep 1000 " in descendants_by_command(owner.pid).values(), "the job")
+    wait_for(lambda: runs_below(owner.pid, "sleep 1000"), "the job")
     processes = list(descendants(owner.pid))
     owner.send_signal(how)
     owner.communicate()
