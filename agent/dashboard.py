@@ -145,7 +145,9 @@ def judge(answer: Answer, *, sent: int, now: float) -> str:
 def _judge_success(answer: Answer, sent: int) -> str:
     content = _read_json(answer)
     if not content:
-        raise DashboardUnreachable(f"this is not the dashboard's answer: {_describe(answer)}", hint=f"{_URL_HINT}; {_KEPT}")
+        raise DashboardUnreachable(
+            f"this is not the dashboard's answer: {_describe(answer)}", hint=f"{_URL_HINT}; {_KEPT}"
+        )
     if content.get("success") is not True:
         raise BatchRefused(f"the dashboard did not store the jobs: {_describe(answer)}")
     counted = content.get("jobs_processed", sent)
