@@ -106,7 +106,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: in
     if version > wanted:
         raise LedgerDamaged(f"{path} is of version {version}, newer than this program's {wanted}")
     if version < wanted:
-        connection.executescript(f"BEGIN; {schema} PRAGMA user_version = {wanted}; COMMIT;")
+        connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {wanted}; COMMIT;")
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608  # a name of our own schema
 

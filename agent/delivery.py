@@ -1,20 +1,28 @@
 """Brings records to the dashboard in batches, and finds the record for whose sake it refuses one.
 
-The one place where jobs leave the books: in the transaction that follows a 2xx, or the refusal of a single record.
+The one place where jobs leave the books: in the transaction that follows a 2xx, or the refusal of a single record by
+a dashboard that is proven to take others.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Iterable, Iterator, NamedTuple, Protocol, Sequence
+from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
 from agent import retry
+from agent.entries import QueueEntry
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs import Record
 from agent.ledger import Ledger
 
-#: The most extra requests that one refused batch may cost. One bad record among n takes 2 x log2(n) of them.
+#: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to five
+#: more: to see before and after that the dashboard is well, and to try the record itself again.
 SEARCH_REQUESTS = 200
+#: So many records of a batch refused alone, or so many batches, by a dashboard that has not taken anything yet: it is
+#: at fault, and no more are tried.
+MOST_UNPROVEN = 3
+#: What was refused without proof is tried again after so long, or together with the next job that comes.
+REFUSED_PAUSE_SECONDS = 1800.0
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +36,11 @@ class Receiver(Protocol):
         """See :meth:`agent.dashboard.Dashboard.submit`."""
 
 
-class Doubt(NamedTuple):
-    """A record that was refused alone while nothing else was taken: it, or the dashboard, may be at fault."""
-
-    record: Record
-    words: str
-    waiting: Sequence[tuple[int, int]]
-
-
 class Delivery:
     """Collects records and posts them, one batch at a time.
+
+    Counts what was ``delivered``, ``rejected`` (set aside for good) and ``refused`` (kept: it may be the dashboard's
+    fault).
 
     :param command: ``flush`` or ``reconcile``, on whose behalf; flush delivers what the hook has caught.
     :param clock: epoch seconds.
@@ -57,9 +60,13 @@ class Delivery:
     ) -> None:
         self.delivered = 0
         self.rejected = 0
+        self.refused = 0
         self.cpu_seconds = 0
         self.gpu_seconds = 0
-        self._doubts: list[Doubt] = []
+        self._requests_left = SEARCH_REQUESTS
+        self._witness: Record | None = None  # the last one that the dashboard has taken
+        self._unproven = 0  # batches refused before it had taken any
+        self._suspects: list[Record] = []  # refused alone before it had taken any
         self._dashboard = dashboard
         self._ledger = ledger
         self._cluster = cluster
@@ -91,50 +98,31 @@ class Delivery:
         self._outbox.clear()
         for start in range(0, len(records), self._batch_size):
             self._send(records[start : start + self._batch_size])
+        if self._witness and self._suspects:
+            suspects, self._suspects = self._suspects, []
+            self.refused -= len(suspects)
+            self._send(suspects)
 
-    def take_doubts(self) -> list[Doubt]:
-        """The records that were refused without proof that they are at fault; once."""
-        doubts, self._doubts = self._doubts, []
-        return doubts
-
-    def reject(self, record: Record, words: str, waiting: Iterable[tuple[int, int]] = ()) -> None:
-        """Sets a record aside for good, with the dashboard's words."""
-        with self._ledger.transaction():
-            self._ledger.add_rejected(self._cluster, record, words, self._clock(), hooked=self._hooked)
-            self._ledger.forget_waiting([*waiting, *self._waiting.pop(record.key, [])])
-        self.rejected += 1
-        logger.error(
-            "job %s was refused by the dashboard and set aside: %s; `queue retry %d` sends it again",
-            record.job_id,
-            words,
-            record.raw_id,
-        )
+    def forget_witness(self) -> None:
+        """Tells that others have delivered meanwhile: what was sent before may be out of date and is not sent again."""
+        self._witness = None
 
     @property
     def _hooked(self) -> bool:
         return self._command == "flush"
 
     def _send(self, records: Sequence[Record]) -> None:
-        while records:
-            try:
-                self._submit(records)
+        try:
+            self._submit(records)
+        except BatchTooLarge as refusal:
+            if len(records) == 1:
+                self._search(records, refusal)
                 return
-            except BatchTooLarge as refusal:
-                if len(records) == 1:
-                    self.reject(records[0], str(refusal))
-                    return
-                self._batch_size = max(len(records) // 2, 1)
-                for half in _halves(records):
-                    self._send(half)
-                return
-            except BatchRefused as refusal:
-                named = {index: words for index, words in refusal.named.items() if 0 <= index < len(records)}
-                if not named:
-                    self._search(records, refusal)
-                    return
-                for index, words in named.items():
-                    self.reject(records[index], words)
-                records = [record for index, record in enumerate(records) if index not in named]
+            self._batch_size = len(records) // 2
+            for half in _halves(records):
+                self._send(half)
+        except BatchRefused as refusal:
+            self._search(records, refusal)
 
     def _submit(self, records: Sequence[Record], *, tries: int = retry.TRIES) -> None:
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
@@ -144,56 +132,103 @@ class Delivery:
             self._ledger.add_delivered(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
             for record in records:
                 self._ledger.forget_waiting(self._waiting.pop(record.key, []))
+        self._witness = records[-1]
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
 
     def _search(self, records: Sequence[Record], refusal: BatchRefused) -> None:
-        """Splits a refused batch until the records at fault stand alone."""
-        self._check_dashboard(refusal)
-        logger.warning("%s; looking for the record at fault among %d", refusal, len(records))
+        """Finds the records at fault in a refused batch, sets them aside, and sends the others."""
+        self._unproven += not self._witness
+        if not self._witness and self._unproven > MOST_UNPROVEN:
+            raise DashboardUnreachable(f"the dashboard refuses every record: {refusal}", hint=_LOG_HINT)
+        if len(records) > 1:
+            self._check_dashboard(refusal)
+            logger.warning("%s; looking for the record at fault among %d", refusal, len(records))
         suspects: list[tuple[Record, str]] = []
-        proven = False
-        requests = 0
-        pending = [(records, str(refusal))]
-        try:
-            while pending:
-                part, words = pending.pop()
-                if len(part) == 1:
-                    suspects.append((part[0], words))
-                    continue
-                for half in _halves(part):
-                    requests += 1
-                    if requests > SEARCH_REQUESTS:
-                        raise DashboardUnreachable(
-                            f"the dashboard refuses too many records of one batch: {refusal}",
-                            hint="see the dashboard's own log; what is left is kept for the next run",
-                        )
-                    try:
-                        self._submit(half, tries=1)
-                        proven = True
-                    except BatchRefused as error:
-                        pending.append((half, _words_for(error)))
-        finally:
-            for record, words in suspects:
-                if proven:
-                    self.reject(record, words)
-                else:
-                    self._doubts.append(Doubt(record, words, self._waiting.pop(record.key, [])))
+        pending = [(records, refusal)]
+        while pending:
+            part, refusal = pending.pop()
+            if not self._witness and len(suspects) >= MOST_UNPROVEN:
+                self._keep(part, str(refusal))
+                continue
+            named = _named(part, refusal)
+            suspects += [(part[index], words) for index, words in named.items()]
+            for rest in _others(part, named) if named else _halves(part):
+                again = self._try(rest)
+                if again:
+                    pending.append((rest, again))
+        proven = bool(suspects) and self._check_dashboard(refusal)
+        for record, words in suspects:
+            if proven:
+                self._reject(record, words)
+            else:
+                self._suspects.append(record)
+                self._keep([record], words)
 
-    def _check_dashboard(self, refusal: BatchRefused) -> None:
-        """An empty batch is always taken by a dashboard that works."""
+    def _try(self, records: Sequence[Record]) -> BatchRefused | None:
+        """Sends a part of a refused batch; returns the refusal, None where there is nothing left to look into."""
+        if not self._requests_left:
+            self._keep(records, "among others that the dashboard refused")
+            return None
+        self._requests_left -= 1
         try:
-            self._dashboard.submit(self._cluster, [], tries=1)
+            # A single record is not condemned for the dashboard's passing trouble.
+            self._submit(records, tries=retry.TRIES if len(records) == 1 else 1)
+        except BatchRefused as refusal:
+            return refusal
+        return None
+
+    def _check_dashboard(self, refusal: BatchRefused) -> bool:
+        """Sends again what the dashboard has just taken, or nothing where it has not taken any record yet.
+
+        :returns: whether it takes records.
+        :raises DashboardUnreachable: where it refuses that, too: it is the one at fault.
+        """
+        texts = [self._witness.text] if self._witness else []
+        try:
+            self._dashboard.submit(self._cluster, texts, tries=1)
         except BatchRefused:
-            raise DashboardUnreachable(
-                f"the dashboard takes nothing at all: {refusal}",
-                hint="see the dashboard's own log; everything is kept",
-            ) from refusal
+            raise DashboardUnreachable(f"the dashboard takes nothing at all: {refusal}", hint=_LOG_HINT) from refusal
+        return self._witness is not None
+
+    def _reject(self, record: Record, words: str) -> None:
+        """Sets a record aside for good, with the dashboard's words."""
+        with self._ledger.transaction():
+            self._ledger.add_rejected(self._cluster, record, words, self._clock(), hooked=self._hooked)
+            self._ledger.forget_waiting(self._waiting.pop(record.key, []))
+        self.rejected += 1
+        logger.error(
+            "job %s was refused by the dashboard and set aside: %s; `queue retry %d` sends it again",
+            record.job_id,
+            words,
+            record.raw_id,
+        )
+
+    def _keep(self, records: Sequence[Record], words: str) -> None:
+        """Leaves records to a later flush: nobody knows whether they are at fault, or the dashboard."""
+        now = self._clock()
+        with self._ledger.transaction():
+            for record in records:
+                for key in self._waiting.setdefault(record.key, [QueueEntry(record.raw_id).key]):
+                    self._ledger.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
+        self.refused += len(records)
+        logger.warning("%d jobs, %s first, were refused and are kept: %s", len(records), records[0].job_id, words)
 
 
-def _words_for(refusal: BatchRefused) -> str:
-    return "; ".join(refusal.named.values()) or str(refusal)
+_LOG_HINT = "see the dashboard's own log; everything is kept"
+
+
+def _named(records: Sequence[Record], refusal: BatchRefused) -> dict[int, str]:
+    """The records that a refusal is about, by their index, with its words; none where it names none of several."""
+    named = {index: words for index, words in refusal.named.items() if 0 <= index < len(records)}
+    return named or ({0: str(refusal)} if len(records) == 1 else {})
+
+
+def _others(records: Sequence[Record], named: Mapping[int, str]) -> Iterator[Sequence[Record]]:
+    others = [record for index, record in enumerate(records) if index not in named]
+    if others:
+        yield others
 
 
 def _halves(records: Sequence[Record]) -> Iterator[Sequence[Record]]:

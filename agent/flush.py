@@ -26,9 +26,8 @@ LOOKBACK_SECONDS = 365 * 86_400
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
 LONGEST_LINGER_SECONDS = 15.0
-#: A record that was refused alone so many times is at fault, and not the dashboard.
-DOUBTFUL_TRIES = 5
-DOUBTFUL_PAUSE_SECONDS = 120.0
+#: However quickly something gets due again, a run pauses so long before it looks.
+SHORTEST_LINGER_SECONDS = 0.1
 
 #: No Retry-After holds longer than this: the clock may have been set back since.
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
@@ -75,15 +74,24 @@ class Flush:
         :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
         """
         check_pause(self._ledger, self._clock())
+        self._work_off()
+        if self._delivery.delivered:
+            with self._ledger.transaction():
+                self._ledger.hasten_refused(self._clock())
+        self._linger()
+
+    def _linger(self) -> None:
+        """Waits for records that are about to come, and delivers them."""
         lingered = 0.0
         while True:
-            self._work_off()
-            due = self._ledger.next_due()
-            pause = max(due - self._clock(), 0.0) if due is not None else None
+            now = self._clock()
+            due = self._ledger.next_due(now)
+            pause = max(due - now, SHORTEST_LINGER_SECONDS) if due is not None else None
             if pause is None or pause > LINGER_SECONDS or lingered + pause > LONGEST_LINGER_SECONDS:
                 return
             self._sleep(pause)
             lingered += pause
+            self._work_off()
 
     def _work_off(self) -> None:
         """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
@@ -101,7 +109,6 @@ class Flush:
             if query:
                 query.cancel()
         self._delivery.flush()
-        self._settle_doubts()
 
     def _due(self, now: float, behind: list[Waiting] | tuple[()]) -> list[Waiting]:
         return self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
@@ -109,7 +116,8 @@ class Flush:
     def _ask(self, batch: list[Waiting]) -> Query | None:
         if not batch:
             return None
-        oldest = min(item.entry.submit or int(item.queued_at) for item in batch)
+        # A start in the future, by a clock that was set back or a line that is wrong, fails the whole call.
+        oldest = min(int(self._clock()), *(item.entry.submit or int(item.queued_at) for item in batch))
         return self._slurm.ask_ids([item.entry.asked for item in batch], max(oldest - LOOKBACK_SECONDS, 0))
 
     def _sort_out(self, batch: list[Waiting], rows: Rows) -> None:
@@ -143,29 +151,20 @@ class Flush:
 
     def _postponed(self, item: Waiting, reason: str, not_before: float = 0.0) -> Waiting:
         attempts = item.attempts + 1
-        due_at = max(self._clock() + retry.record_delay(attempts), not_before)
+        now = self._clock()
+        due_at = max(now + retry.record_delay(attempts), min(not_before, now + retry.LONGEST_WAIT_SECONDS))
         return item._replace(attempts=attempts, due_at=due_at, reason=reason)
 
     def _given_up(self, later: list[Waiting]) -> list[Waiting]:
-        """Those that have waited too long. Reconcile brings them, if Slurm's accounting ever knows them."""
-        oldest = self._clock() - self._settings.retry_max_age_seconds
-        given_up = [item for item in later if item.queued_at < oldest]
+        """Those that were asked for in vain for too long: an outage, or a step of the clock, does not count.
+
+        Reconcile brings them, if Slurm's accounting ever knows them.
+        """
+        most = retry.attempts_within(self._settings.retry_max_age_seconds)
+        given_up = [item for item in later if item.attempts >= most]
         for item in given_up:
             logger.warning("job %s is given up to reconcile: %s", item.entry.asked, item.reason)
         return given_up
-
-    def _settle_doubts(self) -> None:
-        """A record that was refused alone is tried again a few times before it is set aside."""
-        for record, words, keys in self._delivery.take_doubts():
-            items = [item for item in map(self._ledger.waiting, keys) if item]
-            if any(item.attempts >= DOUBTFUL_TRIES for item in items):
-                self._delivery.reject(record, words, keys)
-                continue
-            logger.warning("job %s was refused by the dashboard, which took nothing else: %s", record.job_id, words)
-            with self._ledger.transaction():
-                self._ledger.postpone(
-                    self._postponed(item, f"refused: {words}", self._clock() + DOUBTFUL_PAUSE_SECONDS) for item in items
-                )
 
 
 class Rows:
@@ -205,7 +204,7 @@ def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
 
 def has_work(ledger: Ledger, now: float) -> bool:
     """Whether anything is due, or about to be."""
-    due = ledger.next_due()
+    due = ledger.next_due(now)
     return due is not None and due <= now + LINGER_SECONDS
 
 

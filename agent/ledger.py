@@ -15,6 +15,7 @@ from agent.entries import NO_TASK, QueueEntry
 from agent.errors import LedgerDamaged
 from agent.jobs import Record
 from agent.localtime import local_day
+from agent.retry import LONGEST_WAIT_SECONDS
 
 SCHEMA_VERSION = 1
 
@@ -42,6 +43,10 @@ CREATE TABLE IF NOT EXISTS coverage (day TEXT PRIMARY KEY, jobs INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, calls INTEGER NOT NULL, last_call REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
+
+
+#: How the reason of a job begins that the dashboard has refused without being proven right.
+_REFUSED = "refused by the dashboard: "
 
 
 class Waiting(NamedTuple):
@@ -113,17 +118,22 @@ class Ledger(Database):
         )
 
     def due(self, now: float, *, after: tuple[int, int], limit: int) -> list[Waiting]:
-        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``."""
+        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``.
+
+        Nothing is put off for longer than :data:`LONGEST_WAIT_SECONDS`: what is, was so before the clock was set back.
+        """
         rows = self._execute(
-            "SELECT * FROM waiting WHERE due_at <= ? AND (job_id, array_task) > (?, ?)"
+            "SELECT * FROM waiting WHERE (due_at <= ? OR due_at > ?) AND (job_id, array_task) > (?, ?)"
             " ORDER BY job_id, array_task LIMIT ?",
-            (now, *after, limit),
+            (now, now + LONGEST_WAIT_SECONDS, *after, limit),
         )
         return [_make_waiting(row) for row in rows]
 
-    def next_due(self) -> float | None:
+    def next_due(self, now: float) -> float | None:
         """When the next job is due, None where none waits."""
-        due: float | None = self._execute("SELECT min(due_at) FROM waiting")[0][0]
+        due: float | None = self._execute(
+            "SELECT min(CASE WHEN due_at > ? THEN ? ELSE due_at END) FROM waiting", (now + LONGEST_WAIT_SECONDS, now)
+        )[0][0]
         return due
 
     def waiting(self, key: tuple[int, int]) -> Waiting | None:
@@ -156,6 +166,18 @@ class Ledger(Database):
             "UPDATE waiting SET attempts = ?, due_at = ?, reason = ? WHERE job_id = ? AND array_task = ?",
             ((item.attempts, item.due_at, item.reason, *item.key) for item in postponed),
         )
+
+    def add_refused(self, key: tuple[int, int], record: Record, words: str, now: float, *, due_at: float) -> None:
+        """Puts off a job that the dashboard has refused, or puts one on the books that did not wait yet."""
+        self._execute(
+            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (job_id, array_task) DO UPDATE SET
+               attempts = attempts + 1, due_at = excluded.due_at, reason = excluded.reason""",
+            (*key, record.submit, record.end, now, due_at, f"{_REFUSED}{words}"),
+        )
+
+    def hasten_refused(self, now: float) -> None:
+        """Makes the refused jobs due: beside others that were taken it shows whether they are at fault."""
+        self._execute(f"UPDATE waiting SET due_at = ? WHERE reason LIKE '{_REFUSED}%' AND due_at > ?", (now, now))  # noqa: S608
 
     def forget_waiting(self, keys: Iterable[tuple[int, int]]) -> None:
         """Takes jobs off the books."""

@@ -14,7 +14,6 @@ from datetime import date
 from typing import Callable, Iterable, Iterator, NamedTuple, Protocol
 
 from agent.delivery import Delivery
-from agent.errors import DashboardUnreachable
 from agent.flush import IDS_PER_CALL, LOOKBACK_SECONDS, Rows, Settings
 from agent.jobs import Job, Record, fold, is_final, is_settled, make_record, newest_run, own_runs
 from agent.ledger import Ledger
@@ -124,6 +123,7 @@ class Reconcile:
                 self._on_progress(Progress(wanted, part.end, self.tally.jobs))
                 if following and pausing and self._interlude:
                     self._interlude.run()
+                    self._delivery.forget_witness()
                     query = self._slurm.ask_window(*following)
                 part = following
         finally:
@@ -184,9 +184,6 @@ class Reconcile:
             if self._book(record, is_waiting=record.raw_id in waiting):
                 self._delivery.add(record)
         self._delivery.flush()
-        for record, words, _ in self._delivery.take_doubts():
-            logger.error("job %s was refused by the dashboard, which took nothing else: %s", record.job_id, words)
-            raise DashboardUnreachable(f"the dashboard refused job {record.job_id}: {words}", hint="see its own log")
 
     def _book(self, record: Record, *, is_waiting: bool) -> bool:
         """Counts a job, and says whether it has to be sent."""

@@ -28,6 +28,15 @@ def record_delay(attempts: int) -> float:
     return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
 
 
+def attempts_within(seconds: float) -> int:
+    """How often a queued job is asked for in vain until it has been asked for over so many seconds."""
+    attempts, waited = 1, 0.0
+    while waited < seconds:
+        waited += record_delay(attempts)
+        attempts += 1
+    return attempts
+
+
 def parse_retry_after(text: str, now: float) -> float:
     """Seconds that a Retry-After asks for, given as seconds or as an HTTP date; 0 where it asks for none.
 

@@ -11,7 +11,7 @@ from agent.assembly import Parts
 from agent.delivery import Delivery
 from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
 from agent.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
-from agent.flush import check_pause, has_work, take_over
+from agent.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
 from agent.jobs import SECONDS_PER_HOUR
 from agent.ledger import RunReport
 from agent.localtime import day_end, day_start, local_day, local_text
@@ -113,6 +113,11 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
     failure: ExporterError | KeyboardInterrupt | None = None
     try:
         work(account)
+        if account.delivery and account.delivery.refused:
+            raise DashboardUnreachable(
+                f"{account.message}: {account.delivery.refused} records were refused, and are kept",
+                hint="see `queue list` for the dashboard's words, and its own log",
+            )
         if account.delivery and account.delivery.rejected:
             raise RecordsRejected(
                 f"{account.message}: {account.delivery.rejected} records were rejected",
@@ -142,7 +147,7 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
 def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) -> None:
     with parts.ledger.transaction():
         if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
-            parts.ledger.set_fact(PAUSE, time.time() + failure.retry_after_seconds)
+            parts.ledger.set_fact(PAUSE, time.time() + min(failure.retry_after_seconds, LONGEST_PAUSE_SECONDS))
         parts.ledger.add_run(report)
         for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
             if amount:

@@ -185,9 +185,9 @@ def test_a_refused_record_is_not_sent_again_unless_it_changes(ledger: Ledger) ->
     """A poison record is not retried for ever, dropped or not; an edited one is a new one."""
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
-    delivery = site.deliver("reconcile")
     site.sent()
-    delivery.reject(make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user")
+    with ledger.transaction():
+        ledger.add_rejected("lab", make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user", NOW, hooked=False)
     site.reconcile()
     assert [] == site.sent()
     site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
