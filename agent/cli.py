@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import logging
 import os
@@ -11,15 +12,13 @@ import sys
 import time
 from typing import Any, Callable, Mapping, Sequence
 
-from agent.config import Config, load_config
-from agent.errors import STOPPED, Busy, ExporterError
+from agent.config import NAME, Config, load_config
+from agent.errors import STOPPED, Busy, ExporterError, UsageError
+from agent.logs import set_up_logging
 from agent.options import parse_argv
 from agent.wording import count
 
 logger = logging.getLogger(__name__)
-
-#: What journald reads at the start of a line as its priority.
-_JOURNAL_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -120,11 +119,41 @@ def _screen_style() -> Any:
     )
 
 
+def _setup(arguments: argparse.Namespace) -> None:
+    from agent import setup  # noqa: PLC0415
+
+    path = arguments.config or setup.choose_path(os.environ)
+    if arguments.dry_run:
+        print(f"{path} would get a key for {arguments.api_url}")
+        return
+    deploy_key = _read_secret("deploy key: ") if arguments.deploy_key == "-" else arguments.deploy_key
+
+    def fetch_key(config: Config) -> tuple[str, str]:
+        if deploy_key:
+            return setup.exchange_deploy_key(config, deploy_key)
+        return setup.read_api_key(config, arguments.api_key_file)
+
+    setup.set_up(path, arguments.api_url, fetch_key, may_replace=lambda: arguments.yes or _ask(f"{path} holds a key"))
+    print(f"{path} is set up; `{NAME} check` tests the rest")
+
+
+def _read_secret(prompt: str) -> str:
+    secret = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
+    if not secret.strip():
+        raise UsageError("there is no key on standard input")
+    return secret.strip()
+
+
+def _ask(fact: str) -> bool:
+    return sys.stdin.isatty() and input(f"{fact}. Replace it? [y/N] ").strip().lower() in {"y", "yes"}
+
+
 _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "flush": _flush,
     "reconcile": _reconcile,
     "queue": _queue,
     "status": _status,
+    "setup": _setup,
 }
 
 
@@ -156,25 +185,3 @@ def _forget_shell_zone() -> None:
     """Days and times are the cluster's, whatever zone the caller's shell has set."""
     if os.environ.pop("TZ", None) is not None:
         time.tzset()
-
-
-class _Formatter(logging.Formatter):
-    """The level and the message; for journald with the priority it reads, in a file with the time."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
-        if os.environ.get("JOURNAL_STREAM"):
-            priority = _JOURNAL_PRIORITIES.get(record.levelno, 6)
-            return "\n".join(f"<{priority}>{line}" for line in text.splitlines())
-        return text
-
-
-def set_up_logging(*, verbose: bool) -> None:
-    """Logs to standard error, as journald, a terminal or a log file wants it."""
-    to_file = not os.environ.get("JOURNAL_STREAM") and not sys.stderr.isatty()
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Formatter(f"{'%(asctime)s - ' if to_file else ''}%(levelname)s - %(message)s"))
-    package = logging.getLogger("agent")
-    package.handlers[:] = [handler]
-    package.setLevel(logging.DEBUG if verbose else logging.INFO)
-    package.propagate = False

@@ -150,7 +150,10 @@ def _add_status_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-url", required=True, metavar="URL", help="the dashboard")
-    parser.add_argument("--deploy-key", required=True, metavar="KEY", help="the one-time key, or - to read it")
+    key = parser.add_mutually_exclusive_group(required=True)
+    key.add_argument("--deploy-key", metavar="KEY", help="a one-time key; - reads it from standard input")
+    key.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file that holds the API key")
+    parser.add_argument("--yes", action="store_true", help="replace a key that is there without asking")
 
 
 def _day(text: str) -> date:
@@ -163,6 +166,7 @@ def _day(text: str) -> date:
 def _command_place(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int | None:
     """Where the command stands; None where there is none. A command's name can also be an option's value."""
     takes_value = {"--config", "--cluster-name", "--start-date", "--end-date"}
+    takes_value |= {"--api-url", "--deploy-key", "--api-key-file"}
     behind_option = False
     for place, argument in enumerate(arguments):
         if behind_option:

@@ -1,0 +1,147 @@
+"""Puts an API key into a configuration file, and leaves everything else in it as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+from agent.assembly import make_dashboard
+from agent.config import Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.errors import ConfigError, UsageError
+
+#: What the example has in the key's place, and the exporter before this one had.
+PLACEHOLDER = "your-secret-api-key"
+#: Goes before api_key, and would hide the new one.
+RIVAL = "api_key_file"
+_HEADER = "# Configuration of slurm-usage-history-exporter. config.toml.example beside the program shows every key.\n"
+
+
+def choose_path(environ: Mapping[str, str]) -> Path:
+    """The configuration that is in use, else the system's for root and the user's for others."""
+    try:
+        return find_config(environ)
+    except ConfigError:
+        system, _, user, _ = candidate_paths(environ)
+        return system if os.geteuid() == 0 else user
+
+
+def set_up(
+    path: Path,
+    api_url: str,
+    fetch_key: Callable[[Config], tuple[str, str]],
+    *,
+    may_replace: Callable[[], bool],
+) -> None:
+    """Writes a configuration for a dashboard, or renews the one that is there.
+
+    What can go wrong is tried before the key is fetched, as a deploy key works only once. A file that is there keeps
+    its owner; a new one belongs to the spool's.
+
+    :param fetch_key: given the configuration as it will be but for its key, returns the cluster's name, which may be
+        empty, and the key.
+    :param may_replace: asked where there is a key already.
+    :raises ConfigError: where the configuration is wrong or can't be written.
+    :raises UsageError: where the key that is there is to stay.
+    """
+    path = path.resolve()  # a link stays a link
+    there = path.exists()
+    content = read_config_file(path) if there else {}
+    text = path.read_text(encoding="utf-8") if there else ""
+    change = change_json if path.suffix == ".json" else change_toml
+    config = parse_config({**_without_rival(content), "api_url": api_url, "api_key": PLACEHOLDER}, {}, path.parent)
+    model = path if there else config.spool_dir
+
+    def write(wanted: Mapping[str, str]) -> Path:
+        expected = {**_without_rival(content), **wanted}
+        return write_beside(path, change(text, wanted), expected, owner_like=model)
+
+    write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}).unlink()
+    if _holds_key(content) and not may_replace():
+        raise UsageError(f"{path} holds an API key, and stays as it is", hint="--yes replaces it")
+    cluster, api_key = fetch_key(config)
+    wanted = {"api_url": config.api_url, "api_key": api_key, "cluster_name": cluster}
+    write({key: value for key, value in wanted.items() if value}).replace(path)
+
+
+def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
+    """The cluster's name and its key, from the dashboard.
+
+    :raises KeyRefused: where the deploy key is invalid, used or expired.
+    :raises DashboardUnreachable: where there is no sensible answer.
+    """
+    # In the key's place, so that no error message shows it.
+    return make_dashboard(replace(config, api_key=deploy_key)).exchange_deploy_key(deploy_key)
+
+
+def read_api_key(config: Config, file: Path) -> tuple[str, str]:
+    """No name, and the key that a file holds, once the dashboard has accepted it.
+
+    :raises ConfigError: where the file can't be read.
+    :raises KeyRefused: where the dashboard does not know the key.
+    :raises DashboardUnreachable: where there is no sensible answer.
+    """
+    settings = {"api_url": config.api_url, "api_key_file": str(file.absolute())}
+    api_key = parse_config(settings, {}).api_key
+    make_dashboard(replace(config, api_key=api_key)).submit(config.cluster_name or "setup", [], tries=1)
+    return "", api_key
+
+
+def change_toml(text: str, wanted: Mapping[str, str]) -> str:
+    """A configuration in TOML with some keys set, its comments and other keys as they were."""
+    changed = re.sub(rf"^(?=\s*{RIVAL}\s*=)", "#", text or _HEADER, flags=re.MULTILINE)
+    for key, value in wanted.items():
+        line = f"{key} = {json.dumps(value)}"  # JSON's strings are TOML's, too
+        for place in (rf"^[ \t]*{key}[ \t]*=.*$", rf"^[ \t]*#[ \t]*{key}[ \t]*=.*$"):
+            changed, count = re.subn(place, line.replace("\\", r"\\"), changed, count=1, flags=re.MULTILINE)
+            if count:
+                break
+        else:
+            changed = f"{line}\n{changed}" if text else f"{changed}{line}\n"
+    return changed
+
+
+def change_json(text: str, wanted: Mapping[str, str]) -> str:
+    """A configuration in JSON with some keys set."""
+    return json.dumps({**_without_rival(json.loads(text or "{}")), **wanted}, indent=2) + "\n"
+
+
+def write_beside(path: Path, text: str, expected: Mapping[str, Any], *, owner_like: Path) -> Path:
+    """Writes a text to a new file beside ``path``, for nobody but its owner to read, ready to take its place.
+
+    :param expected: what the text has to say once it is on the disk.
+    :param owner_like: whose owner, where it exists, gets a file that root writes.
+    :raises ConfigError: where it can't be written, or says something else.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)  # mode 600 from the start
+        try:
+            with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123  # it is open already
+                file.write(text)
+                file.flush()
+                os.fsync(number)
+            if read_config_file(Path(name)) != expected:
+                raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
+            if os.geteuid() == 0 and owner_like.exists():
+                info = owner_like.stat()
+                os.chown(name, info.st_uid, info.st_gid)
+        except BaseException:
+            Path(name).unlink()
+            raise
+    except OSError as error:
+        hint = "run as root, or name a file of your own with --config"
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+    return Path(name)
+
+
+def _holds_key(content: Mapping[str, Any]) -> bool:
+    return bool(content.get(RIVAL)) or content.get("api_key", PLACEHOLDER) != PLACEHOLDER
+
+
+def _without_rival(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in content.items() if key != RIVAL}

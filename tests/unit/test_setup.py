@@ -1,0 +1,223 @@
+"""A key gets into the configuration: all of it or nothing, for the owner's eyes alone, with the rest as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from agent import setup
+from agent.cli import main
+from agent.config import Config, load_config, read_config_file
+from agent.errors import ConfigError, DashboardUnreachable, ExporterError, KeyRefused, UsageError
+from tests.support.dashboard import API_KEY, DEPLOY_KEY, Answer, ReceivingDashboard
+
+URL = "https://dashboard.example.com"
+EXAMPLE = Path(__file__).parents[2] / "etc" / "config.toml.example"
+
+
+def fetch_new_key(_: Config) -> tuple[str, str]:
+    return "cluster01", "new-key"
+
+
+def never_fetch(_: Config) -> tuple[str, str]:
+    raise AssertionError("the key was fetched, which works only once")
+
+
+def set_up(path: Path, fetch: Callable[[Config], tuple[str, str]] = fetch_new_key, *, replace: bool = False) -> None:
+    setup.set_up(path, URL, fetch, may_replace=lambda: replace)
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_a_new_configuration_is_made_with_its_folder(tmp_path: Path) -> None:
+    """It holds the URL, the key and the name that the dashboard knows the cluster by, and only its owner reads it."""
+    path = tmp_path / "new" / "config.toml"
+    set_up(path)
+    config = load_config(path, {})
+    assert (URL, "new-key", "cluster01") == (config.api_url, config.api_key, config.cluster_name)
+    assert (0o600, ()) == (mode_of(path), config.warnings)
+    assert ["config.toml"] == os.listdir(path.parent)
+
+
+def test_the_example_is_filled_in_where_its_lines_stand(tmp_path: Path) -> None:
+    """Three lines of it change, and nobody is asked about the key that is none."""
+    path = tmp_path / "config.toml"
+    path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
+    set_up(path, replace=False)
+    before, after = EXAMPLE.read_text(encoding="utf-8").splitlines(), path.read_text(encoding="utf-8").splitlines()
+    changed = [new for old, new in zip(before, after) if old != new]
+    assert [f'api_url = "{URL}"', 'api_key = "new-key"', 'cluster_name = "cluster01"'] == changed
+    assert len(before) == len(after)
+
+
+def test_a_json_configuration_stays_one(tmp_path: Path) -> None:
+    """The file of the exporter before this one gets the new key, and keeps its other keys."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"api_url": "https://old", "api_key": "old", "timeout": 9, "comments": ["mine"]}))
+    set_up(path, replace=True)
+    wanted = {"api_url": URL, "api_key": "new-key", "timeout": 9, "comments": ["mine"], "cluster_name": "cluster01"}
+    assert wanted == read_config_file(path)
+
+
+def test_a_key_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+    """The file stays as it was, and the deploy key unused."""
+    path = tmp_path / "config.toml"
+    text = 'api_url = "https://old"\napi_key = "old"\n'
+    path.write_text(text)
+    with pytest.raises(UsageError):
+        set_up(path, never_fetch, replace=False)
+    assert text == path.read_text()
+
+
+def test_a_key_in_a_file_is_asked_about_and_taken_out(tmp_path: Path) -> None:
+    """api_key_file goes before api_key: left in, it would hide the new key."""
+    path = tmp_path / "config.toml"
+    path.write_text('api_url = "https://old"\napi_key_file = "key"\nbatch_size = 100\n')
+    with pytest.raises(UsageError):
+        set_up(path, never_fetch, replace=False)
+    set_up(path, replace=True)
+    config = load_config(path, {})
+    assert ("new-key", None, 100) == (config.api_key, config.api_key_file, config.batch_size)
+
+
+def test_a_key_with_odd_characters_arrives_as_it_is(tmp_path: Path) -> None:
+    """Quotes and backslashes are neither TOML's nor the regular expression's."""
+    path = tmp_path / "config.toml"
+    odd = 'a"b\\1c\\g<0>#'
+    set_up(path, lambda _: ("", odd))
+    assert (odd, None) == (load_config(path, {}).api_key, load_config(path, {}).cluster_name)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        'api_url = "https://old"\nbatchsize = 5\n',  # an unknown key
+        'api_url = """\nhttps://old"""\n',  # laid out so that a line can't be replaced
+        "api_url = [\n",  # no TOML
+    ],
+)
+def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Path, content: str) -> None:
+    """What is wrong with the file shows before the key is fetched; the file stays, and nothing lies beside it."""
+    path = tmp_path / "config.toml"
+    path.write_text(content)
+    with pytest.raises(ConfigError):
+        set_up(path, never_fetch, replace=True)
+    assert (content, ["config.toml"]) == (path.read_text(), os.listdir(tmp_path))
+
+
+def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:
+    """Root can write anywhere, so a file stands in the folder's place."""
+    (tmp_path / "etc").write_text("")
+    with pytest.raises(ConfigError):
+        set_up(tmp_path / "etc" / "config.toml", never_fetch)
+
+
+def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    """Nothing half done is left over, either."""
+
+    def refuse(_: Config) -> tuple[str, str]:
+        raise KeyRefused("used already")
+
+    path = tmp_path / "config.toml"
+    before = EXAMPLE.read_text(encoding="utf-8")
+    path.write_text(before, encoding="utf-8")
+    with pytest.raises(KeyRefused):
+        set_up(path, refuse)
+    assert (before, ["config.toml"]) == (path.read_text(encoding="utf-8"), os.listdir(tmp_path))
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    """Configuration management may keep the file elsewhere."""
+    real, link = tmp_path / "real.toml", tmp_path / "config.toml"
+    real.write_text("")
+    link.symlink_to(real)
+    set_up(link)
+    assert link.is_symlink()
+    assert "new-key" == load_config(real, {}).api_key
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_roots_file_belongs_to_whom_it_is_for(tmp_path: Path) -> None:
+    """A file that is there keeps its owner; a new one belongs to the spool's, who has to read it."""
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    os.chown(spool, 4711, 4712)
+    path = tmp_path / "config.toml"
+    path.write_text(f'spool_dir = "{spool}"\n')
+    os.chown(path, 1234, 1235)
+    set_up(path)
+    assert (1234, 1235) == (path.stat().st_uid, path.stat().st_gid)
+    new = setup.write_beside(tmp_path / "other.toml", "", {}, owner_like=spool)
+    assert (4711, 4712, 0o600) == (new.stat().st_uid, new.stat().st_gid, mode_of(new))
+
+
+def test_a_deploy_key_is_exchanged_with_the_dashboard(tmp_path: Path) -> None:
+    """The key that comes back is one that the dashboard accepts; the deploy key works once."""
+    path = tmp_path / "config.toml"
+    with ReceivingDashboard() as dashboard:
+        arguments = ["--config", str(path), "setup", "--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
+        assert 0 == main(arguments)
+        config = load_config(path, {})
+        assert "lab" == config.cluster_name
+        assert config.api_key in dashboard.api_keys
+        assert KeyRefused.exit_code == main([*arguments, "--yes"])
+        assert config == load_config(path, {})
+
+
+def test_a_key_from_a_file_is_tried_first(tmp_path: Path) -> None:
+    """One that the dashboard does not know gets into no configuration."""
+    path, key_file = tmp_path / "config.toml", tmp_path / "key"
+    with ReceivingDashboard() as dashboard:
+        arguments = ["--config", str(path), "setup", "--api-url", dashboard.url, "--api-key-file", str(key_file)]
+        key_file.write_text("wrong")
+        assert KeyRefused.exit_code == main(arguments)
+        assert not path.exists()
+        key_file.write_text(f"{API_KEY}\n")
+        assert 0 == main(arguments)
+        assert (API_KEY, {}) == (load_config(path, {}).api_key, dashboard.stored)
+
+
+def test_a_dry_run_uses_no_key_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what would be written."""
+    path = tmp_path / "config.toml"
+    with ReceivingDashboard() as dashboard:
+        options = ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY, "--dry-run"]
+        assert 0 == main(["setup", "--config", str(path), *options])
+        assert [] == dashboard.requests
+    assert (f"{path} would get a key for {dashboard.url}\n", False) == (capsys.readouterr().out, path.exists())
+
+
+def test_the_deploy_key_can_come_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There no other user of the machine can see it."""
+    path = tmp_path / "config.toml"
+    with ReceivingDashboard() as dashboard, (tmp_path / "key").open("w+") as key:
+        key.write(f"{DEPLOY_KEY}\n")
+        key.seek(0)
+        monkeypatch.setattr(sys, "stdin", key)
+        assert 0 == main(["setup", "--config", str(path), "--api-url", dashboard.url, "--deploy-key", "-"])
+        assert load_config(path, {}).api_key in dashboard.api_keys
+
+
+def test_no_error_shows_the_deploy_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even where the dashboard repeats it."""
+    path = tmp_path / "config.toml"
+    with ReceivingDashboard() as dashboard:
+        dashboard.faults.append(lambda request, connection, _: connection.send(Answer(418, request.body.decode())))
+        options = ["--api-url", dashboard.url, "--deploy-key", "one-time-secret"]
+        assert DashboardUnreachable.exit_code == main(["setup", "--config", str(path), *options])
+    assert "one-time-secret" not in capsys.readouterr().err
+
+
+def test_every_failure_is_one_of_ours(tmp_path: Path) -> None:
+    """A folder in the file's place is told in a sentence, too."""
+    (tmp_path / "config.toml").mkdir()
+    with pytest.raises(ExporterError):
+        set_up(tmp_path / "config.toml", never_fetch)
