@@ -21,7 +21,7 @@ FLOORS = [
     {"verdict"},
     {"jobs", "wording"},
     {"entries", "records", "localtime", "slices", "retry"},
-    {"errors", "facts"},
+    {"errors", "facts", "logs"},
     {"__init__"},
 ]
 SIDEWAYS = FLOORS[2]

@@ -1,0 +1,50 @@
+"""The log on standard error, as journald, a terminal or a log file wants it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import Mapping, TextIO
+
+#: What journald reads at the start of a line as its priority.
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+
+def set_up_logging(*, verbose: bool) -> None:
+    """Logs what the package has to say to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(make_formatter(sys.stderr, os.environ))
+    package = logging.getLogger("agent")
+    package.handlers[:] = [handler]
+    package.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.propagate = False
+
+
+def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:
+    """How a line looks: in the journal with its priority, in a file with the time, on a terminal with neither.
+
+    :param environ: holds JOURNAL_STREAM where systemd has connected a stream with the journal.
+    """
+    if _is_journal(stream, environ.get("JOURNAL_STREAM", "")):
+        return _JournalFormatter("%(levelname)s - %(message)s")
+    if stream.isatty():
+        return logging.Formatter("%(levelname)s - %(message)s")
+    return logging.Formatter("%(asctime)s - %(levelname)s - %(message)s")
+
+
+def _is_journal(stream: TextIO, journal: str) -> bool:
+    """Whether the stream is the one that JOURNAL_STREAM names, and not a file or a pipe that a script put there."""
+    try:
+        info = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return journal == f"{info.st_dev}:{info.st_ino}"
+
+
+class _JournalFormatter(logging.Formatter):
+    """Each line with the priority that journald reads, those of a message with several as well."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        priority = _PRIORITIES.get(record.levelno, 6)
+        return "\n".join(f"<{priority}>{line}" for line in super().format(record).splitlines())
