@@ -33,6 +33,10 @@ def set_up(path: Path, fetch: Callable[[Config], tuple[str, str]] = fetch_new_ke
     setup.set_up(path, URL, fetch, may_replace=lambda: replace)
 
 
+def names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
 def mode_of(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
@@ -44,7 +48,7 @@ def test_a_new_configuration_is_made_with_its_folder(tmp_path: Path) -> None:
     config = load_config(path, {})
     assert (URL, "new-key", "cluster01") == (config.api_url, config.api_key, config.cluster_name)
     assert (0o600, ()) == (mode_of(path), config.warnings)
-    assert ["config.toml"] == os.listdir(path.parent)
+    assert ["config.toml"] == names_in(path.parent)
 
 
 def test_the_example_is_filled_in_where_its_lines_stand(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Pa
     path.write_text(content)
     with pytest.raises(ConfigError):
         set_up(path, never_fetch, replace=True)
-    assert (content, ["config.toml"]) == (path.read_text(), os.listdir(tmp_path))
+    assert (content, ["config.toml"]) == (path.read_text(), names_in(tmp_path))
 
 
 def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> N
     path.write_text(before, encoding="utf-8")
     with pytest.raises(KeyRefused):
         set_up(path, refuse)
-    assert (before, ["config.toml"]) == (path.read_text(encoding="utf-8"), os.listdir(tmp_path))
+    assert (before, ["config.toml"]) == (path.read_text(encoding="utf-8"), names_in(tmp_path))
 
 
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
