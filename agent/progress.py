@@ -81,10 +81,13 @@ class _Bar:
     def __init__(self, bar: tqdm[NoReturn]) -> None:
         self._bar = bar
         self._began = time.monotonic()
+        bar.set_postfix_str("looking for jobs")
 
     def __call__(self, progress: Progress) -> None:
         """Takes note of a step."""
+        bar = self._bar
         rate = progress.jobs / max(time.monotonic() - self._began, 0.1)
-        self._bar.set_description_str(str(local_day(progress.done_to)), refresh=False)
-        self._bar.set_postfix_str(f"{count(progress.jobs, 'job')}, {rate:,.0f}/s", refresh=False)
-        self._bar.update(progress.done_to - progress.wanted.start + 1 - self._bar.n)
+        bar.set_description_str(str(local_day(progress.done_to)), refresh=False)
+        bar.set_postfix_str(f"{count(progress.jobs, 'job')}, {rate:,.0f}/s", refresh=False)
+        bar.n = progress.done_to - progress.wanted.start + 1
+        bar.refresh()

@@ -1,0 +1,147 @@
+"""A long reconcile shows where it is, and the log suits whoever reads it."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from agent.logs import make_formatter
+from agent.progress import QUIET_SECONDS, Lines, shown
+from agent.reconcile import Progress
+from agent.slices import Range
+
+WANTED = Range(1_700_000_000, 1_700_000_000 + 99_999)
+
+
+class Terminal(io.StringIO):
+    """Somebody watches."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class Clock:
+    """Goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 50.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def progress(share: float, jobs: int) -> Progress:
+    return Progress(WANTED, WANTED.start + round(share * 100_000) - 1, jobs)
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
+    """What the package logs from INFO on."""
+    monkeypatch.setattr(logging.getLogger("agent"), "propagate", True)
+    caplog.set_level(logging.INFO, logger="agent")
+    return caplog
+
+
+def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, zone: Callable[[str], None]) -> None:
+    """How far, how many, how much of the range, and how long it may take yet."""
+    zone("UTC")
+    clock = Clock()
+    show = Lines(clock)
+    clock.now += 60
+    show(progress(0.25, 12_345))
+    expected = "Done up to 2023-11-15T05:09:59: 12,345 jobs, 25 % of the range, about 3 min left"
+    assert [expected] == log.messages
+
+
+def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
+    """An idle cluster's reconcile is no news, step by step."""
+    clock = Clock()
+    show = Lines(clock)
+    for share in (0.1, 0.2, 0.3):
+        clock.now += QUIET_SECONDS / 4
+        show(progress(share, 0))
+    assert [] == log.messages
+
+
+def test_a_long_silence_is_broken(log: pytest.LogCaptureFixture) -> None:
+    """Nobody shall wonder whether it still lives."""
+    clock = Clock()
+    show = Lines(clock)
+    clock.now += QUIET_SECONDS
+    show(progress(0.1, 0))
+    assert 1 == len(log.messages)
+
+
+def test_the_last_step_is_the_runs_to_tell(log: pytest.LogCaptureFixture) -> None:
+    """Its summary follows at once."""
+    Lines(Clock())(progress(1.0, 500))
+    assert [] == log.messages
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, zone: Callable[[str], None]) -> None:
+    """The day, the share, the jobs, their rate and the time left; the log goes on above it."""
+    pytest.importorskip("tqdm")
+    zone("UTC")
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with shown(WANTED, on_terminal=True) as show:
+        show(progress(0.5, 12_345))
+    assert re.search(r"2023-11-15  50 %\|.+\| 12,345 jobs, [0-9,]+/s, \d\d:\d\d left", terminal.getvalue())
+
+
+def test_lines_where_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is an optional extra."""
+    monkeypatch.setitem(sys.modules, "tqdm", None)
+    with shown(WANTED, on_terminal=True) as show:
+        assert isinstance(show, Lines)
+
+
+def test_lines_where_nobody_watches() -> None:
+    """A bar in the journal would be a mess."""
+    with shown(WANTED, on_terminal=False) as show:
+        assert isinstance(show, Lines)
+
+
+# The log
+
+
+def record(level: int, message: str) -> logging.LogRecord:
+    return logging.LogRecord("agent.cli", level, __file__, 1, message, None, None)
+
+
+@pytest.mark.parametrize(
+    ("level", "expected"),
+    [
+        (logging.DEBUG, "<7>DEBUG - a\n<7>b"),
+        (logging.INFO, "<6>INFO - a\n<6>b"),
+        (logging.WARNING, "<4>WARNING - a\n<4>b"),
+        (logging.ERROR, "<3>ERROR - a\n<3>b"),
+    ],
+)
+def test_the_journal_gets_a_priority_with_each_line(level: int, expected: str) -> None:
+    """journalctl -p err finds the whole message."""
+    with Path(os.devnull).open("w", encoding="utf-8") as stream:
+        info = os.fstat(stream.fileno())
+        formatter = make_formatter(stream, {"JOURNAL_STREAM": f"{info.st_dev}:{info.st_ino}"})
+    assert expected == formatter.format(record(level, "a\nb"))
+
+
+def test_a_file_gets_the_time() -> None:
+    """Also where a script that systemd has started sends the log to a file of its own."""
+    with Path(os.devnull).open("w", encoding="utf-8") as stream:
+        formatter = make_formatter(stream, {"JOURNAL_STREAM": "8:1"})
+    line = formatter.format(record(logging.INFO, "a"))
+    assert line.endswith(" - INFO - a")
+    assert line[:2] == "20"
+
+
+def test_a_terminal_gets_neither() -> None:
+    """As the exporter before this one did."""
+    assert "INFO - a" == make_formatter(Terminal(), {}).format(record(logging.INFO, "a"))
