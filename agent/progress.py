@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: A slice without jobs is worth a line when so long has passed since the last one.
 QUIET_SECONDS = 30.0
-_BAR = "{desc} {percentage:3.0f} %|{bar}| {postfix}, {remaining} left"
+_BAR = "{desc} {percentage:3.0f} %|{bar}| {remaining} left"
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
         else:
             # Log lines go above the bar instead of through it.
             total = wanted.end - wanted.start + 1
-            bar = tqdm(total=total, desc=str(local_day(wanted.start)), bar_format=_BAR, leave=False, dynamic_ncols=True)
+            bar = tqdm(total=total, desc="looking for jobs", bar_format=_BAR, leave=False, dynamic_ncols=True)
             with bar, logging_redirect_tqdm([logging.getLogger("agent")]):
                 yield _Bar(bar)
             return
@@ -81,13 +81,11 @@ class _Bar:
     def __init__(self, bar: tqdm[NoReturn]) -> None:
         self._bar = bar
         self._began = time.monotonic()
-        bar.set_postfix_str("looking for jobs")
 
     def __call__(self, progress: Progress) -> None:
         """Takes note of a step."""
-        bar = self._bar
         rate = progress.jobs / max(time.monotonic() - self._began, 0.1)
-        bar.set_description_str(str(local_day(progress.done_to)), refresh=False)
-        bar.set_postfix_str(f"{count(progress.jobs, 'job')}, {rate:,.0f}/s", refresh=False)
-        bar.n = progress.done_to - progress.wanted.start + 1
-        bar.refresh()
+        told = f"{local_day(progress.done_to)}, {count(progress.jobs, 'job')}, {rate:,.0f}/s"
+        self._bar.set_description_str(told, refresh=False)
+        self._bar.n = progress.done_to - progress.wanted.start + 1
+        self._bar.refresh()

@@ -93,7 +93,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, zone: Callable[[st
     monkeypatch.setattr(sys, "stderr", terminal)
     with shown(WANTED, on_terminal=True) as show:
         show(progress(0.5, 12_345))
-    assert re.search(r"2023-11-15  50 %\|.+\| 12,345 jobs, [0-9,]+/s, \d\d:\d\d left", terminal.getvalue())
+    assert re.search(r"2023-11-15, 12,345 jobs, [0-9,]+/s  50 %\|.+\| \d\d:\d\d left", terminal.getvalue())
 
 
 def test_lines_where_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
