@@ -10,13 +10,17 @@ import os
 import signal
 import sys
 import time
-from typing import Any, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from agent.config import NAME, Config, load_config
 from agent.errors import STOPPED, Busy, ExporterError, UsageError
 from agent.logs import set_up_logging
 from agent.options import parse_argv
 from agent.wording import count
+
+if TYPE_CHECKING:
+    from agent.display import Style
+    from agent.ledger import RunReport
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +58,7 @@ def _flush(arguments: argparse.Namespace) -> None:
             parts.level = logging.DEBUG
         report = runs.run_flush(parts)
         level = logging.INFO if report.delivered else logging.DEBUG
-        logger.log(level, "Flush: %s, in %.1f s", report.message, report.seconds)
+        logger.log(level, "%s", _summary("Flush", report, dry_run=arguments.dry_run))
         _print_sample(parts.receiver)
 
 
@@ -66,7 +70,7 @@ def _reconcile(arguments: argparse.Namespace) -> None:
     with assembly.open_parts(config, os.environ, dry_run=arguments.dry_run, alone=True) as parts:
         with progress.shown(wanted, on_terminal=sys.stderr.isatty()) as show:
             report = runs.run_reconcile(parts, wanted, only_missing=arguments.only_missing, on_progress=show)
-        logger.info("Reconcile: %s, in %.1f s", report.message, report.seconds)
+        logger.info("%s", _summary("Reconcile", report, dry_run=arguments.dry_run))
         _print_sample(parts.receiver)
 
 
@@ -110,7 +114,7 @@ def _status(arguments: argparse.Namespace) -> int:
     return health.worst_level(problems) if arguments.check else 0
 
 
-def _screen_style() -> Any:
+def _screen_style() -> Style:
     from agent.display import Style  # noqa: PLC0415
 
     return Style(
@@ -162,6 +166,11 @@ def _load(arguments: argparse.Namespace) -> Config:
     for warning in config.warnings:
         logger.warning("%s", warning)
     return config
+
+
+def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:
+    """The one line that says how a run went."""
+    return f"{command}{' (dry run)' if dry_run else ''}: {report.message}, in {report.seconds:.1f} s"
 
 
 def _print_sample(receiver: Any) -> None:

@@ -215,4 +215,6 @@ def check_pause(ledger: Ledger, now: float) -> None:
     """
     rest = ledger.fact(PAUSE) - now
     if 0 < rest <= LONGEST_PAUSE_SECONDS:
-        raise DashboardUnreachable(f"the dashboard asked to be left alone for another {rest:.0f} s")
+        raise DashboardUnreachable(
+            f"the dashboard asked to be left alone for another {rest:.0f} s", hint="everything is kept"
+        )

@@ -59,7 +59,8 @@ class Child:
         except OSError as error:
             raise SlurmUnreachable(
                 f"{argv[0]} cannot be started: {error.strerror}",
-                hint=f"install Slurm's client tools, or set the path of {self._name} in the configuration",
+                hint=f"install Slurm's client tools, or set the path of {self._name} in the configuration; "
+                "everything is kept",
             ) from error
         self._reader = threading.Thread(target=self._collect, daemon=True)
         self._reader.start()

@@ -114,15 +114,11 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
     try:
         work(account)
         if account.delivery and account.delivery.refused:
-            raise DashboardUnreachable(
-                f"{account.message}: {account.delivery.refused} records were refused, and are kept",
-                hint="see `queue list` for the dashboard's words, and its own log",
-            )
+            hint = "see `queue list` for the dashboard's words, and the dashboard's own log"
+            raise DashboardUnreachable(account.message, hint=hint)
         if account.delivery and account.delivery.rejected:
-            raise RecordsRejected(
-                f"{account.message}: {account.delivery.rejected} records were rejected",
-                hint="see `queue list`; `queue retry` sends them again, `queue drop` never",
-            )
+            hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
+            raise RecordsRejected(account.message, hint=hint)
     except ExporterError as error:
         failure = error
     except KeyboardInterrupt as error:
@@ -132,7 +128,7 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
         started_at,
         time.monotonic() - started,
         getattr(failure, "exit_code", STOPPED) if failure else 0,
-        str(failure) if failure else account.message,
+        str(failure) or "stopped" if failure else account.message,
         account.delivery.delivered if account.delivery else 0,
         account.delivery.rejected if account.delivery else 0,
         account.missed,
@@ -190,7 +186,7 @@ def _describe(delivery: Delivery) -> str:
     gpu_hours = delivery.gpu_seconds / SECONDS_PER_HOUR
     return (
         f"{delivery.delivered} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
-        f"{delivery.rejected} rejected"
+        f"{delivery.rejected} rejected" + (f", {delivery.refused} refused and kept" if delivery.refused else "")
     )
 
 
