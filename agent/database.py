@@ -118,7 +118,7 @@ def _explained(path: Path) -> Iterator[None]:
     except ExporterError:
         raise
     except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
-        if "malformed" in str(error) or "no such" in str(error):
+        if any(words in str(error) for words in ("malformed", "no such", "decode")):
             raise LedgerDamaged(f"{path} is damaged: {error}") from error
         raise SpoolError(
             f"cannot use {path}: {error}",

@@ -7,14 +7,16 @@ to be true after a crash is written in one transaction: a job leaves ``waiting``
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any, Iterable, NamedTuple, Sequence
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.database import Database, put_aside
-from agent.entries import NO_TASK, QueueEntry
+from agent.entries import LAST_JOB_ID, NO_TASK, QueueEntry
 from agent.errors import LedgerDamaged
 from agent.jobs import Record
 from agent.localtime import local_day
+from agent.records import Run
 from agent.retry import LONGEST_WAIT_SECONDS
 
 SCHEMA_VERSION = 1
@@ -34,7 +36,9 @@ CREATE TABLE IF NOT EXISTS rejected (
     shown_id TEXT NOT NULL, digest BLOB NOT NULL, record TEXT NOT NULL, reason TEXT NOT NULL,
     rejected_at REAL NOT NULL, hooked INTEGER NOT NULL, dropped INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (cluster, job_id, submit));
-CREATE TABLE IF NOT EXISTS requeued (job_id INTEGER PRIMARY KEY, ended INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS earlier_runs (
+    job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL, run TEXT NOT NULL,
+    PRIMARY KEY (job_id, submit)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (
     command TEXT NOT NULL, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_code INTEGER NOT NULL,
     message TEXT NOT NULL, delivered INTEGER NOT NULL, rejected INTEGER NOT NULL, missed INTEGER NOT NULL,
@@ -252,18 +256,24 @@ class Ledger(Database):
         """Lets the rejected records of a job be sent again."""
         self._execute("DELETE FROM rejected WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
 
-    # Requeued jobs
+    # Earlier runs of requeued and resized jobs
 
-    def add_requeued(self, ended: dict[int, int]) -> None:
-        """Remembers raw IDs that have more rows than their newest: they have to be asked for by ID."""
+    def add_earlier_runs(self, runs: Iterable[Run]) -> None:
+        """Remembers runs that have ended while their job goes on, or may go on."""
         self._execute_many(
-            "INSERT INTO requeued VALUES (?, ?) ON CONFLICT (job_id) DO UPDATE SET ended = max(ended, excluded.ended)",
-            ended.items(),
+            "INSERT OR REPLACE INTO earlier_runs VALUES (?, ?, ?, ?)",
+            ((run.raw_id, run.submit, run.end or 0, json.dumps(run)) for run in runs),
         )
 
-    def is_requeued(self, job_ids: Sequence[int]) -> set[int]:
-        """Those of some raw IDs that are known to have earlier rows."""
-        return self._present("requeued", job_ids)
+    def earlier_runs(self, job_ids: Sequence[int]) -> dict[int, list[Run]]:
+        """The remembered runs of some raw IDs, by raw ID; those that have none are left out."""
+        found: dict[int, list[Run]] = {}
+        for chunk in _chunks(job_ids):
+            marks = ",".join("?" * len(chunk))
+            rows = self._execute(f"SELECT job_id, run FROM earlier_runs WHERE job_id IN ({marks})", chunk)  # noqa: S608
+            for job_id, text in rows:
+                found.setdefault(job_id, []).append(Run(*json.loads(text)))
+        return found
 
     # Runs, coverage and single facts
 
@@ -342,14 +352,13 @@ class Ledger(Database):
         """Forgets what no reconcile of the window will ask for again."""
         self._execute("DELETE FROM delivered WHERE ended < ?", (ended_before,))
         self._execute("DELETE FROM rejected WHERE dropped AND ended < ?", (ended_before,))
-        self._execute("DELETE FROM requeued WHERE ended < ?", (requeued_before,))
+        self._execute("DELETE FROM earlier_runs WHERE ended < ?", (requeued_before,))
         self._execute("DELETE FROM runs WHERE started_at < ?", (runs_before,))
         self._execute("DELETE FROM coverage WHERE day < date(?, 'unixepoch')", (requeued_before,))
 
     def _present(self, table: str, job_ids: Sequence[int]) -> set[int]:
         found: set[int] = set()
-        for start in range(0, len(job_ids), 500):  # SQLite's limit on variables was 999 for long
-            chunk = job_ids[start : start + 500]
+        for chunk in _chunks(job_ids):
             marks = ",".join("?" * len(chunk))
             rows = self._execute(f"SELECT job_id FROM {table} WHERE job_id IN ({marks})", chunk)  # noqa: S608
             found.update(row[0] for row in rows)
@@ -381,5 +390,14 @@ def view_ledger(path: Path) -> Ledger:
 
 def _make_waiting(row: Sequence[Any]) -> Waiting:
     job_id, task, submit, ended, queued_at, attempts, due_at, reason = row
+    numbers = (job_id, task, submit or 0, ended or 0, queued_at, attempts, due_at)
+    # A bad disk can change a value and nothing else; sacct would refuse every job for this one.
+    if not all(isinstance(number, (int, float)) for number in numbers) or not 0 < job_id <= LAST_JOB_ID:
+        raise LedgerDamaged(f"the ledger holds a job that can't be: {row!r}")
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
     return Waiting(entry, queued_at, attempts, due_at, reason)
+
+
+def _chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
+    for start in range(0, len(job_ids), 500):  # SQLite's limit on variables was 999 for long
+        yield job_ids[start : start + 500]

@@ -1,0 +1,321 @@
+"""Queue → sacct → dashboard: what waits is delivered as soon as it can be, and nothing holds up anything else."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import pytest
+
+from agent import retry
+from agent.delivery import REFUSED_PAUSE_SECONDS, Delivery
+from agent.entries import QueueEntry
+from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable, SpoolError
+from agent.facts import GIVEN_UP, PAUSE
+from agent.flush import (
+    IDS_PER_CALL,
+    LONGEST_LINGER_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    LOOKBACK_SECONDS,
+    Flush,
+    Settings,
+    has_work,
+    take_over,
+)
+from agent.ledger import Ledger, open_ledger
+from agent.queue import Queue
+from agent.records import Run
+from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
+from tests.support.rows import NOON, make_run
+
+ENDED = NOON + 3660
+NOW = ENDED + 1000.0
+DAY = 86_400.0
+SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7 * DAY)
+TOLD = QueueEntry(100, NOON, ENDED)
+
+
+class BoundedSlurm(MemorySlurm):
+    """Notes the bound of each call by ID, and may be out of reach."""
+
+    def __init__(self, *runs: Run) -> None:
+        super().__init__(*runs)
+        self.bounds: list[int] = []
+        self.down = False
+
+    def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
+        if self.down:
+            raise SlurmUnreachable("slurmdbd is down")
+        self.bounds.append(since)
+        return super().ask_ids(asked, since)
+
+
+class FussyDashboard(MemoryDashboard):
+    """Breaks on some JobIDs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.poison: set[str] = set()
+
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
+        if self.poison & {json.loads(text)["JobID"] for text in texts}:
+            raise BatchRefused("500")
+        return super().submit(cluster, texts, tries=tries)
+
+
+class Site:
+    """A ledger on disk, a Slurm and a dashboard in memory, and a clock that moves only when a flush sleeps."""
+
+    def __init__(self, ledger: Ledger, *runs: Run) -> None:
+        self.ledger = ledger
+        self.slurm = BoundedSlurm(*runs)
+        self.dashboard = FussyDashboard()
+        self.now = NOW
+        self.slept = 0.0
+
+    def queue(self, *entries: QueueEntry) -> None:
+        with self.ledger.transaction():
+            self.ledger.add_waiting(entries, self.now)
+
+    def flush(self, *, settings: Settings = SETTINGS, at: float | None = None) -> Delivery:
+        """Runs one flush, now or at another time."""
+        self.now = self.now if at is None else at
+        delivery = Delivery(
+            self.dashboard, self.ledger, "lab", command="flush", batch_size=5000, clock=lambda: self.now
+        )
+        Flush(self.ledger, self.slurm, delivery, settings, clock=lambda: self.now, sleep=self.sleep).run()  # type: ignore[arg-type]
+        return delivery
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self.slept += seconds
+
+    def arrived(self) -> list[str]:
+        """The JobIDs that the dashboard has, in the order of their arrival."""
+        return [json.loads(text)["JobID"] for batch in self.dashboard.batches for text in batch]
+
+    def waiting(self) -> dict[int, str]:
+        return {item.entry.job_id: item.reason for item in self.ledger.all_waiting()}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened, _ = open_ledger(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+def plain(job_id: int, **changes: str) -> Run:
+    return make_run(JobID=str(job_id), JobIDRaw=str(job_id), **changes)
+
+
+def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
+    """It leaves the books, and the run does not linger."""
+    site = Site(ledger, plain(100))
+    site.queue(TOLD)
+    site.flush()
+    assert (["100"], {}, 0.0) == (site.arrived(), site.waiting(), site.slept)
+
+
+def test_a_record_that_is_about_to_come_is_waited_for(ledger: Ledger) -> None:
+    """slurmctld calls the hook before it tells slurmdbd: the same run asks again after some seconds."""
+    site = Site(ledger)
+    site.queue(TOLD)
+
+    def arrive(seconds: float) -> None:
+        Site.sleep(site, seconds)
+        if site.slept >= 2:
+            site.slurm.runs = [plain(100)]
+
+    site.sleep = arrive  # type: ignore[method-assign]
+    site.flush()
+    assert (["100"], {}) == (site.arrived(), site.waiting())
+
+
+def test_a_record_that_does_not_come_holds_up_no_other(ledger: Ledger) -> None:
+    """It is asked for less and less often, the run ends in bounded time, and the other jobs are delivered first."""
+    site = Site(ledger, plain(101))
+    site.queue(TOLD, QueueEntry(101, NOON, ENDED))
+    site.flush()
+    assert (["101"], {100: "no record yet"}) == (site.arrived(), site.waiting())
+    assert site.slept <= LONGEST_LINGER_SECONDS
+    assert [["100", "101"], ["100"], ["100"], ["100"]] == site.slurm.asked
+    assert not has_work(ledger, site.now)
+
+
+def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
+    """However long it lasts, no job is put off, given up or forgotten for it."""
+    site = Site(ledger, plain(100))
+    site.queue(TOLD)
+    before = ledger.all_waiting()
+    site.slurm.down = True
+    for day in range(30):
+        with pytest.raises(SlurmUnreachable):
+            site.flush(at=NOW + day * DAY)
+    assert before == ledger.all_waiting()
+    site.slurm.down = False
+    site.flush(at=NOW + 31 * DAY)
+    assert ["100"] == site.arrived()
+
+
+def test_the_first_answer_after_a_long_outage_gives_up_nothing(ledger: Ledger) -> None:
+    """What slurmctld has held back for a month reaches slurmdbd a while after it is up again."""
+    site = Site(ledger)
+    site.queue(TOLD)
+    site.flush(at=NOW + 30 * DAY)
+    assert {100: "no record yet"} == site.waiting()
+    site.slurm.runs = [plain(100)]
+    site.flush(at=site.now + 3600)
+    assert (["100"], {}) == (site.arrived(), site.waiting())
+
+
+def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """It was asked for over retry_max_age_days, is counted and told of, and is reconcile's from then on."""
+    site = Site(ledger)
+    site.queue(TOLD)
+    while site.waiting():
+        site.flush(at=site.now + 300)
+    assert 7 * DAY <= site.now - NOW <= 8 * DAY
+    assert 1 == ledger.fact(GIVEN_UP)
+    assert "job 100 is given up to reconcile: no record yet" in caplog.messages
+
+
+@pytest.mark.parametrize("step", [-365 * DAY, -3 * 3600, -60, 60, 3 * 3600, 365 * DAY])
+def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: float) -> None:
+    """Whether it is set back or forth, what waits is asked for within the hour, and not given up."""
+    site = Site(ledger)
+    site.queue(TOLD)
+    site.flush()
+    site.slurm.runs = [plain(100)]
+    site.now += step
+    after = site.now
+    while site.waiting():
+        site.flush(at=site.now + 300)
+    assert ["100"] == site.arrived()
+    assert site.now - after <= retry.LONGEST_WAIT_SECONDS + 600
+
+
+@pytest.mark.parametrize(
+    ("entry", "since"),
+    [
+        (QueueEntry(100, NOON, ENDED), NOON - LOOKBACK_SECONDS),
+        (QueueEntry(100), int(NOW) - LOOKBACK_SECONDS),
+        (QueueEntry(100, 5), 0),
+        (QueueEntry(100, 10**11), int(NOW) - LOOKBACK_SECONDS),
+    ],
+    ids=["the hook's Submit", "none", "far too early", "in the future"],
+)
+def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int) -> None:
+    """Behind the job's Submit, else behind the time it was queued; a start in the future would fail the call."""
+    site = Site(ledger, plain(100))
+    site.queue(entry)
+    site.flush()
+    assert since == site.slurm.bounds[0]
+
+
+def test_many_jobs_go_in_calls_of_bounded_size(ledger: Ledger) -> None:
+    """One call of sacct is limited in length, and the batches of the dashboard in theirs."""
+    count = 2 * IDS_PER_CALL + 5
+    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
+    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
+    site.flush()
+    assert [IDS_PER_CALL, IDS_PER_CALL, 5] == [len(asked) for asked in site.slurm.asked]
+    assert (count, {}) == (len(site.arrived()), site.waiting())
+
+
+def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:
+    """Alone it is kept; as soon as another job was taken it is tried with proof at hand, and set aside."""
+    site = Site(ledger, plain(100))
+    site.dashboard.poison = {"100"}
+    site.queue(TOLD)
+    assert 1 == site.flush().refused
+    assert {100: "refused by the dashboard: 500"} == site.waiting()
+    assert not has_work(ledger, site.now)
+    site.slurm.runs += [plain(101)]
+    site.queue(QueueEntry(101, NOON, ENDED))
+    delivery = site.flush(at=site.now + 60)
+    assert (1, 1, 0) == (delivery.delivered, delivery.rejected, delivery.refused)
+    assert ({}, [100]) == (site.waiting(), [record.job_id for record in ledger.rejected()])
+
+
+def test_an_innocent_that_was_refused_is_tried_again(ledger: Ledger) -> None:
+    """When the dashboard is well again, what it had refused arrives."""
+    site = Site(ledger, plain(100))
+    site.dashboard.poison = {"100"}
+    site.queue(TOLD)
+    site.flush()
+    site.dashboard.poison = set()
+    site.flush(at=site.now + REFUSED_PAUSE_SECONDS)
+    assert (["100"], {}) == (site.arrived(), site.waiting())
+
+
+@pytest.mark.parametrize("rest", [1.0, LONGEST_PAUSE_SECONDS])
+def test_a_dashboard_that_asked_to_be_left_alone(ledger: Ledger, rest: float) -> None:
+    """Nothing is sent before its time, and sacct is not asked either."""
+    site = Site(ledger, plain(100))
+    site.queue(TOLD)
+    with ledger.transaction():
+        ledger.set_fact(PAUSE, NOW + rest)
+    with pytest.raises(DashboardUnreachable, match="left alone for another"):
+        site.flush()
+    assert [] == site.slurm.asked
+    site.flush(at=NOW + rest)
+    assert ["100"] == site.arrived()
+
+
+def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
+    """Longer than any pause is, it is none."""
+    site = Site(ledger, plain(100))
+    site.queue(TOLD)
+    with ledger.transaction():
+        ledger.set_fact(PAUSE, NOW + 365 * DAY)
+    site.flush()
+    assert ["100"] == site.arrived()
+
+
+def test_what_gets_due_again_at_once_ends_some_time(ledger: Ledger) -> None:
+    """Even if somebody makes a job due again and again, one run ends."""
+    site = Site(ledger)
+    site.queue(TOLD)
+    sleep = site.sleep
+
+    def hasten(seconds: float) -> None:
+        sleep(seconds)
+        site.queue(TOLD)
+
+    site.sleep = hasten  # type: ignore[method-assign]
+    site.flush()
+    assert site.slept <= LONGEST_LINGER_SECONDS
+    assert len(site.slurm.asked) <= 1 + LONGEST_LINGER_SECONDS / 0.1
+
+
+def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:
+    """Files go when their entries are on the books; a second call finds nothing."""
+    (tmp_path / "queue").write_text("\n100 1700000000 1700003660 -\nrubbish\n")
+    (tmp_path / "queue.side.9.101").write_text("\n101 - - -\n")
+    complaints: list[Exception] = []
+    queue = Queue(tmp_path, complain=complaints.append)
+    take_over(queue, ledger, NOW)
+    take_over(queue, ledger, NOW)
+    assert [TOLD, QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]
+    assert [] == list(tmp_path.glob("queue.*.*"))
+    assert 1 == len(complaints)
+
+
+class TornQueue(Queue):
+    """A disk error after the first entry."""
+
+    def read(self, files: Sequence[Path]) -> Iterator[QueueEntry]:
+        yield next(super().read(files))
+        raise SpoolError("input/output error")
+
+
+def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) -> None:
+    """It is all or nothing: what could not be written down is still there for the next run."""
+    (tmp_path / "queue").write_text("100\n101\n")
+    with pytest.raises(SpoolError):
+        take_over(TornQueue(tmp_path, complain=lambda error: None), ledger, NOW)
+    assert [] == ledger.all_waiting()
+    take_over(Queue(tmp_path, complain=lambda error: None), ledger, NOW)
+    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]

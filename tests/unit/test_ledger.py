@@ -1,0 +1,266 @@
+"""The ledger: all or nothing in every transaction, and never in the way of a fresh start."""
+
+from __future__ import annotations
+
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from agent.database import put_aside
+from agent.entries import QueueEntry
+from agent.errors import LedgerDamaged, SpoolError
+from agent.jobs import Record
+from agent.ledger import SCHEMA_VERSION, Ledger, RunReport, open_ledger, view_ledger
+from tests.support.disk import fill, small_disk
+
+NOW = 1_700_000_000.0
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    opened, put_aside = open_ledger(path)
+    assert put_aside == ""
+    yield opened
+    opened.close()
+
+
+def make_record(job_id: int, *, submit: int = int(NOW) - 100, text: str = "{}") -> Record:
+    return Record(job_id, submit, int(NOW) - 10, str(job_id), 90, 0, text)
+
+
+def queue(ledger: Ledger, *entries: QueueEntry, now: float = NOW) -> None:
+    with ledger.transaction():
+        ledger.add_waiting(entries, now)
+
+
+def entries(ledger: Ledger) -> list[QueueEntry]:
+    return sorted((item.entry for item in ledger.all_waiting()), key=lambda entry: entry.key)
+
+
+def test_a_newer_end_of_a_job_that_waits(ledger: Ledger) -> None:
+    """It is due again at once, with the newest times that anybody has told, in whatever order they came."""
+    for entry in (QueueEntry(7, 100, 200), QueueEntry(7), QueueEntry(7, 300, 400), QueueEntry(7, 100, 200)):
+        queue(ledger, entry)
+    assert [QueueEntry(7, 300, 400)] == entries(ledger)
+
+
+def test_a_task_and_its_array_are_two(ledger: Ledger) -> None:
+    """The last task of an array has the array's raw ID."""
+    queue(ledger, QueueEntry(203), QueueEntry(203, array_task=3))
+    assert 2 == len(entries(ledger))
+
+
+def test_a_transaction_is_all_or_nothing(ledger: Ledger) -> None:
+    """An interruption in the middle leaves no trace, and the ledger works on."""
+
+    def interrupted() -> Iterator[QueueEntry]:
+        yield QueueEntry(1)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), ledger.transaction():
+        ledger.add_waiting(interrupted(), NOW)
+    queue(ledger, QueueEntry(2))
+    assert [QueueEntry(2)] == entries(ledger)
+
+
+def test_a_rehearsal_leaves_no_trace(path: Path, ledger: Ledger) -> None:
+    """A dry run may write what it likes."""
+    with ledger.rehearsal():
+        queue(ledger, QueueEntry(1))
+        assert [QueueEntry(1)] == entries(ledger)
+    ledger.close()
+    assert [] == entries(view_ledger(path))
+
+
+def test_what_is_committed_is_there_for_others(path: Path, ledger: Ledger) -> None:
+    """Another process sees it at once."""
+    queue(ledger, QueueEntry(1))
+    assert [QueueEntry(1)] == entries(view_ledger(path))
+
+
+@pytest.mark.parametrize("ahead", [1.0, 3600.0])
+def test_what_is_put_off_is_not_due(ledger: Ledger, ahead: float) -> None:
+    """Not before its time, and at its time it is."""
+    queue(ledger, QueueEntry(1), now=NOW + ahead)
+    assert ([], NOW + ahead) == (ledger.due(NOW, after=(0, 0), limit=9), ledger.next_due(NOW))
+    assert 1 == len(ledger.due(NOW + ahead, after=(0, 0), limit=9))
+
+
+def test_what_was_put_off_before_the_clock_was_set_back_is_due(ledger: Ledger) -> None:
+    """Nothing is ever put off for more than an hour."""
+    queue(ledger, QueueEntry(1), now=NOW + 3601)
+    assert NOW == ledger.next_due(NOW)
+    assert 1 == len(ledger.due(NOW, after=(0, 0), limit=9))
+
+
+def test_due_goes_on_behind_a_key(ledger: Ledger) -> None:
+    """Page by page, each job once, tasks behind their array."""
+    queue(ledger, QueueEntry(1), QueueEntry(2), QueueEntry(2, array_task=0), QueueEntry(2, array_task=5), QueueEntry(3))
+    pages = []
+    after = (0, 0)
+    while True:
+        page = ledger.due(NOW, after=after, limit=2)
+        if not page:
+            break
+        pages.append([item.key for item in page])
+        after = page[-1].key
+    assert [[(1, -1), (2, -1)], [(2, 0), (2, 5)], [(3, -1)]] == pages
+
+
+def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
+    """Its digest, whether the hook brought it, and whether a newer run of the year has overtaken it."""
+    old, new = make_record(7), make_record(7, submit=int(NOW) - 50)
+    with ledger.transaction():
+        ledger.add_delivered("lab", [new], "flush", NOW, hooked=True)
+    assert (new.digest, True, False) == ledger.know("lab", new)
+    assert (b"", False, True) == ledger.know("lab", old)
+    assert (b"", False, False) == ledger.know("other", new)
+
+
+def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
+    """What was taken after all is rejected no more, and a dropped record stays out of sight but known."""
+    with ledger.transaction():
+        ledger.add_rejected("lab", make_record(1), "no", NOW, hooked=True)
+        ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
+        ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
+        ledger.drop_rejected(2, "2")
+    assert ([], 0) == (ledger.rejected(), ledger.count_rejected())
+    assert [(2, int(NOW) - 100)] == list(ledger.rejected_digests("lab"))
+
+
+def test_idle_runs_leave_one_line(ledger: Ledger) -> None:
+    """Every five minutes nothing to do does not fill the disk; runs with work and failures stay."""
+    with ledger.transaction():
+        for started, (exit_code, delivered) in enumerate([(0, 0), (0, 5), (69, 0), (0, 0), (0, 0)]):
+            ledger.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
+    assert [4.0, 4.0, 1.0] == [
+        run.started_at
+        for run in (
+            ledger.last_run("flush"),
+            ledger.last_run("flush", successful=True),
+            ledger.last_run("flush", with_work=True),
+        )
+        if run
+    ]
+    assert 3 == len(ledger._execute("SELECT * FROM runs"))
+
+
+def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
+    """What no window reaches any more goes; what waits or was rejected stays for ever."""
+    with ledger.transaction():
+        ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
+        ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
+        ledger.add_requeued({3: int(NOW) - 10})
+    queue(ledger, QueueEntry(4))
+    with ledger.transaction():
+        ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
+    assert b"" == ledger.know("lab", make_record(1)).digest
+    assert set() == ledger.is_requeued([3])
+    assert ([2], [QueueEntry(4)]) == ([record.job_id for record in ledger.rejected()], entries(ledger))
+
+
+@pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + bytes(100)])
+def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
+    """It is kept beside the new one, and told of."""
+    path.write_bytes(content)
+    ledger, put_aside = open_ledger(path)
+    queue(ledger, QueueEntry(1))
+    ledger.close()
+    (aside,) = path.parent.glob("ledger.db.aside.*")
+    assert content == aside.read_bytes()
+    assert f"it was put aside as {aside}" in put_aside
+
+
+def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
+    """Nobody knows what it means; reconcile replays the window."""
+    with sqlite3.connect(str(path)) as database:
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    database.close()
+    ledger, put_aside = open_ledger(path)
+    ledger.close()
+    assert "newer than this program's" in put_aside
+    assert "The next reconcile replays the whole window" in put_aside
+
+
+wounds = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=600)), max_size=4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(wounds=wounds, rest=st.floats(0.2, 1))
+def test_any_damage_is_survived(tmp_path: Path, wounds: list[tuple[float, bytes]], rest: float) -> None:
+    """Whatever a bad disk makes of the file: with one run lost at the most there is a ledger that works."""
+    path = Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db"
+    ledger, _ = open_ledger(path)
+    with ledger.transaction():
+        ledger.add_waiting(map(QueueEntry, range(1, 2000)), NOW)
+        ledger.add_delivered("lab", [make_record(job_id) for job_id in range(500)], "flush", NOW, hooked=True)
+    ledger.close()
+    content = bytearray(path.read_bytes())
+    for place, wound in wounds:
+        start = int(place * len(content))
+        content[start : start + len(wound)] = wound
+    path.write_bytes(content[: int(rest * len(content))])
+    try:
+        use(path)
+    except LedgerDamaged:
+        put_aside(path)
+        use(path)
+
+
+def use(path: Path) -> None:
+    """Does what a run does with the ledger."""
+    ledger, _ = open_ledger(path)
+    try:
+        queue(ledger, QueueEntry(5000))
+        ledger.next_due(NOW)
+        assert QueueEntry(5000) in [item.entry for item in ledger.due(NOW, after=(0, 0), limit=9999)]
+        with ledger.transaction():
+            ledger.forget_waiting([(5000, -1)])
+            ledger.add_delivered("lab", [make_record(5000)], "flush", NOW, hooked=True)
+            ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
+    finally:
+        ledger.close()
+
+
+def test_many_begin_at_once(path: Path) -> None:
+    """Whichever process makes the tables, all of them work with the same."""
+    code = (
+        "import sys; from pathlib import Path; from agent.entries import QueueEntry\n"
+        "from agent.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"
+        "with ledger.transaction(): ledger.add_waiting([QueueEntry(int(sys.argv[2]))], 0)\n"
+    )
+    argv = [sys.executable, "-c", code, str(path)]
+    with ThreadPoolExecutor(8) as pool:
+        done = pool.map(lambda job_id: subprocess.run([*argv, str(job_id)], check=False, cwd=ROOT), range(1, 9))
+    assert [0] * 8 == [process.returncode for process in done]
+    assert [QueueEntry(job_id) for job_id in range(1, 9)] == entries(view_ledger(path))
+
+
+def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+    """What can't be written is told of and undone, what is written stays, and with room all goes on."""
+    with small_disk(tmp_path / "spool", 400) as spool:
+        ledger, _ = open_ledger(spool / "ledger.db")
+        queue(ledger, QueueEntry(1))
+        filler = fill(spool)
+        with pytest.raises(SpoolError, match="full"):
+            queue(ledger, *map(QueueEntry, range(2, 5000)))
+        assert [QueueEntry(1)] == entries(ledger)
+        filler.unlink()
+        queue(ledger, QueueEntry(2))
+        assert [QueueEntry(1), QueueEntry(2)] == entries(ledger)
+        ledger.close()
+    assert not list(tmp_path.glob("*.aside.*"))
