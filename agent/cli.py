@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from agent.config import NAME, Config, load_config
-from agent.errors import STOPPED, Busy, ExporterError, UsageError
+from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
 from agent.logs import set_up_logging
 from agent.options import parse_argv
 from agent.wording import count
@@ -123,6 +123,30 @@ def _screen_style() -> Style:
     )
 
 
+def _check(arguments: argparse.Namespace) -> int:
+    from agent import assembly, check, process  # noqa: PLC0415
+
+    def run(argv: Sequence[str]) -> process.Output:
+        own = {name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in os.environ}
+        return process.run(argv, environment=process.make_environment(os.environ, **own), timeout=10)
+
+    try:
+        config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
+        assembly.step_down(config.spool_dir)
+        slurm = assembly.make_slurm(config, os.environ, assembly.Complaints())
+        neighbours: Any = check.Neighbours(config, slurm, assembly.make_dashboard(config))
+    except ConfigError as error:
+        neighbours = error
+    findings = []
+    for finding in check.run_checks(neighbours, run, os.environ):
+        findings.append(finding)
+        if not arguments.json:
+            print(check.as_lines(finding, _screen_style()), flush=True)
+    if arguments.json:
+        print(json.dumps(check.as_json(findings), indent=2))
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
 def _setup(arguments: argparse.Namespace) -> None:
     from agent import setup  # noqa: PLC0415
 
@@ -157,6 +181,7 @@ _COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
     "reconcile": _reconcile,
     "queue": _queue,
     "status": _status,
+    "check": _check,
     "setup": _setup,
 }
 

@@ -182,13 +182,13 @@ def run_lock(spool: Path) -> Iterator[None]:
         raise Busy("another run is at work", hint=f"see which: fuser -v {lock}") from error
 
 
-def lock_holder(spool: Path) -> int | None:
-    """The process that holds the run lock, None where none does or the kernel does not tell.
+def lock_holder(spool: Path, name: str = "agent.lock") -> int | None:
+    """The process that holds the run lock, or the queue's, None where none does or the kernel does not tell.
 
     The lock itself is not touched: trying it would make a run fail that starts in the same instant.
     """
     try:
-        inode = (spool / "agent.lock").stat().st_ino
+        inode = (spool / name).stat().st_ino
         lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
     except OSError:
         return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import re
+from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
@@ -19,7 +20,8 @@ from agent.records import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
 ENDED_STATES = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
 #: The states of rows whose job goes on, or may go on, in a newer one.
 GOES_ON_STATES = "RQ,RS,PR,NF"
-SCONTROL_TIMEOUT = 30
+#: For a call that asks for no jobs.
+QUICK_SECONDS = 30
 #: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
 EARLIEST_SECONDS = 1_000_000
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
@@ -152,12 +154,30 @@ class Slurm:
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
-        argv = [self._scontrol, "show", "config"]
-        output = run(argv, environment=self._environment, timeout=min(SCONTROL_TIMEOUT, self._timeout))
-        if output.returncode:
-            raise SlurmUnreachable(f"scontrol show config failed: {_first_line(output.stderr)}")
-        pairs = (line.split("=", 1) for line in output.stdout.decode("utf-8", "replace").splitlines() if "=" in line)
-        return {name.strip(): value.strip() for name, value in pairs}
+        return _parse_settings(self._print(self._scontrol, "show", "config"))
+
+    def read_accounting_config(self) -> dict[str, str]:
+        """What ``sacctmgr show configuration`` says of slurmdbd's own configuration.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        _, _, text = self._print(self._sacctmgr, "show", "configuration").partition("SlurmDBD configuration:")
+        return _parse_settings(text)
+
+    def admin_level(self, user: str) -> str:
+        """None, Operator or Administrator; empty for a user that slurmdbd does not know.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        selection = ("show", "user", f"user={user}", "format=AdminLevel")
+        return self._print(self._sacctmgr, "--noheader", "--parsable2", *selection).strip()
+
+    def version(self) -> str:
+        """What sacct calls itself, such as ``slurm 22.05.8``.
+
+        :raises SlurmUnreachable: where there is no sacct.
+        """
+        return self._print(self._sacct, "--version").strip()
 
     def cluster_name(self) -> str:
         """The ClusterName that slurmctld goes by.
@@ -171,6 +191,18 @@ class Slurm:
         if not name or name == "(null)":
             raise _no_cluster_name("scontrol show config names no ClusterName")
         return name
+
+    @property
+    def _sacctmgr(self) -> str:
+        """It lies where sacct lies."""
+        return str(Path(self._sacct).with_name("sacctmgr")) if "/" in self._sacct else "sacctmgr"
+
+    def _print(self, *argv: str) -> str:
+        """What a command prints that should take no time."""
+        output = run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout))
+        if output.returncode:
+            raise SlurmUnreachable(f"{' '.join(argv[:3])} failed: {_first_line(output.stderr)}")
+        return output.stdout.decode("utf-8", "replace")
 
     def _start(self, *selection: str) -> Query:
         fields = self._fields = self._fields or self._known_fields()
@@ -207,6 +239,11 @@ def _check(output: Output, wanted: str) -> None:
             f"sacct did not print the header that was asked for, but {header[:100].decode('utf-8', 'replace')!r}",
             hint="see that `sacct` in the configuration is Slurm's own; everything is kept",
         )
+
+
+def _parse_settings(text: str) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs}
 
 
 def _first_line(text: str) -> str:

@@ -1,0 +1,144 @@
+"""Tests every prerequisite in turn. Looks only: it changes nothing, and sends the dashboard no job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+
+from agent import check_dashboard, check_host, check_slurm, check_timers
+from agent.assembly import LEDGER_NAME
+from agent.config import Config
+from agent.dashboard import Dashboard
+from agent.display import Style
+from agent.errors import ConfigError
+from agent.finding import Finding, examine
+from agent.sacct import Slurm
+from agent.transport import Answer
+
+MOUNTS = Path("/proc/self/mounts")
+NAME_WIDTH = 16
+_MARKS = {True: ("✔", "ok", "32"), False: ("✘", "!!", "31"), None: ("–", "??", "33")}
+
+
+class Neighbours(NamedTuple):
+    """What the exporter works with, as the configuration names it."""
+
+    config: Config
+    slurm: Slurm
+    dashboard: Dashboard
+
+
+def run_checks(
+    neighbours: Neighbours | ConfigError, run: check_timers.Run, environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Each finding as soon as it is there.
+
+    :param neighbours: or why there are none.
+    :param run: runs systemctl.
+    """
+    yield examine("Python", check_host.check_python)
+    units = check_timers.read_units(run)
+    if isinstance(neighbours, ConfigError):
+        yield Finding("configuration", False, str(neighbours), neighbours.hint)
+        yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
+    else:
+        config, slurm, dashboard = neighbours
+        settings: dict[str, str] = {}
+        yield examine("configuration", lambda: check_host.check_configuration(config))
+        yield examine("secrecy", lambda: check_host.check_secrecy(config))
+        yield from _check_slurm(config, slurm, settings)
+        yield from _check_spool(config, settings, units)
+        yield from _check_hook(config, settings)
+        yield from _check_dashboard(config, dashboard, settings, environ)
+    yield examine("daily timer", lambda: check_timers.check_timer(units, check_timers.RECONCILE))
+    yield examine("flush timer", lambda: check_timers.check_timer(units, check_timers.FLUSH))
+    yield examine("path unit", lambda: check_timers.check_path_unit(units))
+
+
+def _check_slurm(config: Config, slurm: Slurm, settings: dict[str, str]) -> Iterator[Finding]:
+    """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers."""
+    sacct = examine("sacct", slurm.version)
+    yield sacct
+
+    def ask() -> str:
+        settings.update(slurm.read_config())
+        return f"answers, runs as {check_slurm.slurm_user(settings)}"
+
+    yield examine("slurmctld", ask)
+    if settings:
+        yield examine("cluster name", lambda: check_slurm.check_cluster(config, settings))
+    if not (settings and sacct.ok):
+        yield from _untested("sacct and slurmctld", "slurmdbd", "privileges")
+        return
+    slurmdbd = examine("slurmdbd", lambda: check_slurm.check_slurmdbd(slurm, settings))
+    yield slurmdbd
+    if slurmdbd.ok:
+        yield examine("privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name()))
+    else:
+        yield from _untested("slurmdbd", "privileges")
+
+
+def _check_spool(config: Config, settings: Mapping[str, str], units: check_timers.Units) -> Iterator[Finding]:
+    spool = config.spool_dir
+    folder = examine("spool", lambda: check_host.check_spool_folder(spool, check_slurm.slurm_user(settings)))
+    yield folder
+    if spool.is_dir():
+        yield examine("free space", lambda: check_host.check_space(spool))
+        yield examine("filesystem", lambda: check_host.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
+        yield examine("locks", lambda: check_host.check_locks(spool))
+        yield examine("ledger", lambda: check_host.check_ledger(spool / LEDGER_NAME))
+    else:
+        yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
+    sandbox = units[f"{check_timers.FLUSH}.service"].get("ReadWritePaths", "")
+    yield examine("metrics", lambda: check_host.check_metrics(config, sandbox))
+
+
+def _check_hook(config: Config, settings: Mapping[str, str]) -> Iterator[Finding]:
+    if not settings:
+        yield from _untested("slurmctld", "slurm.conf", "hook")
+        return
+    wiring = examine("slurm.conf", lambda: check_slurm.check_wiring(settings, check_host.find_hook()))
+    yield wiring
+    if wiring.ok:
+        yield examine("hook", lambda: check_slurm.check_hook(Path(wiring.text), config.spool_dir))
+    else:
+        yield from _untested("slurm.conf", "hook")
+
+
+def _check_dashboard(
+    config: Config, dashboard: Dashboard, settings: Mapping[str, str], environ: Mapping[str, str]
+) -> Iterator[Finding]:
+    answers: list[Answer] = []
+
+    def ask() -> str:
+        answers.append(dashboard.health())
+        return f"{config.api_url} answers"
+
+    reachable = examine("dashboard", ask)
+    yield reachable
+    yield examine("encryption", lambda: check_dashboard.check_encryption(config, environ))
+    if not reachable.ok:
+        yield from _untested("the dashboard", "API key", "clock")
+        return
+    cluster = config.cluster_name or settings.get("ClusterName", "")
+    yield examine("API key", lambda: check_dashboard.check_key(dashboard, cluster))
+    yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
+
+
+def _untested(needs: str, *names: str) -> Iterator[Finding]:
+    for name in names:
+        yield Finding(name, None, f"not tested: needs {needs}")
+
+
+def as_lines(finding: Finding, style: Style) -> str:
+    """A finding for the screen: a line, and below it how to mend what is wrong."""
+    sign, word, colour = _MARKS[finding.ok]
+    mark, arrow = (sign, "→") if style.unicode else (word, "->")
+    margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
+    text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {finding.mend}" if finding.mend else "")
+    return f"{style.paint(mark, colour)} {finding.name:{NAME_WIDTH}}{text}"
+
+
+def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
+    """What ``check --json`` prints."""
+    return {"ok": all(finding.ok for finding in findings), "checks": [finding._asdict() for finding in findings]}

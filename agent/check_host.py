@@ -1,0 +1,174 @@
+"""What this host has to have: Python, a configuration that is kept secret, and a sound spool."""
+
+from __future__ import annotations
+
+import os
+import platform
+import pwd
+import sys
+import time
+from pathlib import Path
+from typing import Callable
+
+from agent.config import NAME, Config
+from agent.finding import NotWell
+from agent.ledger import view_ledger
+from agent.queue import check_spool, lock_holder
+from agent.setup import PLACEHOLDER
+from agent.wording import count
+
+#: Less than this is no room for a ledger to grow in.
+LEAST_FREE_BYTES = 100 << 20
+LEAST_FREE_FILES = 1000
+#: A hook holds the queue's lock for milliseconds.
+STUCK_SECONDS = 1.0
+_NETWORKED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "gluster", "orangefs", "fuse.")
+_VOLATILE = ("tmpfs", "ramfs")
+
+
+def check_python() -> str:
+    """Which Python this is: it runs, so it will do."""
+    return f"{platform.python_version()}, {sys.executable}"
+
+
+def check_configuration(config: Config) -> str:
+    """Whether the configuration, which has been read, has been filled in."""
+    if config.api_key == PLACEHOLDER:
+        raise NotWell(f"{config.path} still has the example's API key", hint=f"fill it in, or run `{NAME} setup`")
+    return str(config.path)
+
+
+def check_secrecy(config: Config) -> str:
+    """Whether the Slurm user, as whom the check runs by now, can read the configuration, and nobody else can."""
+    if config.warnings:
+        fact, _, mend = config.warnings[0].rpartition(": ")
+        raise NotWell(fact, hint=mend)
+    for path in filter(None, (config.path, config.api_key_file)):
+        if not os.access(path, os.R_OK):
+            raise NotWell(f"{own_name()} can't read {path}", hint=f"chown {own_name()} {path}")
+    return f"only {own_name()} can read it"
+
+
+def check_spool_folder(spool: Path, slurm_user: str) -> str:
+    """Whether the spool is there and belongs to the user that runs the hook, where that user is known."""
+    if not spool.is_dir():
+        raise NotWell(f"there is no folder {spool}", hint="run install.sh again, or set spool_dir")
+    check_spool(spool)
+    owner = name_of(spool.stat().st_uid)
+    if slurm_user and owner != slurm_user:
+        raise NotWell(
+            f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
+            hint=f"chown -R {slurm_user} {spool}",
+        )
+    return f"{spool}, of {owner}"
+
+
+def check_space(spool: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> str:
+    """Whether the spool has room for some more."""
+    disk = statvfs(spool)
+    free = disk.f_bavail * disk.f_frsize
+    text = f"{free / 1e9:.1f} GB free"
+    if free < LEAST_FREE_BYTES:
+        raise NotWell(f"only {text} in {spool}", hint="make room: without it the hook can queue nothing")
+    if disk.f_files and disk.f_favail < LEAST_FREE_FILES:
+        raise NotWell(f"only {count(disk.f_favail, 'file')} can be made in {spool}", hint="remove some files there")
+    return text
+
+
+def check_filesystem(spool: Path, mounts: str) -> str:
+    """Whether the spool is on a disk of this host's.
+
+    :param mounts: as /proc/self/mounts has them.
+    """
+    kind = filesystem_of(spool.resolve(), mounts)
+    if kind.startswith(_NETWORKED):
+        raise NotWell(
+            f"{spool} is on {kind}: a hanging server would hold up the hook, and another host could take the queue",
+            hint="move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh",
+        )
+    if kind in _VOLATILE:
+        raise NotWell(f"{spool} is on {kind}, which a reboot empties", hint="move the spool to a disk")
+    return kind
+
+
+def filesystem_of(path: Path, mounts: str) -> str:
+    """The type of the filesystem that a path is on.
+
+    >>> filesystem_of(Path("/var/spool"), "a / ext4 rw 0 0\\nb /var nfs4 rw 0 0\\nc /va xfs rw 0 0")
+    'nfs4'
+    """
+    best = (0, "unknown")
+    for line in mounts.splitlines():
+        _, point, kind, *_ = line.split()
+        place = Path(point.replace("\\040", " "))
+        if place == path or place in path.parents:
+            best = max(best, (len(place.parts), kind), key=lambda found: found[0])
+    return best[1]
+
+
+def check_locks(
+    spool: Path,
+    holder: Callable[[Path, str], int | None] = lock_holder,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Whether nobody sits on the queue's lock, and who is at work."""
+    first = holder(spool, "queue.lock")
+    if first:
+        sleep(STUCK_SECONDS)
+        if holder(spool, "queue.lock") == first:
+            raise NotWell(
+                f"process {first} has held {spool}/queue.lock for more than {STUCK_SECONDS:g} s",
+                hint=f"see what it is: ps -p {first} -o args; the hook writes beside the queue meanwhile",
+            )
+    worker = holder(spool, "agent.lock")
+    return f"process {worker} is at work" if worker else "free"
+
+
+def check_ledger(path: Path) -> str:
+    """Whether the ledger can be read, and what it says is still to be done."""
+    ledger = view_ledger(path)
+    try:
+        waiting, _ = ledger.count_waiting()
+        return f"{waiting:,} waiting, {ledger.count_rejected():,} rejected"
+    finally:
+        ledger.close()
+
+
+def check_metrics(config: Config, sandbox: str) -> str:
+    """Whether the metrics can be written, as far as that can be told from outside the services' sandbox.
+
+    :param sandbox: the flush service's ReadWritePaths, empty where it has none.
+    """
+    if not config.metrics_file:
+        return "not asked for"
+    folder = config.metrics_file.parent
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise NotWell(f"{own_name()} can't write to {folder}", hint=f"make {folder} writable for {own_name()}")
+    allowed = [Path(place.lstrip("-+")) for place in sandbox.split()]
+    if allowed and not any(place == folder or place in folder.parents for place in allowed):
+        raise NotWell(
+            f"the services' sandbox keeps them from writing to {folder}",
+            hint=f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths={folder}",
+        )
+    return str(config.metrics_file)
+
+
+def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parent) -> str:
+    """Where the hook lies: beside the virtual environment that install.sh has made, else in the checkout."""
+    for path in (environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
+        if path.exists():
+            return str(path)
+    return "/path/to/jobcomp.sh"
+
+
+def own_name() -> str:
+    """The user that this process runs as."""
+    return name_of(os.geteuid())
+
+
+def name_of(uid: int) -> str:
+    """A user's name, or the number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

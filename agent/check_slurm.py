@@ -1,0 +1,122 @@
+"""What Slurm has to have: answers from all of its daemons, enough rights, and a hook that it calls."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import Callable, Iterator, Mapping
+
+from agent.config import SYSTEM_SPOOL, Config
+from agent.finding import NotWell
+from agent.sacct import Slurm
+from agent.wording import count, span
+
+DAY_SECONDS = 86_400
+#: Every hook names it; so does a script of the site's that calls one.
+MARK = re.compile(r"SLURM_USAGE_HISTORY_SPOOL|/jobcomp\.sh\b")
+_SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
+#: The hook sets its PATH itself.
+HOOK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def slurm_user(settings: Mapping[str, str]) -> str:
+    """The name of slurm.conf's SlurmUser.
+
+    >>> slurm_user({"SlurmUser": "slurm(64030)"})
+    'slurm'
+    """
+    return settings.get("SlurmUser", "").partition("(")[0]
+
+
+def check_cluster(config: Config, settings: Mapping[str, str]) -> str:
+    """What the cluster is called on the dashboard, and by slurmctld."""
+    name = settings.get("ClusterName", "")
+    if not config.cluster_name or config.cluster_name == name:
+        return name
+    return f"{config.cluster_name} on the dashboard, {name} in Slurm"
+
+
+def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[], float] = time.time) -> str:
+    """Whether sacct brings jobs from slurmdbd."""
+    storage = settings.get("AccountingStorageType", "")
+    if not storage.endswith("slurmdbd"):
+        raise NotWell(
+            f"AccountingStorageType is {storage or 'not set'}: finished jobs are kept nowhere",
+            hint="set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
+        )
+    began = clock()
+    rows = slurm.ask_window(int(began) - DAY_SECONDS, int(began)).answer().rows
+    return f"{count(rows, 'job')} ended in the last 24 hours, by sacct in {span(clock() - began)}"
+
+
+def check_privileges(slurm: Slurm, user: str) -> str:
+    """Whether this user sees the jobs of all users. Without the right, sacct answers with his own and exits 0."""
+    database = slurm.read_accounting_config()
+    if user in {"root", slurm_user(database)}:
+        return f"{user} sees all jobs"
+    level = slurm.admin_level(user)
+    if level in {"Operator", "Administrator"}:
+        return f"{user} sees all jobs, as {level}"
+    if not {"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")):
+        return f"{user} sees all jobs, as PrivateData hides none"
+    mend = f"sacctmgr modify user {user} set AdminLevel=Operator"
+    raise NotWell(
+        f"PrivateData in slurmdbd.conf hides the jobs of others from {user}",
+        hint=mend if level else f"sacctmgr add user {user} DefaultAccount=root AdminLevel=Operator",
+    )
+
+
+def check_wiring(settings: Mapping[str, str], installed: str) -> str:
+    """Whether slurmctld calls the hook; returns its path.
+
+    :param installed: where the hook lies that ought to be called.
+    """
+    for script in _called_scripts(settings):
+        if _is_hook(script):
+            return str(script)
+    jobcomp = settings.get("JobCompType", "")
+    free = jobcomp in {"", "jobcomp/none", "none", "(null)", "jobcomp/script"}
+    lines = f"JobCompType=jobcomp/script and JobCompLoc={installed}" if free else f"EpilogSlurmctld={installed}"
+    raise NotWell(
+        f"slurmctld does not call the hook: JobCompType is {jobcomp or 'not set'}",
+        hint=f"set {lines} in slurm.conf, and restart slurmctld",
+    )
+
+
+def _called_scripts(settings: Mapping[str, str]) -> Iterator[Path]:
+    if settings.get("JobCompType", "").rpartition("/")[2] == "script":
+        yield Path(settings.get("JobCompLoc", ""))
+    for name, value in settings.items():
+        if name.partition("[")[0] == "EpilogSlurmctld":  # from 24.05 on there can be several, numbered
+            yield from (Path(script) for script in value.split(",") if script.startswith("/"))
+
+
+def _is_hook(script: Path) -> bool:
+    """Also where it can't be read or is not there: then it is the hook by its name, and :func:`check_hook` tells."""
+    try:
+        return bool(MARK.search(script.read_text(encoding="utf-8", errors="replace")))
+    except OSError:
+        return bool(MARK.search(str(script)))
+
+
+def check_hook(hook: Path, spool: Path) -> str:
+    """Whether the Slurm user, as whom the check runs, can run the hook, and it writes to the agent's spool."""
+    if not os.access(hook, os.R_OK | os.X_OK):
+        fact = "is not there" if _is_missing(hook) else "can't be read and run by the Slurm user"
+        raise NotWell(f"{hook} {fact}", hint="run install.sh again, and see that its folders can be entered")
+    if not shutil.which("flock", path=HOOK_PATH):
+        raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
+    line = _SPOOL_LINE.search(hook.read_text(encoding="utf-8", errors="replace"))
+    if line and Path(line.group(1)) != spool:
+        raise NotWell(
+            f"the hook writes to {line.group(1)}, and the configuration says {spool}",
+            hint=f"run SLURM_USAGE_HISTORY_SPOOL={spool} ./install.sh again",
+        )
+    return f"writes to {line.group(1) if line else SYSTEM_SPOOL}"
+
+
+def _is_missing(path: Path) -> bool:
+    return os.access(path.parent, os.X_OK) and not path.exists()

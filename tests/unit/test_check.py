@@ -1,0 +1,460 @@
+"""Each prerequisite is told from its lack, with the way to mend it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Callable, Mapping, Sequence
+
+import pytest
+
+from agent import check, check_dashboard, check_host, check_slurm, check_timers
+from agent.cli import main
+from agent.config import Config, load_config, parse_config
+from agent.dashboard import Dashboard
+from agent.display import Style
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.finding import Finding, NotWell, examine
+from agent.ledger import open_ledger
+from agent.process import Output
+from agent.sacct import Query, Slurm
+from agent.setup import PLACEHOLDER
+from agent.transport import Answer
+from tests.support.dashboard import API_KEY, ReceivingDashboard
+
+HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
+WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
+#: From `systemctl show` on systemd 252, 239 leaves the same lines.
+UNIT = (
+    "Id={}\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nLastTriggerUSec=Mon 2026-11-23 02:11:09 UTC\n"
+)
+SERVICE = "Id={}\nLoadState=loaded\nActiveState=inactive\nUnitFileState=static\nResult={}\nExecMainStatus={}\n"
+
+
+def complaint(call: Callable[[], str]) -> tuple[str, str]:
+    """What is wrong and how to mend it."""
+    with pytest.raises(ExporterError) as caught:
+        call()
+    return str(caught.value), caught.value.hint
+
+
+def make_config(**settings: Any) -> Config:
+    return parse_config({"api_url": "https://d.example.com", "api_key": "k", **settings}, {})
+
+
+class FakeSlurm(Slurm):
+    """A Slurm that answers as told; what is an error is raised."""
+
+    def __init__(self, *, level: str = "", database: Mapping[str, str] | ExporterError | None = None) -> None:
+        self._level = level
+        self._database = database or {}
+
+    def version(self) -> str:
+        return "slurm 22.05.8"
+
+    def read_config(self) -> dict[str, str]:
+        return {**WIRED, "ClusterName": "c", "SlurmUser": "slurm(64030)", "AccountingStorageType": "x/slurmdbd"}
+
+    def read_accounting_config(self) -> dict[str, str]:
+        if isinstance(self._database, ExporterError):
+            raise self._database
+        return dict(self._database)
+
+    def admin_level(self, user: str) -> str:
+        return self._level
+
+    def ask_window(self, start: int, end: int, states: str = "") -> Query:
+        raise SlurmUnreachable("sacct failed: slurmdbd is down", hint="start it")
+
+
+def no_systemd(_: Sequence[str]) -> Output:
+    raise SlurmUnreachable("no systemctl")
+
+
+# --- the host
+
+
+def test_the_examples_key_is_no_key() -> None:
+    """A configuration that nobody has filled in yet is told from one with a key."""
+    assert "fill it in" in complaint(lambda: check_host.check_configuration(make_config(api_key=PLACEHOLDER)))[1]
+    assert "None" == check_host.check_configuration(make_config())
+
+
+def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
+    """The mend is a command that can be copied."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"api_url": "https://d.example.com", "api_key": "k"}))
+    path.chmod(0o644)
+    assert f"chmod 600 {path}" == complaint(lambda: check_host.check_secrecy(load_config(path, {})))[1]
+    path.chmod(0o600)
+    assert f"only {check_host.own_name()} can read it" == check_host.check_secrecy(load_config(path, {}))
+
+
+def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
+    """Another's, a missing one and one that everybody can write to are told apart."""
+    me, spool = check_host.own_name(), tmp_path / "spool"
+    assert "there is no folder" in complaint(lambda: check_host.check_spool_folder(spool, me))[0]
+    spool.mkdir(mode=0o750)
+    assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, me)
+    assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, "")
+    assert f"chown -R slurm {spool}" == complaint(lambda: check_host.check_spool_folder(spool, "slurm"))[1]
+    spool.chmod(0o777)
+    assert f"chmod 750 {spool}" == complaint(lambda: check_host.check_spool_folder(spool, me))[1]
+
+
+@pytest.mark.parametrize(
+    ("blocks", "files", "well"), [(1 << 20, 10_000, True), (100, 10_000, False), (1 << 20, 3, False)]
+)
+def test_a_spool_needs_room(tmp_path: Path, blocks: int, files: int, well: bool) -> None:
+    """Both bytes and files can run out."""
+    disk = os.statvfs_result((4096, 4096, blocks, blocks, blocks, files, files, files, 0, 255))
+    assert well == examine("space", lambda: check_host.check_space(tmp_path, lambda _: disk)).ok
+
+
+def test_a_filesystem_without_fixed_number_of_files_has_enough(tmp_path: Path) -> None:
+    """btrfs says 0 of 0."""
+    disk = os.statvfs_result((4096, 4096, 1 << 20, 1 << 20, 1 << 20, 0, 0, 0, 0, 255))
+    assert "4.3 GB free" == check_host.check_space(tmp_path, lambda _: disk)
+
+
+@pytest.mark.parametrize(
+    ("kind", "well"),
+    [("ext4", True), ("xfs", True), ("nfs4", False), ("fuse.sshfs", False), ("lustre", False), ("tmpfs", False)],
+)
+def test_the_spool_is_on_a_disk_of_its_own(kind: str, well: bool) -> None:
+    """The mount that counts is the innermost one, however the lines are sorted."""
+    mounts = f"a /var {kind} rw 0 0\nb / ext4 rw 0 0\nc /va ext4 rw 0 0\nd /var/spool2 ext4 rw 0 0\n"
+    assert well == examine("", lambda: check_host.check_filesystem(Path("/var/spool"), mounts)).ok
+
+
+def test_a_mount_point_with_a_blank() -> None:
+    """/proc/self/mounts writes it as an octal number."""
+    assert "nfs" == check_host.filesystem_of(Path("/a b/c"), "x /a\\040b nfs rw 0 0\ny / ext4 rw 0 0")
+
+
+def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
+    """Two looks a second apart see the same process only where it is stuck."""
+    holders = iter([7, 8])
+    busy = check_host.check_locks(
+        tmp_path, lambda _, name: next(holders) if name == "queue.lock" else 9, lambda _: None
+    )
+    assert "process 9 is at work" == busy
+    assert "ps -p 7" in complaint(lambda: check_host.check_locks(tmp_path, lambda *_: 7, lambda _: None))[1]
+    assert "free" == check_host.check_locks(tmp_path, lambda *_: None)
+
+
+def test_a_lock_that_is_really_held(tmp_path: Path) -> None:
+    """The kernel tells who holds it."""
+    with (tmp_path / "queue.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert f"process {os.getpid()} " in complaint(lambda: check_host.check_locks(tmp_path, sleep=lambda _: None))[0]
+
+
+def test_the_ledger_is_read(tmp_path: Path) -> None:
+    """An empty one is fine, one that is no database is not."""
+    path = tmp_path / "ledger.db"
+    open_ledger(path)[0].close()
+    assert "0 waiting, 0 rejected" == check_host.check_ledger(path)
+    path.write_bytes(b"no database" * 1000)
+    assert False is examine("ledger", lambda: check_host.check_ledger(path)).ok
+
+
+def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> None:
+    """The mend is the line for the units."""
+    config = make_config(metrics_file=str(tmp_path / "x.prom"))
+    assert "not asked for" == check_host.check_metrics(make_config(), "/var/spool/x")
+    assert str(tmp_path / "x.prom") == check_host.check_metrics(config, "")
+    assert str(tmp_path / "x.prom") == check_host.check_metrics(config, f"/var/spool/x -{tmp_path}")
+    assert f"ReadWritePaths={tmp_path}" in complaint(lambda: check_host.check_metrics(config, "/var/spool/x"))[1]
+    missing = make_config(metrics_file=str(tmp_path / "missing" / "x.prom"))
+    assert "can't write" in complaint(lambda: check_host.check_metrics(missing, ""))[0]
+
+
+def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
+    """So that the line for slurm.conf can be copied as it stands."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "jobcomp.sh").touch()
+    assert f"{tmp_path}/bin/jobcomp.sh" == check_host.find_hook(tmp_path / "venv-1", tmp_path)
+    assert str(HOOK) == check_host.find_hook(tmp_path / "elsewhere" / "venv", HOOK.parents[1] / "agent")
+    assert "/path/to/jobcomp.sh" == check_host.find_hook(tmp_path / "x" / "y", tmp_path / "x" / "z" / "agent")
+
+
+def test_a_user_without_a_name_is_his_number() -> None:
+    """As in the rest of Unix."""
+    assert "4294967294" == check_host.name_of(4294967294)
+
+
+# --- Slurm
+
+
+@pytest.mark.parametrize(
+    ("user", "level", "private", "well"),
+    [
+        ("root", "", "jobs", True),
+        ("slurm", "", "jobs", True),
+        ("bob", "Operator", "jobs,users", True),
+        ("bob", "Administrator", "all", True),
+        ("bob", "None", "none", True),
+        ("bob", "None", "users", True),
+        ("bob", "None", "users,jobs", False),
+        ("bob", "", "ALL", False),
+    ],
+)
+def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -> None:
+    """root, slurmdbd's own user, operators, and everybody where slurmdbd hides no jobs."""
+    slurm = FakeSlurm(level=level, database={"SlurmUser": "slurm(64030)", "PrivateData": private})
+    assert well == examine("", lambda: check_slurm.check_privileges(slurm, user)).ok
+
+
+def test_a_user_gets_the_right_as_it_fits() -> None:
+    """One whom slurmdbd knows is changed, another one added."""
+    database = {"PrivateData": "jobs"}
+    known = complaint(lambda: check_slurm.check_privileges(FakeSlurm(level="None", database=database), "bob"))
+    unknown = complaint(lambda: check_slurm.check_privileges(FakeSlurm(database=database), "bob"))
+    assert "sacctmgr modify user bob set AdminLevel=Operator" == known[1]
+    assert "sacctmgr add user bob " in unknown[1]
+
+
+def test_the_clusters_two_names() -> None:
+    """Both are told where they differ."""
+    assert "c" == check_slurm.check_cluster(make_config(), {"ClusterName": "c"})
+    assert "d on the dashboard, c in Slurm" == check_slurm.check_cluster(
+        make_config(cluster_name="d"), {"ClusterName": "c"}
+    )
+
+
+def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
+    """It is no use to ask sacct there."""
+    settings = {"AccountingStorageType": "(null)"}
+    assert "kept nowhere" in complaint(lambda: check_slurm.check_slurmdbd(FakeSlurm(), settings))[0]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        WIRED,
+        {"JobCompType": "script", "JobCompLoc": str(HOOK)},
+        {"JobCompType": "jobcomp/elasticsearch", "EpilogSlurmctld": str(HOOK)},
+        {"EpilogSlurmctld": f"/bin/true,{HOOK}"},
+        {"EpilogSlurmctld[0]": "/bin/true", "EpilogSlurmctld[1]": str(HOOK)},
+    ],
+)
+def test_the_hook_is_wired_in_either_way(settings: Mapping[str, str]) -> None:
+    """As JobCompLoc, or as one of the EpilogSlurmctld."""
+    assert str(HOOK) == check_slurm.check_wiring(settings, "")
+
+
+def test_a_sites_own_script_may_call_the_hook(tmp_path: Path) -> None:
+    """It is told by what it says."""
+    own = tmp_path / "epilog"
+    own.write_text("#!/bin/sh\n/opt/slurm-usage-history-exporter/bin/jobcomp.sh\n")
+    assert str(own) == check_slurm.check_wiring({"EpilogSlurmctld": str(own)}, "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"JobCompType": "jobcomp/none", "JobCompLoc": str(HOOK)}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
+        ({}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
+        ({"JobCompType": "jobcomp/script", "JobCompLoc": "/bin/true"}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
+        ({"JobCompType": "jobcomp/kafka", "EpilogSlurmctld": "(null)"}, "EpilogSlurmctld=/h"),
+    ],
+)
+def test_a_hook_that_is_not_wired_comes_with_the_line_to_add(settings: Mapping[str, str], line: str) -> None:
+    """Where another plugin has the place of JobCompType, it is EpilogSlurmctld's."""
+    assert f"set {line} in slurm.conf" in complaint(lambda: check_slurm.check_wiring(settings, "/h"))[1]
+
+
+def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
+    hook = folder / "jobcomp.sh"
+    hook.write_text(HOOK.read_text().replace("/var/spool/slurm-usage-history-exporter", str(spool)))
+    hook.chmod(mode)
+    return hook
+
+
+def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
+    """Two spools would be one too many."""
+    hook = make_hook(tmp_path, tmp_path / "spool")
+    assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(hook, tmp_path / "spool")
+    mend = complaint(lambda: check_slurm.check_hook(hook, tmp_path / "other"))[1]
+    assert f"SLURM_USAGE_HISTORY_SPOOL={tmp_path}/other ./install.sh" in mend
+
+
+def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
+    """Without the x it is as good as missing."""
+    hook = make_hook(tmp_path, tmp_path, mode=0o644)
+    assert "can't be read and run" in complaint(lambda: check_slurm.check_hook(hook, tmp_path))[0]
+    assert "is not there" in complaint(lambda: check_slurm.check_hook(tmp_path / "gone", tmp_path))[0]
+
+
+# --- the timers
+
+
+def make_units(timer: str = UNIT, result: str = "success", status: int = 0) -> check_timers.Units:
+    name = check_timers.FLUSH
+    text = f"{timer.format(name + '.timer')}\n{SERVICE.format(name + '.service', result, status)}"
+    return check_timers.Units(check_timers.parse_units(text))
+
+
+def test_an_active_timer_tells_when_it_last_ran() -> None:
+    """In systemd's words."""
+    assert "active, last ran Mon 2026-11-23 02:11:09 UTC" == check_timers.check_timer(make_units(), check_timers.FLUSH)
+    never = UNIT.replace("Mon 2026-11-23 02:11:09 UTC", "")
+    assert "active, has not run yet" == check_timers.check_timer(make_units(never), check_timers.FLUSH)
+
+
+@pytest.mark.parametrize(
+    ("units", "mend"),
+    [
+        (make_units(UNIT.replace("=active", "=inactive")), f"systemctl enable --now {check_timers.FLUSH}.timer"),
+        (make_units(UNIT.replace("=enabled", "=disabled")), f"systemctl enable --now {check_timers.FLUSH}.timer"),
+        (make_units(result="exit-code", status=78), f"journalctl -u {check_timers.FLUSH}.service -n 20"),
+        (make_units(UNIT.replace("=loaded", "=not-found")), "run install.sh again"),
+    ],
+)
+def test_a_timer_that_is_not_well(units: check_timers.Units, mend: str, tmp_path: Path) -> None:
+    """Not running, gone after a reboot, failing, or not there: each has its own mend."""
+    assert mend == complaint(lambda: check_timers.check_timer(units, check_timers.FLUSH, tmp_path / "none"))[1]
+
+
+def test_cron_does_it_as_well(tmp_path: Path) -> None:
+    """Where there are no units, the file that install.sh --no-systemd leaves counts."""
+    cron = tmp_path / "cron"
+    cron.touch()
+    assert f"cron, by {cron}" == check_timers.check_timer(check_timers.Units({}), check_timers.FLUSH, cron)
+
+
+def test_a_users_own_units_are_found(tmp_path: Path) -> None:
+    """They are asked for where the system has none, and the mend is for them."""
+    calls = []
+
+    def run(argv: Sequence[str]) -> Output:
+        calls.append(argv[1])
+        state = "loaded" if argv[1] == "--user" else "not-found"
+        timer = UNIT.format(f"{check_timers.FLUSH}.timer").replace("loaded", state).replace("=active", "=inactive")
+        return Output(0, timer.encode(), "")
+
+    units = check_timers.read_units(run)
+    mend = complaint(lambda: check_timers.check_timer(units, check_timers.FLUSH, tmp_path / "none"))[1]
+    assert (["show", "--user"], f"systemctl --user enable --now {check_timers.FLUSH}.timer") == (calls, mend)
+
+
+@pytest.mark.parametrize(
+    ("active", "enabled", "well"),
+    [
+        ("active", "enabled", True),
+        ("inactive", "disabled", True),
+        ("failed", "enabled", False),
+        ("inactive", "enabled", False),
+    ],
+)
+def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) -> None:
+    """But where it is enabled it has to watch."""
+    properties = {"ActiveState": active, "UnitFileState": enabled}
+    units = check_timers.Units({f"{check_timers.FLUSH}.path": properties})
+    assert well == examine("", lambda: check_timers.check_path_unit(units)).ok
+
+
+# --- the dashboard
+
+
+@pytest.mark.parametrize(
+    ("url", "well"), [("https://d.example.com", True), ("http://127.0.0.1:8000", True), ("http://d.example.com", False)]
+)
+def test_the_key_goes_encrypted_or_nowhere_far(url: str, well: bool) -> None:
+    """Within the host nobody listens."""
+    assert well == examine("", lambda: check_dashboard.check_encryption(make_config(api_url=url), {})).ok
+
+
+def test_the_authority_is_told() -> None:
+    """The configuration's goes before the environment's."""
+    environ = {"REQUESTS_CA_BUNDLE": "/env.pem"}
+    assert "https, certified by /env.pem" == check_dashboard.check_encryption(make_config(), environ)
+    assert "https, certified by /c.pem" == check_dashboard.check_encryption(make_config(ca_bundle="/c.pem"), environ)
+
+
+@pytest.mark.parametrize(("offset", "words"), [(0, ""), (59, ""), (-3600, "1 h behind"), (7200, "2 h ahead")])
+def test_the_clocks_agree(offset: float, words: str) -> None:
+    """A minute is close enough."""
+    now = 1_700_000_000.0
+    answer = Answer(200, {"Date": formatdate(now, usegmt=True)}, "")
+    finding = examine("", lambda: check_dashboard.check_clock(answer, lambda: now + offset))
+    assert (not words, True) == (finding.ok, words in finding.text)
+
+
+def test_a_dashboard_without_a_clock() -> None:
+    """That is no fault of ours."""
+    for headers in ({}, {"Date": "yesterday"}):
+        assert "does not tell" in check_dashboard.check_clock(Answer(200, headers, ""))
+
+
+# --- all together
+
+
+def test_what_depends_on_something_broken_is_not_tested(tmp_path: Path) -> None:
+    """It is said so, and it is not well."""
+    config = make_config(spool_dir=str(tmp_path))
+    dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
+    findings = {
+        finding.name: finding.ok
+        for finding in check.run_checks(check.Neighbours(config, FakeSlurm(), dashboard), no_systemd, {})
+    }
+    assert (True, True, False) == (findings["sacct"], findings["slurmctld"], findings["slurmdbd"])
+    assert (False, None, None) == (findings["dashboard"], findings["API key"], findings["clock"])
+    assert None is findings["privileges"]
+
+
+def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
+    """All problems of the configuration, one a line, and the timers."""
+    error = ConfigError("the configuration is wrong:\n  api_url: is missing\n  a: unknown key", hint="mend it")
+    findings = list(check.run_checks(error, no_systemd, {}))
+    assert ("configuration", False, "mend it") == (findings[1].name, findings[1].ok, findings[1].mend)
+    assert "flush timer" in {finding.name for finding in findings}
+    shown = check.as_lines(findings[1], Style(unicode=False)).splitlines()
+    column = shown[0].index("the configuration")
+    assert ["api_url: is missing", "a: unknown key", "-> mend it"] == [line[column:] for line in shown[1:]]
+
+
+def test_a_finding_on_the_screen() -> None:
+    """✔ and ✘, or ASCII where there is no UTF-8; the mend stands below the text."""
+    bad = Finding("clock", False, "it is wrong", "set it")
+    assert ["✘ clock           it is wrong", "                  → set it"] == check.as_lines(bad, Style()).splitlines()
+    assert "ok clock           fine" == check.as_lines(Finding("clock", True, "fine"), Style(unicode=False))
+    assert check.as_lines(Finding("x", None, "y"), Style()).startswith("– x ")
+    assert check.as_lines(bad, Style(colour=True)).startswith("\033[31m✘\033[0m clock")
+
+
+def test_an_error_that_is_not_ours_is_a_defect() -> None:
+    """It is not passed off as a finding."""
+    with pytest.raises(ZeroDivisionError):
+        examine("", lambda: str(1 // 0))
+    assert Finding("n", False, "bad", "mend") == examine("n", lambda: _raise(NotWell("bad", hint="mend")))
+
+
+def _raise(error: Exception) -> str:
+    raise error
+
+
+def test_the_exit_code_and_json_are_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """1 where something is not well; JSON alone on standard output, with every finding in it."""
+    path = tmp_path / "config.json"
+    path.touch(mode=0o600)
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with ReceivingDashboard() as dashboard:
+        settings = {"api_url": dashboard.url, "api_key": API_KEY, "sacct": "/none/sacct", "scontrol": "/none/scontrol"}
+        path.write_text(json.dumps({**settings, "spool_dir": str(spool)}))
+        began = time.time()
+        assert 1 == main(["check", "--json", "--config", str(path)])
+        answer = json.loads(capsys.readouterr().out)
+        found = {finding["name"]: finding for finding in answer["checks"]}
+        assert (False, False, True) == (answer["ok"], found["sacct"]["ok"], found["API key"]["ok"])
+        assert "the path of sacct in the configuration" in found["sacct"]["mend"]
+        assert {} == dashboard.stored
+        assert 1 == main(["check", "--config", str(path)])
+        assert "accepted" in capsys.readouterr().out
+        assert time.time() - began < 30
