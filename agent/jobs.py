@@ -99,6 +99,15 @@ def is_final(run: Run) -> bool:
     return run.ended and run.state not in CONTINUED_STATES and run.state != REVOKED
 
 
+def has_all_runs(runs: list[Run]) -> bool:
+    """Whether no earlier run of a job is missing, as far as this version of Slurm tells.
+
+    :param runs: as :func:`own_runs` gives them.
+    """
+    requeued = sum(run.state != "RESIZING" for run in runs[:-1])
+    return requeued >= (runs[-1].restarts or 0)
+
+
 def fold(runs: list[Run], *, requeued_runs: str = "sum") -> Job:
     """Makes one job of its runs.
 

@@ -1,8 +1,8 @@
 """Window → sacct → dashboard: replays a range of time, and counts what flush had missed.
 
 The range is walked in slices of time, oldest first, each as long as the one before suggests for some thousand rows.
-A job is handled in the slice in which its newest run has ended. Jobs that are known to have earlier runs, wherever
-those ended, are asked for by ID, and so are those whose state allows that they run again.
+A job is handled in the slice in which its newest run has ended, together with its earlier runs, which are remembered.
+Only where that leaves a doubt is it asked for by ID: some jobs at a time, as each call takes longer than they do.
 """
 
 from __future__ import annotations
@@ -11,25 +11,20 @@ import logging
 import time
 from collections import Counter
 from datetime import date
-from typing import Callable, Iterable, Iterator, NamedTuple, Protocol
+from typing import Callable, Iterable, NamedTuple, Protocol
 
 from agent.delivery import Delivery
-from agent.flush import IDS_PER_CALL, LOOKBACK_SECONDS, Rows, Settings
-from agent.jobs import Job, Record, fold, is_final, is_settled, make_record, newest_run, own_runs
+from agent.earlier import EarlierRuns
+from agent.flush import FEW_IDS, LOOKBACK_SECONDS, Rows, Settings
+from agent.jobs import Job, Record, fold, has_all_runs, is_final, is_settled, make_record, own_runs
 from agent.ledger import Ledger
 from agent.localtime import local_day
-from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, Run
-from agent.sacct import GOES_ON_STATES, Slurm
+from agent.records import REQUEUEABLE_STATES, Run
+from agent.sacct import Answer, Query, Slurm
 from agent.slices import Range, first_slice, next_slice
 
 #: A job that ended less than so long ago may still be on its way by flush: it is not missed.
 FRESH_SECONDS = 600
-#: Rows whose job goes on, or may have gone on, in a newer one.
-GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES
-#: How long before the range the earlier runs of requeued jobs are looked for.
-REQUEUED_LOOKBACK_SECONDS = 90 * 86_400
-REQUEUED_KNOWN_FROM = "requeued_known_from"
-REQUEUED_KNOWN_TO = "requeued_known_to"
 
 logger = logging.getLogger(__name__)
 
@@ -101,26 +96,28 @@ class Reconcile:
         self._clock = clock
         self._fresh_since = clock() - FRESH_SECONDS
         self._rejected = ledger.rejected_digests(settings.cluster)
+        self._earlier = EarlierRuns(ledger, slurm)
+        self._doubtful: dict[int, list[Run]] = {}  # by raw ID: what is known of jobs that have to be asked for
 
     def run(self, wanted: Range) -> None:
         """Replays the range.
 
         :raises ExporterError: where Slurm or the dashboard is out of reach; what was delivered till then stands.
         """
-        self._learn_requeued(wanted)
+        self._earlier.learn(wanted)
         part: Range | None = first_slice(wanted)
         query = self._slurm.ask_window(*part) if part else None
         try:
             while part and query:
-                rows = list(query.answer())
-                jobs = self._resolve(rows)
-                following = next_slice(part, len(rows), wanted.end)
+                answer, query = self._answer(query, part), None
+                jobs = self._ask_doubtful() if len(self._doubtful) >= FEW_IDS else []
+                following = next_slice(part, answer.rows, wanted.end)
                 pausing = self._interlude is not None and self._interlude.is_due()
                 # sacct works on the next slice while this one is sent. Not so where something else is delivered in
                 # between: what is sent must never be older than that.
                 query = self._slurm.ask_window(*following) if following and not pausing else None
-                self._deliver(jobs)
-                self._on_progress(Progress(wanted, part.end, self.tally.jobs))
+                self._deliver([*jobs, *self._resolve(answer)])
+                self._on_progress(Progress(wanted, self._done_to(part), self.tally.jobs))
                 if following and pausing and self._interlude:
                     self._interlude.run()
                     self._delivery.forget_witness()
@@ -129,49 +126,66 @@ class Reconcile:
         finally:
             if query:
                 query.cancel()
+        self._deliver(self._ask_doubtful())
+        self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
-        self._remember_requeued(wanted)
+        self._earlier.note_done(wanted)
 
-    def _resolve(self, rows: list[Run]) -> list[Job]:
+    def _answer(self, query: Query, part: Range) -> Answer:
+        """Nothing is believed when it is said twice: sacct says it, too, where slurmdbd's database fails it midway."""
+        answer = query.answer()
+        return answer if answer.rows else self._slurm.ask_window(*part).answer()
+
+    def _resolve(self, answer: Answer) -> list[Job]:
         """The jobs that ended for good in a slice, with all their runs, oldest first."""
-        self.tally.rows += len(rows)
-        level = logging.INFO if rows else logging.DEBUG
-        logger.log(level, "Extracted %d raw job records", len(rows))
+        self.tally.rows += answer.rows
+        level = logging.INFO if answer.rows else logging.DEBUG
+        logger.log(level, "Extracted %d raw job records", answer.rows)
         runs_of: dict[int, list[Run]] = {}
-        for run in rows:
+        for run in answer:
             runs_of.setdefault(run.raw_id, []).append(run)
-        self._ledger_requeued(rows)
-        asked = self._with_other_rows(runs_of)
-        found = self._ask(sorted(asked), runs_of)
-        jobs = []
+        earlier = self._earlier.of(list(runs_of))
+        self._earlier.keep(run for runs in runs_of.values() for run in runs)
+        jobs: list[Job] = []
         for raw_id, runs in runs_of.items():
-            history = found.get(raw_id, []) if raw_id in asked else runs
-            newest = newest_run(history)
-            # What is not settled yet is left to flush, or to the next reconcile.
+            known = {run.submit: run for run in [*earlier.get(raw_id, ()), *runs]}
+            history = own_runs(known.values())
+            newest = history[-1]
             # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-            if not newest or not is_settled(newest, self._clock()):
+            if not is_final(newest) or newest.submit > max(run.submit for run in runs):
                 continue
-            if is_final(newest) and newest.submit == max(run.submit for run in runs):
-                jobs.append(fold(own_runs(history), requeued_runs=self._settings.requeued_runs))
+            if newest.state in REQUEUEABLE_STATES or not has_all_runs(history):
+                self._doubtful[raw_id] = history
+            else:
+                jobs += self._settled(history)
         logger.log(level, "Filtered to %d completed job records", len(jobs))
         return sorted(jobs, key=lambda job: (job.run.end or 0, job.run.raw_id))
 
-    def _with_other_rows(self, runs_of: dict[int, list[Run]]) -> set[int]:
-        """The raw IDs of which the slice may hold only a part of the rows."""
-        several = {
-            raw_id for raw_id, runs in runs_of.items() if len(runs) > 1 or runs[0].state in GOES_ON or runs[0].restarts
-        }
-        return several | self._ledger.is_requeued(list(runs_of))
+    def _settled(self, runs: list[Run]) -> list[Job]:
+        """The job of some runs; none where that may change yet, and is left to flush, or to the next reconcile."""
+        if not is_final(runs[-1]) or not is_settled(runs[-1], self._clock()):
+            return []
+        return [fold(runs, requeued_runs=self._settings.requeued_runs)]
 
-    def _ask(self, raw_ids: list[int], runs_of: dict[int, list[Run]]) -> dict[int, list[Run]]:
-        found: dict[int, list[Run]] = {}
-        for start in range(0, len(raw_ids), IDS_PER_CALL):
-            chunk = raw_ids[start : start + IDS_PER_CALL]
-            since = max(min(run.submit for raw_id in chunk for run in runs_of[raw_id]) - LOOKBACK_SECONDS, 0)
-            rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in chunk], since).answer())
-            found.update((raw_id, rows.of_raw_id(raw_id)) for raw_id in chunk)
-        return found
+    def _ask_doubtful(self) -> list[Job]:
+        """Asks for the jobs that may have gone on, or of which an earlier run is missing."""
+        doubtful, self._doubtful = self._doubtful, {}
+        raw_ids = sorted(doubtful)
+        jobs: list[Job] = []
+        for start in range(0, len(raw_ids), FEW_IDS):
+            chunk = raw_ids[start : start + FEW_IDS]
+            since = min(doubtful[raw_id][0].submit for raw_id in chunk) - LOOKBACK_SECONDS
+            rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in chunk], max(since, 0)).answer())
+            for raw_id in chunk:
+                history = own_runs(rows.of_raw_id(raw_id)) or doubtful[raw_id]
+                if history[-1].submit == doubtful[raw_id][-1].submit:
+                    jobs += self._settled(history)
+        return jobs
+
+    def _done_to(self, part: Range) -> int:
+        """Up to when all is delivered, after a slice."""
+        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful.values())])
 
     def _deliver(self, jobs: Iterable[Job]) -> None:
         """Sends what has to be sent, and counts what flush had brought."""
@@ -205,38 +219,3 @@ class Reconcile:
         self.tally.missed += 1
         if record.cpu_seconds:
             self.tally.missed_end = max(self.tally.missed_end, record.end)
-
-    def _learn_requeued(self, wanted: Range) -> None:
-        """Finds the jobs that ended a run before the range and may end the next one in it."""
-        known_from, known_to = self._requeued_known()
-        earliest = wanted.start - REQUEUED_LOOKBACK_SECONDS
-        since = int(known_to) if known_from <= earliest <= known_to else earliest
-        for part in self._lookback(Range(max(since, 0), wanted.start - 1)):
-            self._ledger_requeued(part)
-
-    def _lookback(self, wanted: Range) -> Iterator[list[Run]]:
-        part = first_slice(wanted)
-        while part:
-            rows = list(self._slurm.ask_window(*part, GOES_ON_STATES).answer())
-            yield rows
-            # Few rows have such a state, so that few long slices do.
-            part = next_slice(part, len(rows), wanted.end, longest=REQUEUED_LOOKBACK_SECONDS)
-
-    def _ledger_requeued(self, rows: Iterable[Run]) -> None:
-        gone_on = {run.raw_id: run.end or 0 for run in rows if run.state in GOES_ON}
-        with self._ledger.transaction():
-            self._ledger.add_requeued(gone_on)
-
-    def _remember_requeued(self, wanted: Range) -> None:
-        """Writes down from when to when all requeued jobs are known, so that the next run need not look back."""
-        known_from, known_to = self._requeued_known()
-        if wanted.end <= known_to:
-            return
-        joined = known_from <= wanted.start - REQUEUED_LOOKBACK_SECONDS <= known_to
-        with self._ledger.transaction():
-            if not joined:
-                self._ledger.set_fact(REQUEUED_KNOWN_FROM, wanted.start - REQUEUED_LOOKBACK_SECONDS)
-            self._ledger.set_fact(REQUEUED_KNOWN_TO, wanted.end)
-
-    def _requeued_known(self) -> tuple[float, float]:
-        return self._ledger.fact(REQUEUED_KNOWN_FROM), self._ledger.fact(REQUEUED_KNOWN_TO)

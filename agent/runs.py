@@ -7,6 +7,7 @@ import time
 from datetime import date, timedelta
 from typing import Callable
 
+from agent import earlier
 from agent.assembly import Parts
 from agent.delivery import Delivery
 from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
@@ -15,7 +16,7 @@ from agent.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
 from agent.jobs import SECONDS_PER_HOUR
 from agent.ledger import RunReport
 from agent.localtime import day_end, day_start, local_day, local_text
-from agent.reconcile import REQUEUED_LOOKBACK_SECONDS, Progress, Reconcile
+from agent.reconcile import Progress, Reconcile
 from agent.slices import Range
 
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
@@ -174,11 +175,11 @@ def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
     with parts.ledger.transaction():
         parts.ledger.set_coverage(days)
         parts.ledger.set_fact(MISSED_END, max(tally.missed_end, parts.ledger.fact(MISSED_END)))
+        requeued_before = oldest - earlier.LOOKBACK_SECONDS
         parts.ledger.prune(
-            ended_before=oldest,
-            requeued_before=oldest - REQUEUED_LOOKBACK_SECONDS,
-            runs_before=time.time() - RUNS_KEPT_SECONDS,
+            ended_before=oldest, requeued_before=requeued_before, runs_before=time.time() - RUNS_KEPT_SECONDS
         )
+        earlier.note_forgotten(parts.ledger, before=requeued_before)
 
 
 def _describe(delivery: Delivery) -> str:

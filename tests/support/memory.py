@@ -25,31 +25,51 @@ _WORDS = {
 }
 
 
+class MemoryAnswer:
+    """Rows, as :class:`agent.sacct.Answer` holds them."""
+
+    def __init__(self, runs: list[Run]) -> None:
+        self._runs = runs
+        self.rows = len(runs)
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(self._runs)
+
+
 class MemoryQuery:
     """A call that has been answered already."""
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
 
-    def answer(self) -> Iterator[Run]:
+    def answer(self) -> MemoryAnswer:
         """The rows."""
-        return iter(self._runs)
+        return MemoryAnswer(self._runs)
 
     def cancel(self) -> None:
         """Nothing is under way."""
 
 
 class MemorySlurm:
-    """Rows in memory, and a note of each call."""
+    """Rows in memory, and a note of each call.
+
+    Every other window goes wrong, up to ``failing_windows`` of them: sacct answers with nothing. The IDs in
+    ``hidden_by_id`` are found by the time they ended alone.
+    """
 
     def __init__(self, *runs: Run) -> None:
         self.runs = list(runs)
         self.windows: list[tuple[int, int, str]] = []
         self.asked: list[list[str]] = []
+        self.failing_windows = 0
+        self.hidden_by_id: set[str] = set()
 
     def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> MemoryQuery:
         """As :meth:`agent.sacct.Slurm.ask_window`."""
         self.windows.append((start, end, states))
+        if self.failing_windows and len(self.windows) % 2:
+            self.failing_windows -= 1
+            return MemoryQuery([])
         words = {_WORDS[state] for state in states.split(",")}
         return MemoryQuery(
             [run for run in self.runs if run.end is not None and start <= run.end <= end and run.state in words]
@@ -58,7 +78,8 @@ class MemorySlurm:
     def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
         """As :meth:`agent.sacct.Slurm.ask_ids`."""
         self.asked.append(list(asked))
-        wanted = [run for run in self.runs if str(run.raw_id) in asked or run.job_id in asked]
+        shown = set(asked) - self.hidden_by_id
+        wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
         return MemoryQuery([run for run in wanted if run.end is None or run.end >= since])
 
 

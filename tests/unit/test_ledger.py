@@ -20,6 +20,7 @@ from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs import Record
 from agent.ledger import SCHEMA_VERSION, Ledger, RunReport, open_ledger, view_ledger
 from tests.support.disk import fill, small_disk
+from tests.support.rows import make_run
 
 NOW = 1_700_000_000.0
 ROOT = Path(__file__).parents[2]
@@ -164,12 +165,12 @@ def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
         ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
-        ledger.add_requeued({3: int(NOW) - 10})
+        ledger.add_earlier_runs([make_run(JobIDRaw="3", End=str(int(NOW) - 10))])
     queue(ledger, QueueEntry(4))
     with ledger.transaction():
         ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
     assert b"" == ledger.know("lab", make_record(1)).digest
-    assert set() == ledger.is_requeued([3])
+    assert {} == ledger.earlier_runs([3])
     assert ([2], [QueueEntry(4)]) == ([record.job_id for record in ledger.rejected()], entries(ledger))
 
 

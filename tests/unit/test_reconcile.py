@@ -8,11 +8,12 @@ from typing import Any, Iterator
 import pytest
 
 from agent.delivery import Delivery
+from agent.earlier import LOOKBACK_SECONDS, note_forgotten
 from agent.entries import QueueEntry
 from agent.flush import Settings
 from agent.jobs import fold, make_record
 from agent.ledger import Ledger, open_ledger
-from agent.reconcile import REQUEUED_LOOKBACK_SECONDS, Interlude, Reconcile, Tally
+from agent.reconcile import Interlude, Reconcile, Tally
 from agent.records import Run
 from agent.sacct import GOES_ON_STATES
 from agent.slices import Range
@@ -151,10 +152,52 @@ def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
     assert any(states == GOES_ON_STATES for _, _, states in site.slurm.windows)
-    assert WINDOW.start - REQUEUED_LOOKBACK_SECONDS == site.slurm.windows[0][0]
+    assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]
     site.slurm.windows.clear()
     site.reconcile(Range(WINDOW.start + DAY, WINDOW.end + DAY), now=NOW + DAY)
     assert all(states != GOES_ON_STATES for _, _, states in site.slurm.windows)
+
+
+def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
+    """A replay that reaches further back than the ledger remembers looks back in Slurm's accounting."""
+    site = Site(ledger, run_at(NOON + DAY))
+    site.reconcile()
+    note_forgotten(ledger, before=WINDOW.start - DAY)
+    site.slurm.windows.clear()
+    site.reconcile()
+    assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]
+
+
+def test_requeued_jobs_cost_no_call_of_their_own(ledger: Ledger) -> None:
+    """Their earlier runs are remembered from the slices in which these ended."""
+    site = Site(ledger, run_at(NOON + DAY, State="REQUEUED"), run_at(NOON + 3 * DAY, Submit=str(NOON + DAY)))
+    site.reconcile()
+    assert [16.0] == [record["CPUHours"] for record in site.sent()]
+    assert [] == site.slurm.asked
+
+
+def test_doubtful_jobs_are_asked_for_together(ledger: Ledger) -> None:
+    """One call serves the jobs of many slices whose node failed, or whose earlier runs are not all known."""
+    failed = [run_at(NOON + day * DAY, day, State="NODE_FAIL") for day in range(1, 7)]
+    site = Site(ledger, *failed, run_at(NOON + 2 * DAY, 9, Restarts="2"))
+    told: list[Any] = []
+    assert 7 == site.reconcile(on_progress=told.append).jobs
+    assert [["1", "2", "3", "4", "5", "6", "9"]] == site.slurm.asked
+    assert [NOON + DAY - 1, WINDOW.end] == sorted({progress.done_to for progress in told})[-2:]
+
+
+def test_a_job_that_only_its_slice_shows_is_sent_all_the_same(ledger: Ledger) -> None:
+    """A row that sacct does not find again by its ID is not left out."""
+    site = Site(ledger, run_at(NOON + DAY, State="NODE_FAIL"))
+    site.slurm.hidden_by_id = {"100"}
+    assert 1 == site.reconcile().jobs
+
+
+def test_nothing_is_believed_when_it_is_said_twice(ledger: Ledger) -> None:
+    """Where its database fails in the middle of a query, slurmdbd lets sacct answer with nothing, and exit 0."""
+    site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
+    site.slurm.failing_windows = 3
+    assert 6 == site.reconcile().jobs
 
 
 def test_coverage_counts_what_the_hook_had_brought(ledger: Ledger) -> None:
@@ -226,9 +269,10 @@ def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> N
     site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
     interlude = CountingInterlude(site)
     site.reconcile(interlude=interlude)
-    windows = [states for _, _, states in site.slurm.windows if states != GOES_ON_STATES]
+    windows = [window for window in site.slurm.windows if window[2] != GOES_ON_STATES]
+    asked = [window[2] for window, before in zip(windows, [None, *windows]) if window != before]
     assert interlude.runs > 1
-    assert all(words == "interlude" for words in windows[1::2])
+    assert all(words == "interlude" for words in asked[1::2])
 
 
 def test_progress_is_told_to_the_end(ledger: Ledger) -> None:
