@@ -153,7 +153,9 @@ def parse_row(values: Sequence[str]) -> Run:
             restarts=int(restarts[0] or 0) if restarts else None,
         )
     except ValueError as error:
-        raise UnreadableRow(f"unreadable row of sacct: {error}", subject=list(values)) from error
+        missing = len(FIELDS) - len(values)
+        what = f"{missing} of its {len(FIELDS)} fields are missing" if missing > 0 else error
+        raise UnreadableRow(f"unreadable row of sacct: {what}", subject=list(values)) from error
 
 
 @lru_cache(maxsize=1024)
