@@ -13,7 +13,14 @@ import time
 from typing import Any, Callable, Mapping, Sequence
 
 from agent import retry
-from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
+from agent.errors import (
+    BatchForbidden,
+    BatchRefused,
+    BatchTooLarge,
+    DashboardUnreachable,
+    ExporterError,
+    KeyRefused,
+)
 from agent.transport import Answer, Transport
 
 INGEST = "/api/data/ingest"
@@ -24,6 +31,8 @@ EXCHANGE = "/api/agent/exchange-deploy-key"
 LONGEST_PAUSE_SECONDS = 60.0
 _TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 _WRONG_URL = frozenset({404, 405, 410})
+#: An error page may be long, and only its beginning is told.
+_LONGEST_WORDS = 10_000
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +68,8 @@ class Dashboard:
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = retry.TRIES) -> str:
         """Posts records, given as JSON texts, and returns the dashboard's message once it has taken all of them.
 
-        :raises BatchRefused: where it does not take this batch; BatchTooLarge where smaller ones may do.
+        :raises BatchRefused: where it does not take this batch; BatchTooLarge where smaller ones may do,
+            BatchForbidden where it may not want any from us.
         :raises DashboardUnreachable: where it can't be reached, or asks to be left alone.
         :raises KeyRefused: where it does not know the key.
         """
@@ -158,9 +168,10 @@ def _judge_success(answer: Answer, sent: int) -> str:
 
 def _explain_failure(answer: Answer, now: float) -> ExporterError:
     status, said = answer.status, _describe(answer)
-    if status in {401, 403}:
-        hint = "check api_key, or get a new one with `setup`"
-        return KeyRefused(f"the dashboard refused the API key: {said}", hint=f"{hint}; {_KEPT}")
+    if status == 401:
+        return refused_key(said)
+    if status == 403:
+        return BatchForbidden(said)
     if status == 413:
         return BatchTooLarge(f"the dashboard takes no POST of this size: {said}")
     if 300 <= status < 400:
@@ -171,8 +182,8 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
         )
     if status in _WRONG_URL:
         return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=f"{_URL_HINT}; {_KEPT}")
-    if status != 500 and (status in _TEMPORARY or status > 500):
-        pause = retry.parse_retry_after(answer.headers.get("Retry-After", ""), now)
+    pause = retry.parse_retry_after(answer.headers.get("Retry-After", ""), now)
+    if status > 500 or (status in _TEMPORARY and (status != 500 or pause)):
         wish = f", and wants to be left alone for {pause:.0f} s" if pause else ""
         return DashboardUnreachable(
             f"the dashboard is not available{wish}: {said}",
@@ -182,13 +193,19 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
     return BatchRefused(f"the dashboard refused the jobs: {said}", named=_named_records(answer))
 
 
+def refused_key(said: str) -> KeyRefused:
+    """The dashboard is there and does not want us; ``said`` are its words."""
+    hint = "check api_key, or get a new one with `setup`"
+    return KeyRefused(f"the dashboard refused the API key: {said}", hint=f"{hint}; {_KEPT}")
+
+
 def _named_records(answer: Answer) -> dict[int, str]:
     """The records that a 422 names, by index, with what is wrong with each."""
     detail = _read_json(answer).get("detail")
     named: dict[int, list[str]] = {}
     for problem in detail if isinstance(detail, list) else []:
-        where = problem.get("loc", []) if isinstance(problem, dict) else []
-        if len(where) >= 3 and where[1] == "jobs" and isinstance(where[2], int):
+        where = problem.get("loc") if isinstance(problem, dict) else None
+        if isinstance(where, list) and len(where) >= 3 and where[1] == "jobs" and isinstance(where[2], int):
             field = ".".join(map(str, where[3:])) or "record"
             named.setdefault(where[2], []).append(f"{field}: {problem.get('msg')} (sent {problem.get('input')!r})")
     return {index: "; ".join(words)[:500] for index, words in named.items()}
@@ -198,7 +215,7 @@ def _read_json(answer: Answer) -> dict[str, Any]:
     """The answer's JSON object, empty where it holds none."""
     try:
         content = json.loads(answer.text)
-    except ValueError:
+    except (ValueError, RecursionError):  # brackets in brackets without end
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -206,7 +223,7 @@ def _read_json(answer: Answer) -> dict[str, Any]:
 def _describe(answer: Answer) -> str:
     """Status and words of an answer, short and on one line."""
     detail = _read_json(answer).get("detail") or _read_json(answer).get("message") or answer.text
-    words = " ".join(re.sub(r"<[^>]*>", " ", str(detail)).split())
+    words = " ".join(re.sub(r"<[^<>]*>", " ", str(detail)[:_LONGEST_WORDS]).split())
     return f"{answer.status} {words[:300]!r}" if words else str(answer.status)
 
 

@@ -10,8 +10,10 @@ import logging
 from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
 from agent import retry
+from agent.dashboard import refused_key
 from agent.entries import QueueEntry
-from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
+from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
+from agent.facts import BATCH_SIZE
 from agent.jobs import Record
 from agent.ledger import Ledger
 
@@ -23,6 +25,8 @@ SEARCH_REQUESTS = 200
 MOST_UNPROVEN = 3
 #: What was refused without proof is tried again after so long, or together with the next job that comes.
 REFUSED_PAUSE_SECONDS = 1800.0
+#: However slow the dashboard is, batches are not made smaller than this for it.
+SMALLEST_BATCH = 100
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +75,8 @@ class Delivery:
         self._ledger = ledger
         self._cluster = cluster
         self._command = command
-        self._batch_size = batch_size
+        self._most = batch_size
+        self._batch_size = min(int(ledger.fact(BATCH_SIZE)) or batch_size, batch_size)
         self._clock = clock
         self._level = level
         self._outbox: dict[tuple[int, int], Record] = {}
@@ -96,8 +101,9 @@ class Delivery:
         """
         records = list(self._outbox.values())
         self._outbox.clear()
-        for start in range(0, len(records), self._batch_size):
-            self._send(records[start : start + self._batch_size])
+        while records:
+            batch, records = records[: self._batch_size], records[self._batch_size :]
+            self._send(batch)
         if self._witness and self._suspects:
             suspects, self._suspects = self._suspects, []
             self.refused -= len(suspects)
@@ -118,7 +124,7 @@ class Delivery:
             if len(records) == 1:
                 self._search(records, refusal)
                 return
-            self._batch_size = len(records) // 2
+            self._batch_size = self._most = len(records) // 2
             for half in _halves(records):
                 self._send(half)
         except BatchRefused as refusal:
@@ -126,8 +132,15 @@ class Delivery:
 
     def _submit(self, records: Sequence[Record], *, tries: int = retry.TRIES) -> None:
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
-        message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
+        try:
+            message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
+        except DashboardUnreachable as error:
+            if error.timed_out:
+                self._trust(len(records) // 2)
+            raise
         logger.log(self._level, "Successfully submitted: %s", message)
+        if self._batch_size < self._most and len(records) >= self._batch_size:
+            self._trust(self._batch_size * 2)
         with self._ledger.transaction():
             self._ledger.add_delivered(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
             for record in records:
@@ -136,6 +149,12 @@ class Delivery:
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
+
+    def _trust(self, records: int) -> None:
+        """Makes the batches smaller that the dashboard could not take in time, in the next run, or larger again."""
+        self._batch_size = max(min(records, self._most), min(SMALLEST_BATCH, self._most))
+        with self._ledger.transaction():
+            self._ledger.set_fact(BATCH_SIZE, self._batch_size)
 
     def _search(self, records: Sequence[Record], refusal: BatchRefused) -> None:
         """Finds the records at fault in a refused batch, sets them aside, and sends the others."""
@@ -184,10 +203,13 @@ class Delivery:
 
         :returns: whether it takes records.
         :raises DashboardUnreachable: where it refuses that, too: it is the one at fault.
+        :raises KeyRefused: where it forbids that, too.
         """
         texts = [self._witness.text] if self._witness else []
         try:
             self._dashboard.submit(self._cluster, texts, tries=1)
+        except BatchForbidden as error:
+            raise refused_key(str(error)) from refusal
         except BatchRefused:
             raise DashboardUnreachable(f"the dashboard takes nothing at all: {refusal}", hint=_LOG_HINT) from refusal
         return self._witness is not None

@@ -59,14 +59,22 @@ class DashboardUnreachable(Unreachable):
 
     :param retry_after_seconds: how long the dashboard asked to be left alone, 0 where it did not.
     :param permanent: trying again within the run can't help.
+    :param timed_out: there was no answer in time, and the dashboard may be at work on the request still.
     """
 
     def __init__(
-        self, message: str, *, hint: str = "", retry_after_seconds: float = 0.0, permanent: bool = False
+        self,
+        message: str,
+        *,
+        hint: str = "",
+        retry_after_seconds: float = 0.0,
+        permanent: bool = False,
+        timed_out: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
         self.permanent = permanent
+        self.timed_out = timed_out
 
 
 class BatchRefused(ExporterError):
@@ -82,6 +90,10 @@ class BatchRefused(ExporterError):
 
 class BatchTooLarge(BatchRefused):
     """The dashboard, or a proxy before it, takes no POST of this size."""
+
+
+class BatchForbidden(BatchRefused):
+    """The key may not do this, or a firewall before the dashboard dislikes a record."""
 
 
 class SpoolError(ExporterError):

@@ -12,3 +12,5 @@ MISSED = "missed"
 MISSED_END = "missed_end"
 #: With the command's name behind it: jobs that it has delivered, repeats included.
 DELIVERED_BY = "delivered_by_"
+#: How many records the dashboard is trusted to take in time, 0 where it has never failed to.
+BATCH_SIZE = "batch_size"

@@ -66,7 +66,12 @@ class RequestsTransport:
                 hint="check api_url, or name the site's CA file as ca_bundle; everything is kept",
                 permanent=True,
             ) from error
-        except (OSError, ValueError, TimeoutError) as error:  # all of requests' are OSErrors
+        except (requests.exceptions.ReadTimeout, TimeoutError) as error:
+            # The dashboard may be at work on it, and takes no harm-free second request meanwhile.
+            self._session = None
+            words = f"no answer from {url} within {self._timeout:g} s"
+            raise DashboardUnreachable(words, hint=_SLOW_HINT, permanent=True, timed_out=True) from error
+        except (OSError, ValueError) as error:  # all of requests' are OSErrors
             self._session = None
             raise DashboardUnreachable(f"no answer from {url}: {self._clean(error)}", hint=_REACH_HINT) from error
         return answer
@@ -100,6 +105,7 @@ class RequestsTransport:
         return re.sub(r"//[^/@\s]+@", "//***@", words)
 
 
+_SLOW_HINT = "see how the dashboard is, or give it more time with `timeout`; everything is kept"
 _REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
 
 

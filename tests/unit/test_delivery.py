@@ -13,9 +13,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
+from agent.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, SMALLEST_BATCH, Delivery
 from agent.entries import QueueEntry
-from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
+from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
 from agent.jobs import Record
 from agent.ledger import Ledger, open_ledger
 
@@ -34,10 +34,12 @@ class PickyDashboard:
     def __init__(self, manners: Verdict) -> None:
         self.manners = manners
         self.requests = 0
+        self.sizes: list[int] = []
         self.taken: list[int] = []
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
         job_ids = [int(json.loads(text)["JobID"]) for text in texts]
+        self.sizes.append(len(texts))
         trouble = self.manners(job_ids)
         # A 500 is tried again: it may pass. What the dashboard names, it means.
         self.requests += tries if trouble and not getattr(trouble, "named", None) else 1
@@ -292,6 +294,50 @@ def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
         site.deliver(range(1, 5001))
     assert ([], list(range(1, 5001))) == (site.rejected(), site.waiting())
     assert site.dashboard.requests < 100
+
+
+def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
+    """A 403 for its sake is no verdict on the key."""
+    site = Site(ledger, lambda job_ids: BatchForbidden("403 blocked") if 3 in job_ids else None)
+    site.queue(range(1, 6))
+    site.deliver(range(1, 6))
+    assert ([3], []) == (site.rejected(), site.waiting())
+
+
+def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
+    """Where an empty batch is forbidden too, it is the key."""
+    site = Site(ledger, lambda job_ids: BatchForbidden("403"))
+    site.queue([1, 2])
+    with pytest.raises(KeyRefused):
+        site.deliver([1, 2])
+    assert ([], [1, 2]) == (site.rejected(), site.waiting())
+
+
+def test_batches_that_are_too_large_for_a_slow_dashboard(ledger: Ledger) -> None:
+    """One that does not answer in time gets half of it in the next run, and more again as soon as it keeps up."""
+    slow = DashboardUnreachable("no answer", permanent=True, timed_out=True)
+    site = Site(ledger, lambda job_ids: slow if len(job_ids) > 300 else None, batch_size=1000)
+    site.queue(range(1, 2001))
+    for _ in range(2):
+        with pytest.raises(DashboardUnreachable):
+            site.deliver(site.waiting())
+    with pytest.raises(DashboardUnreachable):
+        site.deliver(site.waiting())
+    assert [1000, 500, 250, 500] == site.dashboard.sizes
+    site.dashboard.manners = lambda job_ids: None
+    site.deliver(site.waiting())
+    assert [250, 500, 1000] == site.dashboard.sizes[4:]
+    assert [] == site.waiting()
+
+
+def test_a_dashboard_that_hangs_for_days(ledger: Ledger) -> None:
+    """Batches do not shrink to nothing for it."""
+    site = Site(ledger, lambda job_ids: DashboardUnreachable("no answer", permanent=True, timed_out=True))
+    site.queue(range(1, 2001))
+    for _ in range(20):
+        with pytest.raises(DashboardUnreachable):
+            site.deliver(site.waiting())
+    assert SMALLEST_BATCH == site.dashboard.sizes[-1]
 
 
 def test_a_search_has_its_limit(ledger: Ledger) -> None:

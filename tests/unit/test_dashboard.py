@@ -1,0 +1,315 @@
+"""What the dashboard's answers mean, and that no answer and no silence does any harm."""
+
+from __future__ import annotations
+
+import json
+import math
+import socket
+import threading
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Iterator, Mapping
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.dashboard import LONGEST_PAUSE_SECONDS, Dashboard, judge
+from agent.errors import (
+    BatchForbidden,
+    BatchRefused,
+    BatchTooLarge,
+    DashboardUnreachable,
+    ExporterError,
+    KeyRefused,
+)
+from agent.retry import TRIES
+from agent.transport import Answer, RequestsTransport
+from tests.support import dashboard_faults as faults
+from tests.support.certificate import make_certificate
+from tests.support.dashboard import API_KEY, Fault, ReceivingDashboard
+
+NOW = 1_700_000_000.0
+TAKEN = {"success": True, "message": "Successfully ingested 2 jobs for lab", "jobs_processed": 2}
+RECORD = json.dumps(
+    {
+        "JobID": "7",
+        "User": "alice",
+        "Account": "physics",
+        "Partition": "cpu",
+        "State": "COMPLETED",
+        "QOS": None,
+        "NodeList": "n1",
+        "Submit": "2023-11-14T22:13:20",
+        "Start": "2023-11-14T22:13:20",
+        "End": "2023-11-14T22:14:20",
+        "CPUHours": 1.0,
+        "GPUHours": 0.0,
+        "AllocCPUS": 1,
+        "AllocGPUS": 0,
+        "AllocNodes": 1,
+    }
+)
+
+
+def meaning(status: int, content: Any = "", headers: Mapping[str, str] | None = None) -> ExporterError:
+    """What is raised for an answer to two records."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    with pytest.raises(ExporterError) as caught:
+        judge(Answer(status, headers or {}, text), sent=2, now=NOW)
+    return caught.value
+
+
+def test_taken() -> None:
+    """A 2xx that counts as many jobs as were sent, or none at all, is a success with the dashboard's message."""
+    for content in (TAKEN, {"success": True, "message": TAKEN["message"]}):
+        assert TAKEN["message"] == judge(Answer(200, {}, json.dumps(content)), sent=2, now=NOW)
+
+
+@pytest.mark.parametrize("content", [{**TAKEN, "success": False}, {**TAKEN, "jobs_processed": 1}, {"status": "ok"}])
+def test_taken_but_not_stored(content: dict[str, Any]) -> None:
+    """A 200 that says otherwise in its body is a refusal."""
+    assert BatchRefused is type(meaning(200, content))
+
+
+@pytest.mark.parametrize("status", [200, 201, 204])
+@pytest.mark.parametrize("content", ["", "<html>Please log in</html>", "null", "[]", "[" * 100_000])
+def test_a_success_of_somebody_else(status: int, content: str) -> None:
+    """A login page, or nothing at all, is not the dashboard's answer."""
+    assert DashboardUnreachable is type(meaning(status, content))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (301, DashboardUnreachable),
+        (308, DashboardUnreachable),
+        (400, BatchRefused),
+        (401, KeyRefused),
+        (403, BatchForbidden),
+        (404, DashboardUnreachable),
+        (405, DashboardUnreachable),
+        (408, DashboardUnreachable),
+        (409, BatchRefused),
+        (413, BatchTooLarge),
+        (422, BatchRefused),
+        (429, DashboardUnreachable),
+        (500, BatchRefused),
+        (502, DashboardUnreachable),
+        (503, DashboardUnreachable),
+        (504, DashboardUnreachable),
+        (520, DashboardUnreachable),
+    ],
+)
+def test_refusals(status: int, kind: type) -> None:
+    """Whose fault it is: this batch's, the key's, or the dashboard's."""
+    assert kind is type(meaning(status, "<html><body>no</body></html>"))
+    assert "<" not in str(meaning(status, "<html><body>no</body></html>"))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("120", 120.0), (formatdate(NOW + 90, usegmt=True), 90.0), ("later", 0.0), ("9" * 400, math.inf)],
+)
+@pytest.mark.parametrize("status", [429, 503])
+def test_how_long_it_wants_to_be_left_alone(status: int, text: str, seconds: float) -> None:
+    """Retry-After is seconds or a date."""
+    error = meaning(status, "", {"Retry-After": text})
+    assert isinstance(error, DashboardUnreachable)
+    assert seconds == error.retry_after_seconds
+
+
+def test_a_422_names_records() -> None:
+    """By index, each with the field, what is wrong and what was sent."""
+    problem = {"loc": ["body", "jobs", 1, "Start"], "msg": "invalid datetime", "input": "None"}
+    error = meaning(422, {"detail": [problem, {**problem, "loc": ["body", "jobs", 1, "End"]}]})
+    assert isinstance(error, BatchRefused)
+    words = "Start: invalid datetime (sent 'None'); End: invalid datetime (sent 'None')"
+    assert {1: words} == error.named
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.sampled_from(["body", "jobs"]),
+    lambda inner: (
+        st.lists(inner, max_size=5)
+        | st.dictionaries(st.sampled_from(["detail", "loc", "msg", "success", "jobs_processed", "message"]), inner)
+    ),
+)
+
+
+@given(st.integers(200, 599), json_values | st.just({"detail": [{"loc": {"a": 1, "b": 2, "c": 3}}]}))
+def test_any_answer_has_a_meaning(status: int, content: Any) -> None:
+    """Whatever JSON comes back, it is a success or one of our errors, and its words are short."""
+    try:
+        judge(Answer(status, {"Retry-After": "1"}, json.dumps(content)), sent=2, now=NOW)
+    except ExporterError as error:
+        assert len(str(error)) < 1000
+
+
+@pytest.mark.parametrize("text", ["<" * 10_000_000, "x" * 10_000_000, '{"detail":' * 1_000_000])
+def test_a_monstrous_answer_takes_no_time(text: str) -> None:
+    """Ten megabytes of anything are told in a line, at once."""
+    started = time.monotonic()
+    assert len(str(meaning(502, text))) < 1000
+    assert time.monotonic() - started < 5
+
+
+class Client:
+    """The real client of a receiving dashboard, with a clock and a sleep of the test's."""
+
+    def __init__(
+        self, server: ReceivingDashboard, url: str = "", *, timeout: float = 5, ca: Path | None = None
+    ) -> None:
+        self.slept: list[float] = []
+        transport = RequestsTransport(timeout=timeout, ca_bundle=ca, secret=API_KEY)
+        self.dashboard = Dashboard(
+            url or server.url, API_KEY, transport, sleep=self.slept.append, clock=lambda: NOW, dice=lambda: 0.5
+        )
+        self._server = server
+
+    def submit(self) -> str:
+        return self.dashboard.submit("lab", [RECORD])
+
+
+@pytest.fixture
+def server() -> Iterator[ReceivingDashboard]:
+    with ReceivingDashboard() as receiving:
+        yield receiving
+
+
+def test_a_record_arrives(server: ReceivingDashboard) -> None:
+    """With the key in its header and nowhere else, and the cluster as hostname."""
+    assert "Successfully ingested 1 jobs for lab" == Client(server).submit()
+    assert {"7": json.loads(RECORD)} == server.records
+    (request,) = server.requests
+    assert API_KEY == request.headers["x-api-key"]
+    assert API_KEY not in request.path + request.body.decode()
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        faults.reset,
+        faults.store_and_reset,
+        *(faults.answer(status, "no") for status in (408, 425, 429, 500, 502, 503, 504)),
+    ],
+)
+def test_passing_trouble(server: ReceivingDashboard, trouble: Fault) -> None:
+    """It is tried again, each time after twice as long, and stands on the dashboard once."""
+    client = Client(server)
+    server.faults.extend([trouble] * (TRIES - 1))
+    client.submit()
+    assert ([1.0, 2.0, 4.0], ["7"]) == (client.slept, list(server.records))
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"),
+    [
+        (faults.reset, DashboardUnreachable),
+        (faults.answer(502), DashboardUnreachable),
+        (faults.answer(500), BatchRefused),
+    ],
+)
+def test_trouble_that_lasts(server: ReceivingDashboard, trouble: Fault, kind: type) -> None:
+    """After some tries it is told."""
+    server.manners = trouble
+    with pytest.raises((DashboardUnreachable, BatchRefused)):
+        Client(server).submit()
+    assert TRIES == len(server.requests)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 400, 401, 403, 404, 409, 413, 422])
+def test_trouble_that_does_not_pass(server: ReceivingDashboard, status: int) -> None:
+    """What asking again can't change is asked once."""
+    server.manners = faults.answer(status, "no", Location="http://127.0.0.1:1/elsewhere")
+    with pytest.raises(ExporterError):
+        Client(server).submit()
+    assert 1 == len(server.requests)
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_the_key_follows_no_redirect(server: ReceivingDashboard, status: int) -> None:
+    """Not to another host, and not to another path of the same."""
+    with ReceivingDashboard() as thief:
+        server.faults.append(faults.answer(status, "", Location=f"{thief.url}/api/data/ingest"))
+        with pytest.raises(DashboardUnreachable, match="which is not followed"):
+            Client(server).submit()
+        assert [] == thief.requests
+
+
+@pytest.mark.parametrize(
+    ("after", "slept"), [("7", 7.0), (formatdate(NOW + 9, usegmt=True), 9.0), ("0", 1.0), ("1000000000000", None)]
+)
+def test_retry_after_is_obeyed(server: ReceivingDashboard, after: str, slept: float | None) -> None:
+    """Within the run where it is short; a longer one ends the run, and the next ones keep to it."""
+    client = Client(server)
+    server.faults.append(faults.answer(503, "busy", Retry_After=after))
+    if slept is not None:
+        client.submit()
+        assert [slept] == client.slept
+        return
+    with pytest.raises(DashboardUnreachable) as caught:
+        client.submit()
+    assert caught.value.retry_after_seconds > LONGEST_PAUSE_SECONDS
+    assert ([], 1) == (client.slept, len(server.requests))
+
+
+@pytest.mark.parametrize("trouble", [faults.hang(), faults.drip(0.1)])
+def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
+    """Silence and slow drips are bounded as a whole, and no second request follows while the first may be at work."""
+    server.manners = trouble
+    started = time.monotonic()
+    with pytest.raises(DashboardUnreachable) as caught:
+        Client(server, timeout=1).submit()
+    assert time.monotonic() - started < 4
+    assert (True, 1) == (caught.value.timed_out, len(server.requests))
+
+
+def test_nobody_listens() -> None:
+    """A refused connection is tried again, then told in plain words."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    with ReceivingDashboard() as server:
+        client = Client(server, url)
+        with pytest.raises(DashboardUnreachable, match="Connection refused"):
+            client.submit()
+    assert TRIES - 1 == len(client.slept)
+
+
+def test_a_name_that_nobody_knows(server: ReceivingDashboard) -> None:
+    """It may be the name server's passing trouble: everything is kept."""
+    with pytest.raises(DashboardUnreachable, match="no answer from"):
+        Client(server, "http://dashboard.invalid").submit()
+
+
+def test_a_name_server_that_hangs(server: ReceivingDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's look-up has no time limit that a program could set, so the whole request has one."""
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30))
+    started = time.monotonic()
+    with pytest.raises(DashboardUnreachable) as caught:
+        Client(server, "http://dashboard.example.com", timeout=1).submit()
+    over.set()
+    assert caught.value.timed_out
+    assert time.monotonic() - started < 4
+
+
+def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+    """The key is not sent; with the site's CA it works."""
+    pem = make_certificate(tmp_path)
+    with ReceivingDashboard(tls=pem) as server:
+        with pytest.raises(DashboardUnreachable, match="no safe connection"):
+            Client(server).submit()
+        assert [] == server.requests
+        Client(server, ca=pem).submit()
+        assert ["7"] == list(server.records)
+
+
+def test_the_key_is_in_no_error(server: ReceivingDashboard) -> None:
+    """Even where the dashboard repeats it."""
+    server.manners = faults.answer(400, {"detail": f"bad key {API_KEY}"})
+    with pytest.raises(ExporterError) as caught:
+        Client(server).submit()
+    assert "bad key ***" in str(caught.value)
