@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from datetime import date
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
@@ -592,10 +592,14 @@ def test_a_backfill_that_is_stopped_says_how_to_go_on(site: Site, number: signal
     process.send_signal(number)
     _, log = process.communicate(timeout=10)
     expected = (
-        r"WARNING - stopped; everything that is not delivered yet is kept \(done up to 2024-01-(\d\d)T\d\d:59:59; "
-        r"go on with --start-date 2024-(01-\d\d|02-01) --end-date 2024-03-31\)"
+        r"WARNING - stopped; everything that is not delivered yet is kept "
+        r"\(done up to (.+); go on with --start-date (.+) --end-date 2024-03-31\)"
     )
-    assert re.fullmatch(expected, messages(log)[-1])
+    match = re.fullmatch(expected, messages(log)[-1])
+    assert match
+    following = datetime.strptime(match[1], "%Y-%m-%dT%H:%M:%S") + timedelta(seconds=1)
+    assert match[2] == following.date().isoformat()
+    assert date(2024, 2, 1) <= following.date() <= date(2024, 2, 8)
     assert 130 == process.returncode
 
 
