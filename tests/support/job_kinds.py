@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict, NamedTuple
 
 from .slurm import Slurm
+from .waiting import wait_for
 
 #: JobID → some of the fields of its record.
 Records = Dict[str, Dict[str, Any]]
@@ -75,7 +76,12 @@ def requeue_running(slurm: Slurm, job: int) -> None:
 
 
 def requeue_ended(slurm: Slurm, job: int) -> None:
+    """Not before the accounting knows the first run: 20.11 never completes the row of a requeued run of seconds."""
     slurm.wait_for_state(job, "COMPLETED")
+    wait_for(
+        lambda: slurm.sql(f"select 1 from {slurm.cluster}_job_table where id_job = {job} and time_eligible > 0"),
+        "its row",
+    )
     slurm.run("scontrol", "requeue", str(job))
 
 

@@ -174,10 +174,11 @@ class Slurm:
 
     def wait_until_idle(self, *, limit_seconds: float = 60) -> None:
         """Waits until no job is pending or running, and slurmdbd has heard of every end."""
-        # A job that runs for seconds is written at its end first, and completed a little later.
+        # A job that runs for seconds is written at its end first, and completed a little later - in 20.11 never,
+        # where it was requeued or resized.
         unfinished = (
             f"select id_job from {self.cluster}_job_table"
-            " where time_end = 0 or (time_eligible = 0 and tres_alloc != '')"
+            " where time_end = 0 or (time_eligible = 0 and tres_alloc != '' and state < 1024)"
         )
         wait_for(
             lambda: not self.run("squeue", "-h", "-a") and not self.sql(unfinished),
