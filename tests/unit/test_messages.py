@@ -241,7 +241,7 @@ SLURM = [
         lambda site: site.configure(cluster_name=None, scontrol="/bin/false"),
         "flush",
         78,
-        "the cluster's name is unknown: scontrol show config failed: it said nothing"
+        "the cluster's name is unknown: /bin/false show config failed: it said nothing"
         " (start slurmctld, or set cluster_name in the configuration, or give --cluster-name)",
     ),
 ]
