@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: help venv lint test unit bundle zipapp demo clean
+.PHONY: help venv lint test unit manual bundle zipapp demo clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -34,6 +34,9 @@ test: lint ## everything: lint, unit tests, and tests on a real Slurm where this
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'
+
+manual: $(READY) ## the man page and the shell completions, from the command line's help
+	$(BIN)/python etc/manual.py
 
 bundle: $(READY) ## an archive in dist/ that installs without internet
 	$(BIN)/python etc/bundle.py --bundle

@@ -291,14 +291,14 @@ KEYS = (
         (30, 120),
         "two numbers of minutes, [warning, critical]",
         _pair,
-        "status --check: age of the oldest undelivered job",
+        "the age of the oldest undelivered job that status complains of",
     ),
     Key(
         "status_coverage_percent",
         (99, 90),
         "two percentages, [warning, critical]",
         _pair,
-        "status --check: share of jobs that the hook caught",
+        "the share of jobs caught by the hook that status complains of",
     ),
 )
 _BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}

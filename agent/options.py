@@ -13,28 +13,43 @@ from agent.errors import UsageError
 from agent.localtime import parse_day
 
 DESCRIPTION = """\
-Brings finished Slurm jobs to a usage dashboard: `flush` delivers what slurmctld's hook has queued, `reconcile`
-replays a window of Slurm's accounting and catches what the hook missed. Without a command: reconcile."""
+Brings finished Slurm jobs to a usage dashboard: `flush` delivers what
+slurmctld's hook has queued, `reconcile` replays a window of Slurm's accounting
+and catches what the hook missed. Without a command: reconcile."""
 
 EPILOG = """\
 examples:
-  slurm-usage-history-exporter --dry-run --verbose           show what a reconcile would send
-  slurm-usage-history-exporter flush                         deliver what is queued
+  slurm-usage-history-exporter --dry-run --verbose
+      show what a reconcile would send
+  slurm-usage-history-exporter flush
+      deliver what is queued
   slurm-usage-history-exporter --start-date 2024-01-01 --end-date 2024-01-31
-                                                             send January again
-  slurm-usage-history-exporter queue add 4711                send job 4711 again
-  slurm-usage-history-exporter status                        how it is doing
-  slurm-usage-history-exporter check                         what is wrong, and how to mend it
+      send January again
+  slurm-usage-history-exporter queue add 4711
+      send job 4711 again
+  slurm-usage-history-exporter status
+      see how it is doing
+  slurm-usage-history-exporter check
+      see what is wrong, and how to mend it
 
 exit codes:
-  0 done, or nothing to do        69 dashboard or Slurm unreachable; everything is kept
-  1 unexpected error              75 another run is at work
-  2 wrong usage                   77 the dashboard refused the API key
-  65 some records were rejected   78 configuration error
+    0  done, or nothing to do
+    1  unexpected error
+    2  wrong usage
+   65  some records were rejected; the others went through
+   69  dashboard or Slurm unreachable; everything is kept
+   75  another run is at work
+   77  the dashboard refused the API key
+   78  configuration error
+  130  stopped by Ctrl-C or SIGTERM; what is not delivered is kept
+  `status --check` exits 0, 1 or 2 for well, warning or critical, and `check`
+  exits 1 where anything is wrong.
 
 files:
-  /etc/slurm-usage-history-exporter/config.toml, else config.json there; then the same in
-  ~/.config/slurm-usage-history-exporter/. The spool is /var/spool/slurm-usage-history-exporter/."""
+  /etc/slurm-usage-history-exporter/config.toml, else config.json there;
+  then the same in ~/.config/slurm-usage-history-exporter/. The spool is
+  /var/spool/slurm-usage-history-exporter/, for a user of no system-wide
+  installation ~/.local/state/slurm-usage-history-exporter/."""
 
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",
