@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -10,6 +11,8 @@ from tests.support.slurm import why_not_here
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    os.environ.pop("TZ", None)  # the exporter goes by the host's zone, whatever the shell's
+    time.tzset()
     config.addinivalue_line("markers", "slurm: starts a real Slurm; skipped, or in CI failed, where there can be none")
 
 

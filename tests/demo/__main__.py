@@ -8,8 +8,10 @@ they are equal. Where there can be no Slurm, recorded output of sacct is replaye
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
+import time
 
 from tests.demo import recorded, show
 from tests.support.slurm import SlurmError, why_not_here
@@ -23,6 +25,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="another number, another bag (default: %(default)s)")
     parser.add_argument("--recorded", action="store_true", help="replay recorded output, even where Slurm could run")
     options = parser.parse_args()
+    os.environ.pop("TZ", None)  # the exporter goes by the host's zone, whatever the shell's
+    time.tzset()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     obstacle = "as you asked" if options.recorded else why_not_here()
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ from tests.support.waiting import wait_for
 DATA = Path(__file__).parents[1] / "data"
 SECONDS_FOR_ALL_CALLS = 15
 LIMIT_SECONDS = 120
+#: The scenario in which JobIDs are used again, recorded after all others and their accounting.
+REUSED = "reused"
 
 
 class Recording:
@@ -31,21 +34,22 @@ class Recording:
 
     def __init__(self, version: str) -> None:
         self.version = version
-        calls = sorted((DATA / "hook" / version).glob("*.jsonl"))
-        #: The answers of sacct to the jobs that the hook was called for, as they were in the end.
-        self.answers = [str(DATA / "sacct" / version / f"{path.stem}.txt") for path in calls]
+        calls = [path for path in sorted((DATA / "hook" / version).glob("*.jsonl")) if path.stem != REUSED]
+        answers = DATA / "sacct" / version
+        #: What sacct said in the end of the jobs that the hook was called for.
+        self.answers = [str(answers / f"{path.stem}.txt") for path in calls]
         #: The environment of each of jobcomp's calls, in their order.
         self.calls = sorted(
             (call for path in calls for call in map(json.loads, path.read_text().splitlines()) if "JOBID" in call),
             key=lambda call: int(call["END"]),
         )
-        expected = json.loads((DATA / "sacct" / version / "expected.json").read_text())
-        self.expected = {record["JobID"]: _in_this_zone(record) for record in expected}
-
-    def raw_ids(self) -> dict[str, str]:
-        """JobID → the raw one, which the hook is told."""
         _, rows = recorded_sacct.read_rows(self.answers)
-        return {row["JobID"]: row["JobIDRaw"] for row in rows}
+        #: JobID → the raw one, which the hook is told.
+        self.raw_ids = {row["JobID"]: row["JobIDRaw"] for row in rows}
+        expected = json.loads((answers / "expected.json").read_text())
+        self.expected = {
+            record["JobID"]: _in_this_zone(record) for record in expected if record["JobID"] in self.raw_ids
+        }
 
     def days(self) -> list[str]:
         """The options for a reconcile of all days on which a job ended."""
@@ -68,8 +72,8 @@ def run(interval_seconds: float, obstacle: str) -> int:
         exporter = Exporter(
             folder, env, api_url=dashboard.url, cluster_name="lab", sacct=str(_make_sacct(folder, recording))
         )
-        raw_ids, called = recording.raw_ids(), dict[str, float]()
-        arrivals = Arrivals(screen, lambda record: called.get(raw_ids[record["JobID"]], time.time()))
+        called: dict[str, float] = {}  # raw JobID → when the hook was called for it last
+        arrivals = Arrivals(screen, lambda record: called.get(recording.raw_ids[record["JobID"]], time.time()))
         dashboard.manners = arrivals
 
         screen.title(f"{len(recording.calls)} recorded calls of the hook; flush runs every {interval_seconds:g} s")
@@ -93,8 +97,8 @@ def run(interval_seconds: float, obstacle: str) -> int:
 def _make_sacct(folder: Path, recording: Recording) -> Path:
     """A command that answers as sacct did."""
     command = folder / "sacct"
-    words = " ".join([sys.executable, recorded_sacct.__file__, *recording.answers])
-    command.write_text(f'#!/bin/sh\nexec {words} -- "$@"\n')
+    words = shlex.join([sys.executable, recorded_sacct.__file__, *recording.answers, "--"])
+    command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
     command.chmod(0o755)
     return command
 

@@ -80,7 +80,11 @@ class Screen:
 
 
 def _line(cells: Sequence[Any]) -> str:
-    return "  ".join(f"{cell!s:{align}{width}}" for cell, (_, width, align) in zip(cells, COLUMNS))
+    return "  ".join(f"{_cut(str(cell), width):{align}{width}}" for cell, (_, width, align) in zip(cells, COLUMNS))
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
 def describe_delays(seconds: Sequence[float]) -> str:

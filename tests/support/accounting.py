@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pwd
 import time
-from typing import Any, Dict, Iterable, Protocol
+from typing import Any, Dict, Iterable, NamedTuple, Protocol
 
 NO_TASK = "4294967294"  # NO_VAL
 LIVE, CONTINUED = {"0", "1", "2"}, {"1024", "8192"}  # PENDING RUNNING SUSPENDED, REQUEUED RESIZING
@@ -34,6 +34,14 @@ class Database(Protocol):
         """Runs SQL on slurmdbd's database."""
 
 
+class Names(NamedTuple):
+    """What ids stand for."""
+
+    qos: dict[str, str]
+    gpu: dict[str, str]  # TRES id → gpu or gpu:a100
+    user: dict[str, str]  # by association, which outlives the user
+
+
 def expected_records(database: Database) -> dict[str, dict[str, Any]]:
     """JobID → record, of every job whose newest row has ended."""
     rows_by_id: dict[str, list[Row]] = {}
@@ -41,15 +49,17 @@ def expected_records(database: Database) -> dict[str, dict[str, Any]]:
         rows_by_id.setdefault(row["id_job"], []).append(row)
     qos = {row["id"]: row["name"] for row in database.sql("select id, name from qos_table")}
     gpus = {row["id"]: row["name"] for row in database.sql("select id, name from tres_table where type = 'gres'")}
+    members = database.sql(f"select id_assoc, user from {database.cluster}_assoc_table where user != ''")
+    names = Names(qos, gpus, {row["id_assoc"]: row["user"] for row in members})
     records = (
-        _make_record(rows, database.cluster, qos, gpus)
+        _make_record(rows, database.cluster, names)
         for rows in rows_by_id.values()
         if rows[-1]["state"] not in LIVE | CONTINUED
     )
     return {record["JobID"]: record for record in records}
 
 
-def _make_record(rows: list[Row], cluster: str, qos: dict[str, str], gpu_names: dict[str, str]) -> dict[str, Any]:
+def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
     newest = rows[-1]
     started = _has_started(newest)
     tres = _parse_tres(newest) if started else {}
@@ -57,19 +67,19 @@ def _make_record(rows: list[Row], cluster: str, qos: dict[str, str], gpu_names: 
     start = int(newest["time_start"]) if started else end
     return {
         "JobID": _job_id(newest),
-        "User": _user(newest["id_user"]),
+        "User": names.user.get(newest["id_assoc"]) or _user(newest["id_user"]),
         "Account": "unknown" if newest["account"] in ("", "NULL") else newest["account"],
         "Partition": newest["partition"],
         "State": STATES[newest["state"]],
-        "QOS": qos.get(newest["id_qos"]),
+        "QOS": names.qos.get(newest["id_qos"]),
         "NodeList": newest["nodelist"] if started else None,
         "Submit": _local(submit),
         "Start": _local(start),
         "End": _local(end),
         "CPUHours": sum(_elapsed(row) * _parse_tres(row).get(CPU, 0) for row in rows) / 3600,
-        "GPUHours": sum(_elapsed(row) * _gpus(_parse_tres(row), gpu_names) for row in rows) / 3600,
+        "GPUHours": sum(_elapsed(row) * _gpus(_parse_tres(row), names.gpu) for row in rows) / 3600,
         "AllocCPUS": tres.get(CPU, 0),
-        "AllocGPUS": _gpus(tres, gpu_names),
+        "AllocGPUS": _gpus(tres, names.gpu),
         "AllocNodes": tres.get(NODE, 0),
         "AllocMemoryMB": float(tres.get(MEMORY_MB, 0)),
         "WaitingTimeHours": (start - submit) / 3600 if start > submit else 0.0,
