@@ -124,5 +124,5 @@ def _explained(path: Path) -> Iterator[None]:
             f"cannot use {path}: {error}",
             hint="see that the spool's disk is writable and not full, and the file belongs to the Slurm user",
         ) from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # even a table's name can be damaged
         raise LedgerDamaged(f"{path} is damaged: {error}") from error

@@ -76,6 +76,9 @@ class Known(NamedTuple):
     superseded: bool  # by a newer job or run of the same JobID
 
 
+NOT_KNOWN = Known(b"", hooked=False, superseded=False)
+
+
 class Rejected(NamedTuple):
     """A record that the dashboard refused, with its words."""
 
@@ -189,19 +192,19 @@ class Ledger(Database):
 
     # Delivered and rejected
 
-    def know(self, cluster: str, record: Record) -> Known:
-        """What of a job was delivered before."""
-        known = Known(b"", hooked=False, superseded=False)
-        rows = self._execute(
-            "SELECT submit, digest, hooked FROM delivered WHERE cluster = ? AND job_id = ?", (cluster, record.raw_id)
-        )
-        for submit, digest, hooked in rows:
-            if submit == record.submit:
-                known = known._replace(digest=digest, hooked=bool(hooked))
-            # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
-            elif submit > record.submit and local_day(submit).year == local_day(record.submit).year:
-                known = known._replace(superseded=True)
-        return known
+    def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
+        """What of some jobs was delivered before, by what identifies the records; nothing of most."""
+        rows_of: dict[int, list[Any]] = {}
+        for chunk in _chunks([record.raw_id for record in records]):
+            marks = ",".join("?" * len(chunk))
+            for job_id, *row in self._execute(
+                f"SELECT job_id, submit, digest, hooked FROM delivered WHERE cluster = ? AND job_id IN ({marks})",  # noqa: S608
+                (cluster, *chunk),
+            ):
+                rows_of.setdefault(job_id, []).append(row)
+        return {
+            record.key: _make_known(record, rows_of[record.raw_id]) for record in records if record.raw_id in rows_of
+        }
 
     def rejected_digests(self, cluster: str) -> dict[tuple[int, int], bytes]:
         """The digests of the records that the dashboard refused, dropped ones included, by what identifies them."""
@@ -209,7 +212,12 @@ class Ledger(Database):
         return {(job_id, submit): digest for job_id, submit, digest in rows}
 
     def add_delivered(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
-        """Writes down what the dashboard has taken. The first delivery's time stands."""
+        """Writes down what the dashboard has taken. The first delivery's time stands.
+
+        Not in a dry run: that of a year would hold it all in memory.
+        """
+        if self._rehearsing:
+            return
         self._execute_many(
             """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
                SET digest = excluded.digest, ended = excluded.ended, hooked = max(hooked, excluded.hooked)""",
@@ -396,6 +404,17 @@ def _make_waiting(row: Sequence[Any]) -> Waiting:
         raise LedgerDamaged(f"the ledger holds a job that can't be: {row!r}")
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
     return Waiting(entry, queued_at, attempts, due_at, reason)
+
+
+def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
+    known = NOT_KNOWN
+    for submit, digest, hooked in rows:
+        if submit == record.submit:
+            known = known._replace(digest=digest, hooked=bool(hooked))
+        # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
+        elif submit > record.submit and local_day(submit).year == local_day(record.submit).year:
+            known = known._replace(superseded=True)
+    return known
 
 
 def _chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:

@@ -11,13 +11,13 @@ import logging
 import time
 from collections import Counter
 from datetime import date
-from typing import Callable, Iterable, NamedTuple, Protocol
+from typing import Callable, NamedTuple, Protocol
 
 from agent.delivery import Delivery
 from agent.earlier import EarlierRuns
 from agent.flush import FEW_IDS, LOOKBACK_SECONDS, Rows, Settings
 from agent.jobs import Job, Record, fold, has_all_runs, is_final, is_settled, make_record, own_runs
-from agent.ledger import Ledger
+from agent.ledger import NOT_KNOWN, Known, Ledger
 from agent.localtime import local_day
 from agent.records import REQUEUEABLE_STATES, Run
 from agent.sacct import Answer, Query, Slurm
@@ -25,6 +25,8 @@ from agent.slices import Range, first_slice, next_slice
 
 #: A job that ended less than so long ago may still be on its way by flush: it is not missed.
 FRESH_SECONDS = 600
+#: So many records at a time are looked up in the ledger, and held in memory before they are sent.
+BOOKED_AT_ONCE = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,9 @@ class Reconcile:
         try:
             while part and query:
                 answer, query = self._answer(query, part), None
-                jobs = self._ask_doubtful() if len(self._doubtful) >= FEW_IDS else []
+                jobs = []
+                while len(self._doubtful) >= FEW_IDS:
+                    jobs += self._ask_doubtful()
                 following = next_slice(part, answer.rows, wanted.end)
                 pausing = self._interlude is not None and self._interlude.is_due()
                 # sacct works on the next slice while this one is sent. Not so where something else is delivered in
@@ -126,7 +130,8 @@ class Reconcile:
         finally:
             if query:
                 query.cancel()
-        self._deliver(self._ask_doubtful())
+        while self._doubtful:
+            self._deliver(self._ask_doubtful())
         self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
@@ -149,8 +154,10 @@ class Reconcile:
         self._earlier.keep(run for runs in runs_of.values() for run in runs)
         jobs: list[Job] = []
         for raw_id, runs in runs_of.items():
-            known = {run.submit: run for run in [*earlier.get(raw_id, ()), *runs]}
-            history = own_runs(known.values())
+            if raw_id in earlier:
+                history = own_runs({run.submit: run for run in [*earlier[raw_id], *runs]}.values())
+            else:
+                history = own_runs(runs)
             newest = history[-1]
             # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
             if not is_final(newest) or newest.submit > max(run.submit for run in runs):
@@ -169,39 +176,38 @@ class Reconcile:
         return [fold(runs, requeued_runs=self._settings.requeued_runs)]
 
     def _ask_doubtful(self) -> list[Job]:
-        """Asks for the jobs that may have gone on, or of which an earlier run is missing."""
-        doubtful, self._doubtful = self._doubtful, {}
-        raw_ids = sorted(doubtful)
+        """Asks for some of the jobs that may have gone on, or of which an earlier run is missing."""
+        asked = {raw_id: self._doubtful.pop(raw_id) for raw_id in list(self._doubtful)[:FEW_IDS]}
+        since = min(runs[0].submit for runs in asked.values()) - LOOKBACK_SECONDS
+        rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in asked], max(since, 0)).answer())
         jobs: list[Job] = []
-        for start in range(0, len(raw_ids), FEW_IDS):
-            chunk = raw_ids[start : start + FEW_IDS]
-            since = min(doubtful[raw_id][0].submit for raw_id in chunk) - LOOKBACK_SECONDS
-            rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in chunk], max(since, 0)).answer())
-            for raw_id in chunk:
-                history = own_runs(rows.of_raw_id(raw_id)) or doubtful[raw_id]
-                if history[-1].submit == doubtful[raw_id][-1].submit:
-                    jobs += self._settled(history)
+        for raw_id, runs in asked.items():
+            history = own_runs(rows.of_raw_id(raw_id)) or runs
+            if history[-1].submit == runs[-1].submit:
+                jobs += self._settled(history)
         return jobs
 
     def _done_to(self, part: Range) -> int:
         """Up to when all is delivered, after a slice."""
         return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful.values())])
 
-    def _deliver(self, jobs: Iterable[Job]) -> None:
+    def _deliver(self, jobs: list[Job]) -> None:
         """Sends what has to be sent, and counts what flush had brought."""
-        skip = self._settings.skip_never_started
-        records = [make_record(job, self._settings.cluster) for job in jobs if job.ever_started or not skip]
-        if records:
-            logger.info("Formatted %d jobs for submission", len(records))
-        waiting = self._ledger.is_waiting([record.raw_id for record in records])
-        for record in records:
-            if self._book(record, is_waiting=record.raw_id in waiting):
-                self._delivery.add(record)
+        if self._settings.skip_never_started:
+            jobs = [job for job in jobs if job.ever_started]
+        if jobs:
+            logger.info("Formatted %d jobs for submission", len(jobs))
+        for start in range(0, len(jobs), BOOKED_AT_ONCE):
+            records = [make_record(job, self._settings.cluster) for job in jobs[start : start + BOOKED_AT_ONCE]]
+            known = self._ledger.known(self._settings.cluster, records)
+            waiting = self._ledger.is_waiting([record.raw_id for record in records])
+            for record in records:
+                if self._book(record, known.get(record.key, NOT_KNOWN), is_waiting=record.raw_id in waiting):
+                    self._delivery.add(record)
         self._delivery.flush()
 
-    def _book(self, record: Record, *, is_waiting: bool) -> bool:
+    def _book(self, record: Record, known: Known, *, is_waiting: bool) -> bool:
         """Counts a job, and says whether it has to be sent."""
-        known = self._ledger.know(self._settings.cluster, record)
         rejected = self._rejected.get(record.key)
         self.tally.jobs += 1
         if record.end < self._fresh_since:
@@ -210,7 +216,7 @@ class Reconcile:
             self.tally.hooked_by_day[day] += known.hooked or is_waiting
             if not (known.digest or is_waiting or rejected):
                 self._book_missed(record)
-        if known.superseded or rejected == record.digest:
+        if known.superseded or (rejected and rejected == record.digest):
             return False
         return not (self._only_missing and known.digest == record.digest)
 

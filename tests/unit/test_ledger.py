@@ -127,9 +127,9 @@ def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
     old, new = make_record(7), make_record(7, submit=int(NOW) - 50)
     with ledger.transaction():
         ledger.add_delivered("lab", [new], "flush", NOW, hooked=True)
-    assert (new.digest, True, False) == ledger.know("lab", new)
-    assert (b"", False, True) == ledger.know("lab", old)
-    assert (b"", False, False) == ledger.know("other", new)
+    assert (new.digest, True, False) == ledger.known("lab", [new])[new.key]
+    assert (b"", False, True) == ledger.known("lab", [old])[old.key]
+    assert {} == ledger.known("other", [new])
 
 
 def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
@@ -169,7 +169,7 @@ def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
     queue(ledger, QueueEntry(4))
     with ledger.transaction():
         ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
-    assert b"" == ledger.know("lab", make_record(1)).digest
+    assert {} == ledger.known("lab", [make_record(1)])
     assert {} == ledger.earlier_runs([3])
     assert ([2], [QueueEntry(4)]) == ([record.job_id for record in ledger.rejected()], entries(ledger))
 
