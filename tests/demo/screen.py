@@ -66,6 +66,11 @@ class Screen:
         painted = text.replace(f" {state} ", f" {self._paint(state, COLOURS.get(state, ''))} ", 1)
         print(painted, flush=True)
 
+    def complain(self, failures: Sequence[str]) -> None:
+        """Prints what runs of flush that failed have said."""
+        for said in failures:
+            self.say(f"✘ a flush failed: {said.strip()}", colour=COLOURS["FAILED"])
+
     def report(self, when: str, expected: Records, shown: Records) -> list[str]:
         """Prints and returns how the dashboard differs from the accounting; nothing where it does not."""
         differences = describe_differences(expected, shown)
