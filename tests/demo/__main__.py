@@ -33,7 +33,7 @@ def main() -> int:
         if obstacle:
             return recorded.run(options.interval, obstacle)
         return show.run(options.jobs, options.interval, options.seed)
-    except (SlurmError, TimeoutError) as error:
+    except (SlurmError, TimeoutError, AssertionError) as error:
         print(f"\n✘ {error}")
         return 1
     except KeyboardInterrupt:
