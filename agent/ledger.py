@@ -223,10 +223,11 @@ class Ledger(Database):
                SET digest = excluded.digest, ended = excluded.ended, hooked = max(hooked, excluded.hooked)""",
             ((cluster, *record.key, record.end, record.digest, now, command, hooked) for record in records),
         )
-        self._execute_many(
-            "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
-            ((cluster, *record.key) for record in records),
-        )
+        if self._execute("SELECT 1 FROM rejected LIMIT 1"):
+            self._execute_many(
+                "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
+                ((cluster, *record.key) for record in records),
+            )
 
     def add_rejected(self, cluster: str, record: Record, reason: str, now: float, *, hooked: bool) -> None:
         """Sets a record aside with the dashboard's reason."""
@@ -407,14 +408,14 @@ def _make_waiting(row: Sequence[Any]) -> Waiting:
 
 
 def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
-    known = NOT_KNOWN
+    known_digest, known_hooked, superseded = NOT_KNOWN
     for submit, digest, hooked in rows:
         if submit == record.submit:
-            known = known._replace(digest=digest, hooked=bool(hooked))
+            known_digest, known_hooked = digest, bool(hooked)
         # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
         elif submit > record.submit and local_day(submit).year == local_day(record.submit).year:
-            known = known._replace(superseded=True)
-    return known
+            superseded = True
+    return Known(known_digest, known_hooked, superseded)
 
 
 def _chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
