@@ -11,20 +11,24 @@ from agent.delivery import Delivery
 from agent.entries import QueueEntry
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
-from agent.jobs import fold, make_record
+from agent.jobs import LINK_SECONDS, fold, make_record, own_runs
 from agent.ledger import Ledger, Waiting
 from agent.queue import Queue
 from agent.records import Run
 from agent.sacct import Query, Slurm
 from agent.verdict import Fate, Verdict, judge_entry
 
-#: IDs in one call of sacct: its argument is bounded, and it compares each ID with all others.
-IDS_PER_CALL = 1000
 #: So many IDs MariaDB looks up one by one. For more of them than its eq_range_index_dive_limit, 200, it reads all rows
 #: that have ended since the call's start: where that are five million, 5 s instead of 0.2 s.
 FEW_IDS = 190
+#: More jobs than this are worth a call that reads all rows of a day or so.
+MANY_IDS = 3 * FEW_IDS
+#: IDs in one call of sacct: its argument is bounded, and it compares each ID with all others.
+IDS_PER_CALL = 5000
 #: How far back the earlier runs of a requeued job are looked for. A recycled JobID is older in any but odd cases.
 LOOKBACK_SECONDS = 365 * 86_400
+#: How far back a call for many jobs looks: whatever may have begun before that is asked for again, a few at a time.
+SHORT_LOOKBACK_SECONDS = 86_400
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -103,10 +107,11 @@ class Flush:
         query = self._ask(batch)
         try:
             while query:
-                answer = query.answer()
+                rows = Rows(query.answer())
+                self._complete(rows, batch)
                 following = self._due(now, batch)
                 query = self._ask(following)
-                self._sort_out(batch, Rows(answer))
+                self._sort_out(batch, rows)
                 batch = following
         finally:
             if query:
@@ -114,14 +119,34 @@ class Flush:
         self._delivery.flush()
 
     def _due(self, now: float, behind: list[Waiting] | tuple[()]) -> list[Waiting]:
-        return self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
+        """What is asked for next: a few jobs, or where more wait, many."""
+        batch = self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
+        return batch if len(batch) > MANY_IDS else batch[:FEW_IDS]
 
     def _ask(self, batch: list[Waiting]) -> Query | None:
-        if not batch:
-            return None
-        # A start in the future, by a clock that was set back or a line that is wrong, fails the whole call.
-        oldest = min(int(self._clock()), *(item.entry.submit or int(item.queued_at) for item in batch))
-        return self._slurm.ask_ids([item.entry.asked for item in batch], max(oldest - LOOKBACK_SECONDS, 0))
+        return self._slurm.ask_ids([item.entry.asked for item in batch], self._since(batch)) if batch else None
+
+    def _since(self, batch: list[Waiting]) -> int:
+        """From when on sacct is asked for the rows of a batch.
+
+        A start in the future, by a clock that was set back or a line that is wrong, would fail the whole call.
+        """
+        if len(batch) > FEW_IDS:
+            ended = min(item.entry.end or int(item.queued_at) for item in batch)
+            return max(min(int(self._clock()), ended) - SHORT_LOOKBACK_SECONDS, 0)
+        submitted = min(item.entry.submit or int(item.queued_at) for item in batch)
+        return max(min(int(self._clock()), submitted) - LOOKBACK_SECONDS, 0)
+
+    def _complete(self, rows: Rows, batch: list[Waiting]) -> None:
+        """Asks again, a few at a time, for the jobs that may have rows from before the call looked."""
+        if len(batch) <= FEW_IDS:
+            return
+        since = self._since(batch) + LINK_SECONDS
+        older = [item for item in batch if not rows.reach_back(item.entry, since)]
+        for start in range(0, len(older), FEW_IDS):
+            query = self._ask(older[start : start + FEW_IDS])
+            if query:
+                rows.replace(query.answer())
 
     def _sort_out(self, batch: list[Waiting], rows: Rows) -> None:
         """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
@@ -176,10 +201,23 @@ class Rows:
     def __init__(self, runs: Iterable[Run]) -> None:
         self._by_raw_id: dict[int, list[Run]] = {}
         self._by_job_id: dict[str, list[Run]] = {}
+        self.replace(runs)
+
+    def replace(self, runs: Iterable[Run]) -> None:
+        """Takes another answer's rows instead of those of the same jobs."""
+        by_raw_id: dict[int, list[Run]] = {}
+        by_job_id: dict[str, list[Run]] = {}
         for run in runs:
-            self._by_raw_id.setdefault(run.raw_id, []).append(run)
+            by_raw_id.setdefault(run.raw_id, []).append(run)
             if "_" in run.job_id:
-                self._by_job_id.setdefault(run.job_id, []).append(run)
+                by_job_id.setdefault(run.job_id, []).append(run)
+        self._by_raw_id.update(by_raw_id)
+        self._by_job_id.update(by_job_id)
+
+    def reach_back(self, entry: QueueEntry, since: int) -> bool:
+        """Whether no row of a job can be missing that ended before an instant."""
+        runs = own_runs(self.of(entry))
+        return bool(runs) and runs[0].submit >= since
 
     def of(self, entry: QueueEntry) -> list[Run]:
         """The rows of a queued job, and of no other: asked for an array's own ID, sacct answers with all its tasks."""

@@ -14,10 +14,13 @@ from agent.entries import QueueEntry
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable, SpoolError
 from agent.facts import GIVEN_UP, PAUSE
 from agent.flush import (
+    FEW_IDS,
     IDS_PER_CALL,
     LONGEST_LINGER_SECONDS,
     LONGEST_PAUSE_SECONDS,
     LOOKBACK_SECONDS,
+    MANY_IDS,
+    SHORT_LOOKBACK_SECONDS,
     Flush,
     Settings,
     has_work,
@@ -212,6 +215,31 @@ def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int)
     site.queue(entry)
     site.flush()
     assert since == site.slurm.bounds[0]
+
+
+def test_a_few_hundred_jobs_are_looked_up_a_few_at_a_time(ledger: Ledger) -> None:
+    """MariaDB finds so many by its index, however large the accounting is; each call looks back a year."""
+    count = MANY_IDS
+    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
+    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
+    site.flush()
+    assert [FEW_IDS] * 3 == [len(asked) for asked in site.slurm.asked]
+    assert {NOON - LOOKBACK_SECONDS} == set(site.slurm.bounds)
+    assert count == len(site.arrived())
+
+
+def test_of_many_jobs_the_old_ones_are_asked_for_again(ledger: Ledger) -> None:
+    """A call for many jobs looks back a day; the hours of a run that ended before that count all the same."""
+    count = MANY_IDS + 5
+    old = NOON - 3 * 86_400
+    requeued = plain(count, Submit=str(old - 7200), Start=str(old - 3600), End=str(old), State="REQUEUED")
+    site = Site(ledger, *(plain(job_id) for job_id in range(1, count)), requeued, plain(count, Submit=str(old)))
+    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count)), QueueEntry(count, old, ENDED))
+    site.flush()
+    assert [count, 1] == [len(asked) for asked in site.slurm.asked]
+    assert [ENDED - SHORT_LOOKBACK_SECONDS, old - LOOKBACK_SECONDS] == site.slurm.bounds
+    hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
+    assert (8.0, 16.0) == (hours["1"], hours[str(count)])
 
 
 def test_many_jobs_go_in_calls_of_bounded_size(ledger: Ledger) -> None:
