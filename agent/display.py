@@ -90,9 +90,10 @@ def _verdict(problems: Sequence[Problem], style: Style) -> Iterator[str]:
     if not problems:
         yield f"{style.paint(bullet, _COLOURS[Level.OK])} all is well"
     for level, text, hint in problems:
-        lines = textwrap.wrap(f"{text}: {hint}", WIDTH - 2, break_on_hyphens=False)
-        yield f"{style.paint(bullet, _COLOURS[level])} {lines[0]}"
-        yield from (f"  {line}" for line in lines[1:])
+        first, *more = textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False)
+        yield f"{style.paint(bullet, _COLOURS[level])} {first}"
+        yield from (f"  {line}" for line in more)
+        yield f"  {'→' if style.unicode else '->'} {hint}"
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
@@ -144,10 +145,11 @@ def _runs_text(runs: Runs, now: float) -> str:
     last = runs.last
     if last is None:
         return "never"
+    if runs.has_failed:  # with which words stands among the problems
+        text = f"{moment(last.started_at, now)}, failed after {span(last.seconds)}; "
+        return text + (f"last good one {moment(runs.last_success, now)}" if runs.last_success else "none went well yet")
     text = f"{moment(last.started_at, now)}, took {span(last.seconds)}: {last.message}"
-    if last.exit_code:
-        text += f"; the last good one {moment(runs.last_success, now)}" if runs.last_success else "; none went well yet"
-    elif runs.last_delivery and not last.delivered:
+    if runs.last_delivery and not last.delivered:
         text += f"; last delivery {moment(runs.last_delivery, now)}"
     return text
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 import enum
 from typing import Iterable, Iterator, NamedTuple
 
-from agent.errors import STOPPED, KeyRefused, RecordsRejected
+from agent.errors import KeyRefused
 from agent.status import Runs, Snapshot
 from agent.wording import count, moment, percent, span
 
 #: Reconcile runs once a day; half a day later it is late.
 RECONCILE_LATE_SECONDS = 36 * 3600
-#: Ends of a run that are no failure of it: rejected records are told by themselves, and an admin stopped it.
-_NO_FAILURE = frozenset({0, RecordsRejected.exit_code, STOPPED})
 
 
 class Level(enum.IntEnum):
@@ -52,7 +50,7 @@ def worst_level(problems: Iterable[Problem]) -> Level:
 
 def _failed_runs(command: str, runs: Runs, now: float) -> Iterator[Problem]:
     last = runs.last
-    if last is None or last.exit_code in _NO_FAILURE:
+    if last is None or not runs.has_failed:
         return
     level = Level.CRITICAL if last.exit_code == KeyRefused.exit_code else Level.WARNING
     text = f"the last {command}, {moment(last.started_at, now)}, failed: {last.message}"

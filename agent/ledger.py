@@ -13,7 +13,7 @@ from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.database import Database, put_aside
 from agent.entries import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.errors import LedgerDamaged
+from agent.errors import LedgerDamaged, RecordsRejected
 from agent.jobs import Record
 from agent.localtime import local_day
 from agent.records import Run
@@ -115,7 +115,8 @@ class Ledger(Database):
         :returns: how many entries there were.
         """
         return self._execute_many(
-            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'new') ON CONFLICT (job_id, array_task) DO UPDATE SET
+            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'not sent yet')
+               ON CONFLICT (job_id, array_task) DO UPDATE SET
                queued_at = CASE WHEN ifnull(excluded.ended, 0) > ifnull(ended, 0) THEN excluded.queued_at
                            ELSE queued_at END,
                submit = max(ifnull(excluded.submit, submit), ifnull(submit, excluded.submit)),
@@ -296,11 +297,14 @@ class Ledger(Database):
         self._execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", report)
 
     def last_run(self, command: str, *, successful: bool = False, with_work: bool = False) -> RunReport | None:
-        """The latest run of a command, on request the latest that went well, or that delivered something."""
+        """The latest run of a command, on request the latest that delivered something, or that did what it should.
+
+        Such a one has done everything, though the dashboard may have refused some records for good.
+        """
         rows = self._execute(
-            "SELECT * FROM runs WHERE command = ? AND (exit_code = 0 OR NOT ?) AND (delivered > 0 OR NOT ?)"
+            "SELECT * FROM runs WHERE command = ? AND (exit_code IN (0, ?) OR NOT ?) AND (delivered > 0 OR NOT ?)"
             " ORDER BY started_at DESC LIMIT 1",
-            (command, successful, with_work),
+            (command, RecordsRejected.exit_code, successful, with_work),
         )
         return RunReport(*rows[0]) if rows else None
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple, Sequence
 
 from agent.config import Config
+from agent.errors import STOPPED, RecordsRejected
 from agent.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.ledger import Ledger, Rejected, RunReport
 from agent.localtime import local_day
@@ -72,6 +73,11 @@ class Runs(NamedTuple):
     last_success: float | None
     last_delivery: float | None
     delivered: int  # jobs, repeats included, since the ledger was begun
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last one has. Rejected records are told by themselves, and an admin's Ctrl-C is no failure."""
+        return self.last is not None and self.last.exit_code not in {0, RecordsRejected.exit_code, STOPPED}
 
 
 class Delay(NamedTuple):

@@ -95,11 +95,11 @@ def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
 
 def test_the_dashboards_words_are_no_label(tmp_path: Path) -> None:
     """Each label value is a series of its own in Prometheus: there must not be one for each refused record."""
-    reasons = {"refused: CPUHours of job 1": 2, "refused: User of job 2": 1, "new": 4}
+    reasons = {"refused: CPUHours of job 1": 2, "refused: User of job 2": 1, "not sent yet": 4}
     write_metrics(tmp_path / "x.prom", make_snapshot(backlog=BACKLOG._replace(reasons=reasons)))
     samples = read_samples(tmp_path / "x.prom")
     waiting = {name: value for name, value in samples.items() if name.startswith("waiting")}
-    assert {"waiting_jobs,reason=refused": 3, "waiting_jobs,reason=new": 4} == waiting
+    assert {"waiting_jobs,reason=refused": 3, "waiting_jobs,reason=not sent yet": 4} == waiting
 
 
 @pytest.mark.usefixtures("umask")

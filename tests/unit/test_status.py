@@ -106,7 +106,7 @@ def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Spool) -> N
     spool.call_hook(f"2 - {int(NOON) - 900}\nno job\n3\n", NOON - 100)
     spool.call_hook("4\n", NOON - 50, name="queue.side.77.4")
     backlog = spool.look().backlog
-    assert (3, 1, 1, {"new": 1}) == (backlog.queued, backlog.unreadable, backlog.waiting, backlog.reasons)
+    assert (3, 1, 1, {"not sent yet": 1}) == (backlog.queued, backlog.unreadable, backlog.waiting, backlog.reasons)
     assert NOON - 900 == backlog.oldest
 
 
@@ -149,6 +149,13 @@ def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spo
         spool.ledger.add_run(report)
     runs = spool.look().flush
     assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
+
+
+def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Spool) -> None:
+    """Everything else went through: no reconcile is missing for the sake of one bad record."""
+    spool.ledger.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
+    runs = spool.look().reconcile
+    assert (NOON - HOUR, False) == (runs.last_success, runs.has_failed)
 
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
