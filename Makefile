@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: help venv lint test unit manual bundle zipapp demo clean
+.PHONY: help venv lint test unit manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -47,6 +47,10 @@ zipapp: $(READY) ## the exporter as one file in dist/, for any Python from 3.8
 demo: $(READY) ## watch real Slurm jobs arrive on a dashboard; ARGS="--jobs 500 --interval 1"
 	@tests/support/provision.sh slurm || true
 	@$(BIN)/python -m tests.demo $(ARGS)
+
+bench: $(READY) ## measure speed and memory on a real Slurm, into docs/benchmarks.md; ARGS="--only flush --rounds 9"
+	@tests/support/provision.sh slurm
+	$(BIN)/python -m tests.bench --output docs/benchmarks.md $(ARGS)
 
 clean: ## removes what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,63 @@
+"""Runs the benchmarks and writes their tables into docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Callable, Sequence
+
+from . import backlog, controller, delivery, hook, ids, queries
+from .measure import Figure
+from .report import describe_machine, make_table, note, replace_block, write_tables
+from .site import Site, keep_site, open_site
+
+BENCHMARKS: dict[str, Callable[[Site, int], list[Figure]]] = {
+    "hook": hook.figures,
+    "controller": controller.figures,
+    "flush": delivery.flush_figures,
+    "reconcile": delivery.reconcile_figures,
+    "memory": delivery.memory_figures,
+    "queries": queries.figures,
+    "start": delivery.start_figures,
+    "backlog": backlog.figures,
+    "ids": ids.figures,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exits with 0 where every goal is met, with 1 where one is missed."""
+    options = _parse(argv)
+    if options.keep:
+        keep_site(options.scale, options.keep)
+        return 0
+    missed = 0
+    with open_site(options.scale, options.site) as site:
+        for name in options.only or BENCHMARKS:
+            print(f"\n## {name}", flush=True)
+            figures = BENCHMARKS[name](site, options.rounds)
+            print(make_table(figures), flush=True)
+            missed += sum(figure.met is False for figure in figures)
+            if options.output:
+                write_tables(options.output, {name: figures}, {name: note(options.rounds)})
+    if options.output:
+        text = options.output.read_text(encoding="utf-8")
+        options.output.write_text(replace_block(text, "machine", describe_machine()), encoding="utf-8")
+    return 1 if missed else 0
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--only", action="append", choices=list(BENCHMARKS), help="this benchmark; can be repeated")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the workloads: 0.02 is enough for a try")
+    parser.add_argument("--output", type=Path, help="the file to write the tables into")
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="make the site, write down where, and hold it")
+    parser.add_argument("--site", type=Path, metavar="FILE", help="measure at a site that --keep holds")
+    options = parser.parse_args(argv)
+    if options.output and not options.output.exists():
+        parser.error(f"{options.output} does not exist: the prose around the tables is written by hand")
+    return options
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

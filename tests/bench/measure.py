@@ -1,0 +1,155 @@
+"""Runs commands and says how long they took and how much memory they held; figures with their spread."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+
+POLL_SECONDS = 0.005
+MIB = 1024.0
+
+
+class Outcome(NamedTuple):
+    """What a finished command has left."""
+
+    seconds: float
+    stdout: str
+    stderr: str
+
+
+class Figure(NamedTuple):
+    """One line of a table: what was measured, round by round, and the goal it is held against."""
+
+    what: str
+    values: Sequence[float]
+    unit: str
+    goal: str = ""
+    limit: float | None = None
+    higher_is_better: bool = False
+    remark: str = ""
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.values)
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median meets the goal; None where there is none."""
+        if self.limit is None:
+            return None
+        return self.median >= self.limit if self.higher_is_better else self.median <= self.limit
+
+
+def run(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None, ok: Sequence[int] = (0,)) -> Outcome:
+    """Runs a command to its end, its output into files.
+
+    :param ok: the exit codes that are none of a failure.
+    :raises RuntimeError: where it exits otherwise.
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        started = time.perf_counter()
+        process = subprocess.Popen(argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
+        returncode = process.wait()
+        seconds = time.perf_counter() - started
+        texts = []
+        for file in (out, err):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    if returncode not in ok:
+        raise RuntimeError(f"{' '.join(argv)[:200]}: exit {returncode}: {texts[1][-2000:]}")
+    return Outcome(seconds, *texts)
+
+
+def watch_memory(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None) -> dict[str, float]:
+    """Runs a command and returns the peak of resident memory in MiB, of itself and of its children by their names.
+
+    The kernel's own high-water mark (VmHWM) is read again and again, so nothing but the last few milliseconds of a
+    process can escape.
+    """
+    with tempfile.TemporaryFile() as err:
+        process = subprocess.Popen(argv, env=dict(env), cwd=cwd, stdout=subprocess.DEVNULL, stderr=err)
+        peaks: dict[str, float] = {}
+        while process.poll() is None:
+            _note_peak(peaks, process.pid, "itself")
+            for child in _children(process.pid):
+                _note_peak(peaks, child)
+            time.sleep(POLL_SECONDS)
+        if process.returncode:
+            err.seek(0)
+            raise RuntimeError(f"exit {process.returncode}: {err.read()[-2000:].decode('utf-8', 'replace')}")
+    return peaks
+
+
+@contextmanager
+def meanwhile(work: Callable[[], object]) -> Iterator[Callable[[], int]]:
+    """Does some work again and again while the block runs; yields a function that says how often it was done.
+
+    :raises Exception: what the work has raised, when the block ends.
+    """
+    done: list[object] = []
+    failures: list[Exception] = []
+    over = threading.Event()
+
+    def repeat() -> None:
+        try:
+            while not over.is_set():
+                done.append(work())
+        except Exception as error:  # noqa: BLE001  # raised again below
+            failures.append(error)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        yield lambda: len(done)
+    finally:
+        over.set()
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
+def expect(counted: int, wanted: int, what: str) -> None:
+    """A benchmark that has not done its work must not pass.
+
+    :raises RuntimeError: where the counts differ.
+    """
+    if counted != wanted:
+        raise RuntimeError(f"{counted:,} {what}, not {wanted:,}")
+
+
+def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Round by round, what ours is of theirs."""
+    return [one / other for one, other in zip(ours, theirs)]
+
+
+def _note_peak(peaks: dict[str, float], pid: int, name: str | None = None) -> None:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:  # it ended meanwhile
+        return
+    fields = dict(line.split(":", 1) for line in status.splitlines())
+    if "VmHWM" in fields:
+        key = name or fields["Name"].strip()
+        peaks[key] = max(peaks.get(key, 0.0), int(fields["VmHWM"].split()[0]) / MIB)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += map(int, task.read_text().split())
+        except OSError:
+            continue
+    return found
+
+
+def load_average() -> float:
+    """How many processes wanted a core over the last minute."""
+    return os.getloadavg()[0]
