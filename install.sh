@@ -153,7 +153,7 @@ installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "
 
 find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    slurm_config=$(scontrol show config 2>/dev/null)
+    slurm_config=$(timeout 30 scontrol show config 2>/dev/null)
     user=${SLURM_USER:-$(slurm_setting SlurmUser)}
     user=${user:-slurm}
     [ "$for_user" = no ] || user=$(id -un)
@@ -226,7 +226,7 @@ install_program() {
     trap 'exit 1' HUP INT TERM
     ensure mkdir -p "$root$program/bin"
     make_environment "$root$program/$new"
-    try "$root$program/$new/bin/python" -c 'import agent.cli, agent.ledger, requests, filelock'
+    try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.ledger, requests, filelock'
     old=$(readlink "$root$program/venv")
     ensure ln -sfn "$new" "$root$program/venv.new"
     ensure mv -fT "$root$program/venv.new" "$root$program/venv"
@@ -235,10 +235,9 @@ install_program() {
 }
 
 make_environment() { # FOLDER
-    if has_pip_wheel; then # a Debian without python3-venv has no pip to put in; a wheel of pip can run as it is
+    pip_wheel=$(has_pip_wheel && ls "$wheelhouse"/pip-*.whl)
+    if [ -n "$pip_wheel" ]; then # runs as it is: a Debian without python3-venv has no pip to put in
         ensure "$python" -m venv --without-pip "$1"
-        pip_wheel=$(ls "$wheelhouse"/pip-*.whl)
-        ensure "$1/bin/python" "$pip_wheel/pip" install --quiet --no-index "$pip_wheel"
     else
         ensure "$python" -m venv "$1"
     fi
@@ -255,8 +254,8 @@ make_environment() { # FOLDER
 install_packages() { # FOLDER PIP-OPTION...
     folder=$1
     shift
-    run "$folder/bin/python" -m pip install --quiet --no-input --disable-pip-version-check "$@" || err "pip failed; \
-what was installed before is as it was.
+    run env PYTHONPATH="$pip_wheel" "$folder/bin/python" -m pip install --quiet --no-input \
+        --disable-pip-version-check "$@" || err "pip failed; what was installed before is as it was.
   Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
 }
 
@@ -335,7 +334,8 @@ install_units() {
 
 adapt() { # FILE: prints it with this machine's user and places
     sed -e "s|^User=slurm|User=$user|" -e "s|/opt/$NAME|$program|g" -e "s|/var/spool/$NAME|$spool|g" \
-        -e "s|/etc/$NAME|$etc|g" -e "s| slurm sleep 42| $user sleep $phase|" -e "s|sleep 252|sleep $((6 * phase))|" \
+        -e "s|/etc/$NAME|$etc|g" -e "s| slurm sleep 42;| $user sleep $phase;|" \
+        -e "s| slurm sleep 252;| $user sleep $((6 * phase));|" \
         "$1" | if [ "$for_user" = yes ]; then
         # A user's systemd cannot change users, has other targets, and may not set up the sandbox.
         sed -e '/^User=/d' -e '/network-online/d' -e 's/multi-user.target/default.target/' -e '/^# Sandbox/,$d'
@@ -431,7 +431,6 @@ print_wiring() {
 # --- removing
 
 remove() {
-    refuse_while_wired
     remove_units
     ensure rm -f "$root$cron" "$root$link"
     ensure rm -rf "$root$program"
@@ -443,12 +442,12 @@ remove() {
     else
         say "Left: $etc and $spool; --purge removes these, too."
     fi
+    warn_while_wired
 }
 
-refuse_while_wired() {
+warn_while_wired() {
     case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
-    *"$hook"*) err "slurm.conf still names $hook, without which slurmctld would not start again.
-  Take the line out, restart slurmctld, and run this again." ;;
+    *"$hook"*) say "slurm.conf still names $hook, which is gone: take the line out, and restart slurmctld." ;;
     esac
 }
 

@@ -1,6 +1,8 @@
 """Builds what installs without internet: a bundle with wheels for every Python, and a single-file zipapp.
 
-    python etc/bundle.py [--bundle] [--zipapp] [FOLDER]     both, into dist/, where nothing else is said
+    python etc/bundle.py [--bundle] [--zipapp] [--python 3.X]... [FOLDER]
+
+Both are built, for every Python, into dist/, where nothing else is said.
 
 Needs pip, and the way to PyPI that the machines it is for do not have.
 """
@@ -59,13 +61,14 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", action="store_true")
     parser.add_argument("--zipapp", action="store_true")
+    parser.add_argument("--python", action="append", choices=PYTHONS)
     parser.add_argument("folder", type=Path, nargs="?", default=CHECKOUT / "dist")
     arguments = parser.parse_args(argv)
     both = arguments.bundle == arguments.zipapp
     arguments.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as work:
         own = build_own_wheel(Path(work))
-        wheels = {python: download_wheels(own, python, Path(work, python)) for python in PYTHONS}
+        wheels = {python: download_wheels(own, python, Path(work, python)) for python in arguments.python or PYTHONS}
         if arguments.bundle or both:
             pip = run_pip("download", "--no-deps", PIP, folder=Path(work, "pip"))
             print(write_bundle(arguments.folder, own, [*pip, *itertools.chain(*wheels.values())]))
@@ -125,7 +128,7 @@ def write_zipapp(path: Path, own: Path, wheels: Mapping[str, Sequence[Path]]) ->
         for python, chosen in wheels.items()
     }
     others = {wheel.name: wheel for chosen in wheels.values() for wheel in chosen if wheel.name != own.name}
-    commands = " ".join([*(f"python{python}" for python in reversed(PYTHONS)), "python3"])
+    commands = " ".join([*(f"python{python}" for python in reversed(list(wheels))), "python3"])
     path.write_text(ZIPAPP_HEAD.format(commands=commands), encoding="ascii")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("__main__.py", ZIPAPP_MAIN.format(packages=packages))

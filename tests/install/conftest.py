@@ -1,0 +1,35 @@
+"""Fixtures of the installation's tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.install.installation import CHECKOUT, Installation
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What ``make bundle`` makes, unpacked, for the Python that runs the tests."""
+    folder = tmp_path_factory.mktemp("bundle")
+    python = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    build = [sys.executable, str(CHECKOUT / "etc" / "bundle.py"), "--bundle", "--python", python, str(folder)]
+    made = subprocess.run(build, check=False, capture_output=True, text=True)
+    if made.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"the bundle can't be built without PyPI: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    with tarfile.open(made.stdout.strip()) as archive:
+        archive.extractall(folder)
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    return unpacked
+
+
+@pytest.fixture
+def installation(bundle: Path, tmp_path: Path) -> Installation:
+    """A folder that stands for /, to install the bundle into."""
+    return Installation(bundle, tmp_path / "root")

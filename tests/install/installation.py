@@ -1,0 +1,77 @@
+"""An installation of the bundle into a folder that stands for /, or into a home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+CHECKOUT = Path(__file__).parents[2]
+NAME = "slurm-usage-history-exporter"
+PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
+
+
+class Installation:
+    """Runs install.sh, from a folder that has a wheelhouse in it, and looks at what it leaves.
+
+    :param root: stands for /, and holds the home of ``--user``.
+    """
+
+    def __init__(self, sources: Path, root: Path) -> None:
+        self.sources = sources
+        self.root = root
+        self.home = root / "home"
+        self.home.mkdir(parents=True)
+        self._tools = root.with_name(f"{root.name}-tools")
+        self._hide_slurm()
+        self.program = root / "opt" / NAME
+        self.hook = self.program / "bin" / "jobcomp.sh"
+        self.etc = root / "etc" / NAME
+        self.units = root / "etc" / "systemd" / "system"
+        self.spool = root / "var" / "spool" / NAME
+
+    def run(self, *options: str, expect: int = 0, stdin: str = "", **environ: str) -> str:
+        """Runs install.sh and returns what it said on both streams."""
+        place = {} if "--user" in options else {"DESTDIR": str(self.root)}
+        path = f"{self._tools}:{PATH}"
+        done = subprocess.run(
+            [str(self.sources / "install.sh"), *options],
+            check=False,
+            env={**os.environ, "PATH": path, "PYTHON": sys.executable, "HOME": str(self.home), **place, **environ},
+            input=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == expect, f"{options}: exit {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def _hide_slurm(self) -> None:
+        """No slurmctld that may run on this machine has a say."""
+        self._tools.mkdir()
+        (self._tools / "scontrol").write_text("#!/bin/sh\nexit 1\n")
+        (self._tools / "scontrol").chmod(0o755)
+
+    def call(self, *arguments: str) -> str:
+        """Runs the installed exporter as it stands below the root, and returns what it printed."""
+        python = self.program / "venv" / "bin" / "python"
+        return subprocess.run([python, "-m", "agent", *arguments], check=True, capture_output=True, text=True).stdout
+
+    def environments(self) -> list[str]:
+        """The virtual environments there are, oldest first."""
+        return sorted(path.name for path in self.program.glob("venv-*"))
+
+    def files(self) -> dict[str, bytes | str]:
+        """Every file but those of the environments: its path below the root, and what is in it or where it leads."""
+        found: dict[str, bytes | str] = {}
+        for path in sorted(self.root.rglob("*")):
+            name = str(path.relative_to(self.root))
+            if "/venv-" in name:
+                continue
+            if path.is_symlink():
+                found[name] = os.readlink(path)
+            elif path.is_file():
+                found[name] = path.read_bytes()
+        return found

@@ -1,0 +1,323 @@
+"""install.sh puts everything in its place, can be run again at any time, and takes everything away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.install.installation import CHECKOUT, NAME, Installation
+from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
+from tests.support.waiting import wait_for
+
+UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir())
+
+
+def mode_of(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.fixture(scope="module")
+def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, str]:
+    """An installation to look at, and what install.sh said."""
+    installation = Installation(bundle, tmp_path_factory.mktemp("installed"))
+    return installation, installation.run()
+
+
+def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> None:
+    """Program, hook, command, configuration, spool and units, and nothing else."""
+    installation, _ = installed
+    wanted = {f"etc/systemd/system/{unit}" for unit in UNITS}
+    wanted |= {f"etc/{NAME}/config.toml", f"usr/local/bin/{NAME}"}
+    wanted |= {f"opt/{NAME}/{name}" for name in ("bin/jobcomp.sh", "config.toml.example", "install.sh", "venv")}
+    assert wanted == installation.files().keys()
+    assert f"/opt/{NAME}/venv/bin/{NAME}" == installation.files()[f"usr/local/bin/{NAME}"]
+    assert (0o600, 0o750, 0o755) == (
+        mode_of(installation.etc / "config.toml"),
+        mode_of(installation.spool),
+        mode_of(installation.hook),
+    )
+    assert installation.call("--version").startswith(NAME)
+
+
+def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple[Installation, str]) -> None:
+    """A package made from it has to work elsewhere."""
+    installation, _ = installed
+    script = installation.program / "venv" / "bin" / NAME
+    assert script.read_text().startswith(f"#!/opt/{NAME}/venv-")
+    scripts = [path for path in script.parent.iterdir() if path.is_file() and not path.is_symlink()]
+    texts = [*scripts, script.parents[1] / "pyvenv.cfg"]
+    assert [] == [path for path in texts if str(installation.root) in path.read_text(errors="replace")]
+
+
+def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installation, str]) -> None:
+    """They can be copied as they stand; slurm.conf itself is left alone."""
+    _, said = installed
+    assert f"\n    JobCompType=jobcomp/script\n    JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n" in said
+    assert f"systemctl enable --now {NAME}.timer {NAME}-flush.timer" in said
+
+
+@pytest.mark.parametrize(
+    ("conf", "words"),
+    [
+        ("JobCompType=jobcomp/none\n", "JobCompLoc=/opt"),
+        ("JobCompType = jobcomp/elasticsearch # ours\n", f"    EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh"),
+        ("jobcomptype=jobcomp/kafka\nEpilogSlurmctld=/site/epilog\n", "Beside /site/epilog that takes Slurm 24.05"),
+        (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n", "names the hook already"),
+    ],
+)
+def test_the_lines_fit_the_slurm_conf_that_is_there(
+    installation: Installation, tmp_path: Path, conf: str, words: str
+) -> None:
+    """Where JobCompType is taken, EpilogSlurmctld has to do."""
+    (tmp_path / "slurm.conf").write_text(conf)
+    assert words in installation.run("--dry-run", SLURM_CONF=str(tmp_path / "slurm.conf"))
+
+
+def test_a_second_run_is_an_upgrade(installation: Installation) -> None:
+    """Configuration, queue and ledger stay as they are; of the environments the new and the last one stay."""
+    installation.run()
+    mine = {installation.etc / "config.toml": "api_url = 'x'\n", installation.spool / "queue": "1\n"}
+    mine[installation.spool / "ledger.db"] = "no real one"
+    for path, text in mine.items():
+        path.write_text(text)
+    before = installation.files()
+    first = os.readlink(installation.program / "venv")
+    (installation.program / "venv-20200101-000000").mkdir()
+    wait_for(lambda: time.strftime("venv-%Y%m%d-%H%M%S") > first, "the next second")
+    installation.run()
+    assert mine == {path: path.read_text() for path in mine}
+    second = os.readlink(installation.program / "venv")
+    assert [first, second] == installation.environments()
+    assert {**before, f"opt/{NAME}/venv": second} == installation.files()
+
+
+def with_broken_wheel(bundle: Path, folder: Path) -> Path:
+    """A copy of the bundle whose exporter does not even start."""
+    copy = folder / "broken"
+    shutil.copytree(bundle, copy)
+    (wheel,) = (copy / "wheelhouse").glob("slurm_usage*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        content = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, text in content.items():
+            archive.writestr(name, b"raise SystemError" if name == "agent/cli.py" else text)
+    return copy
+
+
+def test_a_failed_upgrade_leaves_the_old_version_at_work(
+    installation: Installation, bundle: Path, tmp_path: Path
+) -> None:
+    """Whether it does not run or can't be installed: no file has changed, nothing of the new one is left over."""
+    installation.run()
+    before, environments = installation.files(), installation.environments()
+    installation.sources = with_broken_wheel(bundle, tmp_path)
+    assert "the new version does not run" in installation.run(expect=1)
+    assert (before, environments) == (installation.files(), installation.environments())
+    for wheel in (installation.sources / "wheelhouse").glob("requests-*"):
+        wheel.unlink()
+    assert "pip failed; what was installed before is as it was" in installation.run(expect=1)
+    assert (before, environments) == (installation.files(), installation.environments())
+    assert installation.call("--version").startswith(NAME)
+
+
+def test_the_seeds_configuration_goes_on_working(installation: Installation) -> None:
+    """A config.toml beside it would take its place; its units have our names, and are replaced."""
+    installation.etc.mkdir(parents=True)
+    installation.units.mkdir(parents=True)
+    config = installation.etc / "config.json"
+    config.write_text('{"api_url": "https://d.example.com", "api_key": "k"}')
+    config.chmod(0o644)
+    for kind in ("service", "timer"):
+        (installation.units / f"{NAME}.{kind}").write_text("[Unit]\nDescription=the one before\n")
+    installation.run()
+    assert [config] == list(installation.etc.iterdir())
+    assert ('{"api_url": "https://d.example.com", "api_key": "k"}', 0o600) == (config.read_text(), mode_of(config))
+    assert UNITS == sorted(path.name for path in installation.units.iterdir())
+    assert "the one before" not in (installation.units / f"{NAME}.timer").read_text()
+
+
+def test_another_spool_prefix_and_user_are_named_everywhere(installation: Installation) -> None:
+    """The hook, the units and the configuration agree, and an upgrade remembers the places."""
+    spool, services = str(installation.root / "jobs"), (f"{NAME}.service", f"{NAME}-flush.service")
+    installation.run("--prefix", "/apps", SLURM_USAGE_HISTORY_SPOOL=spool, SLURM_USER="hpcadm")
+    installation.run(SLURM_USER="hpcadm")
+    program = installation.root / "apps" / NAME
+    assert f"/apps/{NAME}/venv/bin/{NAME}" == os.readlink(installation.root / "usr/local/bin" / NAME)
+    assert f'spool_dir = "{spool}"' in (installation.etc / "config.toml").read_text().splitlines()
+    assert f"PathExists={spool}/queue\n" in (installation.units / f"{NAME}-flush.path").read_text()
+    for service in services:
+        lines = (installation.units / service).read_text().splitlines()
+        assert {"User=hpcadm", f"ReadWritePaths={spool}"} <= set(lines)
+        assert any(line.startswith(f"ExecStart=/apps/{NAME}/venv/bin/{NAME} ") for line in lines)
+    assert [False, False] == [installation.spool.exists(), installation.program.exists()]
+    # The hook runs with the environment of jobcomp/script, which hands down next to nothing.
+    Path(spool).mkdir()
+    subprocess.run([program / "bin" / "jobcomp.sh"], check=True, env={"JOBID": "4711", "SUBMIT": "5", "END": "9"})
+    assert "4711 5 9 -" == Path(spool, "queue").read_text().strip()
+
+
+def test_slurms_commands_elsewhere_get_into_the_configuration(installed: tuple[Installation, str]) -> None:
+    """The services' PATH is not the admin's."""
+    installation, _ = installed
+    tool = installation.root.with_name(f"{installation.root.name}-tools") / "scontrol"
+    assert f'scontrol = "{tool}"' == (installation.etc / "config.toml").read_text().splitlines()[-1]
+
+
+def test_cron_in_place_of_systemd_and_back(installation: Installation) -> None:
+    """One of them at a time, so that nothing runs twice; each machine waits for a time of its own."""
+    installation.units.mkdir(parents=True)
+    (installation.units / f"{NAME}.timer").write_text("[Timer]\n")
+    installation.run("--no-systemd", SLURM_USER="hpcadm")
+    assert [] == list(installation.units.iterdir())
+    jobs = (installation.root / "etc/cron.d" / NAME).read_text().splitlines()[-2:]
+    waits = [int(job.split(" hpcadm sleep ")[1].split(";")[0]) for job in jobs]
+    assert [True, waits[0] * 6] == [0 <= waits[0] < 290, waits[1]]
+    assert ["*/5 * * * *", "0 2 * * *"] == [job.split(" hpcadm")[0] for job in jobs]
+    installation.run()
+    assert not (installation.root / "etc/cron.d" / NAME).exists()
+
+
+def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation) -> None:
+    """Installing as well as removing."""
+    installation.spool.mkdir(parents=True)
+    (installation.spool / "queue").write_text("1\n")
+    before = installation.files()
+    said = installation.run("--dry-run", "--enable", "--api-url", "https://d", "--deploy-key", "one-time-secret")
+    for action in ("-m venv ", "+ write ", "jobcomp.sh (mode 755)", "systemctl", "setup --api-url https://d "):
+        assert action in said
+    assert "one-time-secret" not in said
+    assert f"+ rm -rf {installation.spool}\n" in installation.run("--purge", "--dry-run")
+    assert before == installation.files()
+
+
+def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation: Installation) -> None:
+    """As they say. What an admin has set in drop-ins is configuration, too."""
+    installation.run("--enable")
+    assert (installation.units / "timers.target.wants" / f"{NAME}-flush.timer").is_symlink()
+    (installation.spool / "queue").write_text("1\n")
+    (installation.units / f"{NAME}.service.d").mkdir()
+    (installation.units / f"{NAME}.service.d" / "proxy.conf").write_text("[Service]\n")
+    said = installation.run("--uninstall")
+    left = {f"etc/{NAME}/config.toml", f"var/spool/{NAME}/queue", f"etc/systemd/system/{NAME}.service.d/proxy.conf"}
+    assert left == installation.files().keys()
+    assert f"Left: /etc/{NAME} and /var/spool/{NAME}; " in said
+    installation.run("--purge")
+    assert {} == installation.files()
+
+
+def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installation: Installation) -> None:
+    """The folder stays, with what is theirs."""
+    folder = installation.root / "data"
+    folder.mkdir()
+    for name in ("queue", "queue.lock", "queue.claimed.1.2", "agent.lock", "ledger.db", "ledger.db-wal", "theirs"):
+        (folder / name).write_text("1")
+    assert "/data holds files of others and stays" in installation.run("--purge", SLURM_USAGE_HISTORY_SPOOL="/data")
+    assert {"data/theirs": b"1"} == installation.files()
+
+
+def test_an_uninstalled_hook_that_slurm_conf_still_names_is_told(installation: Installation, tmp_path: Path) -> None:
+    """slurmctld would go on calling what is not there."""
+    (tmp_path / "slurm.conf").write_text(f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n")
+    assert "slurm.conf still names" in installation.run("--uninstall", SLURM_CONF=str(tmp_path / "slurm.conf"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--what"], "unknown option --what"),
+        (["--prefix"], "--prefix needs a value"),
+        (["--api-url", "https://d"], "--api-url goes with one of"),
+        (["--deploy-key", "k"], "--api-url goes with one of"),
+        (["--api-url", "u", "--deploy-key", "k", "--api-key-file", "f"], "--api-url goes with one of"),
+        (["--prefix", "/a b"], "only a full path of plain characters"),
+    ],
+)
+def test_a_wrong_option_is_told_before_anything_is_done(
+    installation: Installation, options: list[str], words: str
+) -> None:
+    """One sentence, exit code 1."""
+    assert words in installation.run(*options, expect=1)
+    assert {} == installation.files()
+
+
+def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp_path: Path) -> None:
+    """In the words of the distribution's package manager; nothing is done."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in (
+        "sh",
+        "dirname",
+        "readlink",
+        "uname",
+        "cksum",
+        "cut",
+        "sed",
+        "id",
+        "ls",
+        "flock",
+        "timeout",
+        "systemctl",
+    ):
+        (tools / tool).symlink_to(shutil.which(tool) or "/bin/true")
+    (tools / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "python3").chmod(0o755)
+    said = installation.run(expect=1, PATH=str(tools), PYTHON="")
+    assert "needs Python 3.8 or later" in said
+    assert any(word in said for word in ("apt install", "dnf install", "zypper install", "your distribution's"))
+    assert {} == installation.files()
+
+
+# --- for a user
+
+
+def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> None:
+    """Everything lies below the home, the units ask for nothing that a user's systemd can't do, and it works."""
+    home = installation.home
+    spool = home / ".local/state" / NAME
+    with ReceivingDashboard() as dashboard:
+        (tmp_path / "key").write_text(API_KEY)
+        file = os.path.relpath(tmp_path / "key")
+        said = installation.run("--user", "--api-url", dashboard.url, "--api-key-file", file)
+        command = [str(home / ".local/bin" / NAME), "check", "--json"]
+        environ = {**os.environ, "HOME": str(home)}
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environ)
+    found = {finding["name"]: finding["text"] for finding in json.loads(done.stdout)["checks"]}
+    assert ("accepted", str(home / ".config" / NAME / "config.toml")) == (found["API key"], found["configuration"])
+    assert found["spool"].startswith(f"{spool}, of ")
+    assert {"home"} == {Path(name).parts[0] for name in installation.files()}
+    service = (home / ".config/systemd/user" / f"{NAME}-flush.service").read_text()
+    assert f"ExecStart={home}/.local/share/{NAME}/venv/bin/{NAME} flush\n" in service
+    assert not {"User", "ProtectSystem"} & {line.partition("=")[0] for line in service.splitlines()}
+    assert "WantedBy=default.target" in (home / ".config/systemd/user" / f"{NAME}-flush.path").read_text()
+    assert "systemctl --user enable --now" in said
+    installation.run("--user", "--purge")
+    assert {} == installation.files()
+
+
+def test_a_user_without_systemd_gets_lines_for_his_crontab(installation: Installation) -> None:
+    """Lines that crontab -e takes, without a user in them."""
+    said = installation.run("--user", "--no-systemd", "--dry-run")
+    (line,) = (line.strip() for line in said.splitlines() if line.startswith("  */5 * * * * sleep "))
+    assert f"{installation.home}/.local/share/{NAME}/venv/bin/{NAME} flush" in line
+
+
+def test_a_deploy_key_sets_it_up(installation: Installation) -> None:
+    """After a wrong one, another run does; once there is a key, no second one is used up. The example stays around."""
+    with ReceivingDashboard() as dashboard:
+        options = ["--user", "--api-url", dashboard.url, "--deploy-key"]
+        assert "does not accept the deploy key" in installation.run(*options, "wrong", expect=1)
+        installation.run(*options, "-", stdin=DEPLOY_KEY)
+        config = installation.home / ".config" / NAME / "config.toml"
+        text = config.read_text()
+        (key,) = dashboard.api_keys - {API_KEY}
+        assert {f'api_key = "{key}"', "#timeout = 30"} <= set(text.splitlines())
+        assert "is set up already" in installation.run(*options, "never used")
+        assert (text, 2) == (config.read_text(), len(dashboard.requests))

@@ -1,0 +1,83 @@
+"""The units say what they mean, to systemd's own judges."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.install.installation import CHECKOUT, NAME
+from tests.support.tools import need
+
+UNITS = sorted((CHECKOUT / "etc" / "systemd").iterdir())
+SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
+#: What systemd-analyze may find at most, in tenths.
+WORST_EXPOSURE = 20
+
+
+@pytest.fixture
+def runnable(tmp_path: Path) -> list[Path]:
+    """The units with a program that is there on every machine."""
+    for unit in UNITS:
+        text = unit.read_text().replace(f"/opt/{NAME}/venv/bin/{NAME}", "/bin/true").replace("User=slurm", "User=root")
+        (tmp_path / unit.name).write_text(text)
+    return sorted(tmp_path.iterdir())
+
+
+def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
+    need("systemd-analyze")
+    command = ["systemd-analyze", *map(str, arguments)]
+    return subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_systemd_understands_every_line(runnable: list[Path]) -> None:
+    """No unknown setting, no value out of range, no unit that is not there."""
+    verdict = analyze("verify", "--man=no", *runnable)
+    assert ("", 0) == (verdict.stdout, verdict.returncode)
+
+
+def test_a_misspelt_line_would_be_found(runnable: list[Path]) -> None:
+    """So that the test before this one means something."""
+    for unit in runnable:
+        unit.write_text(unit.read_text().replace("PathExists=", "PathExist=").replace("OnCalendar=", "OnCalender="))
+    verdict = analyze("verify", "--man=no", *runnable)
+    assert {"PathExist", "OnCalender"} <= set(re.findall(r"'(\w+)'", verdict.stdout))
+
+
+@pytest.mark.parametrize("service", SERVICES, ids=lambda unit: str(unit.stem))
+def test_the_sandbox_is_tight(service: Path) -> None:
+    """2.0 or better on `systemd-analyze security`."""
+    if int(re.findall(r"\d+", analyze("--version").stdout)[0]) < 250:
+        pytest.skip("systemd-analyze can't judge a file")
+    verdict = analyze("security", "--offline=yes", f"--threshold={WORST_EXPOSURE}", service)
+    assert verdict.returncode == 0, verdict.stdout.splitlines()[-1]
+
+
+def sandbox_of(service: Path) -> str:
+    return service.read_text().partition("\n# Sandbox")[2]
+
+
+def test_both_services_have_the_same_sandbox() -> None:
+    """It stands in two files, as older systemds know no other way."""
+    first, second = map(sandbox_of, SERVICES)
+    assert first
+    assert first == second
+
+
+def settings_of(unit: str) -> list[str]:
+    text = (CHECKOUT / "etc" / "systemd" / f"{NAME}{unit}").read_text()
+    return [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
+
+
+def test_the_daily_run_is_made_up_for_and_spread() -> None:
+    """At 02:00, not in the same second everywhere, and after the machine was off."""
+    assert {"OnCalendar=*-*-* 02:00:00", "RandomizedDelaySec=30min", "Persistent=true"} <= set(settings_of(".timer"))
+
+
+def test_nothing_runs_without_an_end() -> None:
+    """Both services are oneshots with a limit."""
+    for service in (".service", "-flush.service"):
+        assert {"Type=oneshot"} <= set(settings_of(service))
+        assert any(line.startswith("TimeoutStartSec=") for line in settings_of(service))
