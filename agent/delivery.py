@@ -143,8 +143,7 @@ class Delivery:
             self._trust(self._batch_size * 2)
         with self._ledger.transaction():
             self._ledger.add_delivered(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
-            for record in records:
-                self._ledger.forget_waiting(self._waiting.pop(record.key, []))
+            self._ledger.forget_waiting(key for record in records for key in self._waiting.pop(record.key, []))
         self._witness = records[-1]
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)

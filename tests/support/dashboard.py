@@ -241,6 +241,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, dashboard: ReceivingDashboard, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # connections are kept, as the real one's are
+            disable_nagle_algorithm = True  # no answer waits 40 ms for its second half
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))

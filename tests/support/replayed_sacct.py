@@ -1,0 +1,125 @@
+"""A sacct that answers with what a real one has printed, and fails as real ones have failed, or worse.
+
+For tests that need hundreds of runs of the exporter and no Slurm. The rows and failures were recorded on 22.05.8, see
+``tests/faults/recorded/README.md``. This file is also the program itself.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Iterable, Sequence
+
+RECORDED = Path(__file__).parents[1] / "faults" / "recorded"
+SEPARATOR = "\x1f"
+
+
+class ReplayedSacct:
+    """A program in a folder of its own.
+
+    ``manners`` name what happens to a call: nothing where they are empty, "hang", "half" (some rows, then exit 1),
+    "cut" (in the middle of a row, exit 0), "complain" (all rows, exit 0, but an error on standard error), "empty",
+    or the name of a recorded failure: "no_slurmdbd" or "no_mariadb".
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir()
+        self.path = folder / "sacct"
+        self.path.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} {folder} "$@"\n')
+        self.path.chmod(0o755)
+        self.rows = (RECORDED / "rows.txt").read_text().split("\n")[:-1]
+        self.behave("")
+
+    @property
+    def rows(self) -> list[str]:
+        """The header and the rows that it knows."""
+        return (self._folder / "rows").read_text().split("\n")[:-1]
+
+    @rows.setter
+    def rows(self, rows: Iterable[str]) -> None:
+        (self._folder / "rows").write_text("".join(f"{row}\n" for row in rows))
+
+    def behave(self, manners: str, *then: str) -> None:
+        """Says what happens to the next call, to those behind it, and, with the last word, to all others."""
+        (self._folder / "manners").write_text("\n".join([manners, *then]))
+
+    @property
+    def calls(self) -> int:
+        """How often it was called for rows."""
+        log = self._folder / "calls"
+        return len(log.read_text().splitlines()) if log.exists() else 0
+
+
+def main(folder: Path, arguments: Sequence[str]) -> int:
+    """Answers one call."""
+    header, *rows = (folder / "rows").read_text().split("\n")[:-1]
+    if "--helpformat" in arguments:
+        print(header.replace(SEPARATOR, " "))
+        return 0
+    with (folder / "calls").open("a") as log:
+        log.write(f"{arguments}\n")
+    options = dict(argument[2:].split("=", 1) for argument in arguments if "=" in argument)
+    assert options["format"] == header.replace(SEPARATOR, ","), "the fields that were recorded"
+    return answer(take_manners(folder / "manners"), header, [row for row in rows if is_asked(row, header, options)])
+
+
+def take_manners(path: Path) -> str:
+    """The next word, or the last again."""
+    with path.open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        word, *rest = file.read().split("\n")
+        if rest:
+            file.seek(0)
+            file.truncate()
+            file.write("\n".join(rest))
+    return word
+
+
+def is_asked(row: str, header: str, options: dict[str, str]) -> bool:
+    """Whether sacct would show a row; each job's own time is left out of account where IDs are given."""
+    values = dict(zip(header.split(SEPARATOR), row.split(SEPARATOR)))
+    if "jobs" in options:
+        names = {
+            values["JobID"],
+            values["JobIDRaw"],
+            values["JobID"].partition("_")[0],
+            values["JobID"].partition("+")[0],
+        }
+        return bool(names & set(options["jobs"].split(",")))
+    start, end = (int(options[name][3:]) for name in ("starttime", "endtime"))
+    going_on = {"REQUEUED": "RQ", "RESIZING": "RS", "PREEMPTED": "PR", "NODE_FAIL": "NF"}
+    wanted = options["state"].split(",")
+    known = going_on.get(values["State"]) in wanted if values["State"] in going_on else "CD" in wanted
+    return values["End"].isdigit() and start <= int(values["End"]) <= end and known
+
+
+def answer(manners: str, header: str, rows: list[str]) -> int:
+    """Prints what the manners make of an answer, and returns the exit status."""
+    if manners == "hang":
+        time.sleep(3600)
+    elif manners == "half":
+        print("\n".join([header, *rows[: len(rows) // 2]]))
+        return 1
+    elif manners == "cut":
+        text = "\n".join([header, *rows])
+        print(text[: (len(header) + len(text)) // 2], end="")
+    elif manners == "empty":
+        print(header)
+    elif manners in {"", "complain"}:
+        print("\n".join([header, *rows]))
+        if manners:
+            print("sacct: error: slurmdbd: Unexpected message received", file=sys.stderr)
+    else:
+        failure = json.loads((RECORDED / "failures.json").read_text())[manners]
+        print(failure["stdout"], end="")
+        print(failure["stderr"], end="", file=sys.stderr)
+        return int(failure["returncode"])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))
