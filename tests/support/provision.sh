@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm]...     all of them, where none is named
+#   provision.sh [python|lint|slurm|monitoring]...     all of them, where none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -36,6 +36,13 @@ want_slurm() {
     need_cmd strace strace
 }
 
+want_monitoring() {
+    need_cmd promtool prometheus
+    need_cmd prometheus-node-exporter prometheus-node-exporter
+    need_cmd man man-db
+    need_cmd zsh zsh
+}
+
 # Packages start their services as soon as they are installed, unless this script forbids it.
 forbid_services() {
     policy=/usr/sbin/policy-rc.d
@@ -53,11 +60,11 @@ install_packages() { # PACKAGE...
 }
 
 main() {
-    [ $# -gt 0 ] || set -- python lint slurm
+    [ $# -gt 0 ] || set -- python lint slurm monitoring
     for group in "$@"; do
         case $group in
-        python | lint | slurm) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm" ;;
+        python | lint | slurm | monitoring) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring" ;;
         esac
     done
     [ -n "$missing" ] || return 0
