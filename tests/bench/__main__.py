@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Callable, Sequence
 
-from . import backlog, controller, delivery, hook, ids, queries
+from . import backlog, controller, delivery, hook, ids, latency, queries
 from .measure import Figure
 from .report import describe_machine, make_table, note, replace_block, write_tables
+from .simulation import make_simulation_table
 from .site import Site, keep_site, open_site
 
 BENCHMARKS: dict[str, Callable[[Site, int], list[Figure]]] = {
@@ -18,10 +19,13 @@ BENCHMARKS: dict[str, Callable[[Site, int], list[Figure]]] = {
     "reconcile": delivery.reconcile_figures,
     "memory": delivery.memory_figures,
     "queries": queries.figures,
+    "latency": latency.figures,
     "start": delivery.start_figures,
     "backlog": backlog.figures,
     "ids": ids.figures,
 }
+#: Needs no site.
+SIMULATION = "simulation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,12 +37,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     missed = 0
     with open_site(options.scale, options.site) as site:
         for name in options.only or BENCHMARKS:
+            if name == SIMULATION:
+                continue
             print(f"\n## {name}", flush=True)
             figures = BENCHMARKS[name](site, options.rounds)
             print(make_table(figures), flush=True)
             missed += sum(figure.met is False for figure in figures)
             if options.output:
                 write_tables(options.output, {name: figures}, {name: note(options.rounds)})
+    if not options.only or SIMULATION in options.only:
+        table = make_simulation_table()
+        if options.output:
+            text = options.output.read_text(encoding="utf-8")
+            options.output.write_text(replace_block(text, SIMULATION, table), encoding="utf-8")
     if options.output:
         text = options.output.read_text(encoding="utf-8")
         options.output.write_text(replace_block(text, "machine", describe_machine()), encoding="utf-8")
@@ -47,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("--only", action="append", choices=list(BENCHMARKS), help="this benchmark; can be repeated")
+    parser.add_argument(
+        "--only", action="append", choices=[*BENCHMARKS, SIMULATION], help="this benchmark; can be repeated"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="how often each is measured")
     parser.add_argument("--scale", type=float, default=1.0, help="of the workloads: 0.02 is enough for a try")
     parser.add_argument("--output", type=Path, help="the file to write the tables into")

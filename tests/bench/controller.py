@@ -16,7 +16,6 @@ JOBS = 400
 def figures(site: Site, rounds: int) -> list[Figure]:
     """Arrays of jobs that do nothing, in turns on two clusters that differ in JobCompType alone."""
     with Slurm(nodes=2) as plain, Slurm(nodes=2, jobcomp=True) as hooked:
-        hooked.spool.mkdir(mode=0o700)
         for cluster in (plain, hooked):  # what is cold is warmed up
             _completions(cluster)
         without, wired = [], []

@@ -38,12 +38,14 @@ class Job(NamedTuple):
 
 
 class Agent:
-    """The exporter as it runs for one cluster, with a spool of its own."""
+    """The exporter as it runs for one cluster, with a spool of its own if it is not given one."""
 
-    def __init__(self, folder: Path, env: dict[str, str], cluster: str, api_url: str) -> None:
+    def __init__(
+        self, folder: Path, env: dict[str, str], cluster: str, api_url: str, *, spool: Path | None = None
+    ) -> None:
         self.folder, self.env = folder, env
-        self.spool = folder / "spool"
-        self.spool.mkdir(mode=0o750)
+        self.spool = spool or folder / "spool"
+        self.spool.mkdir(mode=0o750, exist_ok=True)
         self._config = folder / "config.json"
         self._config.write_text(
             json.dumps({"api_url": api_url, "api_key": API_KEY, "cluster_name": cluster, "spool_dir": str(self.spool)})

@@ -1,0 +1,87 @@
+"""From a job's end to the dashboard, on a real Slurm with the hook wired: what the two ways of starting flush take.
+
+The units themselves are tested in a booted systemd (tests/install). Here their intervals are kept by a loop: as the
+path unit with its countdown, a flush so long after the queue has appeared; as the timer, a flush every so often.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from tests.support.slurm import Slurm
+from tests.support.waiting import wait_for
+
+from .measure import Figure, expect
+from .site import Agent, Site
+
+JOBS = 60
+
+
+def figures(site: Site, rounds: int) -> list[Figure]:
+    """The age on arrival of 60 jobs that end at different moments of two intervals."""
+    result = []
+    for what, interval, counts_from_queue, goal in (
+        ("path unit with its interval set to 5 s", 5.0, True, 8.0),
+        ("path unit as installed, 30 s", 30.0, True, 35.0),
+        ("5-minute timer", 300.0, False, 315.0),
+    ):
+        ages = sorted(_ages(site, interval, counts_from_queue=counts_from_queue))
+        goal_words = f"99 % within {goal:.0f} s"
+        nearly_all = ages[-1 - len(ages) // 100]
+        result += [
+            Figure(f"{what}: all jobs", ages, "s"),
+            Figure(f"{what}: 99th percentile", [nearly_all], "s", goal_words, goal),
+        ]
+    return result
+
+
+def _ages(site: Site, interval: float, *, counts_from_queue: bool) -> list[float]:
+    with Slurm(nodes=1, jobcomp=True) as slurm, tempfile.TemporaryDirectory(prefix="bench-agent-") as folder:
+        env = {name: value for name, value in slurm.env.items() if name != "SLURM_USAGE_HISTORY_SPOOL"}
+        agent = Agent(Path(folder), env, slurm.cluster, site.receiver.url, spool=slurm.spool)
+        over = threading.Event()
+        unit = _path_unit if counts_from_queue else _timer
+        worker = threading.Thread(target=unit, args=(agent, interval, over))
+        worker.start()
+        try:
+            for _ in range(JOBS):
+                slurm.sbatch(command="sleep 0.2")
+                time.sleep(2 * interval / JOBS)
+            wait_for(lambda: len(_delivered(agent)) == JOBS, "every job delivered", limit_seconds=2 * interval + 60)
+        finally:
+            over.set()
+            worker.join()
+        expect(site.receiver.take_jobs(), JOBS, "jobs at the dashboard")
+        return _delivered(agent)
+
+
+def _path_unit(agent: Agent, interval: float, over: threading.Event) -> None:
+    while not over.is_set():
+        if not (agent.spool / "queue").exists():
+            over.wait(0.05)
+            continue
+        over.wait(interval)
+        agent.run("flush")
+
+
+def _timer(agent: Agent, interval: float, over: threading.Event) -> None:
+    while not over.wait(interval):
+        agent.run("flush")
+
+
+def _delivered(agent: Agent) -> list[float]:
+    """Seconds from End, which Slurm tells in whole seconds, to the answer of the dashboard."""
+    path = agent.spool / "ledger.db"
+    if not path.exists():
+        return []
+    ledger = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
+    try:
+        return [row[0] for row in ledger.execute("select delivered_at - ended from delivered")]
+    except sqlite3.OperationalError:  # the very first flush is making its tables
+        return []
+    finally:
+        ledger.close()
