@@ -202,6 +202,8 @@ def make_simulation_table() -> str:
         median, worst = outcome.calm_latency
         age = f"{median:.0f} s, {worst:.0f} s" if outcome.calm_latency != (0.0, 0.0) else "nothing is heard of in time"
         recovery = "not recovered" if outcome.recovery is None else f"recovered in {outcome.recovery / 60:.0f} min"
+        if not worst:
+            recovery = "overloaded all the time"
         lines.append(
             f"| {scenario.name} | {age} | {outcome.calm_posts:.1f}, {outcome.rush_posts:.0f} |"
             f" {recovery} | {outcome.wasted:.0%} |"
