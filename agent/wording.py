@@ -24,7 +24,7 @@ def span(seconds: float) -> str:
     >>> span(0.42), span(41), span(7260), span(90061)
     ('0.4 s', '41 s', '2 h 1 min', '1 d 1 h')
     """
-    if seconds < 10:
+    if seconds < 9.95:
         return f"{max(seconds, 0.0):.1f} s"
     rest = round(seconds)
     words: list[str] = []

@@ -213,6 +213,7 @@ def test_figures_that_are_not_known_are_left_out() -> None:
     [
         (-5, "0.0 s"),
         (0.42, "0.4 s"),
+        (9.97, "10 s"),
         (59.6, "1 min"),
         (61, "1 min 1 s"),
         (3600, "1 h"),

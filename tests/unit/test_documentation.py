@@ -1,0 +1,218 @@
+"""What there is, is documented, and what is documented is there."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+import agent
+from agent import errors
+from agent.config import KEYS, NAME
+from agent.display import as_json
+from agent.health import Level, Problem
+from agent.metrics import METRICS
+from agent.options import COMMANDS, EPILOG, build_parser
+from agent.status import UnderWay
+from tests.support.snapshots import NOON, REFUSED, make_snapshot
+from tests.support.tools import need
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+MAN_PAGE = ROOT / f"etc/man/{NAME}.8"
+COMPLETIONS = {"bash": ROOT / f"etc/completion/{NAME}.bash", "zsh": ROOT / f"etc/completion/_{NAME}"}
+RULES = (ROOT / "etc/prometheus/slurm-usage-history.rules.yml").read_text(encoding="utf-8")
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def first_column(text: str, heading: str) -> set[str]:
+    """The words in backquotes that begin the rows of the table below a heading's row of titles."""
+    _, _, behind = text.partition(f"| {heading} |")
+    assert behind, heading
+    table = behind.split("\n\n")[0]
+    return set(re.findall(r"^\| `([^`]+)`", table, re.MULTILINE))
+
+
+def all_parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """The words of each command, and its parser; the program's own first."""
+    queue = [("", build_parser())]
+    while queue:
+        words, parser = queue.pop(0)
+        yield words, parser
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                queue += [(f"{words} {name}".strip(), its) for name, its in action.choices.items()]
+
+
+def all_options() -> set[str]:
+    """Every long option of every command."""
+    actions = [action for _, parser in all_parsers() for action in parser._actions]
+    return {option for action in actions for option in action.option_strings if option.startswith("--")}
+
+
+def exit_codes() -> set[int]:
+    """What the command line can exit with, but for status --check."""
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type)]
+    return {kind.exit_code for kind in kinds if issubclass(kind, errors.ExporterError)} | {0, 2, errors.STOPPED}
+
+
+def key_paths(content: Any, path: str = "") -> Iterator[str]:
+    """Every key of a JSON document, as ``one.two[].three``; reasons are any text, and reconcile is as flush."""
+    if isinstance(content, dict) and path == "backlog.reasons":
+        yield "backlog.reasons.*"
+    elif isinstance(content, dict) and path == "reconcile":
+        yield "reconcile.*"
+    elif isinstance(content, dict):
+        for key, value in content.items():
+            yield from key_paths(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(content, list):
+        yield from key_paths(content[0], f"{path}[]")
+    else:
+        yield path
+
+
+# README
+
+
+def test_every_command() -> None:
+    """With the names of its arguments, as the help has them."""
+    commands = {row.split(" ")[0] for row in first_column(README, "command")}
+    actions = {" ".join(row.split(" ")[:2]) for row in first_column(README, "command") if row.startswith("queue")}
+    there = {words for words, _ in all_parsers() if words.startswith("queue ")}
+    assert (set(COMMANDS), there) == (commands, actions)
+
+
+def test_every_option() -> None:
+    """Of every command, and none that is gone."""
+    assert all_options() == {row.split(" ")[0] for row in first_column(README, "option")}
+
+
+def test_every_exit_code() -> None:
+    """In the README and in the help."""
+    in_help = {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)}
+    assert exit_codes() == {int(code) for code in first_column(README, "exit code")} == in_help
+
+
+def test_every_configuration_key() -> None:
+    """With its default, where it is a plain value."""
+    assert {key.name for key in KEYS} == first_column(README, "key")
+    for key in KEYS:
+        if isinstance(key.default, (int, str)) and key.default != "":
+            written = f'"{key.default}"' if key.name in {"requeued_runs", "never_started"} else key.default
+            assert f"| `{key.name}` | `{written}` |" in README
+
+
+def test_every_message_of_the_troubleshooting_is_one_of_ours() -> None:
+    """What an admin looks for in the README is what he has read in the journal."""
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").glob("*.py"))
+    section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    quoted = re.findall(r'^\*\*"([^"]+)"', section, re.MULTILINE)
+    parts = [part for words in quoted for part in re.split(r": \w.*|…:?.*|\d+", words) if part.strip()]
+    assert len(quoted) >= 8
+    assert [] == [part for part in parts if part.strip() not in sources]
+
+
+# docs/monitoring.md
+
+
+def test_every_key_of_the_json() -> None:
+    """With everything in it that there can be."""
+    snapshot = make_snapshot(under_way=UnderWay("flush", 1, NOON), rejected=(REFUSED,))
+    content = as_json(snapshot, [Problem(Level.WARNING, "text", "hint")])
+    assert set(key_paths(content)) == first_column(MONITORING, "key")
+
+
+def test_every_metric() -> None:
+    """By its name behind the common prefix, with its label."""
+    documented = first_column(MONITORING, "metric, behind `slurm_usage_history_`")
+    assert {metric.name for metric in METRICS} == documented
+    for metric in METRICS:
+        assert f"| `{metric.name}` | {f'`{metric.label}`' if metric.label else ''}".rstrip() in MONITORING
+
+
+def test_every_alert() -> None:
+    """By its name behind the common prefix, with its severity."""
+    there = set(re.findall(r"alert: SlurmUsageHistory(\w+)", RULES))
+    assert there == first_column(MONITORING, "alert, behind `SlurmUsageHistory`")
+    severities = re.findall(r"alert: SlurmUsageHistory(\w+).*?severity: (\w+)", RULES, re.DOTALL)
+    assert [] == [name for name, severity in severities if f"| `{name}` | {severity} |" not in MONITORING]
+
+
+# The man page and the completions
+
+
+def test_the_man_page_is_what_the_help_says() -> None:
+    """`make manual` was not forgotten."""
+    script = "import sys; sys.path.insert(0, 'etc'); import manual; sys.stdout.write(manual.make_man_page())"
+    made = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT, encoding="utf-8")
+    assert made.stdout == MAN_PAGE.read_text(encoding="utf-8")
+
+
+def test_the_man_page_is_sound() -> None:
+    """man(1) has nothing to complain of."""
+    need("man")
+    done = subprocess.run(
+        ["man", "--warnings", "--local-file", str(MAN_PAGE)], capture_output=True, check=False, encoding="utf-8"
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    assert agent.__version__ in done.stdout
+
+
+@pytest.mark.parametrize("shell", sorted(COMPLETIONS))
+def test_completions_know_every_command_and_option(shell: str) -> None:
+    """And none that is gone."""
+    text = COMPLETIONS[shell].read_text(encoding="utf-8")
+    known = set(re.findall(r"--[a-z][a-z-]+", text))
+    assert all_options() == known
+    assert [] == [words for words, _ in all_parsers() if not re.search(rf"\b{words.split(' ')[-1]}\b", text)]
+
+
+@pytest.mark.parametrize(
+    ("typed", "completed"),
+    [
+        ("f", ["flush"]),
+        ("queue r", ["retry"]),
+        ("status --", ["--check", "--cluster-name", "--config", "--dry-run", "--help", "--json", "--verbose"]),
+        ("--start", ["--start-date"]),
+    ],
+)
+def test_bash_completes(typed: str, completed: list[str]) -> None:
+    """Commands, actions and options, those of reconcile without its name as well."""
+    words = f"{NAME} {typed}".split()
+    script = f"""
+        source {COMPLETIONS["bash"]}
+        COMP_WORDS=({" ".join(words)}); COMP_CWORD={len(words) - 1}
+        $(complete -p {NAME} | sed 's/.*-F \\([^ ]*\\).*/\\1/') {NAME} "${{COMP_WORDS[COMP_CWORD]}}"
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, check=True, encoding="utf-8")
+    assert completed == sorted(done.stdout.split())
+
+
+def test_zsh_can_read_its_completion() -> None:
+    """It has no slip of the syntax."""
+    need("zsh")
+    done = subprocess.run(["zsh", "-n", str(COMPLETIONS["zsh"])], capture_output=True, check=False, encoding="utf-8")
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+# All documents
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    """To a file that is there, and to a heading that is in it."""
+    text = path.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]*(?:#[^)]*)?)\)", text):
+        name, _, anchor = target.partition("#")
+        there = path.parent / name if name else path
+        assert there.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
