@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -17,6 +18,8 @@ INHERITED = ("LD_LIBRARY_PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 #: How long a killed child may take to be gone.
 DEATH_SECONDS = 5
+#: The child of an exporter that was killed itself ends at its time limit, too.
+_GUARD = shutil.which("timeout", path=DEFAULT_PATH)
 
 
 class Output(NamedTuple):
@@ -49,7 +52,7 @@ class Child:
         self._output = (b"", b"")
         try:
             self._process = subprocess.Popen(  # noqa: S603
-                list(argv),
+                _guarded(argv, timeout),
                 env=dict(environment),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -93,6 +96,12 @@ class Child:
             self.kill()
             with suppress(subprocess.TimeoutExpired):  # asleep in the kernel: it dies when it wakes
                 self._process.communicate(timeout=DEATH_SECONDS)
+
+
+def _guarded(argv: Sequence[str], timeout: float) -> list[str]:
+    if not _GUARD or not shutil.which(argv[0]):  # the latter is told by the failure to start it
+        return list(argv)
+    return [_GUARD, "-s", "KILL", str(timeout + DEATH_SECONDS), *argv]
 
 
 def run(argv: Sequence[str], *, environment: Mapping[str, str], timeout: float) -> Output:

@@ -1,0 +1,386 @@
+"""Slurm, the dashboard and the host at their worst: everything is kept, the next run says why, and then all arrives."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Iterator
+
+import pytest
+
+from agent.errors import (
+    STOPPED,
+    Busy,
+    DashboardUnreachable,
+    KeyRefused,
+    RecordsRejected,
+    SlurmUnreachable,
+    SpoolError,
+)
+from agent.facts import PAUSE
+from agent.ledger import open_ledger, view_ledger
+from tests.faults.site import Site
+from tests.support import dashboard_faults as faults
+from tests.support.dashboard import Answer, Fault, ReceivingDashboard
+from tests.support.disk import fill, make_read_only, small_disk
+from tests.support.exporter import ROOT
+from tests.support.waiting import wait_for
+
+UNREACHABLE = DashboardUnreachable.exit_code
+REFUSED_KEY = KeyRefused.exit_code
+REJECTED = RecordsRejected.exit_code
+NOBODY = 65534
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    with ReceivingDashboard() as dashboard:
+        made = Site(tmp_path, dashboard, timeout=1, sacct_timeout=2, batch_size=5000)
+        with made.agents:
+            made.start_over()
+            made.queue_everything()
+            yield made
+
+
+@pytest.fixture
+def expected(site: Site) -> dict[str, dict[str, Any]]:
+    """What the dashboard holds when nothing goes wrong."""
+    assert site.agents.run("flush") == 0
+    records = site.dashboard.records
+    assert len(records) > 30
+    site.start_over()
+    site.queue_everything()
+    return records
+
+
+def waiting(site: Site) -> dict[str, str]:
+    ledger = view_ledger(site.spool / "ledger.db")
+    items = {item.entry.asked: item.reason for item in ledger.all_waiting()}
+    ledger.close()
+    return items
+
+
+def make_due(site: Site) -> None:
+    """Lets no test wait for what was put off."""
+    site.agents.run("queue", "retry")
+
+
+def assert_recovered(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """The next run brings everything."""
+    make_due(site)
+    assert site.agents.run("flush") == 0, site.agents.log()
+    assert (site.dashboard.records, waiting(site), site.leftovers()) == (expected, {}, [])
+
+
+@pytest.mark.parametrize("manners", ["no_slurmdbd", "no_mariadb", "half", "cut", "complain", "hang"])
+def test_sacct_that_cannot_be_trusted(site: Site, expected: dict[str, dict[str, Any]], manners: str) -> None:
+    """slurmdbd or MariaDB dead or frozen, half an answer, an error with exit 0: no job is touched, and it is told."""
+    site.sacct.behave(manners)
+    before = len(site.hook_lines())
+    for _ in range(2):
+        assert site.agents.run("flush") == SlurmUnreachable.exit_code
+    assert site.agents.run(*site.reconcile_argv()) == SlurmUnreachable.exit_code
+    assert (site.dashboard.posts, set(waiting(site).values())) == ([], {"not sent yet"})
+    assert len(waiting(site)) <= before
+    site.sacct.behave("")
+    assert_recovered(site, expected)
+
+
+def test_sacct_that_may_not_answer(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """An empty answer, as one gets without rights, reads as records that are not there yet."""
+    site.sacct.behave("empty")
+    assert site.agents.run("flush") == 0
+    assert (site.dashboard.posts, set(waiting(site).values())) == ([], {"no record yet"})
+    site.sacct.behave("")
+    assert_recovered(site, expected)
+
+
+def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
+    """While one run waits for it, others leave at once; at its time limit all of its processes are gone."""
+    site.sacct.behave("hang")
+    argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
+    with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: site.sacct.calls == 1, "the call that hangs")
+        started = time.monotonic()
+        assert [site.agents.run("flush") for _ in range(5)] == [Busy.exit_code] * 5
+        assert time.monotonic() - started < 1.5
+        assert first.wait(20) == SlurmUnreachable.exit_code
+    assert site.sacct.calls == 1
+    wait_for(lambda: not processes_of(site), "the end of every sacct")
+
+
+def processes_of(site: Site) -> list[str]:
+    """The sacct processes that are alive."""
+    lines = []
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = command.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if "replayed_sacct.py" in words and str(site.sacct.path.parent) in words:
+            lines.append(words)
+    return lines
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_on_request(site: Site, expected: dict[str, dict[str, Any]], number: signal.Signals) -> None:
+    """TERM and Ctrl-C end a run cleanly: no sacct stays behind, everything is kept."""
+    site.sacct.behave("hang")
+    argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
+    calls = site.sacct.calls
+    with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.PIPE, text=True) as run:
+        wait_for(lambda: site.sacct.calls > calls, "the call that hangs")
+        run.send_signal(number)
+        _, said = run.communicate(timeout=10)
+    assert run.returncode == STOPPED
+    assert "everything that is not delivered yet is kept" in said
+    wait_for(lambda: not processes_of(site), "the end of every sacct", limit_seconds=1)
+    site.sacct.behave("")
+    assert_recovered(site, expected)
+
+
+NOTHING_STORED: dict[str, tuple[Fault, int]] = {
+    "reset": (faults.reset, UNREACHABLE),
+    "hang": (faults.hang(), UNREACHABLE),
+    "redirect": (faults.answer(302, "", Location="http://127.0.0.1:1/"), UNREACHABLE),
+    "html": (faults.answer(200, "<html>log in</html>"), UNREACHABLE),
+    "401": (faults.answer(401, {"detail": "no"}), REFUSED_KEY),
+    "403": (faults.answer(403, {"detail": "no"}), REFUSED_KEY),
+    "404": (faults.answer(404, "no"), UNREACHABLE),
+    "409": (faults.answer(409, "no"), UNREACHABLE),
+    "413": (faults.answer(413, "no"), UNREACHABLE),
+    "422": (faults.answer(422, {"detail": "no"}), UNREACHABLE),
+    "429": (faults.answer(429, "no", Retry_After="100"), UNREACHABLE),
+    "502": (faults.answer(502, "<html>Bad Gateway</html>", Retry_After="3600"), UNREACHABLE),
+    "503 with a date": (faults.answer(503, "no", Retry_After=formatdate(time.time() + 9000, usegmt=True)), UNREACHABLE),
+    "success: false": (faults.answer(200, {"success": False, "message": "disk full"}), UNREACHABLE),
+}
+
+
+@pytest.mark.parametrize("name", NOTHING_STORED)
+def test_a_dashboard_that_takes_nothing(site: Site, expected: dict[str, dict[str, Any]], name: str) -> None:
+    """Whatever it says, nobody is set aside, nothing is forgotten, and few requests are made."""
+    site.dashboard.manners, status = NOTHING_STORED[name]
+    assert site.agents.run("flush") == status, site.agents.log()
+    assert site.agents.run("queue", "list") == 0
+    ledger = view_ledger(site.spool / "ledger.db")
+    assert ledger.count_rejected() == 0
+    ledger.close()
+    assert len(site.dashboard.requests) < 60
+    site.dashboard.manners = faults.behave
+    forget_pause(site)
+    assert_recovered(site, expected)
+
+
+def forget_pause(site: Site) -> None:
+    """As if the time that the dashboard asked for were over."""
+    ledger, _ = open_ledger(site.spool / "ledger.db")
+    with ledger.transaction():
+        ledger.set_fact(PAUSE, 0)
+    ledger.close()
+
+
+def test_a_dashboard_that_wants_to_be_left_alone(site: Site) -> None:
+    """The next runs keep to it without a request, and without asking sacct."""
+    site.dashboard.manners = faults.answer(429, "later", Retry_After="7200")
+    assert [site.agents.run("flush") for _ in range(3)] == [UNREACHABLE] * 3
+    assert site.agents.run(*site.reconcile_argv()) == UNREACHABLE
+    assert (len(site.dashboard.requests), site.sacct.calls) == (1, 1)
+
+
+@pytest.mark.parametrize("trouble", [faults.store_and_reset, faults.drip(0.2)])
+def test_a_dashboard_that_stores_and_does_not_say_so(
+    site: Site, expected: dict[str, dict[str, Any]], trouble: Fault
+) -> None:
+    """What may have arrived is sent again, and stands there once."""
+    site.dashboard.faults.append(trouble)
+    site.agents.run("flush")
+    assert_recovered(site, expected)
+
+
+def test_a_dashboard_that_counts_fewer(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """A success with a smaller number is none: what is not counted is found and shown."""
+
+    def miscount(answer: Answer) -> Answer:
+        stored = answer.body.get("jobs_processed", 0)
+        return answer._replace(body={**answer.body, "jobs_processed": max(stored - 1, 0)})
+
+    site.dashboard.manners = faults.rewrite(miscount)
+    assert site.agents.run("flush") == UNREACHABLE
+    site.dashboard.manners = faults.behave
+    assert_recovered(site, expected)
+
+
+def test_a_poison_record(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """One that breaks the dashboard is found, shown with its words, and can be sent again or dropped."""
+
+    def breaks(request: Any, connection: Any, serve: Any) -> None:
+        bad = any(job["JobID"] == "104" for job in request.jobs)
+        connection.send(Answer(500, {"detail": "KeyError: 'high'"}) if bad else serve())
+
+    site.dashboard.manners = breaks
+    assert site.agents.run("flush") == REJECTED
+    assert site.dashboard.records == {job: record for job, record in expected.items() if job != "104"}
+    assert len(site.dashboard.requests) <= 4 + 2 + 2 * 6 + 3
+    site.agents.run("queue", "list")
+    assert "104  JobID 104" in site.agents.log()
+    assert "KeyError: 'high'" in site.agents.log()
+    site.dashboard.manners = faults.behave
+    assert site.agents.run("queue", "retry", "104") == 0
+    assert_recovered(site, expected)
+
+
+@pytest.mark.parametrize("leave_kilobytes", [0, 4, 16, 64])
+def test_a_full_disk(tmp_path: Path, leave_kilobytes: int) -> None:
+    """Whichever write it is for which no room is left: it is told, and with room again everything arrives."""
+    with ReceivingDashboard() as dashboard:
+        site = Site(tmp_path, dashboard)
+        with site.agents, small_disk(site.spool, 2000):
+            site.queue_everything()
+            filler = fill(site.spool, leave_kilobytes=leave_kilobytes)
+            status = site.agents.run("flush")
+            assert status in {0, SpoolError.exit_code}
+            filler.unlink()
+            assert site.agents.run("flush") == 0, site.agents.log()
+            assert len(site.dashboard.records) > 30
+            assert (waiting(site), site.leftovers()) == ({}, [])
+
+
+def test_a_read_only_disk(tmp_path: Path) -> None:
+    """It is told, and when the disk can be written again everything arrives."""
+    with ReceivingDashboard() as dashboard:
+        site = Site(tmp_path, dashboard)
+        with site.agents, small_disk(site.spool, 2000):
+            site.queue_everything()
+            make_read_only(site.spool)
+            assert site.agents.run("flush") == SpoolError.exit_code
+            make_read_only(site.spool, read_only=False)
+            assert site.agents.run("flush") == 0
+            assert len(site.dashboard.records) > 30
+
+
+@pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\0 and then nothing"])
+def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
+    """It is put aside and told of; reconcile brings what only it knew."""
+    site.agents.run("flush")
+    records = site.dashboard.records
+    site.dashboard.stored.clear()
+    (site.spool / "ledger.db").write_bytes(damage)
+    assert site.agents.run(*site.reconcile_argv()) == 0
+    assert site.dashboard.records == records
+    assert bool(damage) == ("it was put aside as" in site.agents.log())
+
+
+def test_a_spool_that_everybody_can_write_to(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """Nothing in it is believed until that is mended."""
+    site.spool.chmod(0o777)
+    assert site.agents.run("flush") == SpoolError.exit_code
+    assert site.dashboard.posts == []
+    site.spool.chmod(0o750)
+    assert_recovered(site, expected)
+
+
+def test_a_flush_during_a_reconcile(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """The one leaves at once and quietly, and what it would have brought is brought by the next."""
+    site.sacct.behave("hang", "")
+    argv = [sys.executable, "-m", "agent", "--config", str(site.config), *site.reconcile_argv()]
+    calls = site.sacct.calls
+    with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as reconcile:
+        wait_for(lambda: site.sacct.calls > calls, "the call that hangs")
+        assert site.agents.run("flush") == Busy.exit_code
+        for command in (["queue", "add", "4711"], ["queue", "list"], ["queue", "drop", "4711"], ["status"]):
+            assert site.agents.run(*command) == 0, site.agents.log()
+        reconcile.wait(20)
+    assert_recovered(site, expected)
+
+
+def test_hostile_surroundings(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+    """Garbage in the queue, odd files in the spool and a hostile environment change nothing."""
+    with (site.spool / "queue").open("ab") as queue:
+        queue.write(b"\n$(reboot)\n\xff\xfe\x00\n0\n99999999999\n4294967295\n- - - -\n" + b"x" * 100_000 + b"\n")
+    os.mkfifo(site.spool / "queue.side.1.1")
+    (site.spool / "queue.side.2.2").symlink_to("/etc/passwd")
+    hostile = {
+        "SACCT_FORMAT": "JobID",
+        "SLURM_TIME_FORMAT": "relative",
+        "JOBNAME": "$(reboot)\n|'\"\udcff",
+        "TZ": "Mars",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "agent", "--config", str(site.config), "flush"],
+        check=False,
+        cwd=ROOT,
+        env={**site.env, **hostile},
+        stderr=subprocess.PIPE,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert site.dashboard.records == expected
+    assert waiting(site) == {}
+
+
+def runs_as(uid: int) -> bool:
+    """Whether root may become this user here, and that user may run this Python."""
+    argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", sys.executable, "-c", "import agent.cli"]
+    return (
+        bool(shutil.which("setpriv"))
+        and subprocess.run(argv, check=False, cwd=ROOT, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not runs_as(NOBODY), reason="nobody else may run this Python")
+def test_root_works_as_the_owner_of_the_spool(site: Site) -> None:
+    """What root runs leaves nothing that the Slurm user can't write; a file of root's is put aside."""
+    for folder in site.config.parents:
+        if str(folder).startswith("/tmp/"):
+            folder.chmod(folder.stat().st_mode | 0o711)
+    for path in (site.spool, *site.spool.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    (site.spool / "queue.side.9.9").write_text("100\n")
+    (site.spool / "queue.side.9.9").chmod(0o600)
+    for command in (["flush"], ["queue", "list"], ["status"], ["queue", "add", "100"], ["flush"]):
+        assert site.agents.run(*command) == 0, site.agents.log()
+    assert [path.name for path in site.spool.iterdir() if path.stat().st_uid == 0] == ["odd.queue.side.9.9"]
+    assert len(site.dashboard.records) > 30
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """A month of outage leaves many lines: a flush that takes them over needs no more memory than an idle one."""
+    lines = int(os.environ.get("OUTAGE_LINES", "100000"))
+    with ReceivingDashboard() as dashboard:
+        site = Site(tmp_path, dashboard)
+        with site.agents:
+            site.start_over()
+        idle = peak_of(site)
+        with (site.spool / "queue").open("w") as queue:
+            queue.writelines(f"\n{job} 1700000000 1700000060 -\n" for job in range(1, lines + 1))
+        site.sacct.behave("no_slurmdbd")
+        loaded = peak_of(site)
+        assert len(waiting(site)) == lines
+        again = peak_of(site)
+    print(
+        f"peak memory in MB: {idle / 1024:.1f} idle, {loaded / 1024:.1f} with {lines} lines, {again / 1024:.1f} again"
+    )
+    assert max(loaded, again) < idle + 16 * 1024
+
+
+def peak_of(site: Site) -> int:
+    """The most kilobytes that one flush holds."""
+    code = "import os, resource, subprocess, sys; subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL);"
+    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    argv = [sys.executable, "-c", code, sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
+    return int(subprocess.run(argv, check=True, cwd=ROOT, env=site.env, stdout=subprocess.PIPE).stdout)
+
+
+def test_a_hung_sacct_outlives_its_killed_exporter_by_seconds(site: Site) -> None:
+    """It ends at its time limit all the same, so that killed runs do not pile up processes."""
+    site.sacct.behave("hang")
+    for _ in range(3):
+        assert site.agents.run("flush", kill_after=0.7) < 0
+    wait_for(lambda: not processes_of(site), "the end of every sacct", limit_seconds=20)
