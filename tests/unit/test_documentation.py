@@ -113,7 +113,7 @@ def test_every_message_of_the_troubleshooting_is_one_of_ours() -> None:
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").glob("*.py"))
     section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
     quoted = re.findall(r'^\*\*"([^"]+)"', section, re.MULTILINE)
-    parts = [part for words in quoted for part in re.split(r": \w.*|…:?.*|\d+", words) if part.strip()]
+    parts = [part for words in quoted for part in re.split(r": \w.*|…:?.*|\d+|/\S+ ", words) if part.strip()]
     assert len(quoted) >= 8
     assert [] == [part for part in parts if part.strip() not in sources]
 
