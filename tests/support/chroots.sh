@@ -9,11 +9,11 @@
 # A run sees the checkout read-only as /src, and the folder $OUT, where that is set, as /out.
 # It has mounts, processes, host name ("node") and network (loopback alone) of its own, and writes to memory:
 # whatever COMMAND starts or mounts ends with it, however it ends, and the folder stays as it was built.
-# Needs root, debootstrap and, to build, the Debian mirror ($MIRROR) and PyPI.
+# Needs root, debootstrap and, to build, a Debian mirror ($MIRROR, or the one this machine uses)
+# and PyPI.
 set -eu
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests/chroots
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
 PACKAGES=slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-venv,iproute2,procps,tzdata,make
 TEST_TOOLS='pytest hypothesis requests filelock tomli'
 SRC=$(cd "$(dirname "$0")/../.." && pwd)
@@ -55,7 +55,7 @@ build() {
 # Inside build's namespace: the system itself, then the test tools.
 fill() {
     # Post-install scripts must not start daemons, on a machine that may run its own.
-    debootstrap --variant=minbase --include="$PACKAGES" "$1" "$2" "$MIRROR"
+    debootstrap --variant=minbase --include="$PACKAGES" "$1" "$2" "${MIRROR:-$(host_mirror)}"
     enter "$2"
     cp /etc/resolv.conf "$2/etc/resolv.conf"
     # A site whose traffic is re-encrypted has its authority in the host's bundle alone.
@@ -66,6 +66,9 @@ fill() {
     PIP_CERT=$bundle chroot "$2" sh -eu -c 'python3 -m venv /opt/venv; /opt/venv/bin/pip install --quiet "$@"' - $TEST_TOOLS
     rm -rf "$2/var/cache/apt/archives" "$2/var/lib/apt/lists"
 }
+
+# The mirror that this machine's own packages come from.
+host_mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1; }
 
 enter() {
     mount -t proc proc "$1/proc"
@@ -112,5 +115,5 @@ clean() { rm -rf --one-file-system "$CACHE"; }
 
 case "${1:-}" in
     list | build | run | clean | fill | inside) "$@" ;;
-    *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+    *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
