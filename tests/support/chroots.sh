@@ -68,6 +68,7 @@ fill() {
 }
 
 # The mirror that this machine's own packages come from.
+# shellcheck disable=SC2016  # apt expands it
 host_mirror() { apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1; }
 
 enter() {
