@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import subprocess
-import sys
 import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tests.demo import recorded_sacct
 from tests.demo.arrivals import Arrivals
 from tests.demo.flusher import Flusher
 from tests.demo.screen import Screen, describe_delays
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.exporter import Exporter
+from tests.support.replayed_sacct import SEPARATOR, ReplayedSacct
 from tests.support.slurm import HOOK
 from tests.support.waiting import wait_for
 
@@ -36,16 +34,17 @@ class Recording:
         self.version = version
         calls = [path for path in sorted((DATA / "hook" / version).glob("*.jsonl")) if path.stem != REUSED]
         answers = DATA / "sacct" / version
-        #: What sacct said in the end of the jobs that the hook was called for.
-        self.answers = [str(answers / f"{path.stem}.txt") for path in calls]
+        #: What sacct said in the end of the jobs that the hook was called for: its header, and each row once.
+        said = (line for path in calls for line in (answers / f"{path.stem}.txt").read_text().split("\n") if line)
+        self.lines = list(dict.fromkeys(said))
         #: The environment of each of jobcomp's calls, in their order.
         self.calls = sorted(
             (call for path in calls for call in map(json.loads, path.read_text().splitlines()) if "JOBID" in call),
             key=lambda call: int(call["END"]),
         )
-        _, rows = recorded_sacct.read_rows(self.answers)
+        header, *rows = (line.split(SEPARATOR) for line in self.lines)
         #: JobID → the raw one, which the hook is told.
-        self.raw_ids = {row["JobID"]: row["JobIDRaw"] for row in rows}
+        self.raw_ids = {row[header.index("JobID")]: row[header.index("JobIDRaw")] for row in rows}
         expected = json.loads((answers / "expected.json").read_text())
         self.expected = {
             record["JobID"]: _in_this_zone(record) for record in expected if record["JobID"] in self.raw_ids
@@ -69,9 +68,9 @@ def run(interval_seconds: float, obstacle: str) -> int:
         folder = Path(made)
         env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(folder / "spool")}
         (folder / "spool").mkdir(mode=0o700)
-        exporter = Exporter(
-            folder, env, api_url=dashboard.url, cluster_name="lab", sacct=str(_make_sacct(folder, recording))
-        )
+        sacct = ReplayedSacct(folder / "slurm")
+        sacct.rows = recording.lines
+        exporter = Exporter(folder, env, api_url=dashboard.url, cluster_name="lab", sacct=str(sacct.path))
         called: dict[str, float] = {}  # raw JobID → when the hook was called for it last
         arrivals = Arrivals(screen, lambda record: called.get(recording.raw_ids[record["JobID"]], time.time()))
         dashboard.manners = arrivals
@@ -92,15 +91,6 @@ def run(interval_seconds: float, obstacle: str) -> int:
         screen.say(f"from the hook to the dashboard: {describe_delays(list(arrivals.delays.values()))}")
         screen.say("RECORDED: this was no real Slurm", colour="1")
         return 1 if differences else 0
-
-
-def _make_sacct(folder: Path, recording: Recording) -> Path:
-    """A command that answers as sacct did."""
-    command = folder / "sacct"
-    words = shlex.join([sys.executable, recorded_sacct.__file__, *recording.answers, "--"])
-    command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
-    command.chmod(0o755)
-    return command
 
 
 def _in_this_zone(record: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,16 @@ def test_leaves_nothing_behind_when_it_is_stopped(how: signal.Signals) -> None:
     assert (demo.returncode, Path(folder).exists()) == (130, False)
 
 
+def test_replays_a_recording_and_says_so() -> None:
+    """Without a Slurm, recorded calls and answers go through the real hook and exporter, and are marked as recorded."""
+    demo = start_demo("--recorded", "--interval", "1")
+    said, _ = demo.communicate(timeout=110)
+    assert demo.returncode == 0, said
+    assert "NO SLURM IS RUNNING" in said
+    assert said.count("RECORDED") == 3
+    assert said.count("equal to the job table in every field") == 2
+
+
 def test_names_every_difference() -> None:
     """A job that lacks, that is too much, or that differs in a field is told, and makes the demo fail."""
     expected = {"1": {"State": "COMPLETED"}, "2": {"State": "FAILED"}}
