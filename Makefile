@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: help venv lint test unit manual bundle zipapp demo bench clean
+.PHONY: help venv lint test unit soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,10 @@ lint: $(READY) ## ruff, mypy and shellcheck
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
 	@tests/support/provision.sh slurm monitoring || [ "$${CI:-}" != true ]
 	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
+
+soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?
+	@tests/support/provision.sh slurm
+	$(BIN)/python -m tests.faults.soak
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'

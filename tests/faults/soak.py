@@ -1,0 +1,219 @@
+"""Real Slurm, real kills: ``make soak``, for as long as SOAK_MINUTES says.
+
+Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd,
+MariaDB and slurmctld are killed or frozen, the dashboard resets, hangs, redirects and refuses, the lock is held by a
+stopped process, hooks are killed. After each round everything is let be, and the dashboard is
+compared with the accounting.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Callable
+
+from agent.ledger import view_ledger
+from tests.support import dashboard_faults as faults
+from tests.support.accounting import expected_records
+from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
+from tests.support.exporter import Exporter
+from tests.support.forked_agent import KILLED, ForkedAgents
+from tests.support.slurm import Slurm
+
+JOBS_A_ROUND = 30
+RUNS_A_ROUND = 12
+#: How long the dashboard may take to hold everything, once everything is well again.
+RECOVERY_LIMIT_SECONDS = 120
+
+DASHBOARD_FAULTS: dict[str, Fault] = {
+    "reset": faults.reset,
+    "stored and reset": faults.store_and_reset,
+    "hang": faults.hang(),
+    "drip": faults.drip(0.1),
+    "redirect": faults.answer(302, "", Location="http://127.0.0.1:1/"),
+    "500": faults.answer(500, {"detail": "boom"}),
+    "502": faults.answer(502, "<html>Bad Gateway</html>"),
+    "503": faults.answer(503, "busy", Retry_After="1"),
+    "413": faults.answer(413, "too large"),
+    "401": faults.answer(401, {"detail": "no"}),
+    "login page": faults.answer(200, "<html>log in</html>"),
+    "success: false": faults.answer(200, {"success": False}),
+}
+
+
+class Soak:
+    """One lab, one dashboard, one spool, and a tally of what was done to them."""
+
+    def __init__(self, slurm: Slurm, dashboard: ReceivingDashboard, agents: ForkedAgents, dice: random.Random) -> None:
+        self.faults: Counter[str] = Counter()
+        self.kills = 0
+        self.rounds = 0
+        self.submitted = 0
+        self.slowest = 0.0
+        self._slurm = slurm
+        self._dashboard = dashboard
+        self._agents = agents
+        self._dice = dice
+
+    def round(self) -> None:
+        """Jobs, faults and kills; then peace, and a comparison.
+
+        :raises AssertionError: where a job is lost, doubled or wrong, or stays behind.
+        """
+        self.rounds += 1
+        self._submit()
+        with ExitStack() as mends:
+            for cause in self._dice.sample(self._causes(), self._dice.randint(1, 3)):
+                mends.callback(cause())
+            for _ in range(RUNS_A_ROUND):
+                self._run()
+        self._slurm.wait_until_idle(limit_seconds=RECOVERY_LIMIT_SECONDS)
+        self._recover()
+
+    def _submit(self) -> None:
+        tasks = self._dice.randint(2, JOBS_A_ROUND // 2)
+        self._slurm.sbatch(f"--array=1-{tasks}", command=self._dice.choice(["true", "false", "sleep 1"]))
+        for _ in range(JOBS_A_ROUND - tasks):
+            self._slurm.sbatch(command=self._dice.choice(["true", "exit 3", "sleep 1"]))
+        self.submitted += JOBS_A_ROUND
+
+    def _run(self) -> None:
+        """One run, killed more often than not."""
+        command = self._dice.choice([("flush",), ("flush",), ("flush",), ("reconcile", f"--start-date={_today()}")])
+        how = self._dice.choice(["step", "moment", "let be"])
+        if how == "step":
+            status = self._agents.run(*command, kill_at=self._dice.randint(1, 400))
+        elif how == "moment":
+            status = self._agents.run(*command, kill_after=self._dice.uniform(0.001, 1.0))
+        else:
+            status = self._agents.run(*command)
+        self.kills += status == KILLED
+
+    def _recover(self) -> None:
+        """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks have lost."""
+        started = time.monotonic()
+        self._dashboard.manners = faults.behave
+        expected = expected_records(self._slurm)
+        reconciled = False
+        while self._dashboard.records != expected or self._waiting():
+            self._agents.run("queue", "retry")
+            self._agents.run("flush")
+            if not reconciled and not self._waiting():
+                reconciled = True
+                self._agents.run("reconcile", f"--start-date={_today()}")
+            spent = time.monotonic() - started
+            assert spent < RECOVERY_LIMIT_SECONDS, self._difference(expected)
+        self.slowest = max(self.slowest, time.monotonic() - started)
+
+    def _waiting(self) -> list[str]:
+        ledger = view_ledger(self._slurm.spool / "ledger.db")
+        waiting = [item.entry.asked for item in ledger.all_waiting()]
+        rejected = [record.shown_id for record in ledger.rejected()]
+        ledger.close()
+        return waiting + rejected + [path.name for path in self._slurm.spool.glob("queue*") if path.suffix != ".lock"]
+
+    def _difference(self, expected: dict[str, dict[str, object]]) -> str:
+        shown = self._dashboard.records
+        lost, alien = expected.keys() - shown.keys(), shown.keys() - expected.keys()
+        wrong = {job for job in expected.keys() & shown.keys() if expected[job] != shown[job]}
+        return f"lost {sorted(lost)}, alien {sorted(alien)}, wrong {sorted(wrong)}, behind {self._waiting()}"
+
+    # Causes; each does harm, and returns what mends it
+
+    def _causes(self) -> list[Callable[[], Callable[[], object]]]:
+        daemons = [lambda name=name: self._kill(name) for name in ("slurmdbd", "mariadbd", "slurmctld")]
+        frozen = [lambda name=name: self._freeze(name) for name in ("slurmdbd", "mariadbd")]
+        return [*daemons, *frozen, self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
+
+    def _kill(self, daemon: str) -> Callable[[], object]:
+        self.faults[f"{daemon} killed"] += 1
+        self._slurm.daemons.kill(daemon)
+        return lambda: self._slurm.start(daemon)
+
+    def _freeze(self, daemon: str) -> Callable[[], object]:
+        if not self._slurm.daemons.alive(daemon):
+            return lambda: None
+        self.faults[f"{daemon} frozen"] += 1
+        self._slurm.daemons.freeze(daemon)
+        return lambda: self._slurm.daemons.thaw(daemon) if self._slurm.daemons.alive(daemon) else None
+
+    def _spoil_dashboard(self) -> Callable[[], object]:
+        name = self._dice.choice(sorted(DASHBOARD_FAULTS))
+        self.faults[f"dashboard: {name}"] += 1
+        spoilt = DASHBOARD_FAULTS[name]
+
+        def sometimes(request: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
+            fault = spoilt if self._dice.random() < 0.7 else faults.behave
+            fault(request, connection, serve)
+
+        self._dashboard.manners = sometimes
+        return lambda: None
+
+    def _hold_lock(self) -> Callable[[], object]:
+        self.faults["lock held by a stopped process"] += 1
+        argv = ["flock", str(self._slurm.spool / "queue.lock"), "sleep", "1000"]
+        holder = subprocess.Popen(argv, start_new_session=True)
+        time.sleep(0.1)
+        os.killpg(holder.pid, signal.SIGSTOP)
+
+        def mend() -> None:
+            os.killpg(holder.pid, signal.SIGKILL)
+            holder.wait()
+
+        return mend
+
+    def _kill_hooks(self) -> Callable[[], object]:
+        """Kills hooks of jobs that never were: what they leave must do no harm."""
+        for _ in range(10):
+            env = {"PATH": os.environ["PATH"], "JOBID": "1", "SLURM_USAGE_HISTORY_SPOOL": str(self._slurm.spool)}
+            with subprocess.Popen(["sh", str(Path(__file__).parents[2] / "hooks" / "jobcomp.sh")], env=env) as hook:
+                time.sleep(self._dice.uniform(0, 0.01))
+                hook.kill()
+            self.faults["hook killed"] += 1
+        return lambda: None
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.localtime(time.time() - 3600))
+
+
+def main() -> int:
+    """Soaks, and prints jobs in, jobs out, kills, faults and the slowest recovery."""
+    minutes = float(os.environ.get("SOAK_MINUTES", "5"))
+    seed = int(os.environ.get("SOAK_SEED", str(int(time.time()))))
+    print(f"soaking for {minutes:g} minutes, seed {seed}", flush=True)
+    deadline = time.monotonic() + minutes * 60
+    with ReceivingDashboard() as dashboard, Slurm(jobcomp=True, nodes=2) as slurm, TemporaryDirectory() as made:
+        settings = {"api_url": dashboard.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
+        exporter = Exporter(Path(made), slurm.env, **settings)
+        with ForkedAgents(exporter.config, slurm.env) as agents:
+            soak = Soak(slurm, dashboard, agents, random.Random(seed))
+            try:
+                while time.monotonic() < deadline:
+                    soak.round()
+                    print(_tell(soak, slurm, dashboard), flush=True)
+            except AssertionError as error:
+                print(f"LOST: {error}\n{agents.log()[-5000:]}", flush=True)
+                return 1
+    return 0
+
+
+def _tell(soak: Soak, slurm: Slurm, dashboard: ReceivingDashboard) -> str:
+    ended = len(expected_records(slurm))
+    told = ", ".join(f"{name} {count}" for name, count in sorted(soak.faults.items()))
+    return (
+        f"rounds {soak.rounds}, jobs in {ended}, jobs out {len(dashboard.records)}, kills {soak.kills}, "
+        f"faults {sum(soak.faults.values())}, slowest recovery {soak.slowest:.1f} s ({told})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
