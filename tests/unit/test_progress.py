@@ -54,9 +54,9 @@ def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, z
     zone("UTC")
     clock = Clock()
     show = Lines(clock)
-    clock.now += 60
+    clock.now += 20
     show(progress(0.25, 12_345))
-    expected = "Done up to 2023-11-15T05:09:59: 12,345 jobs, 25 % of the range, about 3 min left"
+    expected = "Done up to 2023-11-15T05:09:59: 12,345 jobs, 25 % of the range, about 1 min left"
     assert [expected] == log.messages
 
 

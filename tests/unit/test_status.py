@@ -259,7 +259,7 @@ def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
 
 def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
     """A dry run keeps all that it would have written to itself until it undoes it."""
-    records = [Record(number, 1, 2, str(number), 0, 0, "{}") for number in range(40_000)]
+    records = [Record(number, 1, 2, str(number), 0, 0, "{}") for number in range(80_000)]
     with spool.ledger.rehearsal():
         spool.ledger.add_delivered("lab", records, "reconcile", NOON, hooked=False)
         assert 0 == spool.look().delay.jobs
