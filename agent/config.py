@@ -117,7 +117,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
             f"cannot read the configuration {path}: {error.strerror}",
             hint=_MISSING_HINT if isinstance(error, FileNotFoundError) else _RIGHTS_HINT,
         ) from error
-    except ValueError as error:  # both decoders' errors, and text that is no UTF-8
+    except (ValueError, RecursionError) as error:  # both decoders' errors, and text that is no UTF-8
         kind = "JSON" if path.suffix == ".json" else "TOML"
         raise ConfigError(f"{path} is no valid {kind}: {error}", hint="mend the line that it names") from error
     if not isinstance(content, dict):
@@ -152,7 +152,7 @@ def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder:
     for name in ("spool_dir", "ca_bundle", "metrics_file", "api_key_file"):
         if values.get(name):
             values[name] = folder / values[name]
-    if "api_url" not in content:
+    if content.get("api_url") is None:
         problems.append("api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com")
     problems += _find_api_key(values, environ)
     if problems:
@@ -221,7 +221,13 @@ def _url(value: Any) -> str:
 
 
 def _path(value: Any) -> Path:
-    return Path(_text(value)).expanduser()
+    text = _text(value)
+    if "\0" in text:
+        raise ValueError
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:  # the home of a user that is not there
+        raise ValueError from error
 
 
 def _one_of(*words: str) -> Callable[[Any], str]:

@@ -7,6 +7,7 @@ a new row at the time of the resize. What the values look like in which version 
 from __future__ import annotations
 
 from functools import lru_cache
+from sys import intern
 from typing import NamedTuple, Sequence
 
 from agent.errors import UnreadableRow
@@ -58,6 +59,10 @@ ENDED_STATES = frozenset(
 )
 #: Stands for a user, account or partition that sacct leaves empty.
 UNKNOWN = "unknown"
+
+#: Eleven digits of seconds reach to the year 5138.
+LONGEST_NUMBER = 11
+MOST = 1e30
 
 _NO_TIME = frozenset({"", "0", "None", "Unknown"})
 _NO_NODES = frozenset({"", "None assigned", "(null)"})
@@ -133,23 +138,24 @@ def parse_row(values: Sequence[str]) -> Run:
         allocated = parse_tres(tres)
         return Run(
             job_id=job_id,
-            raw_id=int(raw_id),
-            cluster=cluster,
+            raw_id=_parse_whole(raw_id),
+            cluster=intern(cluster),
             # Up to 23.02 the User of a uid that no longer resolves is empty.
-            user=user or uid or UNKNOWN,
-            account=account or UNKNOWN,
-            partition=partition or UNKNOWN,
+            # Names repeat in thousands of rows: one copy of each is held.
+            user=intern(user or uid or UNKNOWN),
+            account=intern(account or UNKNOWN),
+            partition=intern(partition or UNKNOWN),
             state=parse_state(state),
-            qos=qos or None,
-            submit=int(submit),
+            qos=intern(qos) or None,
+            submit=_parse_whole(submit),
             start=_parse_time(start),
             end=_parse_time(end),
-            elapsed_seconds=int(elapsed or 0),
+            elapsed_seconds=_parse_whole(elapsed or "0"),
             cpus=parse_count(cpus),
             nodes=parse_count(nodes),
             gpus=allocated.gpus,
             memory_mb=allocated.memory_mb,
-            node_list=None if node_list in _NO_NODES else node_list,
+            node_list=None if node_list in _NO_NODES else intern(node_list),
             restarts=int(restarts[0] or 0) if restarts else None,
         )
     except ValueError as error:
@@ -206,13 +212,21 @@ def parse_tres(text: str) -> Tres:
     return Tres(typed if generic is None else generic, memory_mb)
 
 
+def _parse_whole(text: str) -> int:
+    """Digits alone, and no more of them than an ID or an instant has; int() would take signs and underscores, too."""
+    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER):
+        raise ValueError(f"{text[:20]!r} is no number")
+    return int(text)
+
+
 def _parse_quantity(text: str, *, unit: int) -> float:
     """A number with an optional K, M, G, T or P; ``unit`` is what a bare number counts in."""
     factor = _UNITS.get(text[-1:].upper())
-    if factor is None:
-        return float(text) * unit
-    return float(text[:-1]) * factor
+    quantity = float(text) * unit if factor is None else float(text[:-1]) * factor
+    if not 0 <= quantity < MOST:  # false for what is no number, too
+        raise ValueError(f"{text[:20]!r} is no quantity")
+    return quantity
 
 
 def _parse_time(text: str) -> int | None:
-    return None if text in _NO_TIME else int(text)
+    return None if text in _NO_TIME else _parse_whole(text)

@@ -177,3 +177,23 @@ def test_whatever_a_file_holds(content: dict[str, Any]) -> None:
         assert error.subject
     else:
         assert config.batch_size >= 1
+
+
+@pytest.mark.parametrize("key", ["ca_bundle", "spool_dir", "api_key_file", "metrics_file"])
+@pytest.mark.parametrize("value", ["~no-such-user/x", "a\0b"])
+def test_paths_that_no_system_knows(key: str, value: str) -> None:
+    """A home of nobody's, or a NUL, is told like any other mistake."""
+    assert f"{key}: must be a path, not {value!r}" in problems({**LEAST, key: value})
+
+
+def test_an_empty_url_is_missing() -> None:
+    """JSON's null is no URL."""
+    assert "api_url: is missing" in problems({**LEAST, "api_url": None})[0]
+
+
+@pytest.mark.parametrize(("name", "text"), [("config.json", "[" * 100_000), ("config.toml", "a=" + "[" * 100_000)])
+def test_brackets_without_end(tmp_path: Path, name: str, text: str) -> None:
+    """A file that no parser can follow is told of like any other that is no JSON or TOML."""
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ConfigError, match="is no valid"):
+        load_config(tmp_path / name, {})

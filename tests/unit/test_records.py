@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import json
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from agent import records
 from agent.errors import UnreadableRow
+from agent.jobs import fold, make_record
 from agent.records import FIELDS, Run, Tres, parse_count, parse_row, parse_tres
 from tests.support.rows import NOON, make_run, make_values
 
@@ -154,3 +156,22 @@ def test_any_quantity_is_counted(number: int, key: str, unit: str) -> None:
     assert gpus >= 0
     assert memory_mb >= 0
     assert (number > 0) == (gpus + memory_mb > 0)
+
+
+@pytest.mark.parametrize("field", ["JobIDRaw", "Submit", "Start", "End", "ElapsedRaw", "AllocCPUS", "AllocNodes"])
+@pytest.mark.parametrize("value", ["1e999", "inf", "nan", "-5", "9" * 40, "9" * 5000, "²"])
+def test_numbers_that_python_would_take(field: str, value: str) -> None:
+    """Infinity, signs and hundreds of digits are nothing that Slurm prints, and would break what is made of them."""
+    with pytest.raises(UnreadableRow):
+        parse_row(make_values(**{field: value}))
+
+
+@given(st.lists(st.text(max_size=12) | st.from_regex(r"[0-9A-Za-z.=,:/_+-]{0,20}"), min_size=17, max_size=18))
+def test_any_row_is_a_run_or_refused(values: list[str]) -> None:
+    """Whatever stands in a row, its reader has one error, and a run makes a record that is JSON."""
+    try:
+        run = parse_row(values)
+    except UnreadableRow:
+        return
+    if run.end is not None:
+        json.loads(make_record(fold([run]), "lab").text, parse_constant=pytest.fail)
