@@ -15,6 +15,7 @@ from typing import Iterator
 import pytest
 
 from agent.assembly import open_view
+from agent.entries import QueueEntry
 from agent.errors import LedgerDamaged, SpoolError
 from agent.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.flush import take_over
@@ -259,10 +260,9 @@ def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
 
 def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
     """A dry run keeps all that it would have written to itself until it undoes it."""
-    records = [Record(number, 1, 2, str(number), 0, 0, "{}") for number in range(80_000)]
     with spool.ledger.rehearsal():
-        spool.ledger.add_delivered("lab", records, "reconcile", NOON, hooked=False)
-        assert 0 == spool.look().delay.jobs
+        spool.ledger.add_waiting(map(QueueEntry, range(1, 100_001)), NOON)
+        assert 0 == spool.look().backlog.waiting
 
 
 def test_status_imports_nothing_heavy() -> None:
