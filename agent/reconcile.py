@@ -16,7 +16,7 @@ from typing import Callable, NamedTuple, Protocol
 from agent.delivery import Delivery
 from agent.earlier import EarlierRuns
 from agent.flush import FEW_IDS, LOOKBACK_SECONDS, Rows, Settings
-from agent.jobs import Job, Record, fold, has_all_runs, is_final, is_settled, make_record, own_runs
+from agent.jobs import Job, Record, fold, has_all_runs, is_final, is_settled, make_record, runs_with
 from agent.ledger import NOT_KNOWN, Known, Ledger
 from agent.localtime import local_day
 from agent.records import REQUEUEABLE_STATES, Run
@@ -27,6 +27,8 @@ from agent.slices import Range, first_slice, next_slice
 FRESH_SECONDS = 600
 #: So many records at a time are looked up in the ledger, and held in memory before they are sent.
 BOOKED_AT_ONCE = 1000
+#: A doubt is not left standing longer than so many slices: an interrupted run would have to go on from there.
+MOST_SLICES_IN_DOUBT = 16
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +101,8 @@ class Reconcile:
         self._fresh_since = clock() - FRESH_SECONDS
         self._rejected = ledger.rejected_digests(settings.cluster)
         self._earlier = EarlierRuns(ledger, slurm)
-        self._doubtful: dict[int, list[Run]] = {}  # by raw ID: what is known of jobs that have to be asked for
+        self._doubtful: list[list[Run]] = []  # what is known of jobs that have to be asked for
+        self._slices_in_doubt = 0
 
     def run(self, wanted: Range) -> None:
         """Replays the range.
@@ -112,15 +115,18 @@ class Reconcile:
         try:
             while part and query:
                 answer, query = self._answer(query, part), None
-                jobs = []
-                while len(self._doubtful) >= FEW_IDS:
+                jobs: list[Job] = []
+                self._slices_in_doubt += bool(self._doubtful)
+                while len(self._doubtful) >= FEW_IDS or self._slices_in_doubt >= MOST_SLICES_IN_DOUBT:
                     jobs += self._ask_doubtful()
                 following = next_slice(part, answer.rows, wanted.end)
                 pausing = self._interlude is not None and self._interlude.is_due()
                 # sacct works on the next slice while this one is sent. Not so where something else is delivered in
                 # between: what is sent must never be older than that.
                 query = self._slurm.ask_window(*following) if following and not pausing else None
-                self._deliver([*jobs, *self._resolve(answer)])
+                jobs += self._resolve(answer)
+                del answer  # its text is as large as what is made of it
+                self._deliver(jobs)
                 self._on_progress(Progress(wanted, self._done_to(part), self.tally.jobs))
                 if following and pausing and self._interlude:
                     self._interlude.run()
@@ -154,16 +160,14 @@ class Reconcile:
         self._earlier.keep(run for runs in runs_of.values() for run in runs)
         jobs: list[Job] = []
         for raw_id, runs in runs_of.items():
-            if raw_id in earlier:
-                history = own_runs({run.submit: run for run in [*earlier[raw_id], *runs]}.values())
-            else:
-                history = own_runs(runs)
-            newest = history[-1]
+            last = max(runs, key=lambda run: run.submit)
+            history = runs_with(last, [*earlier.get(raw_id, ()), *runs]) if raw_id in earlier or len(runs) > 1 else runs
             # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-            if not is_final(newest) or newest.submit > max(run.submit for run in runs):
+            newest = history[-1]
+            if not is_final(newest) or newest.submit > last.submit:
                 continue
             if newest.state in REQUEUEABLE_STATES or not has_all_runs(history):
-                self._doubtful[raw_id] = history
+                self._doubtful.append(history)
             else:
                 jobs += self._settled(history)
         logger.log(level, "Filtered to %d completed job records", len(jobs))
@@ -177,19 +181,20 @@ class Reconcile:
 
     def _ask_doubtful(self) -> list[Job]:
         """Asks for some of the jobs that may have gone on, or of which an earlier run is missing."""
-        asked = {raw_id: self._doubtful.pop(raw_id) for raw_id in list(self._doubtful)[:FEW_IDS]}
-        since = min(runs[0].submit for runs in asked.values()) - LOOKBACK_SECONDS
-        rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in asked], max(since, 0)).answer())
+        asked, self._doubtful = self._doubtful[:FEW_IDS], self._doubtful[FEW_IDS:]
+        self._slices_in_doubt = 0
+        since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
+        rows = Rows(self._slurm.ask_ids([str(runs[-1].raw_id) for runs in asked], max(since, 0)).answer())
         jobs: list[Job] = []
-        for raw_id, runs in asked.items():
-            history = own_runs(rows.of_raw_id(raw_id)) or runs
+        for runs in asked:
+            history = runs_with(runs[-1], [*runs[:-1], *rows.of_raw_id(runs[-1].raw_id)])
             if history[-1].submit == runs[-1].submit:
                 jobs += self._settled(history)
         return jobs
 
     def _done_to(self, part: Range) -> int:
         """Up to when all is delivered, after a slice."""
-        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful.values())])
+        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
 
     def _deliver(self, jobs: list[Job]) -> None:
         """Sends what has to be sent, and counts what flush had brought."""

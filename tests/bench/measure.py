@@ -78,7 +78,7 @@ def watch_memory(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | Non
         peaks: dict[str, float] = {}
         while process.poll() is None:
             _note_peak(peaks, process.pid, "itself")
-            for child in _children(process.pid):
+            for child in _descendants(process.pid):
                 _note_peak(peaks, child)
             time.sleep(POLL_SECONDS)
         if process.returncode:
@@ -140,13 +140,15 @@ def _note_peak(peaks: dict[str, float], pid: int, name: str | None = None) -> No
         peaks[key] = max(peaks.get(key, 0.0), int(fields["VmHWM"].split()[0]) / MIB)
 
 
-def _children(pid: int) -> list[int]:
+def _descendants(pid: int) -> list[int]:
     found: list[int] = []
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
-            found += map(int, task.read_text().split())
-        except OSError:
+            children = [int(child) for child in task.read_text().split()]
+        except OSError:  # it ended meanwhile
             continue
+        for child in children:
+            found += [child, *_descendants(child)]
     return found
 
 
