@@ -1,9 +1,9 @@
 """Real Slurm, real kills: ``make soak``, for as long as SOAK_MINUTES says.
 
-Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd,
-MariaDB and slurmctld are killed or frozen, the dashboard resets, hangs, redirects and refuses, the lock is held by a
-stopped process, hooks are killed. After each round everything is let be, and the dashboard is
-compared with the accounting.
+Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd
+and MariaDB are killed or frozen, slurmctld restarts, the dashboard resets, hangs, redirects and refuses, the lock is
+held by a stopped process, hooks are killed. After each round everything is let be, and the dashboard is compared with
+the accounting.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import time
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Callable
@@ -129,14 +130,21 @@ class Soak:
     # Causes; each does harm, and returns what mends it
 
     def _causes(self) -> list[Callable[[], Callable[[], object]]]:
-        daemons = [lambda name=name: self._kill(name) for name in ("slurmdbd", "mariadbd", "slurmctld")]
-        frozen = [lambda name=name: self._freeze(name) for name in ("slurmdbd", "mariadbd")]
-        return [*daemons, *frozen, self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
+        killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
+        frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
+        ours = [self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
+        return [*killed, *frozen, self._restart_controller, *ours]
 
     def _kill(self, daemon: str) -> Callable[[], object]:
         self.faults[f"{daemon} killed"] += 1
         self._slurm.daemons.kill(daemon)
         return lambda: self._slurm.start(daemon)
+
+    def _restart_controller(self) -> Callable[[], object]:
+        """By TERM: killed, slurmctld forgets jobs that slurmdbd then shows as running for ever."""
+        self.faults["slurmctld restarted"] += 1
+        self._slurm.daemons.stop("slurmctld")
+        return lambda: self._slurm.start("slurmctld")
 
     def _freeze(self, daemon: str) -> Callable[[], object]:
         if not self._slurm.daemons.alive(daemon):
