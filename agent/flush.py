@@ -29,6 +29,8 @@ IDS_PER_CALL = 5000
 LOOKBACK_SECONDS = 365 * 86_400
 #: How far back a call for many jobs looks: whatever may have begun before that is asked for again, a few at a time.
 SHORT_LOOKBACK_SECONDS = 86_400
+#: Jobs that ended longer ago are asked for a few at a time, however many they are: what has ended since is too much.
+LONGEST_SCAN_SECONDS = 86_400
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -121,7 +123,8 @@ class Flush:
     def _due(self, now: float, behind: list[Waiting] | tuple[()]) -> list[Waiting]:
         """What is asked for next: a few jobs, or where more wait, many."""
         batch = self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
-        return batch if len(batch) > MANY_IDS else batch[:FEW_IDS]
+        many = len(batch) > MANY_IDS and _first_end(batch) > now - LONGEST_SCAN_SECONDS
+        return batch if many else batch[:FEW_IDS]
 
     def _ask(self, batch: list[Waiting]) -> Query | None:
         return self._slurm.ask_ids([item.entry.asked for item in batch], self._since(batch)) if batch else None
@@ -132,8 +135,7 @@ class Flush:
         A start in the future, by a clock that was set back or a line that is wrong, would fail the whole call.
         """
         if len(batch) > FEW_IDS:
-            ended = min(item.entry.end or int(item.queued_at) for item in batch)
-            return max(min(int(self._clock()), ended) - SHORT_LOOKBACK_SECONDS, 0)
+            return max(min(int(self._clock()), _first_end(batch)) - SHORT_LOOKBACK_SECONDS, 0)
         submitted = min(item.entry.submit or int(item.queued_at) for item in batch)
         return max(min(int(self._clock()), submitted) - LOOKBACK_SECONDS, 0)
 
@@ -193,6 +195,11 @@ class Flush:
         for item in given_up:
             logger.warning("job %s is given up to reconcile: %s", item.entry.asked, item.reason)
         return given_up
+
+
+def _first_end(batch: list[Waiting]) -> int:
+    """When the first job of a batch ended, as far as the hook told."""
+    return min(item.entry.end or int(item.queued_at) for item in batch)
 
 
 class Rows:

@@ -242,6 +242,16 @@ def test_of_many_jobs_the_old_ones_are_asked_for_again(ledger: Ledger) -> None:
     assert (8.0, 16.0) == (hours["1"], hours[str(count)])
 
 
+def test_jobs_of_a_long_outage_are_asked_for_a_few_at_a_time(ledger: Ledger) -> None:
+    """What has ended since would be more to read than looking each of them up."""
+    count = MANY_IDS + 10
+    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
+    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
+    site.flush(at=ENDED + 2 * DAY)
+    assert [FEW_IDS, FEW_IDS, FEW_IDS, 10] == [len(asked) for asked in site.slurm.asked]
+    assert count == len(site.arrived())
+
+
 def test_many_jobs_go_in_calls_of_bounded_size(ledger: Ledger) -> None:
     """One call of sacct is limited in length, and the batches of the dashboard in theirs."""
     count = 2 * IDS_PER_CALL + 5
