@@ -51,6 +51,10 @@ unit: $(READY) ## the tests that need no Slurm
 manual: $(READY) ## the man page and the shell completions, from the command line's help
 	$(BIN)/python etc/manual.py
 
+test-install: $(READY) ## boots a controller and installs, upgrades, breaks and removes everything there (needs root)
+	@tests/support/provision.sh machine
+	$(BIN)/pytest --capture no tests/install/booted.py
+
 bundle: $(READY) ## an archive in dist/ that installs without internet
 	$(BIN)/python etc/bundle.py --bundle
 
