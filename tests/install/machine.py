@@ -32,7 +32,8 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 ReturnToService=2
 SelectType=select/cons_tres
-SchedulerParameters=batch_sched_delay=0,sched_interval=1
+SelectTypeParameters=CR_CPU
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1
 MailProg=/bin/true
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
@@ -138,7 +139,7 @@ class Machine:
         return self.run("sbatch", "--parsable", "--wait", "--output=/dev/null", "--wrap=true").strip()
 
     def serve(self, make: Callable[[], Any]) -> Any:
-        """Makes a server whose sockets are the machine's: 127.0.0.1 there, and nowhere else."""
+        """Makes something whose sockets are the machine's: 127.0.0.1 there, and nowhere else."""
         made: list[Any] = []
 
         def inside() -> None:

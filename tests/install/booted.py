@@ -1,0 +1,378 @@
+"""A production controller, booted for real: systemd, munge, MariaDB and Slurm from packages, as user slurm.
+
+Run by `make test-install`. The tests share one machine and go from the first installation to the last file removed, so
+they run in the order in which they stand here. What they measure they print: pytest -s shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Iterator, NamedTuple
+
+import pytest
+
+from tests.install.installation import CHECKOUT, NAME
+from tests.install.machine import Machine, why_not_here
+from tests.install.proxy import Proxy
+from tests.support.certificate import make_certificate
+from tests.support.dashboard import API_KEY, DEPLOY_KEY, Answer, ReceivingDashboard
+from tests.support.waiting import wait_for
+
+CONFIG = f"/etc/{NAME}/config.toml"
+SPOOL = f"/var/spool/{NAME}"
+HOOK = f"/opt/{NAME}/bin/jobcomp.sh"
+TIMERS = (f"{NAME}.timer", f"{NAME}-flush.timer")
+WATCH = f"{NAME}-flush.path"
+SHORT = f"/etc/systemd/system/{NAME}-flush-soon.timer.d/short.conf"
+WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
+#: Where an installation could leave something. Logs, Slurm's own state and what is in memory are not its doing.
+SEARCHED = "find / -xdev -not -path '/root/exporter*' -not -path '/var/log/*' -not -path '/var/lib/slurm*'"
+SEARCHED += " -not -path '/var/lib/mysql*' -not -path '/tmp/*' -not -path '/var/tmp/*' -not -path '/run/*'"
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bundle, unpacked, and the zipapp beside it."""
+    folder = tmp_path_factory.mktemp("wheels")
+    build = [sys.executable, str(CHECKOUT / "etc" / "bundle.py"), "--python", "3.11", str(folder)]
+    made = subprocess.run(build, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+    with tarfile.open(made[0]) as archive:
+        archive.extractall(folder)
+    (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
+    unpacked.rename(folder / "bundle")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def machine(wheels: Path) -> Iterator[Machine]:
+    reason = why_not_here()
+    if reason:
+        pytest.fail(reason)
+    with Machine(wheels) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def files_before(machine: Machine) -> set[str]:
+    """Every file of the machine before anything is installed."""
+    return set(machine.run("sh", "-c", SEARCHED).splitlines())
+
+
+@pytest.fixture(scope="module")
+def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
+    with machine.dashboard(deploy_keys={DEPLOY_KEY: "booted"}) as dashboard:
+        yield dashboard
+
+
+@pytest.fixture(scope="module")
+def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: ReceivingDashboard) -> float:
+    """Installs with four commands, and waits for the first job. Everything after this needs no hand."""
+    assert files_before
+    began = time.monotonic()
+    machine.run("git", "clone", "--quiet", "/src", "/root/exporter")
+    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine has no way to PyPI
+    options += ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
+    said = machine.run("/root/exporter/install.sh", *options)
+    assert WIRING == "".join(f"{line.strip()}\n" for line in said.splitlines() if line.startswith("    "))
+    machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
+    machine.run("systemctl", "restart", "slurmctld")
+    job = machine.run_job()
+    wait_for(lambda: job in dashboard.records, "the first job", limit_seconds=400)
+    return time.monotonic() - began
+
+
+def wait_for_job(dashboard: ReceivingDashboard, job: str, limit_seconds: float = 400) -> float:
+    """Waits until a job is on the dashboard, and returns the seconds it took from its end.
+
+    Slurm tells the end in whole seconds, so it is up to a second too much.
+    """
+    wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=limit_seconds)
+    arrived = next(post.arrived for post in dashboard.posts if job in {record["JobID"] for record in post.jobs})
+    return arrived - datetime.fromisoformat(dashboard.records[job]["End"]).timestamp()
+
+
+def check(machine: Machine) -> dict[str, dict[str, Any]]:
+    """What `check` finds, by name."""
+    answer = json.loads(machine.run(NAME, "check", "--json", expect=None))
+    return {finding["name"]: finding for finding in answer["checks"]}
+
+
+def not_well(machine: Machine) -> dict[str, str]:
+    return {name: finding["text"] for name, finding in check(machine).items() if not finding["ok"]}
+
+
+def flushes(machine: Machine, since: float) -> int:
+    """How often the flush service was started since a moment."""
+    journal = ["journalctl", "-u", f"{NAME}-flush.service", f"--since=@{since:.0f}", "--no-pager", "-o", "cat"]
+    return machine.run(*journal).count("Starting ")
+
+
+def test_four_commands_bring_jobs_to_the_dashboard(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """Clone, install, wire, restart: the flush timer does the rest, as user slurm, under the sandbox."""
+    print(f"\nfrom git clone to the first job on the dashboard: {seconds_to_first_job:.0f} s")
+    assert {"1"} == dashboard.records.keys()
+    owners = machine.run("find", SPOOL, "-printf", "%u %f\n").splitlines()
+    assert {"slurm"} == {line.split()[0] for line in owners}
+    assert not machine.succeeds(f"test -e {SPOOL}/queue")
+    assert "600 slurm" == machine.run("stat", "-c", "%a %U", CONFIG).strip()
+
+
+def test_check_finds_all_well(machine: Machine, seconds_to_first_job: float) -> None:
+    """As root and as the Slurm user."""
+    said = machine.run(NAME, "check", LANG="C.UTF-8")
+    print(f"\n{said}")
+    assert "✘" not in said
+    machine.run("runuser", "-u", "slurm", "--", NAME, "check")
+
+
+@pytest.mark.parametrize("service", [NAME, f"{NAME}-flush"])
+def test_the_installed_sandbox_is_tight(machine: Machine, seconds_to_first_job: float, service: str) -> None:
+    """2.0 or better, by the systemd that runs it."""
+    (verdict,) = re.findall(r"Overall exposure.*", machine.run("systemd-analyze", "security", f"{service}.service"))
+    print(f"\n{verdict}")
+    assert float(re.findall(r": ([0-9.]+) ", verdict)[0]) <= 2.0
+
+
+def test_the_sandbox_holds(machine: Machine, seconds_to_first_job: float) -> None:
+    """Slurm's state belongs to the same user, and can't be written from inside; nor can a process be seen."""
+    drop_in = f"/etc/systemd/system/{NAME}-flush.service.d/probe.conf"
+    probe = "touch /var/lib/slurm/slurmctld/x; touch /etc/x; ls -d /proc/1; touch $0/probe && ls $0"
+    machine.write(drop_in, f"[Service]\nExecStart=\nExecStart=/bin/sh -c '{probe}' {SPOOL}\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", f"{NAME}-flush.service")
+    said = machine.run("journalctl", "-u", f"{NAME}-flush", "-n", "20", "-o", "cat", "--no-pager")
+    machine.run("rm", "-r", drop_in.rpartition("/")[0], f"{SPOOL}/probe")
+    machine.run("systemctl", "daemon-reload")
+    assert 2 == said.count("Read-only file system")
+    assert "cannot access '/proc/1'" in said
+    assert "\nprobe\n" in said
+
+
+def test_the_path_unit_brings_a_job_within_its_interval(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """35 s as installed; 8 s with the interval set to 5 s."""
+    machine.run("systemctl", "enable", "--quiet", "--now", WATCH)
+    as_installed = [wait_for_job(dashboard, machine.run_job(), 60) for _ in range(3)]
+    machine.write(SHORT, "[Timer]\nOnActiveSec=\nOnActiveSec=5s\n")
+    machine.run("systemctl", "daemon-reload")
+    shortened = [wait_for_job(dashboard, machine.run_job(), 60) for _ in range(10)]
+    print(
+        f"\nseconds from end to dashboard: {max(as_installed):.1f} as installed, {max(shortened):.1f} shortened to 5 s"
+    )
+    assert max(as_installed) < 35
+    assert max(shortened) < 8
+
+
+def test_a_busy_cluster_flushes_no_more_often_than_that(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """A stream of jobs for a minute: none is lost, and between two flushes there are five seconds."""
+    before, began = len(dashboard.posts), time.time()
+    jobs = []
+    while time.time() - began < 60:
+        jobs.append(machine.run("sbatch", "--parsable", "--output=/dev/null", "--wrap=true").strip())
+        time.sleep(0.1)  # a stream, not a flood
+    wait_for(lambda: set(jobs) <= dashboard.records.keys(), "all jobs", limit_seconds=60)
+    arrivals = [post.arrived for post in dashboard.posts[before:]]
+    gaps = [later - earlier for earlier, later in zip(arrivals, arrivals[1:])]
+    print(
+        f"\n{len(jobs)} jobs in {time.time() - began:.0f} s by {len(arrivals)} POSTs, {min(gaps):.1f} s apart or more"
+    )
+    assert len(arrivals) > 5
+    assert min(gaps) > 4
+
+
+def test_a_dashboard_that_is_down_is_not_hammered(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """The queue is claimed, so the path unit rests; when the dashboard is back the timer delivers by itself."""
+    dashboard.manners = lambda _, connection, __: connection.send(Answer(503, "down"))
+    began = time.time()
+    job = machine.run_job()
+    wait_for(lambda: "503" in machine.run(NAME, "status"), "a failed flush", limit_seconds=60)
+    time.sleep(max(0.0, began + 60 - time.time()))  # the minute in which it might be hammered
+    assert flushes(machine, began) <= 5
+    assert job not in dashboard.records
+    dashboard.manners = lambda _, connection, serve: connection.send(serve())
+    wait_for_job(dashboard, job)
+
+
+def test_after_a_reboot_everything_goes_on(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """What was queued when the machine went down is delivered, and so is what comes after."""
+    machine.run("systemctl", "stop", WATCH, f"{NAME}-flush.timer")
+    queued = machine.run_job()
+    wait_for(lambda: machine.succeeds(f"test -e {SPOOL}/queue"), "the queue")
+    machine.reboot()
+    assert ["active\n"] * 3 == [machine.run("systemctl", "is-active", unit) for unit in (*TIMERS, WATCH)]
+    wait_for_job(dashboard, queued)
+    wait_for_job(dashboard, machine.run_job(), 60)
+    assert {} == not_well(machine)
+
+
+def test_the_daily_run_works_under_its_sandbox(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """It says what it did in the journal, and the hook has missed no job."""
+    machine.run("systemctl", "start", f"{NAME}.service")
+    said = machine.run("journalctl", "-u", NAME, "-b", "-o", "cat", "--no-pager")
+    assert "Successfully submitted" in said
+    status = json.loads(machine.run(NAME, "status", "--json"))
+    assert 0 == status["hook"]["missed"]
+
+
+def test_proxy_and_site_ca(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard, tmp_path: Path
+) -> None:
+    """The services take the proxy from the file "environment", and the authority from ca_bundle."""
+    pem = make_certificate(tmp_path)
+    config = machine.run("cat", CONFIG)
+
+    def connect(place: tuple[str, int]) -> socket.socket:
+        connection: socket.socket = machine.serve(lambda: socket.create_connection(place))
+        return connection
+
+    with machine.dashboard(tls=pem) as secure, machine.serve(lambda: Proxy(connect)) as proxy:
+        machine.write("/etc/site-ca.pem", (tmp_path / "certificate.pem").read_text())
+        machine.write(f"/etc/{NAME}/environment", f"HTTPS_PROXY={proxy.url}\n")
+        settings = {"api_url": secure.url, "api_key": API_KEY}
+        changed = config
+        for key, value in settings.items():
+            changed = re.sub(f"(?m)^{key} = .*$", f'{key} = "{value}"', changed)
+        machine.write(CONFIG, f'ca_bundle = "/etc/site-ca.pem"\n{changed}')
+        wait_for_job(secure, machine.run_job(), 60)
+        assert {secure.url.partition("//")[2]} == set(proxy.asked)
+    machine.write(CONFIG, config)
+    machine.run("rm", f"/etc/{NAME}/environment", "/etc/site-ca.pem")
+
+
+def test_an_upgrade_over_a_running_version(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """Configuration, queue and ledger stay, the timers go on, and jobs that end meanwhile arrive."""
+    config, books = machine.run("cat", CONFIG), json.loads(machine.run(NAME, "status", "--json"))
+    first = machine.run_job()
+    assert "keeping" in machine.run("/wheels/bundle/install.sh")
+    second = machine.run_job()
+    wait_for_job(dashboard, first, 60)
+    wait_for_job(dashboard, second, 60)
+    assert config == machine.run("cat", CONFIG)
+    assert books["hook"]["calls"] < json.loads(machine.run(NAME, "status", "--json"))["hook"]["calls"]
+    assert {} == not_well(machine)
+
+
+def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float) -> None:
+    """One file, which finds a Python by itself."""
+    assert machine.run("/wheels/" + NAME + ".pyz", "--version") == machine.run(NAME, "--version")
+    machine.run("/wheels/" + NAME + ".pyz", "flush")
+
+
+class Break(NamedTuple):
+    """Something that breaks, as lines of shell."""
+
+    breaks: str
+    found_by: str
+    mend: str  # in what `check` says
+    repair: str
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Break(f"chmod 644 {CONFIG}", "secrecy", f"chmod 600 {CONFIG}", f"chmod 600 {CONFIG}"),
+        Break(f"chown root {CONFIG}", "secrecy", f"chown slurm {CONFIG}", f"chown slurm {CONFIG}"),
+        Break(f"echo batchsize=1 >>{CONFIG}", "configuration", "", f"sed -i '$d' {CONFIG}"),
+        Break(f"chown -R root {SPOOL}", "spool", f"chown -R slurm {SPOOL}", f"chown -R slurm {SPOOL}"),
+        Break("mv /usr/bin/sacct /usr/bin/gone", "sacct", "the path of sacct", "mv /usr/bin/gone /usr/bin/sacct"),
+        Break("systemctl stop slurmctld", "slurmctld", "", "systemctl start slurmctld"),
+        Break("systemctl stop slurmdbd", "slurmdbd", "sacctmgr show cluster", "systemctl start slurmdbd"),
+        Break("systemctl stop munge", "slurmctld", "", "systemctl start munge"),
+        Break(f"chmod 644 {HOOK}", "hook", "install.sh", f"chmod 755 {HOOK}"),
+        Break(
+            "sed -i s/^JobComp/#JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld; sleep 1",
+            "slurm.conf",
+            f"JobCompLoc={HOOK}",
+            "sed -i s/^#JobComp/JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld",
+        ),
+        Break(
+            f"systemctl disable --now {NAME}-flush.timer",
+            "flush timer",
+            f"systemctl enable --now {NAME}-flush.timer",
+            f"systemctl enable --now {NAME}-flush.timer",
+        ),
+        Break(
+            f"sed -i 's/^api_key = \"/&x/' {CONFIG}",
+            "API key",
+            "setup",
+            f"sed -i 's/^api_key = \"x/api_key = \"/' {CONFIG}",
+        ),
+        Break(
+            f"sed -i 's/^api_url.*/#&\\napi_url = \"http:\\/\\/127.0.0.1:9\"/' {CONFIG}",
+            "dashboard",
+            "api_url",
+            f"sed -i '/127.0.0.1:9\"/d; s/^#api_url/api_url/' {CONFIG}",
+        ),
+    ],
+    ids=lambda case: str(case.breaks.split(";")[0][:40]),
+)
+def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, case: Break) -> None:
+    """With the way to mend it; mended, all is well again."""
+    machine.run("sh", "-c", case.breaks)
+    finding = check(machine)[case.found_by]
+    machine.run("sh", "-c", case.repair)
+    assert False is finding["ok"]
+    assert case.mend in finding["mend"]
+    wait_for(lambda: {} == not_well(machine), "all is well again", limit_seconds=60)
+
+
+def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
+    """And, as an admin's own setting, the drop-in."""
+    said = machine.run(f"/opt/{NAME}/install.sh", "--uninstall")
+    left = sorted(set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before)
+    print("\nleft after --uninstall:\n  " + "\n  ".join(left))
+    assert f"slurm.conf still names {HOOK}" in said
+    places = (f"/etc/{NAME}", SPOOL, SHORT.rpartition("/")[0])
+    assert [] == [path for path in left if not path.startswith(places)]
+    assert {CONFIG, f"{SPOOL}/ledger.db", SHORT} <= set(left)
+    assert "0 loaded units listed" in machine.run("systemctl", "list-units", "--all", f"{NAME}*", "--no-pager")
+
+
+def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard: ReceivingDashboard) -> None:
+    """Its config.json goes on working, its timer is ours now, and still enabled."""
+    machine.run("sh", "-c", f"rm -r /etc/{NAME} {SPOOL} {SHORT.rpartition('/')[0]}")
+    machine.write(f"/etc/systemd/system/{NAME}.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")
+    machine.write(f"/etc/systemd/system/{NAME}.timer", "[Timer]\nOnCalendar=02:00\n[Install]\nWantedBy=timers.target\n")
+    settings = {"api_url": dashboard.url, "api_key": API_KEY, "timeout": 30, "comments": {"api_url": "the dashboard"}}
+    machine.write(f"/etc/{NAME}/config.json", json.dumps(settings))
+    machine.run("systemctl", "enable", "--quiet", "--now", f"{NAME}.timer")
+    machine.run("/wheels/bundle/install.sh")
+    assert "enabled\n" == machine.run("systemctl", "is-enabled", f"{NAME}.timer")
+    job = machine.run_job()
+    machine.run("systemctl", "start", f"{NAME}.service")
+    assert job in dashboard.records
+    assert f"/etc/{NAME}/config.json" == check(machine)["configuration"]["text"]
+
+
+def test_purge_leaves_nothing(machine: Machine, files_before: set[str]) -> None:
+    """The machine's files are those of before."""
+    machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    machine.run("/wheels/bundle/install.sh", "--purge")
+    left = sorted(set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before)
+    print(f"\nleft after --purge: {left}")
+    assert [] == left
