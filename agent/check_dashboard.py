@@ -21,7 +21,7 @@ def check_encryption(config: Config, environ: Mapping[str, str]) -> str:
     """Whether nobody on the way can read the key. That the certificate is good has been seen by then."""
     url = urlsplit(config.api_url)
     if url.scheme == "https":
-        store = config.ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or "the usual authorities"
+        store = config.ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or "an authority that this host trusts"
         return f"https, certified by {store}"
     if url.hostname in {"localhost", "127.0.0.1", "::1"}:
         return "http, within this host"

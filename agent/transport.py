@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
 
 from agent import __version__
 from agent.errors import DashboardUnreachable
@@ -29,6 +29,9 @@ class Answer(NamedTuple):
     text: str
 
 
+#: Where distributions keep the authorities that the host trusts, a site's own and the newest ones among them.
+CA_STORES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
+
 #: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
@@ -37,12 +40,21 @@ class RequestsTransport:
     """Sends with requests, over one kept connection.
 
     :param timeout: seconds for a whole request; nothing it does can take longer.
+    :param ca_bundle: trusted instead of the host's authorities, or of those that REQUESTS_CA_BUNDLE names.
     :param secret: cut out of every answer and every error message.
     """
 
-    def __init__(self, *, timeout: float, ca_bundle: Path | None = None, secret: str = "") -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float,
+        ca_bundle: Path | None = None,
+        secret: str = "",
+        ca_stores: Sequence[str] = CA_STORES,
+    ) -> None:
         self._timeout = timeout
         self._ca_bundle = str(ca_bundle) if ca_bundle else None
+        self._ca_store = next((store for store in ca_stores if Path(store).is_file()), True)  # True: certifi's
         self._secret = secret
         self._session: requests.Session | None = None
 
@@ -57,6 +69,7 @@ class RequestsTransport:
             self._session = requests.Session()
             self._session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
             self._session.auth = _no_auth
+            self._session.verify = self._ca_store
         session = self._session
         try:
             answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
