@@ -10,7 +10,9 @@
 set -eu
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
+# The mirror that this machine is set up with.
+# shellcheck disable=SC2016  # apt-get fills that in
+MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)}
 # No python3-venv: many a controller has none, and no internet to get it from.
 PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,git,iproute2,procps
 BASE=$CACHE/machine-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring]...     all of them, where none is named
+#   provision.sh [python|lint|slurm|monitoring|machine]...     all but the last, where none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -43,6 +43,13 @@ want_monitoring() {
     need_cmd zsh zsh
 }
 
+want_machine() {
+    need_cmd debootstrap debootstrap
+    need_cmd systemd-nspawn systemd-container
+    need_cmd ip iproute2
+    need_cmd openssl openssl
+}
+
 # Packages start their services as soon as they are installed, unless this script forbids it.
 forbid_services() {
     policy=/usr/sbin/policy-rc.d
@@ -63,8 +70,8 @@ main() {
     [ $# -gt 0 ] || set -- python lint slurm monitoring
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring" ;;
+        python | lint | slurm | monitoring | machine) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring machine" ;;
         esac
     done
     [ -n "$missing" ] || return 0
