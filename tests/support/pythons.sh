@@ -19,16 +19,17 @@ find_python() {
 
 # The lower bounds in pyproject.toml as exact versions.
 # shellcheck disable=SC2317  # called by the name of the column
-oldest() { grep -o '"[a-z-]*>=[0-9.]*' pyproject.toml | tr -d '"' | grep -v '^setuptools' | sort -u | sed 's/>=/==/'; }
+oldest() { grep -o '"[a-z-][a-z-]*>=[0-9.]*' pyproject.toml | tr -d '"' | grep -v '^setuptools' | sort -u | sed 's/>=/==/'; }
 # shellcheck disable=SC2317
 newest() { oldest | sed 's/==.*//'; }
 
 run() { # PYTHON VERSION oldest|newest
     venv=$CACHE/$2-$3-$("$3" | cksum | cut -d' ' -f1)
     if [ ! -e "$venv/ready" ]; then
-        "$1" -m venv --clear "$venv"
+        "$1" -m venv --clear "$venv" || return
         # shellcheck disable=SC2046  # a list
-        "$venv/bin/pip" install --quiet --disable-pip-version-check pytest pytest-timeout hypothesis $("$3")
+        "$venv/bin/pip" install --quiet --disable-pip-version-check pytest pytest-timeout hypothesis $("$3") ||
+            return
         touch "$venv/ready"
     fi
     echo "Python $2 with the $3 of $("$venv/bin/pip" freeze --disable-pip-version-check | grep -iE '^(requests|filelock|tomli|urllib3)=' | tr '\n' ' ')"
