@@ -59,11 +59,28 @@ class Record(NamedTuple):
 
 def own_runs(runs: Iterable[Run]) -> list[Run]:
     """The runs of the newest job among the rows of one raw ID, oldest first: earlier owners of the ID left out."""
-    ordered = sorted(runs, key=lambda run: run.submit)
-    first = len(ordered) - 1
-    while first > 0 and _is_continued(ordered[first - 1], ordered[first]):
-        first -= 1
-    return ordered[max(first, 0) :]
+    jobs = _split_by_owner(runs)
+    return jobs[-1] if jobs else []
+
+
+def runs_with(run: Run, others: Iterable[Run]) -> list[Run]:
+    """The runs of the job that one row belongs to, oldest first, whoever owned its raw ID before or after.
+
+    :param others: the other rows of the raw ID; where the same row is among them, it stands as it is there.
+    """
+    jobs = _split_by_owner([run, *others])
+    return next(job for job in jobs if any(own.submit == run.submit for own in job))
+
+
+def _split_by_owner(runs: Iterable[Run]) -> list[list[Run]]:
+    """The rows of one raw ID as jobs, oldest first. Of a row that is given twice the last one stands."""
+    jobs: list[list[Run]] = []
+    for run in sorted({run.submit: run for run in runs}.values(), key=lambda run: run.submit):
+        if jobs and _is_continued(jobs[-1][-1], run):
+            jobs[-1].append(run)
+        else:
+            jobs.append([run])
+    return jobs
 
 
 def _is_continued(earlier: Run, later: Run) -> bool:

@@ -1,8 +1,9 @@
 """How a range of time is cut into the slices that sacct is asked for one after the other. Pure.
 
 sacct holds all rows of an answer in memory, and so does the agent: a slice is as long as the one before suggests for
-:data:`ROWS_PER_SLICE` rows, so that a busy day is cut finer. It is never longer than a day: the first busy day after a
-quiet year must not come as one with the week behind it.
+:data:`ROWS_PER_SLICE` rows, so that a busy day is cut finer. It is never longer than a day, as the first busy day after
+a quiet year must not come as one with the week behind it, unless nothing at all had ended before: years in which there
+was no cluster take few calls.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 ROWS_PER_SLICE = 15_000
 FIRST_SECONDS = 6 * 3600
 LONGEST_SECONDS = 86_400
+LONGEST_EMPTY_SECONDS = 7 * LONGEST_SECONDS
 SHORTEST_SECONDS = 60
 #: No slice is more than so many times as long as the one before, however quiet that was.
 GROWTH = 4
@@ -29,14 +31,15 @@ def first_slice(wanted: Range) -> Range | None:
     return _slice(wanted.start, FIRST_SECONDS, wanted.end)
 
 
-def next_slice(done: Range, rows: int, end: int, *, longest: int = LONGEST_SECONDS) -> Range | None:
+def next_slice(done: Range, rows: int, end: int, *, longest: int | None = None) -> Range | None:
     """The slice behind one that is done; None where the range ends with it.
 
     :param rows: how many rows the one before had.
     :param end: the last second of the range.
-    :param longest: how many seconds it may have.
+    :param longest: how many seconds it may have, where the usual limit does not fit.
     """
     seconds = done.end - done.start + 1
+    longest = longest or (LONGEST_SECONDS if rows else LONGEST_EMPTY_SECONDS)
     wanted = seconds * ROWS_PER_SLICE // max(rows, 1)
     return _slice(done.end + 1, max(min(wanted, seconds * GROWTH, longest), SHORTEST_SECONDS), end)
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pwd
 import time
-from typing import Any, Dict, Iterable, NamedTuple, Protocol
+from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Protocol
 
 NO_TASK = "4294967294"  # NO_VAL
-LIVE, CONTINUED = {"0", "1", "2"}, {"1024", "8192"}  # PENDING RUNNING SUSPENDED, REQUEUED RESIZING
+#: Those of a row that is a job's last: not PENDING, RUNNING, SUSPENDED, REQUEUED, RESIZING or REVOKED.
 STATES = {
     "3": "COMPLETED",
     "4": "CANCELLED",
@@ -44,19 +44,32 @@ class Names(NamedTuple):
 
 def expected_records(database: Database) -> dict[str, dict[str, Any]]:
     """JobID → record, of every job whose newest row has ended."""
-    rows_by_id: dict[str, list[Row]] = {}
+    return {record["JobID"]: record for record in _records(database)}
+
+
+def expected_stored(
+    database: Database, *, is_shown: Callable[[int, int], bool] = lambda id_job, job_name: True
+) -> dict[tuple[str, int, str], dict[str, Any]]:
+    """What the dashboard stores: of each JobID one record for each year of Submit, the newest job's.
+
+    :param is_shown: leaves jobs out, by raw ID and name, where names are numbers.
+    """
+    records = _records(database, lambda row: is_shown(int(row["id_job"]), int(row["job_name"])))
+    return {(database.cluster, int(record["Submit"][:4]), record["JobID"]): record for record in records}
+
+
+def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: True) -> Iterator[dict[str, Any]]:
+    """In the order of their newest Submit. A job is its raw ID and its name: an ID may have had another owner."""
+    rows_of: dict[tuple[str, str], list[Row]] = {}
     for row in database.sql(f"select * from {database.cluster}_job_table where deleted = 0 order by time_submit"):
-        rows_by_id.setdefault(row["id_job"], []).append(row)
+        rows_of.setdefault((row["id_job"], row["job_name"]), []).append(row)
     qos = {row["id"]: row["name"] for row in database.sql("select id, name from qos_table")}
     gpus = {row["id"]: row["name"] for row in database.sql("select id, name from tres_table where type = 'gres'")}
     members = database.sql(f"select id_assoc, user from {database.cluster}_assoc_table where user != ''")
     names = Names(qos, gpus, {row["id_assoc"]: row["user"] for row in members})
-    records = (
-        _make_record(rows, database.cluster, names)
-        for rows in rows_by_id.values()
-        if rows[-1]["state"] not in LIVE | CONTINUED
-    )
-    return {record["JobID"]: record for record in records}
+    for rows in sorted(rows_of.values(), key=lambda rows: int(rows[-1]["time_submit"])):
+        if rows[-1]["state"] in STATES and is_shown(rows[-1]):
+            yield _make_record(rows, database.cluster, names)
 
 
 def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:

@@ -248,6 +248,15 @@ def test_an_earlier_owner_of_a_jobid_does_not_overwrite_the_later_one(ledger: Le
     assert [] == site.sent()
 
 
+def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -> None:
+    """A job that was preempted for good, and whose JobID another has had since, is still that job."""
+    old = run_at(NOON + HOUR, State="PREEMPTED")
+    for state in ("COMPLETED", "PREEMPTED", "REQUEUED"):
+        site = Site(ledger, old, run_at(NOON + 300 * DAY, State=state))
+        site.reconcile(now=NOW + 400 * DAY)
+        assert ["PREEMPTED"] == [record["State"] for record in site.sent()], state
+
+
 class CountingInterlude(Interlude):
     """Due as often as asked."""
 

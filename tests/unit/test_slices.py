@@ -5,7 +5,16 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.slices import FIRST_SECONDS, GROWTH, LONGEST_SECONDS, ROWS_PER_SLICE, Range, first_slice, next_slice
+from agent.slices import (
+    FIRST_SECONDS,
+    GROWTH,
+    LONGEST_EMPTY_SECONDS,
+    LONGEST_SECONDS,
+    ROWS_PER_SLICE,
+    Range,
+    first_slice,
+    next_slice,
+)
 
 
 def test_nothing_in_an_empty_range() -> None:
@@ -25,6 +34,13 @@ def test_a_quiet_slice_is_followed_by_a_longer_one() -> None:
     assert next_slice(done, 0, 10**9) == Range(FIRST_SECONDS, FIRST_SECONDS + GROWTH * FIRST_SECONDS - 1)
 
 
+def test_only_emptiness_makes_long_slices() -> None:
+    """After a week without a single job the next slice is a week; after a day with one, a day."""
+    week = Range(0, LONGEST_EMPTY_SECONDS - 1)
+    lengths = [part.end - part.start + 1 for part in (next_slice(week, 0, 10**9), next_slice(week, 1, 10**9)) if part]
+    assert [LONGEST_EMPTY_SECONDS, LONGEST_SECONDS] == lengths
+
+
 @given(st.integers(0, 2 * 10**9), st.integers(0, 400 * 86_400), st.data())
 def test_slices_cover_a_range_without_gap_or_overlap(start: int, seconds: int, data: st.DataObject) -> None:
     """Whatever the rows of each, the slices are the range: each second in exactly one of them."""
@@ -35,7 +51,7 @@ def test_slices_cover_a_range_without_gap_or_overlap(start: int, seconds: int, d
             break
         assert expected_start == part.start
         assert part.start <= part.end <= wanted.end
-        assert part.end - part.start < LONGEST_SECONDS
+        assert part.end - part.start < LONGEST_EMPTY_SECONDS
         expected_start = part.end + 1
         part = next_slice(part, data.draw(st.integers(0, 10 * ROWS_PER_SLICE)), wanted.end)
     if part is None:
