@@ -234,6 +234,21 @@ def test_the_daily_run_works_under_its_sandbox(
     assert 0 == status["hook"]["missed"]
 
 
+def test_the_daily_run_waits_for_a_flush_that_is_under_way(machine: Machine, seconds_to_first_job: float) -> None:
+    """Otherwise a busy cluster would do without it, now and then for a day."""
+    drop_in = f"/etc/systemd/system/{NAME}-flush.service.d/slow.conf"
+    machine.write(drop_in, f"[Service]\nExecStart=\nExecStart=/usr/bin/flock {SPOOL}/agent.lock sleep 8\n")
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "stop", WATCH, f"{NAME}-flush.service")
+    machine.run("systemctl", "start", "--no-block", f"{NAME}-flush.service")
+    wait_for(lambda: machine.succeeds("pgrep -x flock"), "a flush")
+    machine.run("runuser", "-u", "slurm", "--", NAME, "flush", expect=75)
+    machine.run("systemctl", "start", f"{NAME}.service")
+    machine.run("rm", "-r", drop_in.rpartition("/")[0])
+    machine.run("systemctl", "daemon-reload")
+    machine.run("systemctl", "start", WATCH)
+
+
 def test_proxy_and_site_ca(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard, tmp_path: Path
 ) -> None:
