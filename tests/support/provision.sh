@@ -43,6 +43,8 @@ want_monitoring() {
     need_cmd zsh zsh
 }
 
+want_install() { need_cmd systemd-analyze systemd; }
+
 want_machine() {
     need_cmd debootstrap debootstrap
     need_cmd systemd-nspawn systemd-container
