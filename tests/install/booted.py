@@ -34,8 +34,17 @@ WATCH = f"{NAME}-flush.path"
 SHORT = f"/etc/systemd/system/{NAME}-flush-soon.timer.d/short.conf"
 WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
 #: Where an installation could leave something. Logs, Slurm's own state and what is in memory are not its doing.
-SEARCHED = "find / -xdev -not -path '/root/exporter*' -not -path '/var/log/*' -not -path '/var/lib/slurm*'"
-SEARCHED += " -not -path '/var/lib/mysql*' -not -path '/var/lib/munge*' -not -path '/tmp/*' -not -path '/var/tmp/*' -not -path '/run/*'"
+NOT_SEARCHED = (
+    "/root/exporter",
+    "/var/log/",
+    "/var/lib/slurm",
+    "/var/lib/mysql",
+    "/var/lib/munge",
+    "/tmp/",
+    "/var/tmp/",
+    "/run/",
+)
+SEARCHED = "find / -xdev " + " ".join(f"-not -path '{place}*'" for place in NOT_SEARCHED)
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.install.installation import CHECKOUT, Installation
+from tests.support.tools import need
 
 
 @pytest.fixture(scope="session")
@@ -32,4 +33,5 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def installation(bundle: Path, tmp_path: Path) -> Installation:
     """A folder that stands for /, to install the bundle into."""
+    need("systemctl")
     return Installation(bundle, tmp_path / "root")

@@ -22,7 +22,11 @@ want_python() {
     python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 }
 
-want_lint() { need_cmd shellcheck shellcheck; }
+want_lint() {
+    need_cmd shellcheck shellcheck
+    need_cmd systemd-analyze systemd
+    need_cmd openssl openssl
+}
 
 want_slurm() {
     need_cmd munged munge
