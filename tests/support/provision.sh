@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring|machine]...     all but the last, where none is named
+#   provision.sh [python|lint|slurm|monitoring|install|machine]...     all but the last, where none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -73,11 +73,11 @@ install_packages() { # PACKAGE...
 }
 
 main() {
-    [ $# -gt 0 ] || set -- python lint slurm monitoring
+    [ $# -gt 0 ] || set -- python lint slurm monitoring install
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring | machine) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring machine" ;;
+        python | lint | slurm | monitoring | install | machine) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring install machine" ;;
         esac
     done
     [ -n "$missing" ] || return 0
