@@ -40,7 +40,7 @@ soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): i
 SUITES := bullseye bookworm trixie sid
 test-matrix: $(SUITES:%=test-matrix-%) ## the tests on Slurm 20.11, 22.05, 24.11 and 26.05, each in a Debian of its own
 test-matrix-%:
-	tests/support/chroots.sh run $* sh -c 'cd /src && python3 -m pytest --quiet -p no:cacheprovider -m slurm tests/slurm'
+	tests/support/chroots.sh run $* sh -c 'cd /src && python3 -m pytest --quiet -p no:cacheprovider -m slurm tests/slurm tests/proof'
 
 test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the newest dependencies
 	tests/support/pythons.sh

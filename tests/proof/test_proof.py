@@ -102,6 +102,7 @@ def fill(slurm: Slurm, rows: list[Row]) -> None:
         "id_group": 0,
         "state_reason_prev": 0,
         "priority": 1,
+        **({"track_steps": 0} if slurm.version < (21, 0) else {}),  # a column of 20.11 without a default
     }
     names = [f"`{name}`" for name in (*Row._fields, *fixed, "mod_time", "time_eligible", "tres_req", "node_inx")]
     slurm.sql(f"truncate table {table}")
