@@ -58,14 +58,18 @@ class Histories:
     :param gpus: TRES ids of ``gpu``, ``gpu:a100`` and ``gpu:h100``.
     :param moments: epoch seconds around which many jobs begin and end: changes of summer time, new year.
     :param end: nothing ends after it.
+    :param most_tasks: of an array that was cancelled while pending; 20.11 cuts a long list of them.
     """
 
-    def __init__(self, seed: int, owners: list[Owner], gpus: list[str], moments: list[int], end: int) -> None:
+    def __init__(
+        self, seed: int, owners: list[Owner], gpus: list[str], moments: list[int], end: int, *, most_tasks: int
+    ) -> None:
         self._dice = random.Random(seed)
         self._owners = owners
         self._gpus = gpus
         self._moments = moments
         self._end = end
+        self._most_tasks = most_tasks
         self._next_id = 1000
         self._job_name = 0
         self._old: list[tuple[int, int]] = []  # raw ID and End of jobs whose ID may be used again
@@ -197,7 +201,7 @@ class Histories:
     def _bracket(self, owner: Owner, submit: int) -> Iterator[Row]:
         """An array that was cancelled while pending: one row for all its tasks, given as bits."""
         array = self._new()
-        tasks = {1, *self._dice.sample(range(3, 200), self._dice.randint(2, 60))}
+        tasks = {1, *self._dice.sample(range(3, 200), self._dice.randint(2, self._most_tasks))}
         bits = hex(sum(1 << task for task in tasks))
         run = self._unstarted(self._run(owner, array, submit, CANCELLED), CANCELLED)
         yield run._replace(id_array_job=array, array_task_str=bits)

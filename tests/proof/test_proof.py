@@ -175,7 +175,8 @@ def test_the_dashboard_says_what_sql_says(slurm: Slurm, tmp_path: Path, seed: in
             "select id from tres_table where type = 'gres' and name in ('gpu', 'gpu:a100', 'gpu:h100') order by name"
         )
     ]
-    histories = Histories(seed, owners(slurm), gpus, moments(today), int(time.time()) - 3600)
+    most_tasks = 60 if slurm.version > (21, 0) else 4
+    histories = Histories(seed, owners(slurm), gpus, moments(today), int(time.time()) - 3600, most_tasks=most_tasks)
     rows = histories.rows(JOBS)
     fill(slurm, rows)
     expected = expected_stored(slurm)
