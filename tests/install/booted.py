@@ -385,6 +385,8 @@ def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard:
     machine.run("/wheels/bundle/install.sh")
     assert "enabled\n" == machine.run("systemctl", "is-enabled", f"{NAME}.timer")
     job = machine.run_job()
+    is_known = f"sacct --noheader --state=CD --starttime=now-1hour --endtime=now --jobs={job} | grep -q COMPLETED"
+    wait_for(lambda: machine.succeeds(is_known), "the job's record")  # slurmdbd gets it after the job's end
     machine.run("systemctl", "start", f"{NAME}.service")
     assert job in dashboard.records
     assert f"/etc/{NAME}/config.json" == check(machine)["configuration"]["text"]
