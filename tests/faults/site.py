@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,16 @@ FILES = ("queue", "queue.side.{job}.{job}", "queue.claimed.1.{job}", "queue.part
 class Site:
     """Everything that a run of the exporter meets.
 
+    :param python: what runs its sacct.
     :param settings: more keys of the configuration.
     """
 
-    def __init__(self, folder: Path, dashboard: ReceivingDashboard, **settings: Any) -> None:
+    def __init__(
+        self, folder: Path, dashboard: ReceivingDashboard, *, python: str = sys.executable, **settings: Any
+    ) -> None:
         self.spool = folder / "spool"
         self.dashboard = dashboard
-        self.sacct = ReplayedSacct(folder / "slurm")
+        self.sacct = ReplayedSacct(folder / "slurm", python)
         self.config = folder / "config.json"
         content = {
             "api_url": dashboard.url,

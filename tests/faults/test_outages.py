@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,7 +34,6 @@ from tests.support.waiting import wait_for
 UNREACHABLE = DashboardUnreachable.exit_code
 REFUSED_KEY = KeyRefused.exit_code
 REJECTED = RecordsRejected.exit_code
-NOBODY = 65534
 
 
 @pytest.fixture
@@ -323,28 +321,6 @@ def test_hostile_surroundings(site: Site, expected: dict[str, dict[str, Any]]) -
     assert done.returncode == 0, done.stderr
     assert site.dashboard.records == expected
     assert waiting(site) == {}
-
-
-def runs_as(uid: int) -> bool:
-    """Whether root may become this user here, and that user may run this Python."""
-    argv = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups", sys.executable, "-c", ""]
-    return bool(shutil.which("setpriv")) and not subprocess.run(argv, check=False, capture_output=True).returncode
-
-
-@pytest.mark.skipif(not runs_as(NOBODY), reason="nobody else may run this Python")
-def test_root_works_as_the_owner_of_the_spool(site: Site) -> None:
-    """What root runs leaves nothing that the Slurm user can't write; a file of root's is put aside."""
-    for folder in site.config.parents:
-        if str(folder).startswith("/tmp/"):
-            folder.chmod(folder.stat().st_mode | 0o711)
-    for path in (site.spool, *site.spool.iterdir()):
-        os.chown(path, NOBODY, NOBODY)
-    (site.spool / "queue.side.9.9").write_text("100\n")
-    (site.spool / "queue.side.9.9").chmod(0o600)
-    for command in (["flush"], ["queue", "list"], ["status"], ["queue", "add", "100"], ["flush"]):
-        assert site.agents.run(*command) == 0, site.agents.log()
-    assert [path.name for path in site.spool.iterdir() if path.stat().st_uid == 0] == ["odd.queue.side.9.9"]
-    assert len(site.dashboard.records) > 30
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

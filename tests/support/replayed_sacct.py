@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -23,13 +24,17 @@ class ReplayedSacct:
     ``manners`` name what happens to a call: nothing where they are empty, "hang", "half" (some rows, then exit 1),
     "cut" (in the middle of a row, exit 0), "complain" (all rows, exit 0, but an error on standard error), "empty",
     or the name of a recorded failure: "no_slurmdbd" or "no_mariadb".
+
+    :param python: what runs it.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self._folder = folder
         folder.mkdir()
+        program = shutil.copy(__file__, folder)  # whoever may read the folder may run it
+        shutil.copy(RECORDED / "failures.json", folder)
         self.path = folder / "sacct"
-        self.path.write_text(f'#!/bin/sh\nexec {sys.executable} -S -E {__file__} {folder} "$@"\n')
+        self.path.write_text(f'#!/bin/sh\nexec {python} -S -E {program} {folder} "$@"\n')
         self.path.chmod(0o755)
         self.rows = (RECORDED / "rows.txt").read_text().split("\n")[:-1]
         self.behave("")
@@ -64,7 +69,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         log.write(f"{arguments}\n")
     options = dict(argument[2:].split("=", 1) for argument in arguments if "=" in argument)
     assert options["format"] == header.replace(SEPARATOR, ","), "the fields that were recorded"
-    return answer(take_manners(folder / "manners"), header, [row for row in rows if is_asked(row, header, options)])
+    shown = [row for row in rows if is_asked(row, header, options)]
+    return answer(take_manners(folder / "manners"), header, shown, folder / "failures.json")
 
 
 def take_manners(path: Path) -> str:
@@ -97,7 +103,7 @@ def is_asked(row: str, header: str, options: dict[str, str]) -> bool:
     return values["End"].isdigit() and start <= int(values["End"]) <= end and known
 
 
-def answer(manners: str, header: str, rows: list[str]) -> int:
+def answer(manners: str, header: str, rows: list[str], failures: Path) -> int:
     """Prints what the manners make of an answer, and returns the exit status."""
     if manners == "hang":
         time.sleep(3600)
@@ -114,7 +120,7 @@ def answer(manners: str, header: str, rows: list[str]) -> int:
         if manners:
             print("sacct: error: slurmdbd: Unexpected message received", file=sys.stderr)
     else:
-        failure = json.loads((RECORDED / "failures.json").read_text())[manners]
+        failure = json.loads(failures.read_text())[manners]
         print(failure["stdout"], end="")
         print(failure["stderr"], end="", file=sys.stderr)
         return int(failure["returncode"])
