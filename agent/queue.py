@@ -1,8 +1,9 @@
 """The locked queue file that the hook writes, and the one lock that lets a single run at the spool.
 
-The hook's ``flock(1)`` and filelock take the same kernel lock. The queue is claimed by a rename under that lock, so
-the hook waits microseconds for a flush, never for its sacct. What is claimed stays on disk until :meth:`Queue.discard`,
-which comes after the entries are safe in the ledger.
+The hook's ``flock(1)`` and filelock take the same kernel lock, which hooks share among themselves: each appends its
+line in one write. The queue is claimed by a rename under that lock, for which a file asks the hooks to write beside the
+queue meanwhile: they never wait for a flush, and a flush need not wait for a moment without hooks. What is claimed
+stays on disk until :meth:`Queue.discard`, which comes after the entries are safe in the ledger.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 LOCK_WAIT_SECONDS = 10
+LOCK_POLL_SECONDS = 0.005
 #: A part of a side file that is older than this was left by a hook that died before it could name it.
 ABANDONED_SECONDS = 60
 #: Longer than any line of the hook's: what comes without a newline for so long is no line.
@@ -48,6 +50,7 @@ class Queue:
     ) -> None:
         self._spool = spool
         self._path = spool / "queue"
+        self._claiming = spool / "queue.claiming"  # while it is there, hooks write beside the queue
         self._complain = complain
         self._clock = clock
         self._lock_wait = lock_wait
@@ -74,7 +77,7 @@ class Queue:
         :raises SpoolError: where the spool can't be used.
         """
         with _explained(self._spool):
-            if _exists(self._path):
+            if _exists(self._path) or _exists(self._claiming):
                 self._claim_queue()
             for path in self._spool.glob("queue.*.*"):
                 self._put_aside_unless_readable(path)
@@ -118,11 +121,15 @@ class Queue:
     def _claim_queue(self) -> None:
         """Renames the queue. Where the lock can't be had it stays for a later run, and holds up nothing else."""
         claimed = self._spool / f"queue.claimed.{time.time_ns()}.{os.getpid()}"
+        self._claiming.touch()
         try:
             with self._locked(), suppress(FileNotFoundError):  # another process was quicker
                 self._path.rename(claimed)
         except SpoolError as error:
             self._complain(error)
+        finally:
+            with suppress(FileNotFoundError):
+                self._claiming.unlink()
 
     def _is_abandoned(self, part: Path) -> bool:
         """A hook takes no minute from the file to its name. The clock may have been set since."""
@@ -143,7 +150,7 @@ class Queue:
     def _locked(self) -> Iterator[None]:
         lock = self._spool / "queue.lock"
         try:
-            with _explained(lock), FileLock(str(lock), timeout=self._lock_wait):
+            with _explained(lock), FileLock(str(lock)).acquire(self._lock_wait, LOCK_POLL_SECONDS):
                 yield
         except Timeout as error:
             raise SpoolError(

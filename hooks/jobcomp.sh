@@ -38,11 +38,11 @@ append() { # FILE: a line of its own, even behind one that a full disk cut short
     plain "$1" && printf '\n%s\n' "$line" >>"$1"
 }
 
-append_locked() {
+append_locked() { # shared with other hooks, as a line goes out in one piece: only a flush that claims the queue is kept out
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
-    plain "$lock" && {
-        flock -w "$lock_wait_seconds" 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
-    } 9>>"$lock"
+    [ ! -e "$SLURM_USAGE_HISTORY_SPOOL/queue.claiming" ] && plain "$lock" && {
+        flock -s -w "$lock_wait_seconds" 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
+    } 9<>"$lock" # NFS shares a lock only where the file can be read
 }
 
 still_there() { # some versions of filelock remove the lock file when they let go: then this lock keeps nobody out

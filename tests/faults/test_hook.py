@@ -140,6 +140,34 @@ def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
     assert hook.taken() == [entry(1)]
 
 
+def test_hooks_that_overlap_all_the_time(tmp_path: Path) -> None:
+    """They share the lock, and still a flush gets at the queue: they write beside it for as long as one wants it."""
+    slow = tmp_path / "hook.sh"
+    slow.write_text(HOOK.read_text().replace("&& still_there &&", "&& sleep 0.5 && still_there &&"))
+    assert slow.read_text() != HOOK.read_text()
+    spool = tmp_path / "spool"
+    spool.mkdir()
+    with crowd(spool, 80, slow) as process:
+        wait_for((spool / "queue").exists, "a first line")
+        queue = Queue(spool, complain=lambda error: pytest.fail(str(error)), lock_wait=3)
+        files = queue.claim()
+        assert process.poll() is None
+        found = list(queue.read(files))
+        queue.discard(files)
+    assert "claimed" in files[0].name
+    assert sorted([*found, *Hook(spool).taken()]) == [entry(job_id) for job_id in range(1, 81)]
+
+
+def test_while_the_queue_is_claimed(tmp_path: Path) -> None:
+    """The hook does not wait, but writes beside it; what a killed flush has left of that, the next one removes."""
+    (tmp_path / "queue.claiming").touch()
+    hook = Hook(tmp_path)
+    assert hook.call(1) == 0
+    assert not (tmp_path / "queue").exists()
+    assert hook.taken() == [entry(1)]
+    assert [path.name for path in tmp_path.iterdir()] == ["queue.lock"]
+
+
 def test_the_lock_in_the_hands_of_a_stopped_process(tmp_path: Path) -> None:
     """Every hook returns in bounded time, and its line is kept beside the queue."""
     hook = Hook(tmp_path)
@@ -220,21 +248,26 @@ def test_each_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
     assert hook.taken() == [entry(1)]
 
 
+@contextmanager
+def crowd(spool: Path, lines: int, hook: Path = HOOK) -> Iterator[subprocess.Popen[str]]:
+    """Hooks for so many jobs, some at any time; the block ends when all of them have."""
+    shell = f"JOBID=$1 SUBMIT=1700000000 END=1700000060 exec sh {hook}"
+    argv = ["xargs", "-P", str(CROWD), "-n", "1", "sh", "-c", shell, "sh"]
+    env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(spool)}
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, env=env, text=True) as process:
+        assert process.stdin
+        process.stdin.write("\n".join(map(str, range(1, lines + 1))))
+        process.stdin.close()
+        yield process
+    assert process.returncode == 0
+
+
 def test_a_crowd_and_claims_in_between(tmp_path: Path) -> None:
     """Of lines from many hooks at once, with the queue claimed again and again, each is read once and whole."""
-    numbers = "\n".join(str(number) for number in range(1, CROWD_LINES + 1))
-    shell = f"JOBID=$1 SUBMIT=1700000000 END=1700000060 exec sh {HOOK}"
-    env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(tmp_path)}
-    crowd = subprocess.Popen(
-        ["xargs", "-P", str(CROWD), "-n", "1", "sh", "-c", shell, "sh"], stdin=subprocess.PIPE, env=env, text=True
-    )
-    assert crowd.stdin
-    crowd.stdin.write(numbers)
-    crowd.stdin.close()
     hook = Hook(tmp_path)
     found: list[QueueEntry] = []
-    while crowd.poll() is None:
-        found += hook.taken()
+    with crowd(tmp_path, CROWD_LINES) as process:
+        while process.poll() is None:
+            found += hook.taken()
     found += hook.taken()
-    assert crowd.returncode == 0
     assert sorted(found) == [entry(job_id) for job_id in range(1, CROWD_LINES + 1)]
