@@ -8,6 +8,7 @@ to be true after a crash is written in one transaction: a job leaves ``waiting``
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
@@ -20,6 +21,8 @@ from agent.records import Run
 from agent.retry import LONGEST_WAIT_SECONDS
 
 SCHEMA_VERSION = 1
+#: So many rows at a time are read of what may be millions.
+PAGE = 1000
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS waiting (
@@ -149,11 +152,18 @@ class Ledger(Database):
         rows = self._execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
         return _make_waiting(rows[0]) if rows else None
 
-    def all_waiting(self, limit: int = -1) -> list[Waiting]:
-        """All that waits, oldest first."""
-        return [
-            _make_waiting(row) for row in self._execute("SELECT * FROM waiting ORDER BY queued_at LIMIT ?", (limit,))
-        ]
+    def all_waiting(self) -> Iterator[Waiting]:
+        """All that waits, in the order of their IDs. Between pages the file is free, however slowly they are read."""
+        last = (0, 0)
+        while True:
+            rows = self._execute(
+                "SELECT * FROM waiting WHERE (job_id, array_task) > (?, ?) ORDER BY job_id, array_task LIMIT ?",
+                (*last, PAGE),
+            )
+            yield from map(_make_waiting, rows)
+            if len(rows) < PAGE:
+                return
+            last = rows[-1][:2]
 
     def count_waiting(self) -> tuple[int, float | None]:
         """How many wait, and when the one that ended first did, as far as its queue entry told."""
@@ -167,6 +177,21 @@ class Ledger(Database):
     def is_waiting(self, job_ids: Sequence[int]) -> set[int]:
         """Those of some raw IDs that wait."""
         return self._present("waiting", job_ids)
+
+    def retry_all(self, now: float) -> int:
+        """Makes all that waits due, and lets all that was refused and not dropped wait again.
+
+        :returns: how many wait then.
+        """
+        self._execute(
+            "INSERT OR IGNORE INTO waiting SELECT DISTINCT job_id, ?, NULL, NULL, ?, 0, ?, 'not sent yet'"
+            " FROM rejected WHERE NOT dropped",
+            (NO_TASK, now, now),
+        )
+        self._execute("DELETE FROM rejected WHERE NOT dropped")
+        self._execute("UPDATE waiting SET attempts = 0, due_at = ?", (now,))
+        waiting, _ = self.count_waiting()
+        return waiting
 
     def postpone(self, postponed: Iterable[Waiting]) -> None:
         """Writes down when the jobs are to be tried again, and why."""
@@ -237,14 +262,22 @@ class Ledger(Database):
             (cluster, *record.key, record.end, record.job_id, record.digest, record.text, reason, now, hooked),
         )
 
-    def rejected(self, limit: int = -1) -> list[Rejected]:
-        """The records set aside and not dropped, newest first."""
-        rows = self._execute(
-            "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record FROM rejected"
-            " WHERE NOT dropped ORDER BY rejected_at DESC LIMIT ?",
-            (limit,),
-        )
-        return [Rejected(*row) for row in rows]
+    def rejected(self, limit: int = sys.maxsize) -> Iterator[Rejected]:
+        """The records set aside and not dropped, newest first, read as :meth:`all_waiting` reads."""
+        last = (float("inf"), 0)
+        while limit:
+            rows = self._execute(
+                "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record, rowid FROM rejected"
+                " WHERE NOT dropped AND (rejected_at, rowid) < (?, ?) ORDER BY rejected_at DESC, rowid DESC LIMIT ?",
+                (*last, min(limit, PAGE)),
+            )
+            if not rows:
+                return
+            for *row, rowid in rows:
+                record = Rejected(*row)
+                last = (record.rejected_at, rowid)
+                yield record
+            limit -= len(rows)
 
     def count_rejected(self) -> int:
         """How many records are set aside and not dropped."""

@@ -38,9 +38,8 @@ def list_lines(queue: Queue, ledger: Ledger) -> Iterator[str]:
     yield f"waiting for their record: {waiting}"
     for item in ledger.all_waiting():
         yield _waiting_line(item)
-    rejected = ledger.rejected()
-    yield f"rejected by the dashboard: {len(rejected)}"
-    for record in rejected:
+    yield f"rejected by the dashboard: {ledger.count_rejected()}"
+    for record in ledger.rejected():
         yield _rejected_line(record)
 
 
@@ -53,11 +52,9 @@ def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
     now = time.time()
     with ledger.transaction():
         if not entries:
-            rejected = {record.job_id for record in ledger.rejected()}
-            entries = [*(item.entry for item in ledger.all_waiting()), *map(QueueEntry, sorted(rejected))]
-        else:
-            for entry in entries:
-                _ensure_known(ledger, entry)
+            return ledger.retry_all(now)
+        for entry in entries:
+            _ensure_known(ledger, entry)
         for entry in entries:
             ledger.forget_rejected(entry.job_id, entry.asked)
         ledger.add_waiting(entries, now)

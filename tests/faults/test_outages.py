@@ -323,34 +323,6 @@ def test_hostile_surroundings(site: Site, expected: dict[str, dict[str, Any]]) -
     assert waiting(site) == {}
 
 
-def test_memory_stays_flat(tmp_path: Path) -> None:
-    """A month of outage leaves many lines: a flush that takes them over needs no more memory than an idle one."""
-    lines = int(os.environ.get("OUTAGE_LINES", "100000"))
-    with ReceivingDashboard() as dashboard:
-        site = Site(tmp_path, dashboard)
-        with site.agents:
-            site.start_over()
-        idle = peak_of(site)
-        with (site.spool / "queue").open("w") as queue:
-            queue.writelines(f"\n{job} 1700000000 1700000060 -\n" for job in range(1, lines + 1))
-        site.sacct.behave("no_slurmdbd")
-        loaded = peak_of(site)
-        assert len(waiting(site)) == lines
-        again = peak_of(site)
-    print(
-        f"peak memory in MB: {idle / 1024:.1f} idle, {loaded / 1024:.1f} with {lines} lines, {again / 1024:.1f} again"
-    )
-    assert max(loaded, again) < idle + 16 * 1024
-
-
-def peak_of(site: Site) -> int:
-    """The most kilobytes that one flush holds."""
-    code = "import os, resource, subprocess, sys; subprocess.run(sys.argv[1:], stderr=subprocess.DEVNULL);"
-    code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
-    argv = [sys.executable, "-c", code, sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
-    return int(subprocess.run(argv, check=True, cwd=ROOT, env=site.env, stdout=subprocess.PIPE).stdout)
-
-
 def test_a_hung_sacct_outlives_its_killed_exporter_by_seconds(site: Site) -> None:
     """It ends at its time limit all the same, so that killed runs do not pile up processes."""
     site.sacct.behave("hang")

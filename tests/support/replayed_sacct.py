@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Iterable, Sequence
+from typing import Any, Iterable, Sequence
 
 RECORDED = Path(__file__).parents[1] / "faults" / "recorded"
 SEPARATOR = "\x1f"
@@ -48,6 +48,13 @@ class ReplayedSacct:
     def rows(self, rows: Iterable[str]) -> None:
         (self._folder / "rows").write_text("".join(f"{row}\n" for row in rows))
 
+    def make_jobs(self, jobs: int, first_end: int) -> None:
+        """From now on it knows nothing but so many like jobs, from JobID 1 on, one of which ends every other second."""
+        header = self.rows[0]
+        values = dict(zip(header.split(SEPARATOR), self.rows[1].split(SEPARATOR)))
+        made = {"jobs": jobs, "first_end": first_end, "values": {**values, "NodeList": "n1"}}
+        (self._folder / "made").write_text(json.dumps(made))
+
     def behave(self, manners: str, *then: str) -> None:
         """Says what happens to the next call, to those behind it, and, with the last word, to all others."""
         (self._folder / "manners").write_text("\n".join([manners, *then]))
@@ -69,6 +76,8 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
         log.write(f"{arguments}\n")
     options = dict(argument[2:].split("=", 1) for argument in arguments if "=" in argument)
     assert options["format"] == header.replace(SEPARATOR, ","), "the fields that were recorded"
+    if (folder / "made").exists():
+        rows = make_rows(json.loads((folder / "made").read_text()), header, options)
     shown = [row for row in rows if is_asked(row, header, options)]
     return answer(take_manners(folder / "manners"), header, shown, folder / "failures.json")
 
@@ -83,6 +92,23 @@ def take_manners(path: Path) -> str:
             file.truncate()
             file.write("\n".join(rest))
     return word
+
+
+def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> list[str]:
+    """The rows of those made jobs that may have been asked for."""
+    first_end = made["first_end"]
+    if "jobs" in options:
+        numbers: Iterable[int] = map(int, options["jobs"].split(","))
+    else:
+        start, end = (int(options[name][3:]) for name in ("starttime", "endtime"))
+        numbers = range(max((start - first_end) // 2, 0) + 1, min((end - first_end) // 2 + 2, made["jobs"] + 1))
+    rows = []
+    for number in numbers:
+        end = first_end + 2 * (number - 1)
+        times = {"Submit": end - 90, "Start": end - 60, "End": end, "ElapsedRaw": 60}
+        values = {**made["values"], **times, "JobID": number, "JobIDRaw": number}
+        rows.append(SEPARATOR.join(str(values[name]) for name in header.split(SEPARATOR)))
+    return rows
 
 
 def is_asked(row: str, header: str, options: dict[str, str]) -> bool:

@@ -46,6 +46,6 @@ def test_two_runs_at_once(config: Config) -> None:
         with pytest.raises(Busy), open_parts(config, {}, alone=True):
             pass
         with open_parts(config, {}) as parts:
-            assert [] == parts.ledger.rejected()
+            assert [] == list(parts.ledger.rejected())
     with run_lock(config.spool_dir):
         pass

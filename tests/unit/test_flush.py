@@ -151,12 +151,12 @@ def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
     """However long it lasts, no job is put off, given up or forgotten for it."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
-    before = ledger.all_waiting()
+    before = list(ledger.all_waiting())
     site.slurm.down = True
     for day in range(30):
         with pytest.raises(SlurmUnreachable):
             site.flush(at=NOW + day * DAY)
-    assert before == ledger.all_waiting()
+    assert before == list(ledger.all_waiting())
     site.slurm.down = False
     site.flush(at=NOW + 31 * DAY)
     assert ["100"] == site.arrived()
@@ -354,6 +354,6 @@ def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) ->
     (tmp_path / "queue").write_text("100\n101\n")
     with pytest.raises(SpoolError):
         take_over(TornQueue(tmp_path, complain=lambda error: None), ledger, NOW)
-    assert [] == ledger.all_waiting()
+    assert [] == list(ledger.all_waiting())
     take_over(Queue(tmp_path, complain=lambda error: None), ledger, NOW)
     assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]

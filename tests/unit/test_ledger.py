@@ -139,7 +139,7 @@ def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
         ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
         ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
         ledger.drop_rejected(2, "2")
-    assert ([], 0) == (ledger.rejected(), ledger.count_rejected())
+    assert ([], 0) == (list(ledger.rejected()), ledger.count_rejected())
     assert [(2, int(NOW) - 100)] == list(ledger.rejected_digests("lab"))
 
 

@@ -78,12 +78,25 @@ def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
     assert [0] == [item.attempts for item in ledger.all_waiting()]
 
 
+def test_retry_of_everything(ledger: Ledger) -> None:
+    """What waits is due, what was refused waits again, and what was dropped stays dropped."""
+    dropped = make_record(fold([make_run(JobID="9", JobIDRaw="9")]), "lab")
+    with ledger.transaction():
+        ledger.add_rejected("lab", dropped, "no such user", NOON, hooked=True)
+        ledger.drop_rejected(9, "9")
+    set_aside(ledger)
+    assert 2 == repair.retry(ledger, [])
+    assert [(100, 0), (210, 0)] == [(item.entry.job_id, item.attempts) for item in ledger.all_waiting()]
+    assert all(item.due_at > NOON for item in ledger.all_waiting())
+    assert ([], [dropped.key]) == (list(ledger.rejected()), list(ledger.rejected_digests("lab")))
+
+
 def test_drop(queue: Queue, ledger: Ledger) -> None:
     """What was queued, waits or was refused goes off the books, and the refused record is never sent as it is."""
     set_aside(ledger)
     queue.append([QueueEntry(7)])
     assert 3 == repair.drop(queue, ledger, repair.parse_job_ids(["7", "100", "203_3"]))
-    assert ([], 0) == (ledger.all_waiting(), ledger.count_rejected())
+    assert ([], 0) == (list(ledger.all_waiting()), ledger.count_rejected())
     assert {REFUSED.key: REFUSED.digest} == ledger.rejected_digests("lab")
 
 
