@@ -103,6 +103,7 @@ class Reconcile:
         self._earlier = EarlierRuns(ledger, slurm)
         self._doubtful: list[list[Run]] = []  # what is known of jobs that have to be asked for
         self._slices_in_doubt = 0
+        self._newest_end = 0  # of the rows seen, in epoch seconds
 
     def run(self, wanted: Range) -> None:
         """Replays the range.
@@ -141,7 +142,8 @@ class Reconcile:
         self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
-        self._earlier.note_done(wanted)
+        # The clock may be wrong, and sacct may show nothing for lack of rights: only up to what was seen is all known.
+        self._earlier.note_done(wanted._replace(end=min(wanted.end, self._newest_end)))
 
     def _answer(self, query: Query, part: Range) -> Answer:
         """Nothing is believed when it is said twice: sacct says it, too, where slurmdbd's database fails it midway."""
@@ -156,6 +158,7 @@ class Reconcile:
         runs_of: dict[int, list[Run]] = {}
         for run in answer:
             runs_of.setdefault(run.raw_id, []).append(run)
+            self._newest_end = max(self._newest_end, run.end or 0)
         earlier = self._earlier.of(list(runs_of))
         self._earlier.keep(run for runs in runs_of.values() for run in runs)
         jobs: list[Job] = []

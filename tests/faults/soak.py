@@ -135,7 +135,7 @@ class Soak:
 
     def _waiting(self) -> list[str]:
         ledger = view_ledger(self._slurm.spool / "ledger.db")
-        waiting = [item.entry.asked for item in ledger.all_waiting()]
+        waiting = [f"{item.entry.asked}: {item.reason}" for item in ledger.all_waiting()]
         rejected = [record.shown_id for record in ledger.rejected()]
         ledger.close()
         return waiting + rejected + [path.name for path in self._slurm.spool.glob("queue*") if path.suffix != ".lock"]
@@ -233,7 +233,7 @@ def main() -> int:
                     soak.round()
                     print(_tell(soak, slurm, dashboard), flush=True)
             except AssertionError as error:
-                print(f"LOST: {error}\n{agents.log()[-5000:]}", flush=True)
+                print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
                 return 1
     return 0
 

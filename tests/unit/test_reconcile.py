@@ -168,6 +168,33 @@ def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
     assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]
 
 
+def requeued(first_end: int, last_end: int) -> tuple[Run, Run]:
+    """Two runs of a job, the second behind a long wait. Nothing but the first row tells that there was one."""
+    first = run_at(first_end, State="REQUEUED")
+    return first, run_at(last_end, Submit=str(first_end), State="COMPLETED")
+
+
+def test_a_clock_that_was_set_forth_makes_believe_nothing(ledger: Ledger) -> None:
+    """What had not happened yet when a reconcile looked at it is looked for when it has."""
+    site = Site(ledger, run_at(NOON + DAY))
+    site.reconcile()
+    ahead = 30 * DAY
+    site.reconcile(Range(WINDOW.start + ahead, WINDOW.end + ahead), now=NOW + ahead)
+    site.slurm.runs += requeued(NOW + 5 * DAY, NOW + 15 * DAY)
+    site.sent()
+    site.reconcile(Range(NOW + 10 * DAY, NOW + 17 * DAY), now=NOW + 17 * DAY)
+    assert [2 * 8.0] == [record["CPUHours"] for record in site.sent()]
+
+
+def test_without_the_right_to_see_jobs_nothing_is_learnt(ledger: Ledger) -> None:
+    """A sacct that shows nothing is no proof that no job was requeued."""
+    site = Site(ledger)
+    site.reconcile()
+    site.slurm.runs += requeued(WINDOW.start - DAY, WINDOW.end + DAY)
+    site.reconcile(Range(WINDOW.start + 2 * DAY, WINDOW.end + 2 * DAY), now=NOW + 2 * DAY)
+    assert [2 * 8.0] == [record["CPUHours"] for record in site.sent()]
+
+
 def test_requeued_jobs_cost_no_call_of_their_own(ledger: Ledger) -> None:
     """Their earlier runs are remembered from the slices in which these ended."""
     site = Site(ledger, run_at(NOON + DAY, State="REQUEUED"), run_at(NOON + 3 * DAY, Submit=str(NOON + DAY)))
