@@ -16,7 +16,7 @@ from agent.database import put_aside
 from agent.delivery import Delivery, Receiver
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.flush import Flush, Settings, take_over
-from agent.ledger import Ledger, open_ledger, view_ledger
+from agent.ledger import LEFT, Ledger, open_ledger, view_ledger
 from agent.queue import Queue, check_spool, run_lock
 from agent.reconcile import Interlude, Progress, Reconcile
 from agent.sacct import Slurm
@@ -144,7 +144,7 @@ def open_parts(
     check_spool(config.spool_dir)
     with run_lock(config.spool_dir) if alone else nullcontext():
         path = config.spool_dir / LEDGER_NAME
-        ledger, rebuilt = open_ledger(path)
+        ledger, rebuilt = open_ledger(path, alone=alone)
         if rebuilt:
             logger.warning("%s", rebuilt)
         parts = Parts(config, environ, ledger, dry_run=dry_run)
@@ -177,7 +177,7 @@ def open_view(config: Config) -> Iterator[Ledger]:
     try:
         ledger = view_ledger(spool / LEDGER_NAME)
     except LedgerDamaged as error:
-        error.hint = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
+        error.hint = LEFT
         raise
     try:
         yield ledger

@@ -31,6 +31,9 @@ class Database:
             address = _address_to_look(path) if look else str(path)
             self._connection = sqlite3.connect(address, timeout=LOCK_WAIT_SECONDS, isolation_level=None, uri=look)
             try:
+                # What is taken off the queue after a commit must not come to lie in neither when the power fails: the
+                # folder is synced, too, or the journal that is found there would undo the commit.
+                self._connection.execute("PRAGMA synchronous = EXTRA")
                 _prepare(self._connection, path, schema, version)
             except BaseException:
                 self._connection.close()

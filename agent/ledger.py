@@ -21,6 +21,7 @@ from agent.records import Run
 from agent.retry import LONGEST_WAIT_SECONDS
 
 SCHEMA_VERSION = 1
+LEFT = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
 
@@ -411,15 +412,20 @@ class Ledger(Database):
         return found
 
 
-def open_ledger(path: Path) -> tuple[Ledger, str]:
+def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
     """Opens the ledger, or begins a new one. A damaged one, or one of a newer version, is put aside first.
 
+    :param alone: whether no run can be at work on it; otherwise it is left where it is.
     :returns: the ledger, and what was put aside and why, empty where nothing was.
+    :raises LedgerDamaged: where it is left.
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
     try:
         return Ledger(path, _SCHEMA, SCHEMA_VERSION), ""
     except LedgerDamaged as error:
+        if not alone:
+            error.hint = LEFT
+            raise
         aside = put_aside(path)
         ledger = Ledger(path, _SCHEMA, SCHEMA_VERSION)
         return ledger, f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"

@@ -275,6 +275,17 @@ def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
     assert bool(damage) == ("it was put aside as" in site.agents.log())
 
 
+@pytest.mark.parametrize("command", [["list"], ["add", "1"], ["retry"], ["drop", "1"]])
+def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[str]) -> None:
+    """No other command takes a ledger away from a run that may be at work on it, such as one of a newer version."""
+    ledger = site.spool / "ledger.db"
+    ledger.write_bytes(b"no database")
+    assert site.agents.run("queue", *command) == SpoolError.exit_code
+    assert ledger.read_bytes() == b"no database"
+    assert "the next flush or reconcile puts it aside" in site.agents.log()
+    assert site.agents.run("flush") == 0
+
+
 def test_a_spool_that_everybody_can_write_to(site: Site, expected: dict[str, dict[str, Any]]) -> None:
     """Nothing in it is believed until that is mended."""
     site.spool.chmod(0o777)
