@@ -82,7 +82,7 @@ def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
         "JobID": _job_id(newest),
         "User": names.user.get(newest["id_assoc"]) or _user(newest["id_user"]),
         "Account": "unknown" if newest["account"] in ("", "NULL") else newest["account"],
-        "Partition": newest["partition"],
+        "Partition": "unknown" if newest["partition"] in ("", "NULL") else newest["partition"],
         "State": STATES[newest["state"]],
         "QOS": names.qos.get(newest["id_qos"]),
         "NodeList": newest["nodelist"] if started else None,
