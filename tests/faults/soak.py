@@ -80,11 +80,12 @@ class Soak:
         self.rounds += 1
         self._submit()
         with ExitStack() as mends:
-            for cause in self._dice.sample(self._causes(), self._dice.randint(1, 3)):
-                mends.callback(cause())
+            causes = self._causes()
+            for number in sorted(self._dice.sample(range(len(causes)), self._dice.randint(1, 3))):
+                mends.callback(causes[number]())
             for _ in range(RUNS_A_ROUND):
                 self._run()
-        wait_for(self._is_settled, "the end of every job in the accounting", limit_seconds=RECOVERY_LIMIT_SECONDS)
+        wait_for(lambda: self.unsettled() == "", "the end of every job", limit_seconds=RECOVERY_LIMIT_SECONDS)
         self._recover()
 
     def _submit(self) -> None:
@@ -108,13 +109,14 @@ class Soak:
             status = self._agents.run(*command)
         self.kills += status == KILLED
 
-    def _is_settled(self) -> bool:
-        """Whether slurmdbd has heard of every end that it will hear of."""
-        if self._slurm.run("squeue", "-h", "-a") or "DBD Agent queue size: 0\n" not in self._slurm.run("sdiag"):
-            return False
+    def unsettled(self) -> str:
+        """What slurmdbd has still to hear of; empty where that is nothing."""
+        squeue, sdiag = self._slurm.run("squeue", "-h", "-a"), self._slurm.run("sdiag")
+        if squeue or "DBD Agent queue size: 0\n" not in sdiag:
+            return squeue or sdiag
         if self.faults["slurmctld killed"]:
             self._slurm.sacctmgr("show", "runawayjobs")  # and mends them
-        return not self._slurm.sql(f"select id_job from {self._slurm.cluster}_job_table where time_end = 0")
+        return str(self._slurm.sql(f"select * from {self._slurm.cluster}_job_table where time_end = 0") or "")
 
     def _recover(self) -> None:
         """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks have lost."""
@@ -170,10 +172,12 @@ class Soak:
     # Causes; each does harm, and returns what mends it
 
     def _causes(self) -> list[Callable[[], Callable[[], object]]]:
-        killed = [partial(self._kill, name) for name in ("slurmctld", "slurmdbd", "mariadbd")]
+        """slurmctld comes first, so that it is mended last: it does not start while slurmdbd is frozen."""
+        controller = [partial(self._kill, "slurmctld"), self._restart_controller]
+        killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
         frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
         ours = [self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
-        return [*killed, *frozen, self._restart_controller, *ours]
+        return [*controller, *killed, *frozen, *ours]
 
     def _kill(self, daemon: str) -> Callable[[], object]:
         if not self._slurm.daemons.alive(daemon):
@@ -259,6 +263,9 @@ def main() -> int:
                     print(_tell(soak, slurm, dashboard), flush=True)
                 print(f"the last half-written records came after {soak.finish():.1f} s", flush=True)
                 print(_tell(soak, slurm, dashboard), flush=True)
+            except TimeoutError as error:
+                print(f"{error}: {soak.unsettled()}", flush=True)
+                return 2
             except AssertionError as error:
                 print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
                 return 1
