@@ -173,11 +173,10 @@ class Soak:
 
     def _causes(self) -> list[Callable[[], Callable[[], object]]]:
         """slurmctld comes first, so that it is mended last: it does not start while slurmdbd is frozen."""
-        controller = [partial(self._kill, "slurmctld"), self._restart_controller]
         killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
         frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
         ours = [self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
-        return [*controller, *killed, *frozen, *ours]
+        return [partial(self._kill, "slurmctld"), self._restart_controller, *killed, *frozen, *ours]
 
     def _kill(self, daemon: str) -> Callable[[], object]:
         if not self._slurm.daemons.alive(daemon):
