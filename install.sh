@@ -11,6 +11,7 @@ SERVICES="$NAME.service $NAME-flush.service"
 TIMERS="$NAME.timer $NAME-flush.timer"
 WATCH="$NAME-flush.path"
 UNITS="$SERVICES $TIMERS $WATCH $NAME-flush-soon.timer $NAME-flush-soon.target"
+MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
 
 usage() {
     cat <<EOF
@@ -49,7 +50,19 @@ run() { # COMMAND...: runs it, or prints it in a dry run
 }
 ensure() { run "$@" || err "failed: $*"; }
 
+make_folder() { # FOLDER: with those above it; the new ones are noted, so that removing leaves none of them
+    missing='' above=$1
+    until [ -d "$above/" ]; do
+        missing="${above#"$root"} $missing" above=${above%/*}
+    done
+    [ -n "$missing" ] || return 0
+    ensure mkdir -p "$1"
+    # shellcheck disable=SC2086  # a list
+    [ "$dry_run" = yes ] || say $missing >>"$root$program/folders" || err "cannot write $program/folders"
+}
+
 put() { # MODE FILE: makes standard input the content of FILE, whole or not at all
+    make_folder "${2%/*}"
     if [ "$dry_run" = yes ]; then
         say "+ write $2 (mode $1)"
     else
@@ -117,12 +130,12 @@ find_places() {
     if [ "$for_user" = yes ]; then
         user_config=${XDG_CONFIG_HOME:-$HOME/.config}
         sudo='' manager=' --user'
-        etc=$user_config/$NAME units=$user_config/systemd/user link=$HOME/.local/bin/$NAME
-        usual_prefix=$HOME/.local/share usual_spool=$HOME/.local/state/$NAME
+        etc=$user_config/$NAME units=$user_config/systemd/user link=$HOME/.local/bin/$NAME share=$HOME/.local/share
+        usual_prefix=$share usual_spool=$HOME/.local/state/$NAME
         stamps=$HOME/.local/share/systemd/timers
     else
         sudo='sudo ' manager=''
-        etc=/etc/$NAME units=/etc/systemd/system link=/usr/local/bin/$NAME
+        etc=/etc/$NAME units=/etc/systemd/system link=/usr/local/bin/$NAME share=/usr/local/share
         usual_prefix=/opt usual_spool=$SYSTEM_SPOOL
         stamps=/var/lib/systemd/timers
     fi
@@ -184,16 +197,18 @@ give_away() { # FILE...: to that user
 
 # --- Python
 
-find_python() { # sets $python: the newest one that can do it, in a place that the Slurm user can read
-    python=${PYTHON:-}
-    minor=40
-    while [ -z "$python" ] && [ $minor -ge 8 ]; do
-        ! can_do "python3.$minor" || python=$(command -v "python3.$minor")
-        minor=$((minor - 1))
-    done
-    python=${python:-$(command -v python3)}
-    can_do "$python" || err "needs Python 3.8 or later with venv, ssl and \
-sqlite3, in a place that the user $user can read.
+find_python() { # sets $python: the newest that will do; the first in PATH may be one that root alone can read
+    if [ -n "${PYTHON:-}" ]; then
+        python=$(command -v "$PYTHON") && can_do "$python" && return
+    else
+        for version in $(seq -f 3.%g 40 -1 8) 3; do
+            for folder in $(say "$PATH" | tr : ' '); do
+                python=$folder/python$version
+                if [ -x "$python" ] && can_do "$python"; then return; fi
+            done
+        done
+    fi
+    err "needs Python 3.8 or later with venv, ssl and sqlite3, in a place that the user $user can read.
   $(how_to_get_python)
   or name one: PYTHON=/path/to/python3.x ./install.sh"
 }
@@ -224,7 +239,7 @@ install_program() {
     build=$(mktemp -d) || err 'cannot make a temporary folder'
     trap 'rm -rf "$build" "$root$program/$new"' EXIT
     trap 'exit 1' HUP INT TERM
-    ensure mkdir -p "$root$program/bin"
+    make_folder "$root$program/bin"
     make_environment "$root$program/$new"
     try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.ledger, requests, filelock'
     old=$(readlink "$root$program/venv")
@@ -276,13 +291,17 @@ remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with 
 # --- the files around it
 
 install_files() {
-    ensure mkdir -p "$root$etc" "$root${link%/*}" "$root$spool"
+    make_folder "$root$spool"
     ensure chmod 750 "$root$spool"
     give_away "$root$spool"
     install_hook
     put 755 "$root$program/install.sh" <"$sources/install.sh"
     put 644 "$root$program/config.toml.example" <"$sources/etc/config.toml.example"
+    make_folder "$root${link%/*}"
     ensure ln -sfn "$program/venv/bin/$NAME" "$root$link"
+    for file in $MANUAL; do # below etc/ each of them lies in a folder of another name
+        put 644 "$root$share/$file" <"$(say "$sources"/etc/*/"${file##*/}")"
+    done
     install_config
     if [ "$systemd" = yes ]; then install_units; else install_cron; fi
     [ -n "$root" ] || ! command -v restorecon >/dev/null || ensure restorecon -R "$program" "$spool" "$etc"
@@ -320,15 +339,13 @@ local_settings() { # what lies elsewhere on this machine than the program looks 
 }
 
 install_units() {
-    ensure mkdir -p "$root$units"
     for unit in $UNITS; do
         adapt "$sources/etc/systemd/$unit" | put 644 "$root$units/$unit" || exit 1
     done
     ensure rm -f "$root$cron"
     if manager_runs; then
-        ensure control daemon-reload
         # shellcheck disable=SC2086  # a list
-        ensure control try-restart $TIMERS $WATCH
+        { control daemon-reload && control try-restart $TIMERS $WATCH; } || err 'systemd does not take the units'
     fi
 }
 
@@ -352,8 +369,9 @@ manager_runs() { # is there a systemd that can be told of new units?
     fi
 }
 
-control() { # systemctl, of the system or of the user
-    if [ "$for_user" = yes ]; then systemctl --user --quiet "$@"; else systemctl --quiet "$@"; fi
+control() { # COMMAND...: systemctl, of the system or of the user
+    # shellcheck disable=SC2086  # an option or none
+    run systemctl $manager --quiet "$@"
 }
 
 install_cron() {
@@ -362,7 +380,6 @@ install_cron() {
         say 'add these lines with crontab -e:'
         adapt "$sources/etc/cron/$NAME" | sed -n "s/^\\([0-9*].*\\) $user sleep/  \\1 sleep/p"
     else
-        ensure mkdir -p "$root${cron%/*}"
         adapt "$sources/etc/cron/$NAME" | put 644 "$root$cron" || exit 1
     fi
 }
@@ -387,13 +404,10 @@ set_up() {
 
 enable_timers() {
     [ "$enable,$systemd" = yes,yes ] || return 0
-    if manager_runs; then set -- --now; else set --; fi
+    set --
+    if [ -n "$root" ]; then set -- --root "$root"; elif manager_runs; then set -- --now; fi
     # shellcheck disable=SC2086  # a list
-    if [ -n "$root" ]; then
-        ensure systemctl --quiet --root "$root" enable $TIMERS
-    else
-        ensure control enable "$@" $TIMERS
-    fi
+    control "$@" enable $TIMERS || err 'the timers cannot be enabled'
 }
 
 # --- what is left to the admin
@@ -401,15 +415,19 @@ enable_timers() {
 print_next_steps() {
     say '' 'Done.'
     ! [ "$dry_run" = yes ] && grep -q your-secret-api-key "$root$config" && say "Fill in $config."
-    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
-    *"$hook"*) say 'slurm.conf names the hook already.' ;;
-    *) print_wiring ;;
-    esac
+    if is_wired; then say 'slurm.conf names the hook already.'; else print_wiring; fi
     if [ "$enable,$systemd" = no,yes ]; then
         say "Start the timers: systemctl$manager enable --now $TIMERS"
     fi
     [ "$systemd" = no ] || say "Optional, seconds instead of minutes: systemctl$manager enable --now $WATCH"
     say "See that all is well: ${sudo}$NAME check"
+}
+
+is_wired() {
+    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
+    *"$hook"*) ;;
+    *) false ;;
+    esac
 }
 
 print_wiring() {
@@ -431,39 +449,34 @@ print_wiring() {
 # --- removing
 
 remove() {
+    folders=$(sort -r "$root$program/folders" 2>/dev/null) # the innermost first
     remove_units
     ensure rm -f "$root$cron" "$root$link"
+    for file in $MANUAL; do ensure rm -f "$root$share/$file"; done
     ensure rm -rf "$root$program"
     if [ "$mode" = purge ]; then
         for unit in $UNITS; do ensure rm -rf "$root$units/$unit.d"; done
         ensure rm -rf "$root$etc"
         remove_spool
-        say 'Nothing of it is left.'
-    else
-        say "Left: $etc and $spool; --purge removes these, too."
     fi
-    warn_while_wired
-}
-
-warn_while_wired() {
-    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
-    *"$hook"*) say "slurm.conf still names $hook, which is gone: take the line out, and restart slurmctld." ;;
-    esac
+    for folder in $folders; do run rmdir "$root$folder" 2>/dev/null; done # where nobody else has put anything there
+    [ "$mode,$dry_run" != purge,no ] || say 'Nothing of it is left.'
+    [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
+    ! is_wired || say "slurm.conf still names $hook, which is gone: take the line out, and restart slurmctld."
 }
 
 remove_units() {
     if manager_runs; then
-        # shellcheck disable=SC2086  # a list
         for unit in $TIMERS $WATCH $NAME-flush-soon.timer $SERVICES; do
-            run control disable --now "$unit" 2>/dev/null
+            control disable --now "$unit" 2>/dev/null
         done
     fi
     for unit in $UNITS; do
         ensure rm -f "$root$units/$unit" "$root$stamps/stamp-$unit" "$root$units"/*.wants/"$unit"
     done
     if manager_runs; then
-        ensure control daemon-reload
-        for unit in $SERVICES; do run control reset-failed "$unit" 2>/dev/null; done
+        control daemon-reload
+        for unit in $SERVICES; do control reset-failed "$unit" 2>/dev/null; done
     fi
 }
 

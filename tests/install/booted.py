@@ -51,7 +51,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundle, unpacked, and the zipapp beside it."""
+    """The bundle, unpacked, with the zipapp and the repository beside it."""
     folder = tmp_path_factory.mktemp("wheels")
     build = [sys.executable, str(CHECKOUT / "etc" / "bundle.py"), "--python", "3.11", str(folder)]
     made = subprocess.run(build, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
@@ -59,6 +59,8 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(folder)
     (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
     unpacked.rename(folder / "bundle")
+    # The checkout may be one of several work trees, whose repository lies elsewhere.
+    subprocess.run(["git", "clone", "--quiet", "--bare", str(CHECKOUT), str(folder / "exporter.git")], check=True)
     return folder
 
 
@@ -88,7 +90,7 @@ def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: Re
     """Installs with four commands, and waits for the first job. Everything after this needs no hand."""
     assert files_before
     began = time.monotonic()
-    machine.run("git", "clone", "--quiet", "/src", "/root/exporter")
+    machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
     options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine has no way to PyPI
     options += ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
     said = machine.run("/root/exporter/install.sh", *options)
@@ -295,6 +297,24 @@ def test_an_upgrade_over_a_running_version(
     wait_for_job(dashboard, second, 60)
     assert config == machine.run("cat", CONFIG)
     assert books["hook"]["calls"] < json.loads(machine.run(NAME, "status", "--json"))["hook"]["calls"]
+    assert {} == not_well(machine)
+
+
+def test_a_failed_upgrade_leaves_the_old_version_at_work(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """A package is missing, or the new version does not start: each time the path unit delivers with the old one."""
+    machine.run("cp", "-R", "/wheels/bundle", "/root/broken")
+    version, environment = machine.run(NAME, "--version"), machine.run("readlink", f"/opt/{NAME}/venv")
+    machine.run("sh", "-c", "rm /root/broken/wheelhouse/requests-*")
+    assert "what was installed before is as it was" in machine.run("/root/broken/install.sh", expect=1)
+    machine.run("sh", "-c", "cp /wheels/bundle/wheelhouse/requests-* /root/broken/wheelhouse")
+    unusable = "import zipfile, sys; zipfile.ZipFile(sys.argv[1], 'a').writestr('agent/ledger.py', 'raise SystemError')"
+    machine.run("sh", "-c", f'python3 -W ignore -c "{unusable}" /root/broken/wheelhouse/slurm_usage*')
+    assert "does not run for the user slurm" in machine.run("/root/broken/install.sh", expect=1)
+    machine.run("rm", "-r", "/root/broken")
+    assert (version, environment) == (machine.run(NAME, "--version"), machine.run("readlink", f"/opt/{NAME}/venv"))
+    wait_for_job(dashboard, machine.run_job(), 60)
     assert {} == not_well(machine)
 
 

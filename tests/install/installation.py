@@ -63,6 +63,10 @@ class Installation:
         """The virtual environments there are, oldest first."""
         return sorted(path.name for path in self.program.glob("venv-*"))
 
+    def folders(self) -> set[str]:
+        """Every folder below the root."""
+        return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_dir()}
+
     def files(self) -> dict[str, bytes | str]:
         """Every file but those of the environments: its path below the root, and what is in it or where it leads."""
         found: dict[str, bytes | str] = {}

@@ -16,7 +16,6 @@ from tests.support.daemons import Daemons
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.waiting import wait_for
 
-CHECKOUT = Path(__file__).parents[2]
 SCRIPT = Path(__file__).with_name("machine.sh")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
@@ -64,7 +63,7 @@ def why_not_here() -> str:
 class Machine:
     """Boots a machine, and powers it off at the end of its ``with``.
 
-    :param wheels: a folder of wheels, /wheels inside; the checkout is /src there.
+    :param wheels: a folder that it sees as /wheels.
     """
 
     def __init__(self, wheels: Path) -> None:
@@ -75,7 +74,7 @@ class Machine:
     def __enter__(self) -> Machine:
         self._folder = Path(tempfile.mkdtemp(prefix="machine-"))
         self._daemons = Daemons(self._folder, {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]})
-        self._daemons.start("machine", [str(SCRIPT), "boot", str(self._folder), str(CHECKOUT), str(self._wheels)])
+        self._daemons.start("machine", [str(SCRIPT), "boot", str(self._folder), str(self._wheels)])
         try:
             self.wait_for_boot()
             self._start_slurm()

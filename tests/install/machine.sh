@@ -2,9 +2,8 @@
 # A Debian with systemd and Slurm's packages, kept as a folder, and booted with a throw-away layer over it.
 #
 #   machine.sh build            makes the folder where it is missing, and prints it
-#   machine.sh boot DIR CHECKOUT WHEELS
-#                               boots it; what it writes goes to DIR. It sees CHECKOUT as /src and WHEELS as /wheels,
-#                               and no network but its own loopback. Runs until the machine is powered off.
+#   machine.sh boot DIR WHEELS  boots it; what it writes goes to DIR. It sees WHEELS as /wheels, and no network but
+#                               its own loopback. Runs until the machine is powered off.
 #
 # Needs root, debootstrap, systemd-container and, to build, the Debian mirror ($MIRROR).
 set -eu
@@ -39,7 +38,7 @@ boot() { # in namespaces of its own, with which the mounts and the network end
     exec unshare --mount --net "$0" inside "$@"
 }
 
-inside() { # DIR CHECKOUT WHEELS
+inside() { # DIR WHEELS
     ip link set lo up
     # Slurm resolves names with AI_ADDRCONFIG, for which 127.0.0.1 alone is no network; 192.0.2.1 is for documentation.
     ip address add 192.0.2.1/32 dev lo
@@ -50,11 +49,11 @@ inside() { # DIR CHECKOUT WHEELS
     while [ $ended = $reboot ]; do
         ended=0
         systemd-nspawn --quiet --boot --register=no --keep-unit --link-journal=no --resolv-conf=off \
-            --directory="$1/root" --bind-ro="$2:/src" --bind-ro="$3:/wheels" </dev/null || ended=$?
+            --directory="$1/root" --bind-ro="$2:/wheels" </dev/null || ended=$?
     done
 }
 
 case "${1:-}" in
 build | boot | inside) "$@" ;;
-*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

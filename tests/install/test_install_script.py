@@ -18,6 +18,12 @@ from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
 
 UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir())
+#: Below the folder "share", and where each comes from.
+MANUAL = {
+    f"man/man8/{NAME}.8": f"man/{NAME}.8",
+    f"bash-completion/completions/{NAME}.bash": f"completion/{NAME}.bash",
+    f"zsh/site-functions/_{NAME}": f"completion/_{NAME}",
+}
 
 
 def mode_of(path: Path) -> int:
@@ -32,11 +38,12 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[I
 
 
 def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> None:
-    """Program, hook, command, configuration, spool and units, and nothing else."""
+    """Program, hook, command, configuration, spool, units and manual, and nothing else."""
     installation, _ = installed
-    wanted = {f"etc/systemd/system/{unit}" for unit in UNITS}
+    wanted = {f"etc/systemd/system/{unit}" for unit in UNITS} | {f"usr/local/share/{name}" for name in MANUAL}
     wanted |= {f"etc/{NAME}/config.toml", f"usr/local/bin/{NAME}"}
-    wanted |= {f"opt/{NAME}/{name}" for name in ("bin/jobcomp.sh", "config.toml.example", "install.sh", "venv")}
+    ours = ("bin/jobcomp.sh", "config.toml.example", "folders", "install.sh", "venv")
+    wanted |= {f"opt/{NAME}/{name}" for name in ours}
     assert wanted == installation.files().keys()
     assert f"/opt/{NAME}/venv/bin/{NAME}" == installation.files()[f"usr/local/bin/{NAME}"]
     assert (0o600, 0o750, 0o755) == (
@@ -45,6 +52,14 @@ def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> 
         mode_of(installation.hook),
     )
     assert installation.call("--version").startswith(NAME)
+
+
+def test_the_manual_is_where_man_and_the_shells_look(installed: tuple[Installation, str]) -> None:
+    """As etc/ has it."""
+    installation, _ = installed
+    for name, source in MANUAL.items():
+        file = installation.root / "usr/local/share" / name
+        assert ((CHECKOUT / "etc" / source).read_text(), 0o644) == (file.read_text(), mode_of(file))
 
 
 def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple[Installation, str]) -> None:
@@ -191,10 +206,18 @@ def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation)
     (installation.spool / "queue").write_text("1\n")
     before = installation.files()
     said = installation.run("--dry-run", "--enable", "--api-url", "https://d", "--deploy-key", "one-time-secret")
-    for action in ("-m venv ", "+ write ", "jobcomp.sh (mode 755)", "systemctl", "setup --api-url https://d "):
+    for action in (
+        "-m venv ",
+        "jobcomp.sh (mode 755)",
+        *(f"+ write {installation.root}/usr/local/share/{name} (mode 644)" for name in MANUAL),
+        f"+ systemctl --quiet --root {installation.root} enable {NAME}.timer",
+        "setup --api-url https://d ",
+    ):
         assert action in said
     assert "one-time-secret" not in said
-    assert f"+ rm -rf {installation.spool}\n" in installation.run("--purge", "--dry-run")
+    said = installation.run("--purge", "--dry-run")
+    assert f"+ rm -rf {installation.spool}\n" in said
+    assert "left" not in said
     assert before == installation.files()
 
 
@@ -211,6 +234,17 @@ def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation
     assert f"Left: /etc/{NAME} and /var/spool/{NAME}; " in said
     installation.run("--purge")
     assert {} == installation.files()
+
+
+def test_purge_leaves_the_folders_that_were_there_and_no_others(installation: Installation) -> None:
+    """An upgrade does not forget which ones the first installation had to make."""
+    (installation.root / "usr/local/share/zsh/site-functions").mkdir(parents=True)
+    folders = installation.folders()
+    installation.run()
+    installation.run()
+    assert folders < installation.folders()
+    installation.run("--purge")
+    assert folders == installation.folders()
 
 
 def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installation: Installation) -> None:
@@ -256,6 +290,8 @@ def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp
         "sh",
         "dirname",
         "readlink",
+        "seq",
+        "tr",
         "uname",
         "cksum",
         "cut",
