@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import pwd
+import sys
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.config import Config
 from agent.dashboard import Dashboard, DryRun
@@ -27,6 +29,8 @@ LEDGER_NAME = "ledger.db"
 INTERLUDE_SECONDS = 60.0
 #: Of the same complaint an admin sees so many; the rest is counted.
 SHOWN_COMPLAINTS = 5
+#: Imported late: a module of ours, of a package's and of Python's.
+LATE_IMPORTS = ("agent.metrics", "requests", "email")
 
 logger = logging.getLogger(__name__)
 
@@ -199,7 +203,7 @@ def make_dashboard(config: Config) -> Dashboard:
 def step_down(spool: Path) -> None:
     """Run by root, the agent becomes the spool's owner: a file of root's there would stop the hook.
 
-    :raises SpoolError: where root may not do that here.
+    :raises SpoolError: where root may not do that here, or the owner can't read this program.
     """
     if os.geteuid() != 0 or not spool.is_dir() or spool.stat().st_uid == 0:
         return
@@ -214,4 +218,16 @@ def step_down(spool: Path) -> None:
             f"cannot become the owner of the spool {spool}, uid {info.st_uid}: {error}",
             hint=f"run as that user, or chown the spool {spool} to the Slurm user",
         ) from error
+    if not _can_import(LATE_IMPORTS):
+        raise SpoolError(
+            f"{name}, the owner of the spool {spool}, cannot read this program or its Python ({sys.executable})",
+            hint=f"move {Path(__file__).parents[1]} to where {name} can read it, or install it with install.sh",
+        )
     logger.debug("runs as %s, the spool's owner", name)
+
+
+def _can_import(names: Sequence[str]) -> bool:
+    try:
+        return all(map(importlib.util.find_spec, names))
+    except OSError:  # a zipapp that can't be opened any more
+        return False

@@ -319,9 +319,13 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
 
 
 def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float) -> None:
-    """One file, which finds a Python by itself."""
+    """One file, which finds a Python by itself. Where the Slurm user can't read it, it says so."""
     assert machine.run("/wheels/" + NAME + ".pyz", "--version") == machine.run(NAME, "--version")
     machine.run("/wheels/" + NAME + ".pyz", "flush")
+    machine.run("cp", "/wheels/" + NAME + ".pyz", "/root")
+    hidden = f"/root/{NAME}.pyz"
+    assert f"move {hidden} to where slurm can read it" in machine.run(hidden, "check", expect=1)
+    machine.run("rm", hidden)
 
 
 class Break(NamedTuple):

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 
+import agent
 from agent.assembly import open_parts
 from agent.config import Config, parse_config
 from agent.errors import Busy, LedgerDamaged
@@ -49,3 +56,23 @@ def test_two_runs_at_once(config: Config) -> None:
             assert [] == list(parts.ledger.rejected())
     with run_lock(config.spool_dir):
         pass
+
+
+@pytest.fixture
+def spool_of_nobody() -> Iterator[Path]:
+    """In a folder that everybody may enter."""
+    if os.geteuid() != 0:
+        pytest.skip("only root becomes another user")
+    with tempfile.TemporaryDirectory() as folder:
+        os.chown(folder, 65534, 65534)
+        yield Path(folder)
+
+
+def test_root_is_told_where_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
+    """What is imported late would fail in the middle of a run."""
+    shutil.copytree(Path(agent.__file__).parent, tmp_path / "agent")
+    tmp_path.chmod(0o700)
+    program = "import pathlib, sys; from agent.assembly import step_down; step_down(pathlib.Path(sys.argv[1]))"
+    command = [sys.executable, "-c", program, str(spool_of_nobody)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert f"cannot read this program or its Python ({sys.executable})" in done.stderr
