@@ -59,6 +59,8 @@ def _check_slurm(config: Config, slurm: Slurm, settings: dict[str, str]) -> Iter
     """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers."""
     sacct = examine("sacct", slurm.version)
     yield sacct
+    if sacct.ok:
+        yield examine("commands", lambda: check_slurm.check_commands(config))
 
     def ask() -> str:
         settings.update(slurm.read_config())

@@ -18,8 +18,8 @@ DAY_SECONDS = 86_400
 #: Every hook names it; so does a script of the site's that calls one.
 MARK = re.compile(r"SLURM_USAGE_HISTORY_SPOOL|/jobcomp\.sh\b")
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
-#: The hook sets its PATH itself.
-HOOK_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+#: Of the hook, which sets it itself, and of what cron starts; systemd's is the same but for the last two.
+SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def slurm_user(settings: Mapping[str, str]) -> str:
@@ -29,6 +29,20 @@ def slurm_user(settings: Mapping[str, str]) -> str:
     'slurm'
     """
     return settings.get("SlurmUser", "").partition("(")[0]
+
+
+def check_commands(config: Config, found: Callable[[str], str | None] = shutil.which) -> str:
+    """Whether the timers find Slurm's commands, too, and not only whoever runs the check.
+
+    :param found: where this process finds a command.
+    """
+    for key, command in (("sacct", config.sacct), ("scontrol", config.scontrol)):
+        if not shutil.which(command, path=SERVICE_PATH):
+            raise NotWell(
+                f"the services do not look for {command} in {Path(found(command) or command).parent}",
+                hint=f'set {key} = "{found(command) or command}" in {config.path}',
+            )
+    return f"{config.sacct} and {config.scontrol}, which the services find"
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:
@@ -78,10 +92,11 @@ def check_wiring(settings: Mapping[str, str], installed: str) -> str:
         if _is_hook(script):
             return str(script)
     jobcomp = settings.get("JobCompType", "")
+    location = f" {settings.get('JobCompLoc')}" if jobcomp == "jobcomp/script" else ""
     free = jobcomp in {"", "jobcomp/none", "none", "(null)", "jobcomp/script"}
     lines = f"JobCompType=jobcomp/script and JobCompLoc={installed}" if free else f"EpilogSlurmctld={installed}"
     raise NotWell(
-        f"slurmctld does not call the hook: JobCompType is {jobcomp or 'not set'}",
+        f"slurmctld does not call the hook: JobCompType is {jobcomp or 'not set'}{location}",
         hint=f"set {lines} in slurm.conf, and restart slurmctld",
     )
 
@@ -107,7 +122,7 @@ def check_hook(hook: Path, spool: Path) -> str:
     if not os.access(hook, os.R_OK | os.X_OK):
         fact = "is not there" if _is_missing(hook) else "can't be read and run by the Slurm user"
         raise NotWell(f"{hook} {fact}", hint="run install.sh again, and see that its folders can be entered")
-    if not shutil.which("flock", path=HOOK_PATH):
+    if not shutil.which("flock", path=SERVICE_PATH):
         raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
     line = _SPOOL_LINE.search(hook.read_text(encoding="utf-8", errors="replace"))
     if line and Path(line.group(1)) != spool:

@@ -219,6 +219,17 @@ def test_a_user_gets_the_right_as_it_fits() -> None:
     assert "sacctmgr add user bob " in unknown[1]
 
 
+def test_the_services_need_not_find_what_a_shell_finds(tmp_path: Path) -> None:
+    """An admin's PATH has /opt/slurm/bin, the services' has not."""
+    sacct = tmp_path / "sacct"
+    sacct.touch(mode=0o755)
+    config = make_config(sacct="no-such-sacct", scontrol="sh")
+    fact, mend = complaint(lambda: check_slurm.check_commands(config, lambda _: str(sacct)))
+    assert f"the services do not look for no-such-sacct in {tmp_path}" == fact
+    assert mend.startswith(f'set sacct = "{sacct}" in ')
+    assert "which the services find" in check_slurm.check_commands(make_config(sacct=str(sacct), scontrol="sh"))
+
+
 def test_the_clusters_two_names() -> None:
     """Both are told where they differ."""
     assert "c" == check_slurm.check_cluster(make_config(), {"ClusterName": "c"})
