@@ -34,7 +34,13 @@ def why_not_here() -> str:
     missing = [name for name in NEEDED if not shutil.which(name, path=PATH)]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/support/provision.sh installs them)"
-    return "" if os.geteuid() == 0 else "the daemons of a lab need root"
+    if os.geteuid() != 0:
+        return "the daemons of a lab need root"
+    try:
+        slurm_conf.own_address()
+    except OSError:
+        return f"the name of this machine has no address: put 127.0.1.1 {socket.gethostname()} into /etc/hosts"
+    return ""
 
 
 def munged_options(layout: slurm_conf.Layout) -> list[str]:
