@@ -210,7 +210,7 @@ find_python() { # sets $python: the newest that will do; the first in PATH may b
     fi
     err "needs Python 3.8 or later with venv, ssl and sqlite3, in a place that the user $user can read.
   $(how_to_get_python)
-  or name one: PYTHON=/path/to/python3.x ./install.sh"
+  or name one: ${sudo}PYTHON=/path/to/python3.x ./install.sh"
 }
 
 can_do() { # PYTHON
@@ -362,11 +362,8 @@ adapt() { # FILE: prints it with this machine's user and places
 }
 
 manager_runs() { # is there a systemd that can be told of new units?
-    [ -z "$root" ] && command -v systemctl >/dev/null && if [ "$for_user" = yes ]; then
-        systemctl --user show-environment >/dev/null 2>&1
-    else
-        [ -d /run/systemd/system ]
-    fi
+    [ -z "$root" ] && [ -d /run/systemd/system ] &&
+        { [ "$for_user" = no ] || systemctl --user show-environment >/dev/null 2>&1; }
 }
 
 control() { # COMMAND...: systemctl, of the system or of the user
@@ -420,7 +417,8 @@ print_next_steps() {
         say "Start the timers: systemctl$manager enable --now $TIMERS"
     fi
     [ "$systemd" = no ] || say "Optional, seconds instead of minutes: systemctl$manager enable --now $WATCH"
-    say "See that all is well: ${sudo}$NAME check"
+    command -v "$NAME" >/dev/null || sudo=$sudo${link%/*}/ # sudo on EL, for one, does not look into /usr/local/bin
+    say "See that all is well: $sudo$NAME check"
 }
 
 is_wired() {
@@ -459,7 +457,9 @@ remove() {
         ensure rm -rf "$root$etc"
         remove_spool
     fi
-    for folder in $folders; do run rmdir "$root$folder" 2>/dev/null; done # where nobody else has put anything there
+    for folder in $folders; do # in which there is nothing of others
+        [ "$mode,$folder" = "uninstall,$spool" ] || run rmdir "$root$folder" 2>/dev/null
+    done
     [ "$mode,$dry_run" != purge,no ] || say 'Nothing of it is left.'
     [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
     ! is_wired || say "slurm.conf still names $hook, which is gone: take the line out, and restart slurmctld."
