@@ -112,9 +112,9 @@ def wait_for_job(dashboard: ReceivingDashboard, job: str, limit_seconds: float =
     return arrived - datetime.fromisoformat(dashboard.records[job]["End"]).timestamp()
 
 
-def check(machine: Machine) -> dict[str, dict[str, Any]]:
-    """What `check` finds, by name."""
-    answer = json.loads(machine.run(NAME, "check", "--json", expect=None))
+def check(machine: Machine, **environ: str) -> dict[str, dict[str, Any]]:
+    """What `check` finds, by name. It exits 0 only if all is well."""
+    answer = json.loads(machine.run(NAME, "check", "--json", expect=None, **environ))
     return {finding["name"]: finding for finding in answer["checks"]}
 
 
@@ -328,6 +328,18 @@ def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float)
     machine.run("rm", hidden)
 
 
+ENABLE = f"systemctl enable --now {' '.join(TIMERS)}"
+#: A shell's, with a folder in which no service looks.
+ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
+#: Brings back what set_key has put aside.
+RESTORE = f"cp -p /root/config.toml {CONFIG}"
+
+
+def set_key(key: str, value: str) -> str:
+    """A line of shell that changes a key of the configuration."""
+    return f"cp -p {CONFIG} /root; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
+
+
 class Break(NamedTuple):
     """Something that breaks, as lines of shell."""
 
@@ -344,42 +356,49 @@ class Break(NamedTuple):
         Break(f"chown root {CONFIG}", "secrecy", f"chown slurm {CONFIG}", f"chown slurm {CONFIG}"),
         Break(f"echo batchsize=1 >>{CONFIG}", "configuration", "", f"sed -i '$d' {CONFIG}"),
         Break(f"chown -R root {SPOOL}", "spool", f"chown -R slurm {SPOOL}", f"chown -R slurm {SPOOL}"),
+        Break(f"mv {SPOOL} {SPOOL}-", "spool", "run install.sh again", f"mv {SPOOL}- {SPOOL}"),
+        Break(f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "move the spool to a disk", f"umount {SPOOL}"),
+        Break(f"mount -t tmpfs -o uid=slurm,size=9m t {SPOOL}", "free space", "make room", f"umount {SPOOL}"),
+        Break(
+            f"flock --no-fork {SPOOL}/queue.lock sleep 600 >/dev/null 2>&1 & echo $! >/tmp/pid; sleep 1",
+            "locks",
+            "see what it is: ps -p ",
+            "kill $(cat /tmp/pid)",
+        ),
+        Break(f"mv {CONFIG} /root", "configuration", "setup", f"mv /root/config.toml {CONFIG}"),
         Break("mv /usr/bin/sacct /usr/bin/gone", "sacct", "the path of sacct", "mv /usr/bin/gone /usr/bin/sacct"),
+        Break("mv /usr/bin/sacct /usr/games", "commands", 'sacct = "/usr/games/sacct"', "mv /usr/games/sacct /usr/bin"),
         Break("systemctl stop slurmctld", "slurmctld", "", "systemctl start slurmctld"),
         Break("systemctl stop slurmdbd", "slurmdbd", "sacctmgr show cluster", "systemctl start slurmdbd"),
         Break("systemctl stop munge", "slurmctld", "", "systemctl start munge"),
         Break(f"chmod 644 {HOOK}", "hook", "install.sh", f"chmod 755 {HOOK}"),
+        Break(f"chmod 700 /opt/{NAME}/bin", "hook", "can be entered", f"chmod 755 /opt/{NAME}/bin"),
         Break(
             "sed -i s/^JobComp/#JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld; sleep 1",
             "slurm.conf",
             f"JobCompLoc={HOOK}",
             "sed -i s/^#JobComp/JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld",
         ),
+        Break(f"systemctl disable --now {TIMERS[0]}", "daily timer", f"enable --now {TIMERS[0]}", ENABLE),
+        Break(f"systemctl disable --now {TIMERS[1]}", "flush timer", f"enable --now {TIMERS[1]}", ENABLE),
+        Break(f"systemctl disable {TIMERS[1]}", "flush timer", f"enable --now {TIMERS[1]}", ENABLE),
+        Break(f"systemctl stop {WATCH}", "path unit", f"restart {WATCH}", f"systemctl start {WATCH}"),
         Break(
-            f"systemctl disable --now {NAME}-flush.timer",
+            f"{set_key('api_url', 'ftp://d')}; systemctl start {NAME}-flush",
             "flush timer",
-            f"systemctl enable --now {NAME}-flush.timer",
-            f"systemctl enable --now {NAME}-flush.timer",
+            f"journalctl -u {NAME}-flush.service",
+            f"{RESTORE}; systemctl start {NAME}-flush",
         ),
-        Break(
-            f"sed -i 's/^api_key = \"/&x/' {CONFIG}",
-            "API key",
-            "setup",
-            f"sed -i 's/^api_key = \"x/api_key = \"/' {CONFIG}",
-        ),
-        Break(
-            f"sed -i 's/^api_url.*/#&\\napi_url = \"http:\\/\\/127.0.0.1:9\"/' {CONFIG}",
-            "dashboard",
-            "api_url",
-            f"sed -i '/127.0.0.1:9\"/d; s/^#api_url/api_url/' {CONFIG}",
-        ),
+        Break(set_key("api_key", "wrong"), "API key", "setup", RESTORE),
+        Break(set_key("api_url", "http://127.0.0.1:9"), "dashboard", "api_url", RESTORE),
+        Break(set_key("api_url", "http://192.0.2.1:9"), "encryption", "use https", RESTORE),
     ],
     ids=lambda case: str(case.breaks.split(";")[0][:40]),
 )
 def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, case: Break) -> None:
     """With the way to mend it; mended, all is well again."""
-    machine.run("sh", "-c", case.breaks)
-    finding = check(machine)[case.found_by]
+    machine.run("sh", "-c", case.breaks, expect=None)
+    finding = check(machine, PATH=ADMINS_PATH)[case.found_by]
     machine.run("sh", "-c", case.repair)
     assert False is finding["ok"]
     assert case.mend in finding["mend"]
