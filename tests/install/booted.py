@@ -328,6 +328,54 @@ def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float)
     machine.run("rm", hidden)
 
 
+def test_epilogslurmctld_does_as_well(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """Where JobCompType is taken, install.sh prints that line; check knows it, and jobs arrive."""
+    conf, taken = (
+        "/etc/slurm/slurm.conf",
+        "s|^JobCompType=.*|JobCompType=jobcomp/filetxt|; s|^JobCompLoc=.*|JobCompLoc=/tmp/x|",
+    )
+    machine.run("sed", "-i.kept", taken, conf)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    (line,) = re.findall("\n    (EpilogSlurmctld=.*)\n", machine.run("/wheels/bundle/install.sh"))
+    assert f"set {line} in slurm.conf" in check(machine)["slurm.conf"]["mend"]
+    machine.run("sh", "-c", f"echo {line} >>{conf}; scontrol reconfigure")
+    wait_for_job(dashboard, machine.run_job(), 60)
+    assert {} == not_well(machine)
+    machine.run("mv", f"{conf}.kept", conf)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+
+
+def test_another_user_is_told_which_right_he_lacks(
+    machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
+) -> None:
+    """With an installation of his own. Given what check asks for, he sees the jobs of all users."""
+    as_user = ("runuser", "-u", "backup", "--", "env", "HOME=/tmp/home")
+    machine.run("install", "-d", "-o", "backup", "/tmp/home")
+    machine.write("/tmp/home/key", API_KEY)
+    set_up = ("--api-url", dashboard.url, "--api-key-file", "/tmp/home/key")
+    machine.run(*as_user, "/wheels/bundle/install.sh", "--user", "--no-systemd", *set_up)
+    program = [*as_user, f"/tmp/home/.local/bin/{NAME}", f"--config=/tmp/home/.config/{NAME}/config.toml"]
+    replay = [*program, "reconcile", "--dry-run"]
+
+    def privileges() -> dict[str, Any]:
+        checks = json.loads(machine.run(*program, "check", "--json", expect=None))["checks"]
+        return next(finding for finding in checks if finding["name"] == "privileges")
+
+    assert "Extracted 0 raw job records" in machine.run(*replay)
+    lacking = privileges()
+    assert "sacctmgr add user backup DefaultAccount=root AdminLevel=Operator" == lacking["mend"]
+    machine.run("sh", "-c", lacking["mend"].replace("sacctmgr", "sacctmgr -i"))
+    assert "backup sees all jobs, as Operator" == privileges()["text"]
+    assert "Extracted 0 raw job records" not in machine.run(*replay)
+    machine.run("sacctmgr", "-i", "delete", "user", "backup")
+    machine.run(*as_user, "/wheels/bundle/install.sh", "--user", "--purge")
+    assert "/tmp/home\n/tmp/home/key\n" == machine.run("find", "/tmp/home")
+
+
 ENABLE = f"systemctl enable --now {' '.join(TIMERS)}"
 #: A shell's, with a folder in which no service looks.
 ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
@@ -428,8 +476,9 @@ def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard:
     machine.run("/wheels/bundle/install.sh")
     assert "enabled\n" == machine.run("systemctl", "is-enabled", f"{NAME}.timer")
     job = machine.run_job()
-    is_known = f"sacct --noheader --state=CD --starttime=now-1hour --endtime=now --jobs={job} | grep -q COMPLETED"
-    wait_for(lambda: machine.succeeds(is_known), "the job's record")  # slurmdbd gets it after the job's end
+    # slurmdbd gets a record after the job's end, and of a short job first its end and then the rest.
+    is_whole = f"sacct --noheader --state=CD --starttime=now-1hour --endtime=now --jobs={job} | grep -q main"
+    wait_for(lambda: machine.succeeds(is_whole), "the job's whole record")
     machine.run("systemctl", "start", f"{NAME}.service")
     assert job in dashboard.records
     assert f"/etc/{NAME}/config.json" == check(machine)["configuration"]["text"]

@@ -48,6 +48,7 @@ SlurmUser=slurm
 StorageType=accounting_storage/mysql
 StorageUser=slurm
 StorageLoc=slurm_acct_db
+PrivateData=jobs,usage,users
 """
 DATABASE = "create database slurm_acct_db; create user slurm@localhost; grant all on slurm_acct_db.* to slurm@localhost"
 
