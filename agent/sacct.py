@@ -201,7 +201,10 @@ class Slurm:
         """What a command prints that should take no time."""
         output = run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout))
         if output.returncode:
-            raise SlurmUnreachable(f"{' '.join(argv[:3])} failed: {_first_line(output.stderr)}")
+            raise SlurmUnreachable(
+                f"{' '.join(argv[:3])} failed: {_first_line(output.stderr)}",
+                hint="see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping",
+            )
         return output.stdout.decode("utf-8", "replace")
 
     def _start(self, *selection: str) -> Query:

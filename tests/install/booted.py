@@ -416,9 +416,9 @@ class Break(NamedTuple):
         Break(f"mv {CONFIG} /root", "configuration", "setup", f"mv /root/config.toml {CONFIG}"),
         Break("mv /usr/bin/sacct /usr/bin/gone", "sacct", "the path of sacct", "mv /usr/bin/gone /usr/bin/sacct"),
         Break("mv /usr/bin/sacct /usr/games", "commands", 'sacct = "/usr/games/sacct"', "mv /usr/games/sacct /usr/bin"),
-        Break("systemctl stop slurmctld", "slurmctld", "", "systemctl start slurmctld"),
+        Break("systemctl stop slurmctld", "slurmctld", "scontrol ping", "systemctl start slurmctld"),
         Break("systemctl stop slurmdbd", "slurmdbd", "sacctmgr show cluster", "systemctl start slurmdbd"),
-        Break("systemctl stop munge", "slurmctld", "", "systemctl start munge"),
+        Break("systemctl stop munge", "slurmctld", "scontrol ping", "systemctl start munge"),
         Break(f"chmod 644 {HOOK}", "hook", "install.sh", f"chmod 755 {HOOK}"),
         Break(f"chmod 700 /opt/{NAME}/bin", "hook", "can be entered", f"chmod 755 /opt/{NAME}/bin"),
         Break(
@@ -449,6 +449,7 @@ def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, c
     finding = check(machine, PATH=ADMINS_PATH)[case.found_by]
     machine.run("sh", "-c", case.repair)
     assert False is finding["ok"]
+    assert finding["mend"]
     assert case.mend in finding["mend"]
     wait_for(lambda: {} == not_well(machine), "all is well again", limit_seconds=60)
 
