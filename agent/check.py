@@ -39,7 +39,8 @@ def run_checks(
     yield examine("Python", check_host.check_python)
     units = check_timers.read_units(run)
     if isinstance(neighbours, ConfigError):
-        yield Finding("configuration", False, str(neighbours), neighbours.hint)
+        mend = neighbours.hint or "mend these keys; config.toml.example beside the program shows them all"
+        yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
     else:
         config, slurm, dashboard = neighbours
