@@ -113,6 +113,20 @@ def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
     wait_for(lambda: not processes_of(site), "the end of every sacct")
 
 
+def test_a_hung_dashboard_holds_no_second_run(site: Site) -> None:
+    """Flushes and reconciles that come meanwhile leave at once; it has one request to bear, not one a minute."""
+    site.dashboard.manners = faults.hang()
+    argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
+    with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as first:
+        wait_for(lambda: site.dashboard.posts, "the request that hangs")
+        first.send_signal(signal.SIGSTOP)  # its time-out is short
+        commands = [("flush",), site.reconcile_argv()] * 5
+        assert [site.agents.run(*command) for command in commands] == [Busy.exit_code] * 10
+        first.send_signal(signal.SIGCONT)
+        assert first.wait(20) == UNREACHABLE
+    assert (len(site.dashboard.requests), site.sacct.calls) == (1, 1)
+
+
 def processes_of(site: Site) -> list[str]:
     """The sacct processes that are alive."""
     lines = []

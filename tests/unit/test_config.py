@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent import config as config_module
@@ -177,6 +177,29 @@ def test_whatever_a_file_holds(content: dict[str, Any]) -> None:
         assert error.subject
     else:
         assert config.batch_size >= 1
+
+
+EXAMPLE = (Path(__file__).parents[2] / "etc" / "config.toml.example").read_bytes().replace(b"\n#", b"\n")
+WOUNDS = st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 9), st.binary(max_size=9)), max_size=4)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(wounds=WOUNDS, name=st.sampled_from(["config.toml", "config.json"]), as_json=st.booleans())
+def test_whatever_became_of_a_file(
+    tmp_path: Path, wounds: list[tuple[int, int, bytes]], name: str, as_json: bool
+) -> None:
+    """Any bytes in place of others make a configuration or a ConfigError, in either format, or one as the other."""
+    content = json.dumps({**LEAST, "timeout": 30, "comments": "é"}).encode() if as_json else EXAMPLE
+    for place, length, wound in wounds:
+        content = content[:place] + wound + content[place + length :]
+    path = tmp_path / name
+    path.write_bytes(content)
+    try:
+        config = load_config(path, {})
+    except ConfigError as error:
+        assert str(error)
+    else:
+        assert config.api_key
 
 
 @pytest.mark.parametrize("key", ["ca_bundle", "spool_dir", "api_key_file", "metrics_file"])
