@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Callable, Iterable, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 from agent import retry
 from agent.delivery import Delivery
 from agent.entries import QueueEntry
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
-from agent.jobs import LINK_SECONDS, fold, make_record, own_runs
+from agent.jobs import HALF_WRITTEN_SECONDS, LINK_SECONDS, fold, make_record, own_runs
 from agent.ledger import Ledger, Waiting
 from agent.queue import Queue
 from agent.records import Run
@@ -127,7 +127,9 @@ class Flush:
         return batch if many else batch[:FEW_IDS]
 
     def _ask(self, batch: list[Waiting]) -> Query | None:
-        return self._slurm.ask_ids([item.entry.asked for item in batch], self._since(batch)) if batch else None
+        now = self._clock()
+        names = [name for item in batch for name in _names(item, now)]
+        return self._slurm.ask_ids(names, self._since(batch)) if batch else None
 
     def _since(self, batch: list[Waiting]) -> int:
         """From when on sacct is asked for the rows of a batch.
@@ -197,9 +199,22 @@ class Flush:
         return given_up
 
 
+def _names(item: Waiting, now: float) -> Iterator[str]:
+    """How sacct is asked for a job. A task that it does not find may be written without its array, and stay so where
+    slurmctld was killed: then the raw ID is the last resort, as it brings the whole array, too."""
+    yield item.entry.asked
+    if item.entry.array_task is not None and item.attempts and now - _end_of(item) >= HALF_WRITTEN_SECONDS:
+        yield str(item.entry.job_id)
+
+
+def _end_of(item: Waiting) -> int:
+    """When a job ended, as far as the hook told."""
+    return item.entry.end or int(item.queued_at)
+
+
 def _first_end(batch: list[Waiting]) -> int:
     """When the first job of a batch ended, as far as the hook told."""
-    return min(item.entry.end or int(item.queued_at) for item in batch)
+    return min(map(_end_of, batch))
 
 
 class Rows:
@@ -229,7 +244,9 @@ class Rows:
     def of(self, entry: QueueEntry) -> list[Run]:
         """The rows of a queued job, and of no other: asked for an array's own ID, sacct answers with all its tasks."""
         if entry.array_task is not None:
-            return self._by_job_id.get(entry.asked, [])
+            plain = str(entry.job_id)
+            half_written = [run for run in self.of_raw_id(entry.job_id) if run.job_id == plain]
+            return self._by_job_id.get(entry.asked, half_written)
         return self.of_raw_id(entry.job_id)
 
     def of_raw_id(self, raw_id: int) -> list[Run]:

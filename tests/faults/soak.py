@@ -136,7 +136,7 @@ class Soak:
         while True:
             late = set() if with_half_written else self._half_written()
             expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
-            behind = _without(late, self._waiting())
+            behind = {job: why for job, why in self._waiting().items() if job.partition("_")[0] not in late}
             if _without(late, self._dashboard.records) == expected and not behind:
                 return time.monotonic() - started
             assert time.monotonic() - started < limit_seconds, self._difference(expected)

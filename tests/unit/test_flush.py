@@ -26,6 +26,7 @@ from agent.flush import (
     has_work,
     take_over,
 )
+from agent.jobs import HALF_WRITTEN_SECONDS
 from agent.ledger import Ledger, open_ledger
 from agent.queue import Queue
 from agent.records import Run
@@ -171,6 +172,25 @@ def test_the_first_answer_after_a_long_outage_gives_up_nothing(ledger: Ledger) -
     site.slurm.runs = [plain(100)]
     site.flush(at=site.now + 3600)
     assert (["100"], {}) == (site.arrived(), site.waiting())
+
+
+def test_a_task_whose_record_lacks_its_array_for_good(ledger: Ledger) -> None:
+    """slurmctld was killed before it told slurmdbd more than the end: the raw ID alone finds the record."""
+    site = Site(ledger, plain(100, Partition="", QOS=""), plain(101))
+    site.now = ENDED
+    site.queue(QueueEntry(100, NOON, ENDED, array_task=3), QueueEntry(101, NOON, ENDED))
+    site.flush()
+    assert (["101"], {100: "no record yet"}) == (site.arrived(), site.waiting())
+    site.flush(at=ENDED + HALF_WRITTEN_SECONDS)
+    assert (["101", "100"], {}) == (site.arrived(), site.waiting())
+
+
+def test_a_task_is_not_asked_for_with_its_whole_array(ledger: Ledger) -> None:
+    """The raw ID of an array's last task is the array's: asked for it, sacct answers with every task."""
+    site = Site(ledger, make_run(JobID="100_3", JobIDRaw="100"))
+    site.queue(QueueEntry(100, NOON, ENDED, array_task=3))
+    site.flush(at=ENDED + 30 * DAY)
+    assert (["100_3"], [["100_3"]]) == (site.arrived(), site.slurm.asked)
 
 
 def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
