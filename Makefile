@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix test-pythons help venv lint test unit soak manual bundle zipapp demo bench clean
+.PHONY: test-matrix proof test-pythons help venv lint test unit soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,9 +38,14 @@ soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): i
 
 # The suites that tests/support/chroots.sh knows; each brings its own Python, up to 3.14.
 SUITES := bullseye bookworm trixie sid
+INSIDE = tests/support/chroots.sh run $* sh -c 'cd /src && PROOF_SEEDS=$1 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $2'
 test-matrix: $(SUITES:%=test-matrix-%) ## the tests on Slurm 20.11, 22.05, 24.11 and 26.05, each in a Debian of its own
 test-matrix-%:
-	tests/support/chroots.sh run $* sh -c 'cd /src && python3 -m pytest --quiet -p no:cacheprovider -m slurm tests/slurm tests/proof'
+	$(call INSIDE,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)
+
+proof: $(SUITES:%=proof-%) ## random histories on those four, against SQL and sreport: PROOF_SEEDS (10), PROOF_JOBS (400) each
+proof-%:
+	$(call INSIDE,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
 
 test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the newest dependencies
 	tests/support/pythons.sh

@@ -50,12 +50,18 @@ class Owner(NamedTuple):
     id_assoc: int
 
 
+def gpu_mixes(generic: str, a100: str, h100: str) -> list[str]:
+    """None, of one type, of two, of types that are tracked alone, and of any; by their TRES ids."""
+    types_and_all = [f",{generic}=2,{a100}=2", f",{generic}=3,{a100}=2,{h100}=1"]
+    return ["", "", *types_and_all, f",{a100}=1,{h100}=4", f",{generic}=4"]
+
+
 class Histories:
     """Makes the rows of a number of jobs.
 
     :param seed: the same one makes the same rows.
     :param owners: to choose from.
-    :param gpus: TRES ids of ``gpu``, ``gpu:a100`` and ``gpu:h100``.
+    :param gpus: what is allocated of them, as the end of a TRES text: see :func:`gpu_mixes`.
     :param moments: epoch seconds around which many jobs begin and end: changes of summer time, new year.
     :param end: nothing ends after it.
     :param most_tasks: of an array that was cancelled while pending; 20.11 cuts a long list of them.
@@ -128,18 +134,8 @@ class Histories:
 
     def _tres(self, nodes: int) -> str:
         cpus = nodes * self._dice.choice([1, 2, 17, 64])
-        generic, a100, h100 = self._gpus
-        gpus = self._dice.choice(
-            [
-                "",
-                "",
-                f",{generic}=2,{a100}=2",
-                f",{generic}=3,{a100}=2,{h100}=1",
-                f",{a100}=1,{h100}=4",
-                f",{generic}=4",
-            ]
-        )
-        return f"1={cpus},2={self._dice.choice([1, 500, 4000, 1_500_000])},4={nodes},5={cpus}{gpus}"
+        memory_mb = self._dice.choice([1, 500, 4000, 1_500_000])
+        return f"1={cpus},2={memory_mb},4={nodes},5={cpus}{self._dice.choice(self._gpus)}"
 
     def _plain(self, owner: Owner, submit: int) -> Iterator[Row]:
         run = self._run(owner, self._new(), submit, self._dice.choice(ENDS))

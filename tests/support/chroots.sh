@@ -15,7 +15,7 @@ set -eu
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests/chroots
 PACKAGES=slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-venv,iproute2,procps,tzdata,make
-TEST_TOOLS='pytest hypothesis requests filelock tomli'
+TEST_TOOLS='pytest pytest-timeout hypothesis requests filelock tomli tqdm prometheus-client'
 SRC=$(cd "$(dirname "$0")/../.." && pwd)
 
 say() { printf '%s\n' "chroots: $*" >&2; }

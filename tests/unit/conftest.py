@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from typing import Callable, Iterator
@@ -9,6 +10,16 @@ from typing import Callable, Iterator
 import pytest
 
 from agent import localtime
+
+
+@pytest.fixture(autouse=True)
+def _log_of_ones_own() -> Iterator[None]:
+    """A test that runs the command line sets up its log; the next test, whichever it is, must not find it there."""
+    package = logging.getLogger("agent")
+    before = package.handlers[:], package.level, package.propagate
+    yield
+    package.handlers[:], level, package.propagate = before
+    package.setLevel(level)
 
 
 @pytest.fixture

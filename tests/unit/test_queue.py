@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import subprocess
@@ -192,7 +193,7 @@ def test_a_line_without_end(spool: Spool) -> None:
     finally:
         tracemalloc.stop()
     assert {UnreadableLine: math.ceil(10_000_001 / LONGEST_LINE)} == complaints
-    assert peak < 100_000
+    assert peak < 100_000 + io.DEFAULT_BUFFER_SIZE  # 8 KiB, and from Python 3.14 on 128
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:

@@ -1,0 +1,49 @@
+"""What the proof is made on: a real Slurm whose accounting database is filled with random histories.
+
+``PROOF_SEEDS=40 PROOF_JOBS=5000`` in the environment makes it a long one.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Iterator
+
+import pytest
+
+from tests.proof.jobtable import prepare_accounting
+from tests.support.slurm import Slurm
+
+SEEDS = int(os.environ.get("PROOF_SEEDS") or 2)
+JOBS = int(os.environ.get("PROOF_JOBS") or 400)
+ZONES = ("Europe/Berlin", "America/St_Johns", "UTC")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "seed" in metafunc.fixturenames:
+        metafunc.parametrize("seed", range(SEEDS))
+
+
+@pytest.fixture
+def jobs() -> int:
+    """How many jobs a seed has, at least."""
+    return JOBS
+
+
+@pytest.fixture(scope="package")
+def slurm() -> Iterator[Slurm]:
+    """Its accounting knows some users; what is in the job table each test decides."""
+    with Slurm(nodes=1) as lab:
+        prepare_accounting(lab)
+        yield lab
+
+
+@pytest.fixture
+def zone(seed: int) -> Iterator[str]:
+    """The zone of the host, for this process too: the records that SQL leads to are in its wall clock."""
+    name = ZONES[seed % len(ZONES)]
+    os.environ["TZ"] = name
+    time.tzset()
+    yield name
+    del os.environ["TZ"]
+    time.tzset()

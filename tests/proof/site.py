@@ -1,0 +1,79 @@
+"""A cluster's host with the exporter on it, in a time zone of its own, and a dashboard."""
+
+from __future__ import annotations
+
+import sys
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Mapping
+
+from tests.proof.histories import Row
+from tests.proof.jobtable import queue_line
+from tests.support.dashboard import ReceivingDashboard
+from tests.support.exporter import Exporter
+
+ZONEINFO = Path("/usr/share/zoneinfo")
+#: Days without an end of a job that are not worth a reconcile of their own.
+FEW_DAYS = 3
+
+
+class ZonedExporter(Exporter):
+    """The exporter on a host of another time zone: it sees another /etc/localtime, in a mount namespace of its own."""
+
+    zone = "UTC"
+
+    def argv(self, *arguments: str) -> list[str]:
+        command = [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
+        if not (ZONEINFO / self.zone).exists():
+            return command
+        mount = f"mount --bind {ZONEINFO / self.zone} {Path('/etc/localtime').resolve()}"
+        return ["unshare", "--mount", "sh", "-c", f'{mount} && exec "$@"', "sh", *command]
+
+
+class Site:
+    """An exporter that has nothing delivered yet, and its dashboard.
+
+    :param folder: is made, for the configuration and the spool.
+    :param env: the lab's.
+    :param zone: the host's.
+    :param settings: more of the configuration.
+    """
+
+    def __init__(
+        self, folder: Path, env: Mapping[str, str], dashboard: ReceivingDashboard, zone: str, **settings: Any
+    ) -> None:
+        self.dashboard = dashboard
+        self.spool = folder / "spool"
+        self.spool.mkdir(parents=True)
+        env = {**env, "SLURM_USAGE_HISTORY_SPOOL": str(self.spool)}
+        self._exporter = ZonedExporter(folder, env, api_url=dashboard.url, batch_size=700, **settings)
+        self._exporter.zone = zone
+
+    def flush(self, rows: list[Row]) -> None:
+        """Queues the ends of some rows as the hook does, and flushes."""
+        (self.spool / "queue").write_text("".join(map(queue_line, rows)))
+        self._exporter.run("flush")
+
+    def reconcile(self, first: date, last: date, *options: str) -> None:
+        """Replays some days, both included."""
+        self._exporter.run("reconcile", "--start-date", str(first), "--end-date", str(last), *options)
+
+
+def spans(rows: list[Row]) -> list[tuple[date, date]]:
+    """The first and the last day of each stretch of days, in this process's zone, in which something ended."""
+    found: list[tuple[date, date]] = []
+    for day in sorted({date.fromtimestamp(row.time_end) for row in rows if row.time_end}):
+        if found and day <= found[-1][1] + timedelta(days=FEW_DAYS):
+            found[-1] = found[-1][0], day
+        else:
+            found.append((day, day))
+    return found
+
+
+def differences(shown: dict[Any, Any], expected: dict[Any, Any]) -> list[Any]:
+    """The keys, with both records, where the dashboard and SQL differ."""
+    return [
+        (key, shown.get(key), expected.get(key))
+        for key in sorted({*shown, *expected})
+        if shown.get(key) != expected.get(key)
+    ]
