@@ -38,17 +38,18 @@ soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): i
 
 # The suites that tests/support/chroots.sh knows; each brings its own Python, up to 3.14.
 SUITES := bullseye bookworm trixie sid
-INSIDE = tests/support/chroots.sh run $* sh -c 'cd /src && PROOF_SEEDS=$1 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $2'
+INSIDE = tests/support/chroots.sh run $1 sh -c 'cd /src && PROOF_SEEDS=$2 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $3'
 test-matrix: $(SUITES:%=test-matrix-%) ## the tests on Slurm 20.11, 22.05, 24.11 and 26.05, each in a Debian of its own
 test-matrix-%:
-	$(call INSIDE,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)
+	$(call INSIDE,$*,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)
 
 proof: $(SUITES:%=proof-%) ## random histories on those four, against SQL and sreport: PROOF_SEEDS (10), PROOF_JOBS (400) each
 proof-%:
-	$(call INSIDE,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
+	$(call INSIDE,$*,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
 
-test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the newest dependencies
+test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the newest dependencies, and on 3.14
 	tests/support/pythons.sh
+	$(call INSIDE,sid,,tests/unit)
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'

@@ -14,7 +14,7 @@ from agent.facts import GIVEN_UP, PAUSE
 from agent.jobs import HALF_WRITTEN_SECONDS, LINK_SECONDS, fold, make_record, own_runs
 from agent.ledger import Ledger, Waiting
 from agent.queue import Queue
-from agent.records import Run
+from agent.records import ENDED_STATES, Run
 from agent.sacct import Query, Slurm
 from agent.verdict import Fate, Verdict, judge_entry
 
@@ -166,6 +166,8 @@ class Flush:
             elif verdict.fate is Fate.LET_GO or self._is_skipped(verdict):
                 gone.append(item)
             else:
+                if verdict.runs[-1].state not in ENDED_STATES:
+                    logger.warning("job %s is sent in a state new to us: %r", item.entry.asked, verdict.runs[-1].state)
                 final.append((item, verdict))
                 earlier += verdict.runs[:-1]
         given_up = self._given_up(later)

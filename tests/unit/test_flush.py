@@ -22,6 +22,7 @@ from agent.flush import (
     MANY_IDS,
     SHORT_LOOKBACK_SECONDS,
     Flush,
+    Rows,
     Settings,
     has_work,
     take_over,
@@ -111,7 +112,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 def plain(job_id: int, **changes: str) -> Run:
-    return make_run(JobID=str(job_id), JobIDRaw=str(job_id), **changes)
+    return make_run(**{"JobID": str(job_id), "JobIDRaw": str(job_id), **changes})
 
 
 def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
@@ -191,6 +192,25 @@ def test_a_task_is_not_asked_for_with_its_whole_array(ledger: Ledger) -> None:
     site.queue(QueueEntry(100, NOON, ENDED, array_task=3))
     site.flush(at=ENDED + 30 * DAY)
     assert (["100_3"], [["100_3"]]) == (site.arrived(), site.slurm.asked)
+
+
+def test_a_state_that_a_later_slurm_has_invented(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """The job has an End, so that it is sent, and it is told of."""
+    site = Site(ledger, plain(100, State="VAPORIZED"))
+    site.queue(TOLD)
+    site.flush()
+    assert ["100"] == site.arrived()
+    assert ["job 100 is sent in a state new to us: 'VAPORIZED'"] == caplog.messages
+
+
+def test_no_row_counts_but_those_of_the_job() -> None:
+    """Asked for 100, sacct answers with every task of array 100 and every part of het job 100, too."""
+    others = [plain(101, JobID="100_1"), plain(102, JobID="100_2"), plain(103, JobID="100+1")]
+    rows = Rows([*others, plain(100, JobID="100_3")])
+    assert [["100_3"], ["100_3"], ["100_2"]] == [
+        [run.job_id for run in rows.of(entry)]
+        for entry in (TOLD, TOLD._replace(array_task=3), TOLD._replace(job_id=102))
+    ]
 
 
 def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:

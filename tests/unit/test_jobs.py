@@ -125,6 +125,34 @@ def test_payload_of_a_plain_job() -> None:
     } == make_payload(fold([make_run()]), "lab")
 
 
+@pytest.mark.usefixtures("berlin")
+@pytest.mark.parametrize(
+    ("change", "start", "end"),
+    [
+        (1_698_541_200, "2023-10-29T02:30:00", "2023-10-29T02:30:00"),
+        (1_711_846_800, "2024-03-31T01:30:00", "2024-03-31T03:30:00"),
+        (1_704_063_600, "2023-12-31T23:30:00", "2024-01-01T00:30:00"),
+    ],
+    ids=["autumn", "spring", "new year"],
+)
+def test_hours_across_a_change_of_the_clock(change: int, start: str, end: str) -> None:
+    """An hour is an hour, whatever the wall clock says before and after."""
+    run = make_run(Submit=str(change - 5400), Start=str(change - 1800), End=str(change + 1800), ElapsedRaw="3600")
+    payload = make_payload(fold([run]), "lab")
+    assert [start, end] == [payload["Start"], payload["End"]]
+    assert [1.0, 1.0, 8.0] == [payload[name] for name in ("WaitingTimeHours", "ElapsedHours", "CPUHours")]
+
+
+@pytest.mark.usefixtures("berlin")
+def test_a_requeue_across_new_year() -> None:
+    """The record has the last run's Submit, and so belongs to that year, with the hours of the year before in it."""
+    eve = 1_704_063_600 - 3600
+    first = make_run(State="REQUEUED", Submit=str(eve - 3600), Start=str(eve - 3600), End=str(eve + 7200))
+    last = make_run(Submit=str(eve + 7200), Start=str(eve + 7200), End=str(eve + 10_800))
+    payload = make_payload(fold(own_runs([first, last])), "lab")
+    assert ["2024-01-01T01:00:00", 16.0] == [payload["Submit"], payload["CPUHours"]]
+
+
 def test_payload_of_a_job_that_never_started() -> None:
     """It has Start = End, no hours, no resources and no node, although Slurm still shows what it had asked for."""
     run = make_run(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")

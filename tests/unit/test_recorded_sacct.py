@@ -92,6 +92,23 @@ def test_records_are_those_of_the_job_table(version: str, scenario: str) -> None
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_a_long_list_of_array_tasks(version: str) -> None:
+    """With SLURM_BITSTR_LEN=0 the JobID of some eighty cancelled tasks is whole; 20.11 knows no such variable."""
+    [job_id] = [run.job_id for run in recorded(version, "array_cut_short") if "[" in run.job_id]
+    assert job_id.endswith("293,296,299%1]") or version.startswith("20.11")
+    assert len(job_id) == (33 if version.startswith("20.11") else 284)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_two_partitions_of_a_job_that_never_started(version: str) -> None:
+    """Whatever Slurm shows of what the job had asked for, the record has no CPU, no node and Start = End."""
+    [record] = made(recorded(version, "cancelled_held")).values()
+    assert record["Partition"] == ("cpu" if version < "23" else "cpu,wide")
+    assert [0, 0, None] == [record[name] for name in ("AllocCPUS", "AllocNodes", "NodeList")]
+    assert record["Start"] == record["End"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_window_holds_every_job_that_ended(version: str) -> None:
     """Asked by states and both bounds, sacct answers with the rows that ended, those cancelled while held included."""
     chosen, plain = (

@@ -66,7 +66,8 @@ def test_tres(text: str, tres: Tres) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "count"), [("", 0), ("0", 0), ("17", 17), ("1K", 1024), ("1.5K", 1536), ("2M", 2 * 1024**2)]
+    ("text", "count"),
+    [("", 0), ("0", 0), ("17", 17), ("1K", 1024), ("1.5K", 1536), ("2M", 2 * 1024**2), ("1.25P", 5 * 2**48)],
 )
 def test_count(text: str, count: int) -> None:
     """Slurm prints 1,024 nodes as 1K, with fractions, whatever one asks it for."""
