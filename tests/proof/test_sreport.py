@@ -93,7 +93,7 @@ def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counte
         tres = {number: int(count) for number, count in (pair.split("=") for pair in row.tres_alloc.split(","))}
         seconds = row.time_suspended
         if newest[row.job_name].state in {PENDING, RUNNING, SUSPENDED, REVOKED}:
-            seconds = (row.time_end or end) - row.time_start
+            seconds = max((row.time_end or end) - row.time_start, 0)  # a live one may start behind the last end
             usage[account, user, "cpu"] += (seconds - row.time_suspended) * tres["1"]
         typed = tres.get(gpus.a100, 0) + tres.get(gpus.h100, 0)
         usage[account, user, "gpu"] += seconds * tres.get(gpus.generic, typed)
