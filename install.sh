@@ -410,7 +410,7 @@ enable_timers() {
 # --- what is left to the admin
 
 print_next_steps() {
-    say '' 'Done.'
+    [ "$dry_run" = yes ] || say '' 'Done.'
     ! [ "$dry_run" = yes ] && grep -q your-secret-api-key "$root$config" && say "Fill in $config."
     if is_wired; then say 'slurm.conf names the hook already.'; else print_wiring; fi
     if [ "$enable,$systemd" = no,yes ]; then
@@ -501,6 +501,7 @@ main() {
         remove
         return
     fi
+    [ -d "$sources/hooks" ] || err 'this copy is there to remove the program: install from a clone or a bundle'
     need_cmd flock util-linux
     [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'
     find_python

@@ -247,6 +247,17 @@ def test_purge_leaves_the_folders_that_were_there_and_no_others(installation: In
     assert folders == installation.folders()
 
 
+def test_the_installed_copy_removes_and_does_not_install(installation: Installation) -> None:
+    """What it would install is not beside it."""
+    installation.run()
+    before = installation.files()
+    installation.sources = installation.program
+    assert "this copy is there to remove the program" in installation.run(expect=1)
+    assert before == installation.files()
+    installation.run("--purge")
+    assert {} == installation.files()
+
+
 def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installation: Installation) -> None:
     """The folder stays, with what is theirs."""
     folder = installation.root / "data"
