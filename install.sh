@@ -412,7 +412,14 @@ enable_timers() {
 print_next_steps() {
     [ "$dry_run" = yes ] || say '' 'Done.'
     ! [ "$dry_run" = yes ] && grep -q your-secret-api-key "$root$config" && say "Fill in $config."
-    if is_wired; then say 'slurm.conf names the hook already.'; else print_wiring; fi
+    if is_wired; then
+        say 'slurm.conf names the hook already.'
+    elif [ "$for_user" = no ] || [ "$user" = "$(slurm_setting SlurmUser)" ]; then
+        print_wiring
+    else
+        say "Slurm's hook cannot write to your spool, so that the daily reconcile brings all jobs. Set in $config:" \
+            '    status_coverage_percent = [0, 0]'
+    fi
     if [ "$enable,$systemd" = no,yes ]; then
         say "Start the timers: systemctl$manager enable --now $TIMERS"
     fi

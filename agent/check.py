@@ -83,7 +83,8 @@ def _check_slurm(config: Config, slurm: Slurm, settings: dict[str, str]) -> Iter
 
 def _check_spool(config: Config, settings: Mapping[str, str], units: check_timers.Units) -> Iterator[Finding]:
     spool = config.spool_dir
-    folder = examine("spool", lambda: check_host.check_spool_folder(spool, check_slurm.slurm_user(settings)))
+    hooks_user = check_slurm.slurm_user(settings) if wants_hook(config) else ""
+    folder = examine("spool", lambda: check_host.check_spool_folder(spool, hooks_user))
     yield folder
     if spool.is_dir():
         yield examine("free space", lambda: check_host.check_space(spool))
@@ -96,7 +97,15 @@ def _check_spool(config: Config, settings: Mapping[str, str], units: check_timer
     yield examine("metrics", lambda: check_host.check_metrics(config, sandbox))
 
 
+def wants_hook(config: Config) -> bool:
+    """Whether any coverage is asked for. Without a hook, as for a user without rights, reconcile does everything."""
+    return any(config.status_coverage_percent)
+
+
 def _check_hook(config: Config, settings: Mapping[str, str]) -> Iterator[Finding]:
+    if not wants_hook(config):
+        yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
+        return
     if not settings:
         yield from _untested("slurmctld", "slurm.conf", "hook")
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import shutil
@@ -347,6 +348,15 @@ def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> Non
     assert "systemctl --user enable --now" in said
     installation.run("--user", "--purge")
     assert {} == installation.files()
+
+
+def test_a_user_is_told_that_he_has_no_hook(installation: Installation, tmp_path: Path) -> None:
+    """It runs as SlurmUser, who may not write to his spool, unless he is that user."""
+    conf = tmp_path / "slurm.conf"
+    for slurm_user, hooked in (("somebody", False), (getpass.getuser(), True)):
+        conf.write_text(f"SlurmUser={slurm_user}\n")
+        said = installation.run("--user", "--dry-run", SLURM_CONF=str(conf))
+        assert (hooked, not hooked) == ("JobCompLoc=" in said, "status_coverage_percent = [0, 0]" in said)
 
 
 def test_a_user_without_systemd_gets_lines_for_his_crontab(installation: Installation) -> None:

@@ -419,6 +419,20 @@ def test_what_depends_on_something_broken_is_not_tested(tmp_path: Path) -> None:
     assert None is findings["privileges"]
 
 
+def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
+    """A user's own installation has none, and a spool that is not the Slurm user's."""
+    config = make_config(spool_dir=str(tmp_path), status_coverage_percent=[0, 0])
+    dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
+    slurm = FakeSlurm()
+    slurm.read_config = lambda: {"SlurmUser": "another(1)"}  # type: ignore[method-assign]
+    findings = {
+        finding.name: finding.ok
+        for finding in check.run_checks(check.Neighbours(config, slurm, dashboard), no_systemd, {})
+    }
+    assert (True, True) == (findings["hook"], findings["spool"])
+    assert "slurm.conf" not in findings
+
+
 def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
     """All problems of the configuration, one a line, and the timers."""
     error = ConfigError("the configuration is wrong:\n  api_url: is missing\n  a: unknown key", hint="mend it")
