@@ -444,7 +444,7 @@ print_wiring() {
             "    JobCompType=jobcomp/script" "    JobCompLoc=$hook"
         ;;
     *)
-        say "Add to slurm.conf on every controller, as $jobcomp has the place of JobCompType, and scontrol reconfigure:" \
+        say "Add to slurm.conf on every controller, as $jobcomp has the place of JobCompType, and restart slurmctld:" \
             "    EpilogSlurmctld=$hook"
         [ -z "$epilog" ] || say "Beside $epilog that takes Slurm 24.05 or later; before, call the hook from $epilog."
         ;;

@@ -156,9 +156,13 @@ def check_metrics(config: Config, sandbox: str) -> str:
 def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parent) -> str:
     """Where the hook lies: beside the virtual environment that install.sh has made, else in the checkout."""
     for path in (environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
-        if path.exists():
+        if _may_be_there(path):
             return str(path)
     return "/path/to/jobcomp.sh"
+
+
+def _may_be_there(path: Path) -> bool:
+    return path.exists() if os.access(path.parent, os.X_OK) else path.parent.is_dir()
 
 
 def own_name() -> str:

@@ -59,6 +59,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
         archive.extractall(folder)
     (unpacked,) = (path for path in folder.iterdir() if path.is_dir())
     unpacked.rename(folder / "bundle")
+    folder.chmod(0o755)  # every user installs from it
     # The checkout may be one of several work trees, whose repository lies elsewhere.
     subprocess.run(["git", "clone", "--quiet", "--bare", str(CHECKOUT), str(folder / "exporter.git")], check=True)
     return folder
@@ -336,15 +337,17 @@ def test_epilogslurmctld_does_as_well(
         "/etc/slurm/slurm.conf",
         "s|^JobCompType=.*|JobCompType=jobcomp/filetxt|; s|^JobCompLoc=.*|JobCompLoc=/tmp/x|",
     )
-    machine.run("sed", "-i.kept", taken, conf)
+    kept = machine.run("cat", conf)
+    machine.run("sed", "-i", taken, conf)
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
     (line,) = re.findall("\n    (EpilogSlurmctld=.*)\n", machine.run("/wheels/bundle/install.sh"))
     assert f"set {line} in slurm.conf" in check(machine)["slurm.conf"]["mend"]
-    machine.run("sh", "-c", f"echo {line} >>{conf}; scontrol reconfigure")
+    machine.run("sh", "-c", f"echo {line} >>{conf}; systemctl restart slurmctld")
+    machine.wait_for_slurm()
     wait_for_job(dashboard, machine.run_job(), 60)
     assert {} == not_well(machine)
-    machine.run("mv", f"{conf}.kept", conf)
+    machine.write(conf, kept)
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
 
@@ -380,12 +383,12 @@ ENABLE = f"systemctl enable --now {' '.join(TIMERS)}"
 #: A shell's, with a folder in which no service looks.
 ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
 #: Brings back what set_key has put aside.
-RESTORE = f"cp -p /root/config.toml {CONFIG}"
+RESTORE = f"cp -p /tmp/config.toml {CONFIG}"
 
 
 def set_key(key: str, value: str) -> str:
     """A line of shell that changes a key of the configuration."""
-    return f"cp -p {CONFIG} /root; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
+    return f"cp -p {CONFIG} /tmp; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
 
 
 class Break(NamedTuple):
@@ -446,8 +449,10 @@ class Break(NamedTuple):
 def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, case: Break) -> None:
     """With the way to mend it; mended, all is well again."""
     machine.run("sh", "-c", case.breaks, expect=None)
-    finding = check(machine, PATH=ADMINS_PATH)[case.found_by]
-    machine.run("sh", "-c", case.repair)
+    try:
+        finding = check(machine, PATH=ADMINS_PATH)[case.found_by]
+    finally:
+        machine.run("sh", "-c", case.repair)
     assert False is finding["ok"]
     assert finding["mend"]
     assert case.mend in finding["mend"]
