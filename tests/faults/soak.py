@@ -85,7 +85,7 @@ class Soak:
                 mends.callback(causes[number]())
             for _ in range(RUNS_A_ROUND):
                 self._run()
-        wait_for(lambda: self.unsettled() == "", "the end of every job", limit_seconds=RECOVERY_LIMIT_SECONDS)
+        wait_for(lambda: self.unsettled() == "", "the end of every job", limit_seconds=300, pause_seconds=1)
         self._recover()
 
     def _submit(self) -> None:
@@ -112,11 +112,22 @@ class Soak:
     def unsettled(self) -> str:
         """What slurmdbd has still to hear of; empty where that is nothing."""
         squeue, sdiag = self._slurm.run("squeue", "-h", "-a"), self._slurm.run("sdiag")
+        if squeue and self.faults["slurmctld killed"] and int(time.monotonic()) % 20 == 0:
+            self._help_slurmctld()
         if squeue or "DBD Agent queue size: 0\n" not in sdiag:
             return squeue or sdiag
         if self.faults["slurmctld killed"]:
             self._slurm.sacctmgr("show", "runawayjobs")  # and mends them
         return str(self._slurm.sql(f"select * from {self._slurm.cluster}_job_table where time_end = 0") or "")
+
+    def _help_slurmctld(self) -> None:
+        """What an admin does after slurmctld was killed, where jobs and nodes do not go on by themselves."""
+        self._slurm.run("scontrol", "reconfigure")  # the nodes register, and say which jobs they do not run
+        for node in self._slurm.run("sinfo", "-h", "-N", "-t", "down,drain", "-o", "%N").split():
+            self._slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
+        held = self._slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").splitlines()
+        for job in (line.split()[0] for line in held if "held" in line):  # their launch met a dead slurmctld
+            self._slurm.run("scontrol", "release", job)
 
     def _recover(self) -> None:
         """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks have lost."""
@@ -137,9 +148,10 @@ class Soak:
             late = set() if with_half_written else self._half_written()
             expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
             behind = {job: why for job, why in self._waiting().items() if job.partition("_")[0] not in late}
-            if _without(late, self._dashboard.records) == expected and not behind:
+            shown = _without(late, self._dashboard.records)
+            if shown == expected and not behind:
                 return time.monotonic() - started
-            assert time.monotonic() - started < limit_seconds, self._difference(expected)
+            assert time.monotonic() - started < limit_seconds, self._difference(expected, shown)
             self._agents.run("queue", "retry")
             self._agents.run("flush")
             if not reconciled and not behind:
@@ -162,12 +174,17 @@ class Soak:
         files = (path.name for path in self._slurm.spool.glob("queue*") if path.suffix != ".lock")
         return {**behind, **dict.fromkeys(files, "in the spool")}
 
-    def _difference(self, expected: Mapping[str, Any]) -> str:
-        shown = self._dashboard.records
-        lost, alien = expected.keys() - shown.keys(), shown.keys() - expected.keys()
+    def _difference(self, expected: Mapping[str, Any], shown: Mapping[str, Any]) -> str:
+        lost, alien = sorted(expected.keys() - shown.keys()), sorted(shown.keys() - expected.keys())
         both = expected.keys() & shown.keys()
         wrong = {job: (expected[job], shown[job]) for job in both if expected[job] != shown[job]}
-        return f"lost {sorted(lost)}, alien {sorted(alien)}, wrong {wrong}, behind {self._waiting()}"
+        rows = [self._rows_of(job) for job in [*lost, *alien, *wrong][:3]]
+        return f"lost {lost}, alien {alien}, wrong {wrong}, behind {self._waiting()}, rows of the first {rows}"
+
+    def _rows_of(self, job: str) -> object:
+        array, _, task = job.partition("_")
+        where = f"id_array_job = {array} and id_array_task = {task}" if task else f"id_job = {job}"
+        return self._slurm.sql(f"select * from {self._slurm.cluster}_job_table where {where}")
 
     # Causes; each does harm, and returns what mends it
 

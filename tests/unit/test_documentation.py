@@ -216,3 +216,15 @@ def test_links_lead_somewhere(path: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", there.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def test_every_test_that_is_named_exists() -> None:
+    """A fault whose test is gone is not tried any more."""
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    files = sorted(ROOT.glob("tests/*/test_*.py"))
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    there = set(re.findall(r"^def (test_\w+)", source, re.MULTILINE))
+    assert set(re.findall(r"\b(test_\w+)\.py", text)) <= {path.stem for path in files}
+    named = set(re.findall(r"\b(test_\w+)\b(?!\.py)", text))
+    assert len(named) > 40
+    assert named <= there

@@ -93,6 +93,13 @@ def a_folder_that_takes_no_file(spool: Path) -> None:
     spool.symlink_to("/proc/self/fd")
 
 
+def test_a_line_behind_one_that_was_cut_short(tmp_path: Path) -> None:
+    """What a full disk has left of a line does not run into the next one."""
+    (tmp_path / "queue").write_text("4711 1700")
+    assert call_hook(tmp_path, **JOBCOMP) == 0
+    assert claimed(tmp_path) == [QueueEntry(4711, 1700), QueueEntry(7, 100, 160)]
+
+
 @pytest.mark.parametrize(
     "spoil", [Path.rmdir, a_file, a_dangling_link_as_lock, a_fifo_as_queue, a_folder_that_takes_no_file]
 )
