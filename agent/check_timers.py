@@ -45,7 +45,7 @@ def read_units(run: Run) -> Units:
             output = run([*manager, "show", *_UNITS, f"--property={_PROPERTIES}"])
         except SlurmUnreachable:  # no systemctl at all
             break
-        units = parse_units(output.stdout.decode("utf-8", "replace"))
+        units = parse_units(output.text)
         if units:
             return Units(units, " ".join(manager))
     return Units({})

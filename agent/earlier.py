@@ -5,17 +5,19 @@ Asking for each such job by its ID would cost a reconcile as much again as every
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, Sequence
+from typing import Iterable, Sequence
 
 from agent.ledger import Ledger
 from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, Run
 from agent.sacct import GOES_ON_STATES, Slurm
-from agent.slices import Range, first_slice, next_slice
+from agent.slices import Range, cover
 
 #: Rows whose job goes on, or may have gone on, in a newer one.
 GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES
 #: How long before a range the earlier runs of the jobs that ended in it are looked for.
 LOOKBACK_SECONDS = 90 * 86_400
+#: slurmctld may tell slurmdbd of an end so much later, where one of them was down: so much is looked at again.
+LATE_SECONDS = 86_400
 KNOWN_FROM = "requeued_known_from"
 KNOWN_TO = "requeued_known_to"
 
@@ -27,16 +29,20 @@ class EarlierRuns:
         self._ledger = ledger
         self._slurm = slurm
 
-    def learn(self, wanted: Range) -> None:
-        """Finds those that ended before the range, as far as they are not known yet.
+    def learn(self, since: int, until: int) -> None:
+        """Finds those that ended in a time (epoch seconds, both included), as far as they are not known yet.
 
         :raises SlurmUnreachable: where sacct does not answer.
         """
         known_from, known_to = self._known()
-        earliest = wanted.start - LOOKBACK_SECONDS
-        since = int(known_to) if known_from <= earliest <= known_to else earliest
-        for rows in self._look_back(Range(max(since, 0), wanted.start - 1)):
-            self.keep(rows)
+        start = int(known_to) - LATE_SECONDS if known_from <= since <= known_to else since
+        # Few rows have such a state, so that few long slices do.
+        plan = cover(Range(max(start, 0), until), first=86_400, longest=LOOKBACK_SECONDS)
+        part = plan(None, 0)
+        while part:
+            answer = self._slurm.ask_window(*part, GOES_ON_STATES).answer()
+            self.keep(answer)
+            part = plan(part, answer.rows)
 
     def keep(self, runs: Iterable[Run]) -> None:
         """Remembers those of some runs whose job goes on."""
@@ -47,24 +53,18 @@ class EarlierRuns:
         """What is remembered of some raw IDs."""
         return self._ledger.earlier_runs(raw_ids)
 
-    def note_done(self, wanted: Range) -> None:
-        """Writes down that all in a range are remembered, so that the next run need not look back."""
-        known_from, known_to = self._known()
-        if wanted.end <= known_to:
-            return
-        joined = known_from <= wanted.start - LOOKBACK_SECONDS <= known_to
-        with self._ledger.transaction():
-            if not joined:
-                self._ledger.set_fact(KNOWN_FROM, wanted.start - LOOKBACK_SECONDS)
-            self._ledger.set_fact(KNOWN_TO, wanted.end)
+    def note(self, since: int, until: int) -> None:
+        """Writes down that all that ended in a time are remembered, so that the next run need not look back.
 
-    def _look_back(self, wanted: Range) -> Iterator[list[Run]]:
-        part = first_slice(wanted)
-        while part:
-            rows = list(self._slurm.ask_window(*part, GOES_ON_STATES).answer())
-            yield rows
-            # Few rows have such a state, so that few long slices do.
-            part = next_slice(part, len(rows), wanted.end, longest=LOOKBACK_SECONDS)
+        The clock may be wrong, and sacct may show nothing for lack of rights: ``until`` is an end that was seen.
+        """
+        known_from, known_to = self._known()
+        if until <= known_to:
+            return
+        with self._ledger.transaction():
+            if not known_from <= since <= known_to:
+                self._ledger.set_fact(KNOWN_FROM, since)
+            self._ledger.set_fact(KNOWN_TO, until)
 
     def _known(self) -> tuple[float, float]:
         return self._ledger.fact(KNOWN_FROM), self._ledger.fact(KNOWN_TO)

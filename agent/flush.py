@@ -1,36 +1,34 @@
-"""Queue → sacct → dashboard: delivers what the hook has caught since the last time."""
+"""Queue → sacct → dashboard: delivers what the hook has caught since the last time.
+
+Where a few jobs wait they are asked for by ID. Where many wait that ended close together, as after an outage or on a
+busy cluster, a walk over that time brings thousands with each call, and only the rest is asked for by ID.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Callable, Iterable, Iterator, NamedTuple
+from contextlib import closing
+from typing import Callable, Iterator, List, NamedTuple, Tuple
 
 from agent import retry
 from agent.delivery import Delivery
-from agent.entries import QueueEntry
+from agent.earlier import LOOKBACK_SECONDS as EARLIER_SECONDS
+from agent.earlier import EarlierRuns
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
-from agent.jobs import HALF_WRITTEN_SECONDS, LINK_SECONDS, fold, make_record, own_runs
+from agent.jobs import HALF_WRITTEN_SECONDS, fold, make_record
 from agent.ledger import Ledger, Waiting
 from agent.queue import Queue
 from agent.records import ENDED_STATES, Run
-from agent.sacct import Query, Slurm
-from agent.verdict import Fate, Verdict, judge_entry
+from agent.rows import Rows
+from agent.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
+from agent.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
+from agent.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
+from agent.walk import History, Walk
 
-#: So many IDs MariaDB looks up one by one. For more of them than its eq_range_index_dive_limit, 200, it reads all rows
-#: that have ended since the call's start: where that are five million, 5 s instead of 0.2 s.
-FEW_IDS = 190
-#: More jobs than this are worth a call that reads all rows of a day or so.
-MANY_IDS = 3 * FEW_IDS
-#: IDs in one call of sacct: its argument is bounded, and it compares each ID with all others.
-IDS_PER_CALL = 5000
-#: How far back the earlier runs of a requeued job are looked for. A recycled JobID is older in any but odd cases.
-LOOKBACK_SECONDS = 365 * 86_400
-#: How far back a call for many jobs looks: whatever may have begun before that is asked for again, a few at a time.
-SHORT_LOOKBACK_SECONDS = 86_400
-#: Jobs that ended longer ago are asked for a few at a time, however many they are: what has ended since is too much.
-LONGEST_SCAN_SECONDS = 86_400
+#: More jobs than this are worth a walk.
+MANY_JOBS = 3 * IDS_PER_CALL
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -40,6 +38,9 @@ SHORTEST_LINGER_SECONDS = 0.1
 
 #: No Retry-After holds longer than this: the clock may have been set back since.
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
+
+#: Jobs that wait, each with what sacct's rows say about it.
+Judged = List[Tuple[Waiting, Verdict]]
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,8 @@ class Flush:
         :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
         """
         check_pause(self._ledger, self._clock())
+        if self._ledger.count_due(self._clock()) > MANY_JOBS:
+            self._walk()
         self._work_off()
         if self._delivery.delivered:
             with self._ledger.transaction():
@@ -102,65 +105,72 @@ class Flush:
             lingered += pause
             self._work_off()
 
+    def _walk(self) -> None:
+        """Delivers what can be found by the time it ended; leaves the rest as it is."""
+        plan = Backlog(self._ledger, self._clock())
+        first = plan(None, 0)
+        if not first:
+            return
+        earlier = EarlierRuns(self._ledger, self._slurm)
+        since = first.start - EARLIER_SECONDS
+        earlier.learn(since, int(self._clock()))
+        walk = Walk(self._slurm, earlier, self._clock)
+        with closing(walk.over(plan)) as steps:
+            for step in steps:
+                for histories in step.jobs:
+                    self._serve(histories)
+                self._delivery.flush()
+        earlier.note(since, walk.newest_end)
+
+    def _serve(self, histories: list[History]) -> None:
+        """Hands on those of some finished jobs that wait, and that the accounting is up to date with."""
+        waiting = self._ledger.due_among([runs[-1].raw_id for runs in histories], self._clock())
+        judged = self._judge(waiting, Rows(run for runs in histories for run in runs))
+        self._sort_out([(item, verdict) for item, verdict in judged if verdict.fate is not Fate.WAIT])
+
     def _work_off(self) -> None:
         """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
         now = self._clock()
-        batch = self._due(now, ())
+        batch = self._ledger.due(now, after=(0, 0), limit=IDS_PER_CALL)
         query = self._ask(batch)
         try:
             while query:
                 rows = Rows(query.answer())
-                self._complete(rows, batch)
-                following = self._due(now, batch)
+                following = self._ledger.due(now, after=batch[-1].key, limit=IDS_PER_CALL)
                 query = self._ask(following)
-                self._sort_out(batch, rows)
+                self._sort_out(self._judge(batch, rows))
                 batch = following
         finally:
             if query:
                 query.cancel()
         self._delivery.flush()
 
-    def _due(self, now: float, behind: list[Waiting] | tuple[()]) -> list[Waiting]:
-        """What is asked for next: a few jobs, or where more wait, many."""
-        batch = self._ledger.due(now, after=behind[-1].key if behind else (0, 0), limit=IDS_PER_CALL)
-        many = len(batch) > MANY_IDS and _first_end(batch) > now - LONGEST_SCAN_SECONDS
-        return batch if many else batch[:FEW_IDS]
-
     def _ask(self, batch: list[Waiting]) -> Query | None:
-        now = self._clock()
-        names = [name for item in batch for name in _names(item, now)]
-        return self._slurm.ask_ids(names, self._since(batch)) if batch else None
-
-    def _since(self, batch: list[Waiting]) -> int:
-        """From when on sacct is asked for the rows of a batch.
+        """Asks from a year before the oldest Submit on, for the sake of earlier runs.
 
         A start in the future, by a clock that was set back or a line that is wrong, would fail the whole call.
         """
-        if len(batch) > FEW_IDS:
-            return max(min(int(self._clock()), _first_end(batch)) - SHORT_LOOKBACK_SECONDS, 0)
+        if not batch:
+            return None
+        now = self._clock()
         submitted = min(item.entry.submit or int(item.queued_at) for item in batch)
-        return max(min(int(self._clock()), submitted) - LOOKBACK_SECONDS, 0)
+        names = [name for item in batch for name in _names(item, now)]
+        return self._slurm.ask_ids(names, max(min(int(now), submitted) - LOOKBACK_SECONDS, 0))
 
-    def _complete(self, rows: Rows, batch: list[Waiting]) -> None:
-        """Asks again, a few at a time, for the jobs that may have rows from before the call looked."""
-        if len(batch) <= FEW_IDS:
-            return
-        since = self._since(batch) + LINK_SECONDS
-        older = [item for item in batch if not rows.reach_back(item.entry, since)]
-        for start in range(0, len(older), FEW_IDS):
-            query = self._ask(older[start : start + FEW_IDS])
-            if query:
-                rows.replace(query.answer())
+    def _judge(self, batch: list[Waiting], rows: Rows) -> Judged:
+        now = self._clock()
+        judged = [(item, judge_entry(item.entry, rows.of(item.entry), now)) for item in batch]
+        for item, verdict in judged:
+            logger.debug("job %s: %s (%s)", item.entry.asked, verdict.fate.value, verdict.reason)
+        return judged
 
-    def _sort_out(self, batch: list[Waiting], rows: Rows) -> None:
+    def _sort_out(self, judged: Judged) -> None:
         """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
-        final: list[tuple[Waiting, Verdict]] = []
+        final: Judged = []
         later: list[Waiting] = []
         gone: list[Waiting] = []
         earlier: list[Run] = []
-        for item in batch:
-            verdict = judge_entry(item.entry, rows.of(item.entry), self._clock())
-            logger.debug("job %s: %s (%s)", item.entry.asked, verdict.fate.value, verdict.reason)
+        for item, verdict in judged:
             if verdict.fate is Fate.WAIT:
                 later.append(self._postponed(item, verdict.reason, verdict.not_before))
             elif verdict.fate is Fate.LET_GO or self._is_skipped(verdict):
@@ -205,55 +215,38 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
     """How sacct is asked for a job. A task that it does not find may be written without its array, and stay so where
     slurmctld was killed: then the raw ID is the last resort, as it brings the whole array, too."""
     yield item.entry.asked
-    if item.entry.array_task is not None and item.attempts and now - _end_of(item) >= HALF_WRITTEN_SECONDS:
+    ended = item.entry.end or int(item.queued_at)
+    if item.entry.array_task is not None and item.attempts and now - ended >= HALF_WRITTEN_SECONDS:
         yield str(item.entry.job_id)
 
 
-def _end_of(item: Waiting) -> int:
-    """When a job ended, as far as the hook told."""
-    return item.entry.end or int(item.queued_at)
+class Backlog:
+    """A plan to walk over the times at which many of the waiting jobs ended; what lies between them is left out.
 
+    :param now: epoch seconds; nothing has ended after it.
+    """
 
-def _first_end(batch: list[Waiting]) -> int:
-    """When the first job of a batch ended, as far as the hook told."""
-    return min(map(_end_of, batch))
+    def __init__(self, ledger: Ledger, now: float) -> None:
+        self._ledger = ledger
+        self._now = now
 
-
-class Rows:
-    """The rows of one answer, by what was asked."""
-
-    def __init__(self, runs: Iterable[Run]) -> None:
-        self._by_raw_id: dict[int, list[Run]] = {}
-        self._by_job_id: dict[str, list[Run]] = {}
-        self.replace(runs)
-
-    def replace(self, runs: Iterable[Run]) -> None:
-        """Takes another answer's rows instead of those of the same jobs."""
-        by_raw_id: dict[int, list[Run]] = {}
-        by_job_id: dict[str, list[Run]] = {}
-        for run in runs:
-            by_raw_id.setdefault(run.raw_id, []).append(run)
-            if "_" in run.job_id:
-                by_job_id.setdefault(run.job_id, []).append(run)
-        self._by_raw_id.update(by_raw_id)
-        self._by_job_id.update(by_job_id)
-
-    def reach_back(self, entry: QueueEntry, since: int) -> bool:
-        """Whether no row of a job can be missing that ended before an instant."""
-        runs = own_runs(self.of(entry))
-        return bool(runs) and runs[0].submit >= since
-
-    def of(self, entry: QueueEntry) -> list[Run]:
-        """The rows of a queued job, and of no other: asked for an array's own ID, sacct answers with all its tasks."""
-        if entry.array_task is not None:
-            plain = str(entry.job_id)
-            half_written = [run for run in self.of_raw_id(entry.job_id) if run.job_id == plain]
-            return self._by_job_id.get(entry.asked, half_written)
-        return self.of_raw_id(entry.job_id)
-
-    def of_raw_id(self, raw_id: int) -> list[Run]:
-        """The rows of a raw ID."""
-        return self._by_raw_id.get(raw_id, [])
+    def __call__(self, done: Range | None, rows: int) -> Range | None:
+        """See :data:`agent.slices.Plan`."""
+        seconds = done.end - done.start + 1 if done else FIRST_SECONDS
+        rows = rows if done else ROWS_PER_SLICE
+        while True:
+            ends = self._ledger.due_ends(self._now, after=done.end if done else 0)
+            if not ends:
+                return None
+            # The hook's END and the accounting's End may differ by a second.
+            start = max(ends.start - SLACK_SECONDS, done.end + 1 if done else 0)
+            part = next_slice(Range(start - seconds, start - 1), rows, ends.end + SLACK_SECONDS)
+            waiting = self._ledger.count_due(self._now, ended=part) if part else 0
+            if part is None or IDS_PER_CALL < waiting <= ROWS_PER_SLICE:
+                return part
+            if waiting > ROWS_PER_SLICE:  # that many rows at least
+                return Range(part.start, part.start + (part.end - part.start) * ROWS_PER_SLICE // waiting)
+            done, rows = part, ROWS_PER_SLICE
 
 
 def take_over(queue: Queue, ledger: Ledger, now: float) -> None:

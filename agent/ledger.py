@@ -19,8 +19,9 @@ from agent.jobs import Record
 from agent.localtime import local_day
 from agent.records import Run
 from agent.retry import LONGEST_WAIT_SECONDS
+from agent.slices import Range
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LEFT = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
@@ -30,6 +31,7 @@ CREATE TABLE IF NOT EXISTS waiting (
     job_id INTEGER NOT NULL, array_task INTEGER NOT NULL, submit INTEGER, ended INTEGER,
     queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ends ON waiting (ended, due_at) WHERE ended IS NOT NULL;
 CREATE TABLE IF NOT EXISTS delivered (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
@@ -53,6 +55,11 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 
 
+#: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
+_CHUNK = 500
+_IS_ONE_OF = f"job_id IN ({','.join('?' * _CHUNK)})"
+#: Nothing is put off for longer than that: what is, was so before the clock was set back.
+_IS_DUE = "(due_at <= ? OR due_at > ?)"
 #: How the reason of a job begins that the dashboard has refused without being proven right.
 _REFUSED = "refused by the dashboard: "
 
@@ -130,16 +137,43 @@ class Ledger(Database):
         )
 
     def due(self, now: float, *, after: tuple[int, int], limit: int) -> list[Waiting]:
-        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``.
-
-        Nothing is put off for longer than :data:`LONGEST_WAIT_SECONDS`: what is, was so before the clock was set back.
-        """
+        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``."""
         rows = self._execute(
-            "SELECT * FROM waiting WHERE (due_at <= ? OR due_at > ?) AND (job_id, array_task) > (?, ?)"
+            f"SELECT * FROM waiting WHERE {_IS_DUE} AND (job_id, array_task) > (?, ?)"  # noqa: S608
             " ORDER BY job_id, array_task LIMIT ?",
             (now, now + LONGEST_WAIT_SECONDS, *after, limit),
         )
         return [_make_waiting(row) for row in rows]
+
+    def due_among(self, job_ids: Sequence[int], now: float) -> list[Waiting]:
+        """Those jobs under some raw IDs whose time has come."""
+        found: list[Waiting] = []
+        for chunk in _chunks(job_ids):
+            rows = self._execute(
+                f"SELECT * FROM waiting WHERE {_IS_ONE_OF} AND {_IS_DUE}",  # noqa: S608
+                (*chunk, now, now + LONGEST_WAIT_SECONDS),
+            )
+            found += map(_make_waiting, rows)
+        return found
+
+    def count_due(self, now: float, *, ended: Range | None = None) -> int:
+        """How many jobs' time has come; on request those alone that ended in a range, as the hook has told."""
+        bounds = "ended BETWEEN ? AND ?" if ended else "1"
+        rows = self._execute(
+            f"SELECT count(*) FROM waiting WHERE {bounds} AND {_IS_DUE}",  # noqa: S608
+            (*(ended or ()), now, now + LONGEST_WAIT_SECONDS),
+        )
+        return int(rows[0][0])
+
+    def due_ends(self, now: float, *, after: int) -> Range | None:
+        """When the first and the last of the jobs ended whose time has come, behind an instant and before now."""
+        chosen = f"SELECT ended FROM waiting WHERE ended > ? AND ended <= ? AND {_IS_DUE} ORDER BY ended"  # noqa: S608
+        values = (after, now, now, now + LONGEST_WAIT_SECONDS)
+        ((first, last),) = self._execute(
+            f"SELECT ({chosen} LIMIT 1), ({chosen} DESC LIMIT 1)",
+            (*values, *values),
+        )
+        return None if first is None else Range(first, last)
 
     def next_due(self, now: float) -> float | None:
         """When the next job is due, None where none waits."""
@@ -223,9 +257,8 @@ class Ledger(Database):
         """What of some jobs was delivered before, by what identifies the records; nothing of most."""
         rows_of: dict[int, list[Any]] = {}
         for chunk in _chunks([record.raw_id for record in records]):
-            marks = ",".join("?" * len(chunk))
             for job_id, *row in self._execute(
-                f"SELECT job_id, submit, digest, hooked FROM delivered WHERE cluster = ? AND job_id IN ({marks})",  # noqa: S608
+                f"SELECT job_id, submit, digest, hooked FROM delivered WHERE cluster = ? AND {_IS_ONE_OF}",  # noqa: S608
                 (cluster, *chunk),
             ):
                 rows_of.setdefault(job_id, []).append(row)
@@ -313,8 +346,7 @@ class Ledger(Database):
         """The remembered runs of some raw IDs, by raw ID; those that have none are left out."""
         found: dict[int, list[Run]] = {}
         for chunk in _chunks(job_ids):
-            marks = ",".join("?" * len(chunk))
-            rows = self._execute(f"SELECT job_id, run FROM earlier_runs WHERE job_id IN ({marks})", chunk)  # noqa: S608
+            rows = self._execute(f"SELECT job_id, run FROM earlier_runs WHERE {_IS_ONE_OF}", chunk)  # noqa: S608
             for job_id, text in rows:
                 found.setdefault(job_id, []).append(Run(*json.loads(text)))
         return found
@@ -406,8 +438,7 @@ class Ledger(Database):
     def _present(self, table: str, job_ids: Sequence[int]) -> set[int]:
         found: set[int] = set()
         for chunk in _chunks(job_ids):
-            marks = ",".join("?" * len(chunk))
-            rows = self._execute(f"SELECT job_id FROM {table} WHERE job_id IN ({marks})", chunk)  # noqa: S608
+            rows = self._execute(f"SELECT job_id FROM {table} WHERE {_IS_ONE_OF}", chunk)  # noqa: S608
             found.update(row[0] for row in rows)
         return found
 
@@ -461,6 +492,8 @@ def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
     return Known(known_digest, known_hooked, superseded)
 
 
-def _chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    for start in range(0, len(job_ids), 500):  # SQLite's limit on variables was 999 for long
-        yield job_ids[start : start + 500]
+def _chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int | None]]:
+    """The values for :data:`_IS_ONE_OF`, with nulls behind the last ones, which no ID is equal to."""
+    for start in range(0, len(job_ids), _CHUNK):
+        chunk = job_ids[start : start + _CHUNK]
+        yield [*chunk, *[None] * (_CHUNK - len(chunk))]

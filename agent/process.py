@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import selectors
 import shutil
 import signal
 import subprocess
+import tempfile
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Mapping, NamedTuple, Sequence
+from typing import IO, Mapping, NamedTuple, Sequence
 
 from agent.errors import SlurmUnreachable
 
@@ -18,6 +21,9 @@ INHERITED = ("LD_LIBRARY_PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", 
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 #: How long a killed child may take to be gone.
 DEATH_SECONDS = 5
+#: A longer output goes to a file that has no name, so that memory does not grow with it.
+HELD_BYTES = 1 << 18
+_BLOCK_BYTES = 1 << 16
 #: The child of an exporter that was killed itself ends at its time limit, too.
 _GUARD = shutil.which("timeout", path=DEFAULT_PATH)
 
@@ -26,8 +32,14 @@ class Output(NamedTuple):
     """What a finished child has left."""
 
     returncode: int
-    stdout: bytes
+    stdout: IO[bytes]  # from its beginning
     stderr: str
+
+    @property
+    def text(self) -> str:
+        """All of a short standard output."""
+        self.stdout.seek(0)
+        return self.stdout.read().decode("utf-8", "replace")
 
 
 def make_environment(environ: Mapping[str, str], **changes: str) -> dict[str, str]:
@@ -49,7 +61,9 @@ class Child:
         self._name = Path(argv[0]).name
         self._timeout = timeout
         self._timed_out = False
-        self._output = (b"", b"")
+        self._full_disk: OSError | None = None
+        self._stdout: IO[bytes] = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115  # gone with this object
+        self._stderr = bytearray()
         try:
             self._process = subprocess.Popen(  # noqa: S603
                 _guarded(argv, timeout),
@@ -71,7 +85,7 @@ class Child:
     def wait(self) -> Output:
         """The output, once the child has ended.
 
-        :raises SlurmUnreachable: where it ran into its time limit.
+        :raises SlurmUnreachable: where it ran into its time limit, or there is no room for what it printed.
         """
         self._reader.join(self._timeout + 2 * DEATH_SECONDS)
         if self._timed_out or self._reader.is_alive():
@@ -79,8 +93,13 @@ class Child:
                 f"{self._name} gave no answer within {self._timeout:g} s and was killed",
                 hint="see that slurmdbd and its database answer; everything is kept, a later run asks again",
             )
-        stdout, stderr = self._output
-        return Output(self._process.returncode, stdout, stderr.decode("utf-8", "replace"))
+        if self._full_disk:
+            raise SlurmUnreachable(
+                f"no room for what {self._name} prints: {self._full_disk}",
+                hint="make room in the temporary folder, or name another in TMPDIR; everything is kept",
+            ) from self._full_disk
+        self._stdout.seek(0)
+        return Output(self._process.returncode, self._stdout, self._stderr.decode("utf-8", "replace"))
 
     def kill(self) -> None:
         """Ends the child and its own children at once, if they live. Harmless afterwards."""
@@ -89,13 +108,34 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _collect(self) -> None:
+        """In a thread: whatever the caller does, the child can print, and ends in time."""
+        deadline = time.monotonic() + self._timeout
         try:
-            self._output = self._process.communicate(timeout=self._timeout)
+            self._read_pipes(deadline)
+            self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             self._timed_out = True
+        except OSError as error:
+            self._full_disk = error
+        finally:
             self.kill()
             with suppress(subprocess.TimeoutExpired):  # asleep in the kernel: it dies when it wakes
-                self._process.communicate(timeout=DEATH_SECONDS)
+                self._process.wait(DEATH_SECONDS)
+
+    def _read_pipes(self, deadline: float) -> None:
+        assert self._process.stdout and self._process.stderr  # noqa: PT018, S101
+        with selectors.DefaultSelector() as selector, self._process.stdout, self._process.stderr:
+            selector.register(self._process.stdout, selectors.EVENT_READ, self._stdout.write)
+            selector.register(self._process.stderr, selectors.EVENT_READ, self._stderr.extend)
+            while selector.get_map():
+                ready = selector.select(max(deadline - time.monotonic(), 0))
+                if not ready and time.monotonic() >= deadline:
+                    raise subprocess.TimeoutExpired(self._name, self._timeout)
+                for key, _ in ready:
+                    block = os.read(key.fd, _BLOCK_BYTES)
+                    key.data(block)
+                    if not block:
+                        selector.unregister(key.fileobj)
 
 
 def _guarded(argv: Sequence[str], timeout: float) -> list[str]:

@@ -1,16 +1,16 @@
 """How a range of time is cut into the slices that sacct is asked for one after the other. Pure.
 
-sacct holds all rows of an answer in memory, and so does the agent: a slice is as long as the one before suggests for
-:data:`ROWS_PER_SLICE` rows, so that a busy day is cut finer. It is never longer than a day, as the first busy day after
+sacct holds all rows of an answer in memory: a slice is as long as the one before suggests for :data:`ROWS_PER_SLICE`
+rows, so that a busy day is cut finer. It is never longer than a day, as the first busy day after
 a quiet year must not come as one with the week behind it, unless nothing at all had ended before: years in which there
 was no cluster take few calls.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Callable, NamedTuple, Optional
 
-ROWS_PER_SLICE = 15_000
+ROWS_PER_SLICE = 20_000
 FIRST_SECONDS = 6 * 3600
 LONGEST_SECONDS = 86_400
 LONGEST_EMPTY_SECONDS = 7 * LONGEST_SECONDS
@@ -26,9 +26,23 @@ class Range(NamedTuple):
     end: int
 
 
-def first_slice(wanted: Range) -> Range | None:
-    """The first slice of a range; None where the range is empty."""
-    return _slice(wanted.start, FIRST_SECONDS, wanted.end)
+#: Tells the slice behind one that had so many rows, or the first one of all; None at the end.
+Plan = Callable[[Optional[Range], int], Optional[Range]]
+
+
+def cover(wanted: Range, *, first: int = FIRST_SECONDS, longest: int | None = None) -> Plan:
+    """The slices of a range.
+
+    :param first: how many seconds the first one has.
+    :param longest: how many seconds each may have, where the usual limit does not fit.
+    """
+
+    def plan(done: Range | None, rows: int) -> Range | None:
+        if done:
+            return next_slice(done, rows, wanted.end, longest=longest)
+        return _slice(wanted.start, first, wanted.end)
+
+    return plan
 
 
 def next_slice(done: Range, rows: int, end: int, *, longest: int | None = None) -> Range | None:

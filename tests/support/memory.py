@@ -5,6 +5,7 @@ The accounting answers as sacct does where it matters here: by state and End wit
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Iterator, Sequence
 
 from agent.records import Run
@@ -34,6 +35,11 @@ class MemoryAnswer:
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs)
+
+    def repeated_ids(self) -> set[int]:
+        """The raw IDs that stand in several rows."""
+        times = Counter(run.raw_id for run in self._runs)
+        return {raw_id for raw_id, count in times.items() if count > 1}
 
 
 class MemoryQuery:

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from email.utils import formatdate
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -347,7 +348,7 @@ def test_a_users_own_units_are_found(tmp_path: Path) -> None:
         calls.append(argv[1])
         state = "loaded" if argv[1] == "--user" else "not-found"
         timer = UNIT.format(f"{check_timers.FLUSH}.timer").replace("loaded", state).replace("=active", "=inactive")
-        return Output(0, timer.encode(), "")
+        return Output(0, BytesIO(timer.encode()), "")
 
     units = check_timers.read_units(run)
     mend = complaint(lambda: check_timers.check_timer(units, check_timers.FLUSH, tmp_path / "none"))[1]

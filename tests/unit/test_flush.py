@@ -14,23 +14,20 @@ from agent.entries import QueueEntry
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable, SpoolError
 from agent.facts import GIVEN_UP, PAUSE
 from agent.flush import (
-    FEW_IDS,
-    IDS_PER_CALL,
     LONGEST_LINGER_SECONDS,
     LONGEST_PAUSE_SECONDS,
-    LOOKBACK_SECONDS,
-    MANY_IDS,
-    SHORT_LOOKBACK_SECONDS,
+    MANY_JOBS,
     Flush,
-    Rows,
     Settings,
     has_work,
     take_over,
 )
 from agent.jobs import HALF_WRITTEN_SECONDS
-from agent.ledger import Ledger, open_ledger
+from agent.ledger import Ledger, Waiting, open_ledger
 from agent.queue import Queue
 from agent.records import Run
+from agent.rows import Rows
+from agent.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL, LOOKBACK_SECONDS
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 
@@ -257,49 +254,124 @@ def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int)
     assert since == site.slurm.bounds[0]
 
 
-def test_a_few_hundred_jobs_are_looked_up_a_few_at_a_time(ledger: Ledger) -> None:
+def test_a_few_hundred_jobs_are_looked_up_some_at_a_time(ledger: Ledger) -> None:
     """MariaDB finds so many by its index, however large the accounting is; each call looks back a year."""
-    count = MANY_IDS
-    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
-    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
+    site = Site(ledger, *ended_together(MANY_JOBS))
+    site.queue(*told_of(site.slurm.runs))
     site.flush()
-    assert [FEW_IDS] * 3 == [len(asked) for asked in site.slurm.asked]
+    assert [IDS_PER_CALL] * 3 == [len(asked) for asked in site.slurm.asked]
     assert {NOON - LOOKBACK_SECONDS} == set(site.slurm.bounds)
-    assert count == len(site.arrived())
+    assert (MANY_JOBS, []) == (len(site.arrived()), site.slurm.windows)
 
 
-def test_of_many_jobs_the_old_ones_are_asked_for_again(ledger: Ledger) -> None:
-    """A call for many jobs looks back a day; the hours of a run that ended before that count all the same."""
-    count = MANY_IDS + 5
+MANY = MANY_JOBS + 1
+
+
+def ended_together(count: int, first: int = 1, at: int = ENDED) -> list[Run]:
+    """Plain jobs that ended within some seconds."""
+    return [
+        plain(number, Submit=str(at - 3660), Start=str(at - 3600), End=str(at + number % 9))
+        for number in range(first, first + count)
+    ]
+
+
+def told_of(runs: Sequence[Run]) -> list[QueueEntry]:
+    """What the hook leaves for some jobs."""
+    return [QueueEntry(run.raw_id, run.submit, run.end) for run in runs]
+
+
+def ended_windows(site: Site) -> list[tuple[int, int]]:
+    """The times at which a walk has looked for all that ended."""
+    return [(start, end) for start, end, states in site.slurm.windows if states == ENDED_STATES]
+
+
+def test_many_jobs_are_found_by_the_time_they_ended(ledger: Ledger) -> None:
+    """One call brings thousands, of which those that wait are sent, and no other."""
+    site = Site(ledger, *ended_together(MANY), *ended_together(50, first=5000))
+    site.queue(*told_of(site.slurm.runs[:MANY]))
+    site.flush()
+    assert sorted(map(str, range(1, MANY + 1))) == sorted(site.arrived())
+    assert ([(ENDED - 1, ENDED + 9)], [], {}) == (ended_windows(site), site.slurm.asked, site.waiting())
+
+
+def test_a_walk_counts_earlier_runs(ledger: Ledger) -> None:
+    """The hours of a run that ended days before the others count, too."""
     old = NOON - 3 * 86_400
-    requeued = plain(count, Submit=str(old - 7200), Start=str(old - 3600), End=str(old), State="REQUEUED")
-    site = Site(ledger, *(plain(job_id) for job_id in range(1, count)), requeued, plain(count, Submit=str(old)))
-    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count)), QueueEntry(count, old, ENDED))
+    requeued = plain(MANY, Submit=str(old - 7200), Start=str(old - 3600), End=str(old), State="REQUEUED")
+    site = Site(ledger, *ended_together(MANY - 1), requeued, plain(MANY, Submit=str(old)))
+    site.queue(*told_of([run for run in site.slurm.runs if run.state == "COMPLETED"]))
     site.flush()
-    assert [count, 1] == [len(asked) for asked in site.slurm.asked]
-    assert [ENDED - SHORT_LOOKBACK_SECONDS, old - LOOKBACK_SECONDS] == site.slurm.bounds
     hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
-    assert (8.0, 16.0) == (hours["1"], hours[str(count)])
+    assert (8.0, 16.0, []) == (hours["1"], hours[str(MANY)], site.slurm.asked)
+    assert GOES_ON_STATES == site.slurm.windows[0][2]
 
 
-def test_jobs_of_a_long_outage_are_asked_for_a_few_at_a_time(ledger: Ledger) -> None:
-    """What has ended since would be more to read than looking each of them up."""
-    count = MANY_IDS + 10
-    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
-    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
-    site.flush(at=ENDED + 2 * DAY)
-    assert [FEW_IDS, FEW_IDS, FEW_IDS, 10] == [len(asked) for asked in site.slurm.asked]
-    assert count == len(site.arrived())
+def test_a_walk_counts_runs_that_ended_where_it_does_not_look(ledger: Ledger) -> None:
+    """The earlier run ended between two crowds, in the time that is left out."""
+    later = ENDED + 20 * 86_400
+    between = ENDED + 10 * 86_400
+    requeued = plain(9000, Submit=str(between - 7200), Start=str(between - 3600), End=str(between), State="REQUEUED")
+    last = plain(9000, Submit=str(between), Start=str(later - 3600), End=str(later))
+    crowds = [*ended_together(MANY), *ended_together(MANY, first=MANY + 1, at=later)]
+    site = Site(ledger, *crowds, requeued, last)
+    site.queue(*told_of([*crowds, last]))
+    site.flush(at=later + 100)
+    hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
+    assert (16.0, []) == (hours["9000"], site.slurm.asked)
 
 
-def test_many_jobs_go_in_calls_of_bounded_size(ledger: Ledger) -> None:
-    """One call of sacct is limited in length, and the batches of the dashboard in theirs."""
-    count = 2 * IDS_PER_CALL + 5
-    site = Site(ledger, *(plain(job_id) for job_id in range(1, count + 1)))
-    site.queue(*(QueueEntry(job_id, NOON, ENDED) for job_id in range(1, count + 1)))
+def test_a_walk_leaves_out_the_time_between(ledger: Ledger) -> None:
+    """Of two crowds that ended weeks apart each is looked for, and nothing that ended between them."""
+    later = ENDED + 20 * 86_400
+    site = Site(ledger, *ended_together(MANY), *ended_together(MANY, first=MANY + 1, at=later))
+    site.queue(*told_of(site.slurm.runs))
+    site.flush(at=later + 100)
+    assert 2 * MANY == len(site.arrived())
+    assert all(start in {ENDED - 1, later - 1} for start, _ in ended_windows(site))
+    assert sum(end - start for start, end in ended_windows(site)) < 3 * 86_400
+
+
+def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
+    """What else has ended in all that time would be more to read than looking each of them up."""
+    runs = [run for number in range(1, MANY + 1) for run in ended_together(1, number, NOON - number * 7200)]
+    site = Site(ledger, *runs)
+    site.queue(*told_of(runs))
     site.flush()
-    assert [IDS_PER_CALL, IDS_PER_CALL, 5] == [len(asked) for asked in site.slurm.asked]
-    assert (count, {}) == (len(site.arrived()), site.waiting())
+    assert (MANY, []) == (len(site.arrived()), ended_windows(site))
+
+
+def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
+    """No record yet, still running, a later end than the accounting knows, no END told: each as ever."""
+    site = Site(ledger, *ended_together(MANY), plain(2000, State="RUNNING", End="Unknown"))
+    odd = [QueueEntry(2000, NOON, ENDED), QueueEntry(2001, NOON, ENDED), QueueEntry(2002)]
+    ahead = QueueEntry(1, NOON, ENDED + 500)
+    site.slurm.runs.append(plain(2002, End=str(ENDED - 5 * 86_400)))
+    site.queue(*told_of(site.slurm.runs[1:MANY]), ahead, *odd)
+    site.flush()
+    assert {*map(str, range(2, MANY + 1)), "2002"} == set(site.arrived())
+    assert {1: "record not up to date yet", 2000: "still running in the accounting", 2001: "no record yet"} == (
+        site.waiting()
+    )
+
+
+def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
+    """It runs under the raw ID of the whole array, and is told of as its task."""
+    site = Site(ledger, *ended_together(MANY), make_run(JobID="5000_7", JobIDRaw="5000"))
+    site.queue(*told_of(site.slurm.runs[:MANY]), QueueEntry(5000, NOON, ENDED, 7))
+    site.flush()
+    assert ("5000_7" in site.arrived(), site.slurm.asked, {}) == (True, [], site.waiting())
+
+
+def test_a_walk_leaves_alone_what_is_put_off(ledger: Ledger) -> None:
+    """A record that the dashboard has refused is not sent again and again because many others wait."""
+    site = Site(ledger, *ended_together(MANY + 1))
+    *others, put_off = told_of(site.slurm.runs)
+    site.queue(*others)
+    with ledger.transaction():
+        ledger.add_waiting([put_off], NOW)
+        ledger.postpone([Waiting(put_off, NOW, 1, NOW + 900, "later")])
+    site.flush()
+    assert (MANY, {put_off.job_id: "later"}) == (len(site.arrived()), site.waiting())
 
 
 def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
-from agent.jobs import fold, is_final, make_payload, make_record, may_be_requeued, own_runs
+from agent.jobs import Job, fold, is_final, make_record, may_be_requeued, own_runs
 from agent.records import Run
 from tests.support.rows import NOON, make_run
 
@@ -17,6 +18,12 @@ def make_requeue(first_state: str = "REQUEUED", gap: int = 0, **second: str) -> 
     submit = NOON + 1000 + gap
     values = {"Submit": str(submit), "Start": str(submit + 10), "End": str(submit + 510), "ElapsedRaw": "500"}
     return [first, make_run(**{**values, "AllocCPUS": "2", **second})]
+
+
+def payload_of(job: Job) -> dict[str, Any]:
+    """The fields of a job's record."""
+    payload: dict[str, Any] = json.loads(make_record(job, "lab").text)
+    return payload
 
 
 @pytest.mark.parametrize("state", ["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
@@ -71,7 +78,7 @@ def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:
     """The last run never started; what the earlier one used is not lost, and "skip" does not skip it."""
     runs = make_requeue(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
     job = fold(runs)
-    payload = make_payload(job, "lab")
+    payload = payload_of(job)
     assert (4000, True, 0, None) == (job.cpu_seconds, job.ever_started, payload["AllocCPUS"], payload["NodeList"])
 
 
@@ -122,7 +129,7 @@ def test_payload_of_a_plain_job() -> None:
         "WaitingTimeHours": 60 / 3600,
         "ElapsedHours": 1.0,
         "Cluster": "lab",
-    } == make_payload(fold([make_run()]), "lab")
+    } == payload_of(fold([make_run()]))
 
 
 @pytest.mark.usefixtures("berlin")
@@ -138,7 +145,7 @@ def test_payload_of_a_plain_job() -> None:
 def test_hours_across_a_change_of_the_clock(change: int, start: str, end: str) -> None:
     """An hour is an hour, whatever the wall clock says before and after."""
     run = make_run(Submit=str(change - 5400), Start=str(change - 1800), End=str(change + 1800), ElapsedRaw="3600")
-    payload = make_payload(fold([run]), "lab")
+    payload = payload_of(fold([run]))
     assert [start, end] == [payload["Start"], payload["End"]]
     assert [1.0, 1.0, 8.0] == [payload[name] for name in ("WaitingTimeHours", "ElapsedHours", "CPUHours")]
 
@@ -149,14 +156,14 @@ def test_a_requeue_across_new_year() -> None:
     eve = 1_704_063_600 - 3600
     first = make_run(State="REQUEUED", Submit=str(eve - 3600), Start=str(eve - 3600), End=str(eve + 7200))
     last = make_run(Submit=str(eve + 7200), Start=str(eve + 7200), End=str(eve + 10_800))
-    payload = make_payload(fold(own_runs([first, last])), "lab")
+    payload = payload_of(fold(own_runs([first, last])))
     assert ["2024-01-01T01:00:00", 16.0] == [payload["Submit"], payload["CPUHours"]]
 
 
 def test_payload_of_a_job_that_never_started() -> None:
     """It has Start = End, no hours, no resources and no node, although Slurm still shows what it had asked for."""
     run = make_run(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
-    payload = make_payload(fold([run]), "lab")
+    payload = payload_of(fold([run]))
     assert payload["Start"] == payload["End"]
     shown = ["CPUHours", "GPUHours", "AllocCPUS", "AllocGPUS", "AllocNodes", "AllocMemoryMB", "NodeList"]
     assert [0.0, 0.0, 0, 0, 0, 0.0, None] == [payload[name] for name in shown]
@@ -167,4 +174,3 @@ def test_digest_changes_with_the_record() -> None:
     record, same = (make_record(fold([make_run()]), "lab") for _ in range(2))
     edited = make_record(fold([make_run(Account="chemistry")]), "lab")
     assert record.digest == same.digest != edited.digest
-    assert make_payload(fold([make_run()]), "lab") == json.loads(record.text)

@@ -149,7 +149,7 @@ def test_a_run_that_ended_in_the_range_of_a_job_that_ended_behind_it_is_left(led
 
 def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
     """The next day's reconcile knows the requeued jobs from the one before."""
-    site = Site(ledger, run_at(NOON + DAY))
+    site = Site(ledger, run_at(NOON + 6 * DAY))
     site.reconcile()
     assert any(states == GOES_ON_STATES for _, _, states in site.slurm.windows)
     assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]

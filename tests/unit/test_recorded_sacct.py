@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import subprocess
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs import fold, is_final, make_payload, own_runs
+from agent.jobs import fold, is_final, make_record, own_runs
 from agent.process import Output
 from agent.queue import Queue
 from agent.records import SEPARATOR, Run
@@ -42,14 +43,15 @@ def _recorded_zone(zone: Callable[[str], None]) -> None:
 def read_answer(output: Output) -> list[Run]:
     """The rows of an answer, of which none may be unreadable."""
     complaints: list[ExporterError] = []
-    header = output.stdout.partition(b"\n")[0].decode()
+    header = output.text.partition("\n")[0]
+    output.stdout.seek(0)
     runs = list(Answer(output, header.split(SEPARATOR), complaints.append))
     assert complaints == []
     return runs
 
 
 def recorded(version: str, name: str) -> list[Run]:
-    return read_answer(Output(0, (DATA / "sacct" / version / f"{name}.txt").read_bytes(), ""))
+    return read_answer(Output(0, BytesIO((DATA / "sacct" / version / f"{name}.txt").read_bytes()), ""))
 
 
 def by_raw_id(runs: list[Run]) -> dict[int, list[Run]]:
@@ -63,7 +65,7 @@ def made(runs: list[Run], requeued_runs: str = "sum") -> dict[str, dict[str, Any
     """The records of all jobs among some rows that have ended for good."""
     jobs = (own_runs(rows) for rows in by_raw_id(runs).values())
     folded = (fold(job, requeued_runs=requeued_runs) for job in jobs if is_final(job[-1]))
-    return {job.run.job_id: dict(make_payload(job, "lab")) for job in folded}
+    return {job.run.job_id: json.loads(make_record(job, "lab").text) for job in folded}
 
 
 def expected(version: str) -> dict[str, dict[str, Any]]:
@@ -211,7 +213,7 @@ EMPTY = ["no_such_id", "no_such_cluster"]
 
 def failure(version: str, name: str) -> Output:
     told = json.loads((DATA / "sacct" / version / f"failure_{name}.json").read_text())
-    return Output(told["returncode"], told["stdout"].encode(), told["stderr"])
+    return Output(told["returncode"], BytesIO(told["stdout"].encode()), told["stderr"])
 
 
 @pytest.mark.parametrize("version", VERSIONS)

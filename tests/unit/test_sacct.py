@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tests.support.waiting import wait_for
 def read(stdout: bytes, stderr: str = "", returncode: int = 0) -> tuple[list[Any], list[ExporterError]]:
     """The runs of an answer, and what was complained of."""
     complaints: list[ExporterError] = []
-    return list(Answer(Output(returncode, stdout, stderr), FIELDS, complaints.append)), complaints
+    return list(Answer(Output(returncode, BytesIO(stdout), stderr), FIELDS, complaints.append)), complaints
 
 
 def test_argv_of_a_window() -> None:

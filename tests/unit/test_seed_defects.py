@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import date, datetime, timezone
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable
 
@@ -12,7 +13,7 @@ import pytest
 from agent.delivery import Delivery
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.flush import Settings
-from agent.jobs import fold, make_payload, own_runs
+from agent.jobs import fold, make_record, own_runs
 from agent.ledger import open_ledger
 from agent.process import Output
 from agent.reconcile import Reconcile
@@ -28,7 +29,7 @@ WEEK = Range(NOON - 7 * DAY, NOON)
 
 
 def payload(*runs: Run) -> dict[str, Any]:
-    return dict(make_payload(fold(own_runs(runs)), "lab"))
+    return dict(json.loads(make_record(fold(own_runs(runs)), "lab").text))
 
 
 def replay(folder: Path, *runs: Run, batch_size: int = 100) -> MemoryDashboard:
@@ -106,14 +107,14 @@ def test_7_tres_are_read_by_their_whole_names(tres: str, gpus: int, memory_mb: f
 def test_8_an_odd_line_is_passed_over() -> None:
     """One line that makes no sense costs that line, with a complaint, and no more."""
     complaints: list[ExporterError] = []
-    answer = Answer(Output(0, make_output(["odd"], make_values()) + b"x\n", ""), FIELDS, complaints.append)
+    answer = Answer(Output(0, BytesIO(make_output(["odd"], make_values()) + b"x\n"), ""), FIELDS, complaints.append)
     assert ([make_run()], 2) == (list(answer), len(complaints))
 
 
 def test_8_nothing_at_all_is_no_answer() -> None:
     """Empty output is a failure, never a week without jobs."""
     with pytest.raises(SlurmUnreachable):
-        Answer(Output(0, b"", ""), FIELDS, lambda error: None)
+        Answer(Output(0, BytesIO(), ""), FIELDS, lambda error: None)
 
 
 def test_8_posts_are_bounded(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from agent.slices import (
     LONGEST_SECONDS,
     ROWS_PER_SLICE,
     Range,
-    first_slice,
+    cover,
     next_slice,
 )
 
 
 def test_nothing_in_an_empty_range() -> None:
     """A range that ends before it starts has no slice."""
-    assert first_slice(Range(10, 9)) is None
+    assert cover(Range(10, 9))(None, 0) is None
 
 
 def test_a_busy_slice_is_followed_by_a_finer_one() -> None:
@@ -45,7 +45,8 @@ def test_only_emptiness_makes_long_slices() -> None:
 def test_slices_cover_a_range_without_gap_or_overlap(start: int, seconds: int, data: st.DataObject) -> None:
     """Whatever the rows of each, the slices are the range: each second in exactly one of them."""
     wanted = Range(start, start + seconds)
-    part, expected_start = first_slice(wanted), start
+    plan = cover(wanted)
+    part, expected_start = plan(None, 0), start
     for _ in range(60):
         if part is None:
             break
@@ -53,6 +54,6 @@ def test_slices_cover_a_range_without_gap_or_overlap(start: int, seconds: int, d
         assert part.start <= part.end <= wanted.end
         assert part.end - part.start < LONGEST_EMPTY_SECONDS
         expected_start = part.end + 1
-        part = next_slice(part, data.draw(st.integers(0, 10 * ROWS_PER_SLICE)), wanted.end)
+        part = plan(part, data.draw(st.integers(0, 10 * ROWS_PER_SLICE)))
     if part is None:
         assert wanted.end + 1 == expected_start
