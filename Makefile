@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix proof test-pythons help venv lint test unit soak manual bundle zipapp demo bench clean
+.PHONY: test-matrix proof test-ends test-pythons help venv lint test unit soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,18 +38,24 @@ soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): i
 
 # The suites that tests/support/chroots.sh knows; each brings its own Python, up to 3.14.
 SUITES := bullseye bookworm trixie sid
-INSIDE = tests/support/chroots.sh run $1 sh -c 'cd /src && PROOF_SEEDS=$2 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $3'
+INSIDE = 'cd /src && PROOF_SEEDS=$1 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $2'
 test-matrix: $(SUITES:%=test-matrix-%) ## the tests on Slurm 20.11, 22.05, 24.11 and 26.05, each in a Debian of its own
 test-matrix-%:
-	$(call INSIDE,$*,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)
+	tests/support/chroots.sh run $* sh -c $(call INSIDE,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)
 
 proof: $(SUITES:%=proof-%) ## random histories on those four, against SQL and sreport: PROOF_SEEDS (10), PROOF_JOBS (400) each
 proof-%:
-	$(call INSIDE,$*,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
+	tests/support/chroots.sh run $* sh -c $(call INSIDE,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
+
+# The oldest and the newest Slurm, of which no folder may be there yet.
+test-ends: ## a cut of test-matrix for CI: jobs of all kinds, and one seed of the proof, on Slurm 20.11 and 26.05
+	@tests/support/provision.sh chroots || true
+	@for suite in bullseye sid; do \
+		tests/support/chroots.sh try $$suite sh -c $(call INSIDE,1,tests/slurm/test_pipeline.py tests/proof) || exit; done
 
 test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the newest dependencies, and on 3.14
 	tests/support/pythons.sh
-	$(call INSIDE,sid,,tests/unit)
+	tests/support/chroots.sh run sid sh -c $(call INSIDE,,tests/unit)
 
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'

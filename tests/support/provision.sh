@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring|install|machine]...     all but the last, where none is named
+#   provision.sh [python|lint|slurm|monitoring|install|chroots|machine]...     all but the last two, where none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -49,6 +49,11 @@ want_monitoring() {
 
 want_install() { need_cmd systemd-analyze systemd; }
 
+want_chroots() {
+    need_cmd debootstrap debootstrap
+    need_cmd unshare util-linux
+}
+
 want_machine() {
     need_cmd debootstrap debootstrap
     need_cmd systemd-nspawn systemd-container
@@ -76,8 +81,8 @@ main() {
     [ $# -gt 0 ] || set -- python lint slurm monitoring install
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring | install | machine) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring install machine" ;;
+        python | lint | slurm | monitoring | install | chroots | machine) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring install chroots machine" ;;
         esac
     done
     [ -n "$missing" ] || return 0

@@ -25,6 +25,7 @@ from tests.support.tools import need
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+EXACTNESS = (ROOT / "docs/exactness.md").read_text(encoding="utf-8")
 MAN_PAGE = ROOT / f"etc/man/{NAME}.8"
 COMPLETIONS = {"bash": ROOT / f"etc/completion/{NAME}.bash", "zsh": ROOT / f"etc/completion/_{NAME}"}
 RULES = (ROOT / "etc/prometheus/slurm-usage-history.rules.yml").read_text(encoding="utf-8")
@@ -142,6 +143,20 @@ def test_every_alert() -> None:
     assert there == first_column(MONITORING, "alert, behind `SlurmUsageHistory`")
     severities = re.findall(r"alert: SlurmUsageHistory(\w+).*?severity: (\w+)", RULES, re.DOTALL)
     assert [] == [name for name, severity in severities if f"| `{name}` | {severity} |" not in MONITORING]
+
+
+# docs/exactness.md
+
+
+def test_every_fact_of_slurm_has_its_test() -> None:
+    """Each row of the tables names one at least, and what is named is there: renamed and given up ones are missed."""
+    section = EXACTNESS.partition("## Every fact of Slurm")[2].partition("\n## ")[0]
+    facts = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| fact ")]
+    named = [re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", line) for line in facts]
+    assert len(facts) > 35
+    assert [] == [fact for fact, tests in zip(facts, named) if not tests]
+    there = {path: (ROOT / "tests" / path).read_text(encoding="utf-8") for tests in named for path, _ in tests}
+    assert [] == [(path, test) for tests in named for path, test in tests if f"\ndef {test}(" not in there[path]]
 
 
 # The man page and the completions
