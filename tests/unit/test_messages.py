@@ -599,7 +599,8 @@ def test_a_backfill_that_is_stopped_says_how_to_go_on(site: Site, number: signal
     assert match
     following = datetime.strptime(match[1], "%Y-%m-%dT%H:%M:%S") + timedelta(seconds=1)
     assert match[2] == following.date().isoformat()
-    assert date(2024, 2, 1) <= following.date() <= date(2024, 2, 8)
+    # The slice before, of a week at most, may not be through when sacct is asked for the one that hangs.
+    assert date(2024, 1, 24) <= following.date() <= date(2024, 2, 8)
     assert 130 == process.returncode
 
 
