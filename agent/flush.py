@@ -27,8 +27,9 @@ from agent.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
 from agent.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
 from agent.walk import History, Walk
 
-#: More jobs than this are worth a walk.
+#: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.
 MANY_JOBS = 3 * IDS_PER_CALL
+MANY_IN_A_SLICE = IDS_PER_CALL
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -242,7 +243,7 @@ class Backlog:
             start = max(ends.start - SLACK_SECONDS, done.end + 1 if done else 0)
             part = next_slice(Range(start - seconds, start - 1), rows, ends.end + SLACK_SECONDS)
             waiting = self._ledger.count_due(self._now, ended=part) if part else 0
-            if part is None or IDS_PER_CALL < waiting <= ROWS_PER_SLICE:
+            if part is None or MANY_IN_A_SLICE < waiting <= ROWS_PER_SLICE:
                 return part
             if waiting > ROWS_PER_SLICE:  # that many rows at least
                 return Range(part.start, part.start + (part.end - part.start) * ROWS_PER_SLICE // waiting)

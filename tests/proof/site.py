@@ -21,9 +21,10 @@ class ZonedExporter(Exporter):
     """The exporter on a host of another time zone: it sees another /etc/localtime, in a mount namespace of its own."""
 
     zone = "UTC"
+    module = "agent"
 
     def argv(self, *arguments: str) -> list[str]:
-        command = [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
+        command = [sys.executable, "-m", self.module, "--config", str(self.config), *arguments]
         if not (ZONEINFO / self.zone).exists():
             return command
         mount = f"mount --bind {ZONEINFO / self.zone} {Path('/etc/localtime').resolve()}"
@@ -49,9 +50,13 @@ class Site:
         self._exporter = ZonedExporter(folder, env, api_url=dashboard.url, batch_size=700, **settings)
         self._exporter.zone = zone
 
-    def flush(self, rows: list[Row]) -> None:
-        """Queues the ends of some rows as the hook does, and flushes."""
+    def flush(self, rows: list[Row], *, walking: bool) -> None:
+        """Queues the ends of some rows as the hook does, and flushes.
+
+        :param walking: as if many more jobs waited, which are then found by the time they ended.
+        """
         (self.spool / "queue").write_text("".join(map(queue_line, rows)))
+        self._exporter.module = "tests.proof.walking" if walking else "agent"
         self._exporter.run("flush")
 
     def reconcile(self, first: date, last: date, *options: str) -> None:

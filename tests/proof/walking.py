@@ -1,0 +1,12 @@
+"""The command line of an exporter whose flush takes any number of jobs for many: it walks, however few they are."""
+
+from __future__ import annotations
+
+import sys
+
+import agent.flush
+from agent.cli import main
+
+if __name__ == "__main__":
+    agent.flush.MANY_JOBS = agent.flush.MANY_IN_A_SLICE = 0
+    sys.exit(main())
