@@ -19,8 +19,9 @@ from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN
 LINK_SECONDS = 600
 #: A run that ended PREEMPTED or NODE_FAIL may have been requeued without a new row yet. Measured: some seconds.
 GRACE_SECONDS = 120
-#: What is still half a row after so long stays so.
-HALF_WRITTEN_SECONDS = 600
+#: What is still half a row after so long stays so. A slurmctld that was killed before it told the rest runs the job
+#: again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
+HALF_WRITTEN_SECONDS = 86_400
 SECONDS_PER_HOUR = 3600.0
 
 

@@ -67,6 +67,7 @@ class Soak:
         self.submitted = 0
         self.slowest = 0.0
         self.forgotten = 0
+        self.stale = 0
         self._slurm = slurm
         self._dashboard = dashboard
         self._agents = agents
@@ -132,34 +133,41 @@ class Soak:
     def _recover(self) -> None:
         """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks have lost."""
         self._dashboard.manners = faults.behave
-        seconds = self._wait_until_equal(RECOVERY_LIMIT_SECONDS, with_half_written=False)
-        self.slowest = max(self.slowest, seconds)
-        self.forgotten = self.submitted - len(expected_records(self._slurm))
-        assert not self.forgotten or self.faults["slurmctld killed"], f"slurmdbd does not know of {self.forgotten} jobs"
-
-    def finish(self) -> float:
-        """Waits for what slurmctld was killed in the midst of telling, and returns the seconds that it took."""
-        return self._wait_until_equal(HALF_WRITTEN_SECONDS + RECOVERY_LIMIT_SECONDS, with_half_written=True)
-
-    def _wait_until_equal(self, limit_seconds: float, *, with_half_written: bool) -> float:
         started = time.monotonic()
         reconciled = False
         while True:
-            late = set() if with_half_written else self._half_written()
-            expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
-            behind = {job: why for job, why in self._waiting().items() if job.partition("_")[0] not in late}
-            shown = _without(late, self._dashboard.records)
-            if shown == expected and not behind:
-                return time.monotonic() - started
-            assert time.monotonic() - started < limit_seconds, self._difference(expected, shown)
+            expected, shown, behind = self._compare()
+            if shown == expected and (not behind or (reconciled and self._is_stale(behind))):
+                break
+            assert time.monotonic() - started < RECOVERY_LIMIT_SECONDS, self._difference(expected, shown)
             self._agents.run("queue", "retry")
             self._agents.run("flush")
-            if not reconciled and not behind:
+            if not reconciled and (not behind or time.monotonic() - started > RECOVERY_LIMIT_SECONDS / 4):
                 reconciled = True
                 self._agents.run("reconcile", f"--start-date={_today()}")
+        self.slowest = max(self.slowest, time.monotonic() - started)
+        if behind:
+            self.stale += len(behind)
+            self._agents.run("queue", "drop", *behind)
+        self.forgotten = self.submitted - len(expected_records(self._slurm))
+        assert not self.forgotten or self.faults["slurmctld killed"], f"slurmdbd does not know of {self.forgotten} jobs"
 
-    def _half_written(self) -> set[str]:
-        """The jobs of which a killed slurmctld has told their end alone: the exporter waits ten minutes for more."""
+    def _compare(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
+        """What the dashboard should show, what it shows, and what waits; half-written records left out."""
+        late = self.half_written()
+        expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
+        return expected, _without(late, self._dashboard.records), _without(late, self._waiting())
+
+    def _is_stale(self, behind: Mapping[str, str]) -> bool:
+        """Whether the hook has told of ends alone that a killed slurmctld has never told slurmdbd of.
+
+        They would wait for `retry_max_age_days`; what the accounting says of these jobs is on the dashboard.
+        """
+        reasons = {"record not up to date yet", "still running in the accounting", "no record yet"}
+        return bool(self.faults["slurmctld killed"]) and set(behind.values()) <= reasons
+
+    def half_written(self) -> set[str]:
+        """The jobs of which a killed slurmctld has told their end alone: the exporter waits a day for more."""
         since = int(time.time()) - HALF_WRITTEN_SECONDS - 5
         table = f"{self._slurm.cluster}_job_table"
         rows = self._slurm.sql(f"select id_job from {table} where `partition` = '' and time_end > {since}")
@@ -255,7 +263,8 @@ class Soak:
 
 
 def _without(late: set[str], jobs: Mapping[str, T]) -> dict[str, T]:
-    return {job: value for job, value in jobs.items() if job not in late}
+    """What is left without some raw IDs, under which the last task of an array goes, too."""
+    return {job: value for job, value in jobs.items() if job not in late and job.partition("_")[0] not in late}
 
 
 def _today() -> str:
@@ -277,8 +286,6 @@ def main() -> int:
                 while time.monotonic() < deadline:
                     soak.round()
                     print(_tell(soak, slurm, dashboard), flush=True)
-                print(f"the last half-written records came after {soak.finish():.1f} s", flush=True)
-                print(_tell(soak, slurm, dashboard), flush=True)
             except TimeoutError as error:
                 print(f"{error}: {soak.unsettled()}", flush=True)
                 return 2
@@ -289,12 +296,13 @@ def main() -> int:
 
 
 def _tell(soak: Soak, slurm: Slurm, dashboard: ReceivingDashboard) -> str:
-    ended = len(expected_records(slurm))
+    late = soak.half_written()
     told = ", ".join(f"{name} {count}" for name, count in sorted(soak.faults.items()))
+    killed = f"half written {len(late)}, forgotten or given a second job's ID {soak.forgotten}, stale {soak.stale}"
     return (
-        f"rounds {soak.rounds}, jobs in {ended}, jobs out {len(dashboard.records)}, "
-        f"forgotten by slurmctld {soak.forgotten}, kills {soak.kills}, "
-        f"faults {sum(soak.faults.values())}, slowest recovery {soak.slowest:.1f} s ({told})"
+        f"rounds {soak.rounds}, jobs in {len(_without(late, expected_records(slurm)))}, "
+        f"jobs out {len(_without(late, dashboard.records))}, kills {soak.kills}, faults {sum(soak.faults.values())}, "
+        f"slowest recovery {soak.slowest:.1f} s ({told}); by kills of slurmctld: {killed}"
     )
 
 

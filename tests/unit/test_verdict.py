@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.entries import QueueEntry
+from agent.jobs import HALF_WRITTEN_SECONDS
 from agent.records import Run
 from agent.verdict import Fate, judge_entry
 from tests.support.rows import NOON, make_run
@@ -91,4 +92,12 @@ def test_half_written_record_is_waited_for_but_not_for_ever() -> None:
     """A row that has an end and no partition yet lacks its QOS and array, too; an old one gets no better."""
     rows = [make_run(Partition="", QOS="Unknown")]
     assert Fate.WAIT is judge_entry(TOLD, rows, ENDED + 3).fate
-    assert Fate.SEND is judge_entry(TOLD, rows, LATER).fate
+    assert Fate.SEND is judge_entry(TOLD, rows, ENDED + HALF_WRITTEN_SECONDS).fate
+
+
+def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
+    """Killed before it told more than the end, slurmctld runs the job again: only then its array is known."""
+    half = make_run(JobID="100", Partition="", QOS="")
+    assert Fate.WAIT is judge_entry(TOLD, [half], ENDED + 12 * 3600).fate
+    again = make_run(JobID="99_1", JobIDRaw="100", End=str(ENDED + 12 * 3600))
+    assert (again,) == judge_entry(TOLD, [again], ENDED + 13 * 3600).runs
