@@ -30,7 +30,7 @@ from agent.ledger import view_ledger
 from tests.support import dashboard_faults as faults
 from tests.support.accounting import expected_records
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
-from tests.support.exporter import Exporter
+from tests.support.exporter import ROOT, Exporter
 from tests.support.forked_agent import KILLED, ForkedAgents
 from tests.support.slurm import Slurm
 from tests.support.waiting import wait_for
@@ -60,7 +60,9 @@ DASHBOARD_FAULTS: dict[str, Fault] = {
 class Soak:
     """One lab, one dashboard, one spool, and a tally of what was done to them."""
 
-    def __init__(self, slurm: Slurm, dashboard: ReceivingDashboard, agents: ForkedAgents, dice: random.Random) -> None:
+    def __init__(
+        self, slurm: Slurm, dashboard: ReceivingDashboard, agents: ForkedAgents, config: Path, dice: random.Random
+    ) -> None:
         self.faults: Counter[str] = Counter()
         self.kills = 0
         self.rounds = 0
@@ -71,6 +73,7 @@ class Soak:
         self._slurm = slurm
         self._dashboard = dashboard
         self._agents = agents
+        self._config = config
         self._dice = dice
 
     def round(self) -> None:
@@ -151,6 +154,17 @@ class Soak:
             self._agents.run("queue", "drop", *behind)
         self.forgotten = self.submitted - len(expected_records(self._slurm))
         assert not self.forgotten or self.faults["slurmctld killed"], f"slurmdbd does not know of {self.forgotten} jobs"
+
+    def finish(self) -> None:
+        """A day later what is half written stays so, and has to be on the dashboard, too.
+
+        :raises AssertionError: where it is not.
+        """
+        for command in (("queue", "retry"), ("flush",), ("reconcile",)):
+            argv = [sys.executable, "-m", "tests.support.other_clock", str(HALF_WRITTEN_SECONDS)]
+            subprocess.run([*argv, "--config", str(self._config), *command], check=True, cwd=ROOT, env=self._slurm.env)
+        expected, shown = expected_records(self._slurm), self._dashboard.records
+        assert shown == expected, self._difference(expected, shown)
 
     def _compare(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
         """What the dashboard should show, what it shows, and what waits; half-written records left out."""
@@ -281,11 +295,13 @@ def main() -> int:
         settings = {"api_url": dashboard.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
         exporter = Exporter(Path(made), slurm.env, **settings)
         with ForkedAgents(exporter.config, slurm.env) as agents:
-            soak = Soak(slurm, dashboard, agents, random.Random(seed))
+            soak = Soak(slurm, dashboard, agents, exporter.config, random.Random(seed))
             try:
                 while time.monotonic() < deadline:
                     soak.round()
                     print(_tell(soak, slurm, dashboard), flush=True)
+                soak.finish()
+                print(f"a day later: {len(dashboard.records)} jobs of {len(expected_records(slurm))}", flush=True)
             except TimeoutError as error:
                 print(f"{error}: {soak.unsettled()}", flush=True)
                 return 2

@@ -18,13 +18,6 @@ from tests.support.exporter import ROOT
 
 HOUR = 3600
 STEPS = (-365 * 24 * HOUR, -3 * HOUR, -60, 60, 3 * HOUR, 30 * 24 * HOUR, 365 * 24 * HOUR)
-OTHER_CLOCK = """
-import sys, time
-clock = time.time
-time.time = lambda: clock() + float(sys.argv[1])
-from agent.cli import main
-sys.exit(main(sys.argv[2:]))
-"""
 
 
 @pytest.fixture
@@ -38,7 +31,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def run_at(site: Site, step: float, *command: str) -> int:
     """Runs a command with a clock that goes so many seconds wrong."""
-    argv = [sys.executable, "-c", OTHER_CLOCK, str(step), "--config", str(site.config), *command]
+    argv = [sys.executable, "-m", "tests.support.other_clock", str(step), "--config", str(site.config), *command]
     return subprocess.run(argv, check=False, cwd=ROOT, env=site.env, capture_output=True).returncode
 
 

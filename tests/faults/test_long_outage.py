@@ -15,9 +15,7 @@ from tests.faults.site import Site
 from tests.support.dashboard import Answer, Connection, ReceivingDashboard, Request
 from tests.support.exporter import ROOT
 
-#: How many lines there are; those that are delivered in `make test` are fewer.
 LINES = int(os.environ.get("OUTAGE_LINES", "100000"))
-DELIVERED = int(os.environ.get("OUTAGE_LINES", "8000"))
 FEW = 3000
 FIRST_END = int(time.time()) - 40 * 86_400
 SPARE_KILOBYTES = 16 * 1024
@@ -105,15 +103,15 @@ class Count:
 def test_memory_stays_flat_when_it_ends(site: Site) -> None:
     """One flush delivers all of it, and needs no more memory than for a few."""
     taken = site.dashboard.manners = Count(site.dashboard)
-    site.sacct.make_jobs(FEW + DELIVERED, FIRST_END)
+    site.sacct.make_jobs(FEW + LINES, FIRST_END)
     queue_lines(site, 1, FEW)
     few = peak_of(site, "flush")
     assert taken.jobs == set(range(1, FEW + 1))
-    queue_lines(site, FEW + 1, FEW + DELIVERED)
+    queue_lines(site, FEW + 1, FEW + LINES)
     started = time.monotonic()
     many = peak_of(site, "flush")
     seconds = time.monotonic() - started
-    print(f"\nflush of {FEW} jobs: {few} kB, of {DELIVERED}: {many} kB in {seconds:.0f} s, {site.sacct.calls} sacct")
-    assert taken.jobs == set(range(1, FEW + DELIVERED + 1))
+    print(f"\nflush of {FEW} jobs: {few} kB, of {LINES}: {many} kB in {seconds:.0f} s, {site.sacct.calls} sacct")
+    assert taken.jobs == set(range(1, FEW + LINES + 1))
     assert many < few + SPARE_KILOBYTES
     assert run(site, "queue", "list").splitlines()[:2] == ["queued by the hook: 0", "waiting for their record: 0"]

@@ -59,10 +59,14 @@ def expected_stored(
 
 
 def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: True) -> Iterator[dict[str, Any]]:
-    """In the order of their newest Submit. A job is its raw ID and its name: an ID may have had another owner."""
+    """In the order of their newest Submit. A job is its raw ID and its name: an ID may have had another owner.
+
+    What a killed slurmctld has not told the name of goes by slurmdbd's own word for it, and stands for itself.
+    """
     rows_of: dict[tuple[str, str], list[Row]] = {}
     for row in database.sql(f"select * from {database.cluster}_job_table where deleted = 0 order by time_submit"):
-        rows_of.setdefault((row["id_job"], row["job_name"]), []).append(row)
+        name = row["time_submit"] if row["job_name"] == "allocation" else row["job_name"]
+        rows_of.setdefault((row["id_job"], name), []).append(row)
     qos = {row["id"]: row["name"] for row in database.sql("select id, name from qos_table")}
     gpus = {row["id"]: row["name"] for row in database.sql("select id, name from tres_table where type = 'gres'")}
     members = database.sql(f"select id_assoc, user from {database.cluster}_assoc_table where user != ''")

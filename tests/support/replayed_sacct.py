@@ -12,7 +12,7 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 RECORDED = Path(__file__).parents[1] / "faults" / "recorded"
 SEPARATOR = "\x1f"
@@ -68,7 +68,8 @@ class ReplayedSacct:
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
     """Answers one call."""
-    header, *rows = (folder / "rows").read_text().split("\n")[:-1]
+    header, *recorded = (folder / "rows").read_text().split("\n")[:-1]
+    rows: Iterable[str] = recorded
     if "--helpformat" in arguments:
         print(header.replace(SEPARATOR, " "))
         return 0
@@ -94,7 +95,7 @@ def take_manners(path: Path) -> str:
     return word
 
 
-def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> list[str]:
+def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> Iterator[str]:
     """The rows of those made jobs that may have been asked for."""
     first_end = made["first_end"]
     if "jobs" in options:
@@ -102,13 +103,11 @@ def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> lis
     else:
         start, end = (int(options[name][3:]) for name in ("starttime", "endtime"))
         numbers = range(max((start - first_end) // 2, 0) + 1, min((end - first_end) // 2 + 2, made["jobs"] + 1))
-    rows = []
     for number in numbers:
         end = first_end + 2 * (number - 1)
         times = {"Submit": end - 90, "Start": end - 60, "End": end, "ElapsedRaw": 60}
         values = {**made["values"], **times, "JobID": number, "JobIDRaw": number}
-        rows.append(SEPARATOR.join(str(values[name]) for name in header.split(SEPARATOR)))
-    return rows
+        yield SEPARATOR.join(str(values[name]) for name in header.split(SEPARATOR))
 
 
 def is_asked(row: str, header: str, options: dict[str, str]) -> bool:
