@@ -21,7 +21,7 @@ from agent.records import Run
 from agent.retry import LONGEST_WAIT_SECONDS
 from agent.slices import Range
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 LEFT = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
@@ -32,9 +32,12 @@ CREATE TABLE IF NOT EXISTS waiting (
     queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ends ON waiting (ended, due_at) WHERE ended IS NOT NULL;
+-- Made anew where it is of an earlier version and lacks shown_id: reconcile fills it again.
+DROP TABLE IF EXISTS delivered;
 CREATE TABLE IF NOT EXISTS delivered (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
+    shown_id TEXT,  -- null where it is job_id
     PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS delays ON delivered (delivered_at, ended) WHERE command = 'flush';
 CREATE TABLE IF NOT EXISTS rejected (
@@ -258,7 +261,7 @@ class Ledger(Database):
         rows_of: dict[int, list[Any]] = {}
         for chunk in _chunks([record.raw_id for record in records]):
             for job_id, *row in self._execute(
-                f"SELECT job_id, submit, digest, hooked FROM delivered WHERE cluster = ? AND {_IS_ONE_OF}",  # noqa: S608
+                f"SELECT job_id, submit, digest, hooked, shown_id FROM delivered WHERE cluster = ? AND {_IS_ONE_OF}",  # noqa: S608
                 (cluster, *chunk),
             ):
                 rows_of.setdefault(job_id, []).append(row)
@@ -279,9 +282,13 @@ class Ledger(Database):
         if self._rehearsing:
             return
         self._execute_many(
-            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
-               SET digest = excluded.digest, ended = excluded.ended, hooked = max(hooked, excluded.hooked)""",
-            ((cluster, *record.key, record.end, record.digest, now, command, hooked) for record in records),
+            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
+               SET digest = excluded.digest, ended = excluded.ended, shown_id = excluded.shown_id,
+               hooked = max(hooked, excluded.hooked)""",
+            (
+                (cluster, *record.key, record.end, record.digest, now, command, hooked, _shown_id(record))
+                for record in records
+            ),
         )
         if self._execute("SELECT 1 FROM rejected LIMIT 1"):
             self._execute_many(
@@ -481,14 +488,18 @@ def _make_waiting(row: Sequence[Any]) -> Waiting:
     return Waiting(entry, queued_at, attempts, due_at, reason)
 
 
+def _shown_id(record: Record) -> str | None:
+    return None if record.job_id == str(record.raw_id) else record.job_id
+
+
 def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
     known_digest, known_hooked, superseded = NOT_KNOWN
-    for submit, digest, hooked in rows:
+    for submit, digest, hooked, shown_id in rows:
         if submit == record.submit:
             known_digest, known_hooked = digest, bool(hooked)
         # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
-        elif submit > record.submit and local_day(submit).year == local_day(record.submit).year:
-            superseded = True
+        elif submit > record.submit and shown_id == _shown_id(record):
+            superseded = superseded or local_day(submit).year == local_day(record.submit).year
     return Known(known_digest, known_hooked, superseded)
 
 

@@ -104,18 +104,13 @@ class Walk:
         jobs: list[History] = []
         self.newest_end = max(self.newest_end, *(run.end or 0 for rows in rows_of_jobs for run in rows))
         for rows in rows_of_jobs:
-            raw_id = rows[0].raw_id
-            history, newest = rows, rows[0]
-            if len(rows) > 1 or raw_id in earlier:
-                newest = max(rows, key=lambda run: run.submit)
-                history = runs_with(newest, [*earlier.get(raw_id, ()), *rows])
-            # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-            if not is_final(history[-1]) or history[-1].submit > newest.submit:
-                continue
-            if history[-1].state in REQUEUEABLE_STATES or not has_all_runs(history):
-                self._doubtful.append(history)
-            elif is_settled(history[-1], now):
-                jobs.append(history)
+            for history in _histories(rows, earlier.get(rows[0].raw_id, [])):
+                if not is_final(history[-1]):
+                    continue
+                if history[-1].state in REQUEUEABLE_STATES or not has_all_runs(history):
+                    self._doubtful.append(history)
+                elif is_settled(history[-1], now):
+                    jobs.append(history)
         return jobs
 
     def _ask_overdue(self) -> list[History]:
@@ -154,3 +149,22 @@ def _rows_of_jobs(answer: Answer, going_on: list[Run]) -> Iterator[list[Run]]:
         else:
             yield [run]
     yield from several.values()
+
+
+def _histories(rows: list[Run], earlier: list[Run]) -> Iterator[History]:
+    """The jobs that have had one raw ID, of which these rows ended in a slice.
+
+    Of earlier owners only those that go by another JobID, as tasks of an array do: of one JobID the dashboard keeps
+    the newest alone.
+
+    :param earlier: what is remembered of the raw ID.
+    """
+    while rows:
+        newest, history = rows[0], rows
+        if len(rows) > 1 or earlier:
+            newest = max(rows, key=lambda run: run.submit)
+            history = runs_with(newest, [*earlier, *rows])
+        # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
+        if history[-1].submit <= newest.submit:
+            yield history
+        rows = [run for run in rows if run.submit < history[0].submit and run.job_id != newest.job_id]

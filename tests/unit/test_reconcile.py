@@ -284,6 +284,16 @@ def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -
         assert ["PREEMPTED"] == [record["State"] for record in site.sent()], state
 
 
+def test_an_earlier_owner_that_goes_by_another_jobid_is_another_job(ledger: Ledger) -> None:
+    """A slurmctld that was killed gives an ID again at once, to a task of an array, say: both jobs are sent."""
+    old, new = run_at(NOON + HOUR, 100), run_at(NOON + 2 * HOUR, 100, JobID="98_3")
+    site = Site(ledger, old, new)
+    site.reconcile()
+    assert ["100", "98_3"] == sorted(record["JobID"] for record in site.sent())
+    site.reconcile(Range(NOON, NOON + HOUR))
+    assert ["100"] == [record["JobID"] for record in site.sent()]
+
+
 class CountingInterlude(Interlude):
     """Due as often as asked."""
 
