@@ -38,7 +38,7 @@ soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): i
 
 # The suites that tests/support/chroots.sh knows; each brings its own Python, up to 3.14.
 SUITES := bullseye bookworm trixie sid
-INSIDE = 'cd /src && PROOF_SEEDS=$1 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $2'
+INSIDE = 'cd /src && CI=$(CI) PROOF_SEEDS=$1 PROOF_JOBS=$(PROOF_JOBS) python3 -m pytest --quiet -p no:cacheprovider $2'
 test-matrix: $(SUITES:%=test-matrix-%) ## the tests on Slurm 20.11, 22.05, 24.11 and 26.05, each in a Debian of its own
 test-matrix-%:
 	tests/support/chroots.sh run $* sh -c $(call INSIDE,$(PROOF_SEEDS),-m slurm tests/slurm tests/proof)

@@ -74,13 +74,21 @@ def check_privileges(slurm: Slurm, user: str) -> str:
     level = slurm.admin_level(user)
     if level in {"Operator", "Administrator"}:
         return f"{user} sees all jobs, as {level}"
-    if not {"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")):
+    is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))
+    if not is_private and not _keeps_to_itself(database):
         return f"{user} sees all jobs, as PrivateData hides none"
+    told = "hides" if is_private else f"may hide, which slurmdbd {database['SLURMDBD_VERSION']} does not tell,"
     mend = f"sacctmgr modify user {user} set AdminLevel=Operator"
     raise NotWell(
-        f"PrivateData in slurmdbd.conf hides the jobs of others from {user}",
+        f"PrivateData in slurmdbd.conf {told} the jobs of others from {user}",
         hint=mend if level else f"sacctmgr add user {user} DefaultAccount=root AdminLevel=Operator",
     )
+
+
+def _keeps_to_itself(database: Mapping[str, str]) -> bool:
+    """Whether this slurmdbd says PrivateData = none whatever it is. Seen on 26.05.5, not on 24.11.5."""
+    version = re.match(r"(\d+)\.(\d+)", database.get("SLURMDBD_VERSION", ""))
+    return version is not None and (int(version[1]), int(version[2])) >= (26, 5)
 
 
 def check_wiring(settings: Mapping[str, str], installed: str) -> str:

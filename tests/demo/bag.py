@@ -31,8 +31,10 @@ def run(slurm: Slurm, wanted: int, dice: random.Random) -> None:
 
 
 def _options(dice: random.Random, size: int) -> list[str]:
-    users = {entry.pw_name for entry in pwd.getpwall()}
-    options = [f"--uid={dice.choice([user for user in USERS if user in users])}", f"--account={dice.choice(ACCOUNTS)}"]
+    uids = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
+    # By number: sbatch of 26.05 does not take "nobody".
+    uid = uids[dice.choice([user for user in USERS if user in uids])]
+    options = [f"--uid={uid}", f"--account={dice.choice(ACCOUNTS)}"]
     gpus = dice.choice(("", "", "", "gpu:1", "gpu:a100:2", "gpu:h100:1")) if size < FEW else ""
     if gpus:
         options += ["--partition=gpu", f"--gres={gpus}"]

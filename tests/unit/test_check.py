@@ -211,6 +211,13 @@ def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, user)).ok
 
 
+@pytest.mark.parametrize(("version", "well"), [("24.11.5", True), ("26.05.5", False), ("26.11.0-rc1", False)])
+def test_a_slurmdbd_that_does_not_tell_what_it_hides(version: str, well: bool) -> None:
+    """26.05 says PrivateData = none in any case: without the right nobody can be sure."""
+    slurm = FakeSlurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
+    assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob")).ok
+
+
 def test_a_user_gets_the_right_as_it_fits() -> None:
     """One whom slurmdbd knows is changed, another one added."""
     database = {"PrivateData": "jobs"}
