@@ -14,10 +14,10 @@ from agent.slices import Range, cover
 
 #: Rows whose job goes on, or may have gone on, in a newer one.
 GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES
-#: How long before a range the earlier runs of the jobs that ended in it are looked for.
+#: How long before a job's last run its earlier runs are looked for.
 LOOKBACK_SECONDS = 90 * 86_400
-#: slurmctld may tell slurmdbd of an end so much later, where one of them was down: so much is looked at again.
-LATE_SECONDS = 86_400
+#: What slurmctld has to tell it tells slurmdbd in its order, give or take: only so much is looked at again.
+LATE_SECONDS = 3600
 KNOWN_FROM = "requeued_known_from"
 KNOWN_TO = "requeued_known_to"
 
@@ -28,20 +28,24 @@ class EarlierRuns:
     def __init__(self, ledger: Ledger, slurm: Slurm) -> None:
         self._ledger = ledger
         self._slurm = slurm
+        self._known_from = int(ledger.fact(KNOWN_FROM))
+        self.known_to = int(ledger.fact(KNOWN_TO)) - LATE_SECONDS
 
-    def learn(self, since: int, until: int) -> None:
-        """Finds those that ended in a time (epoch seconds, both included), as far as they are not known yet.
+    def reach(self, start: int) -> None:
+        """Finds those that ended before an instant (epoch seconds), as far as they are not known yet.
 
         :raises SlurmUnreachable: where sacct does not answer.
         """
-        known_from, known_to = self._known()
-        start = int(known_to) - LATE_SECONDS if known_from <= since <= known_to else since
+        since = max(start - LOOKBACK_SECONDS, 0)
+        if not self._known_from <= since <= self.known_to:
+            self._known_from, self.known_to = since, since - 1
         # Few rows have such a state, so that few long slices do.
-        plan = cover(Range(max(start, 0), until), first=86_400, longest=LOOKBACK_SECONDS)
+        plan = cover(Range(self.known_to + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)
         while part:
             answer = self._slurm.ask_window(*part, GOES_ON_STATES).answer()
             self.keep(answer)
+            self.known_to = part.end
             part = plan(part, answer.rows)
 
     def keep(self, runs: Iterable[Run]) -> None:
@@ -53,21 +57,16 @@ class EarlierRuns:
         """What is remembered of some raw IDs."""
         return self._ledger.earlier_runs(raw_ids)
 
-    def note(self, since: int, until: int) -> None:
-        """Writes down that all that ended in a time are remembered, so that the next run need not look back.
+    def save(self, newest_end: int) -> None:
+        """Writes down from when to when all are remembered, so that the next run need not look back.
 
-        The clock may be wrong, and sacct may show nothing for lack of rights: ``until`` is an end that was seen.
+        The clock may be wrong, and sacct may show nothing for lack of rights: that is true up to an End that was seen.
         """
-        known_from, known_to = self._known()
-        if until <= known_to:
-            return
-        with self._ledger.transaction():
-            if not known_from <= since <= known_to:
-                self._ledger.set_fact(KNOWN_FROM, since)
-            self._ledger.set_fact(KNOWN_TO, until)
-
-    def _known(self) -> tuple[float, float]:
-        return self._ledger.fact(KNOWN_FROM), self._ledger.fact(KNOWN_TO)
+        known_to = min(self.known_to, newest_end)
+        if known_to > self._ledger.fact(KNOWN_TO):
+            with self._ledger.transaction():
+                self._ledger.set_fact(KNOWN_FROM, self._known_from)
+                self._ledger.set_fact(KNOWN_TO, known_to)
 
 
 def note_forgotten(ledger: Ledger, *, before: float) -> None:

@@ -13,7 +13,6 @@ from typing import Callable, Iterator, List, NamedTuple, Tuple
 
 from agent import retry
 from agent.delivery import Delivery
-from agent.earlier import LOOKBACK_SECONDS as EARLIER_SECONDS
 from agent.earlier import EarlierRuns
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
@@ -30,6 +29,8 @@ from agent.walk import History, Walk
 #: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.
 MANY_JOBS = 3 * IDS_PER_CALL
 MANY_IN_A_SLICE = IDS_PER_CALL
+#: So much of time is rather walked over than left out, as then a call of its own looks for earlier runs there.
+CLOSE_SECONDS = 3 * 3600
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -108,20 +109,13 @@ class Flush:
 
     def _walk(self) -> None:
         """Delivers what can be found by the time it ended; leaves the rest as it is."""
-        plan = Backlog(self._ledger, self._clock())
-        first = plan(None, 0)
-        if not first:
-            return
         earlier = EarlierRuns(self._ledger, self._slurm)
-        since = first.start - EARLIER_SECONDS
-        earlier.learn(since, int(self._clock()))
-        walk = Walk(self._slurm, earlier, self._clock)
-        with closing(walk.over(plan)) as steps:
+        plan = Backlog(self._ledger, self._clock(), earlier.known_to)
+        with closing(Walk(self._slurm, earlier, self._clock).over(plan)) as steps:
             for step in steps:
                 for histories in step.jobs:
                     self._serve(histories)
                 self._delivery.flush()
-        earlier.note(since, walk.newest_end)
 
     def _serve(self, histories: list[History]) -> None:
         """Hands on those of some finished jobs that wait, and that the accounting is up to date with."""
@@ -222,32 +216,36 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
 
 
 class Backlog:
-    """A plan to walk over the times at which many of the waiting jobs ended; what lies between them is left out.
+    """A plan to walk over the times at which many of the waiting jobs ended; what lies far between is left out.
 
     :param now: epoch seconds; nothing has ended after it.
+    :param known_to: up to when earlier runs are known; what lies close behind it is not left out.
     """
 
-    def __init__(self, ledger: Ledger, now: float) -> None:
+    def __init__(self, ledger: Ledger, now: float, known_to: int) -> None:
         self._ledger = ledger
         self._now = now
+        self._known_to = known_to
 
     def __call__(self, done: Range | None, rows: int) -> Range | None:
         """See :data:`agent.slices.Plan`."""
-        seconds = done.end - done.start + 1 if done else FIRST_SECONDS
+        behind, seconds = (done.end, done.end - done.start + 1) if done else (self._known_to, FIRST_SECONDS)
         rows = rows if done else ROWS_PER_SLICE
         while True:
-            ends = self._ledger.due_ends(self._now, after=done.end if done else 0)
+            ends = self._ledger.due_ends(self._now, after=behind if done else 0)
             if not ends:
                 return None
             # The hook's END and the accounting's End may differ by a second.
-            start = max(ends.start - SLACK_SECONDS, done.end + 1 if done else 0)
+            start = max(ends.start - SLACK_SECONDS, behind + 1 if done else 0)
+            if 0 < start - behind <= CLOSE_SECONDS:
+                start = behind + 1
             part = next_slice(Range(start - seconds, start - 1), rows, ends.end + SLACK_SECONDS)
             waiting = self._ledger.count_due(self._now, ended=part) if part else 0
             if part is None or MANY_IN_A_SLICE < waiting <= ROWS_PER_SLICE:
                 return part
             if waiting > ROWS_PER_SLICE:  # that many rows at least
                 return Range(part.start, part.start + (part.end - part.start) * ROWS_PER_SLICE // waiting)
-            done, rows = part, ROWS_PER_SLICE
+            done, behind, rows = part, part.end, ROWS_PER_SLICE
 
 
 def take_over(queue: Queue, ledger: Ledger, now: float) -> None:

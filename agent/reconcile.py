@@ -10,7 +10,7 @@ from datetime import date
 from typing import Callable, NamedTuple, Protocol
 
 from agent.delivery import Delivery
-from agent.earlier import LOOKBACK_SECONDS, EarlierRuns
+from agent.earlier import EarlierRuns
 from agent.flush import Settings
 from agent.jobs import Record, fold, make_record
 from agent.ledger import NOT_KNOWN, Known, Ledger
@@ -90,8 +90,7 @@ class Reconcile:
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
         self._rejected = ledger.rejected_digests(settings.cluster)
-        self._earlier = EarlierRuns(ledger, slurm)
-        self._walk = Walk(slurm, self._earlier, clock)
+        self._walk = Walk(slurm, EarlierRuns(ledger, slurm), clock)
         self._pausing = False  # sacct is not to work ahead: the interlude is next
 
     def run(self, wanted: Range) -> None:
@@ -99,8 +98,6 @@ class Reconcile:
 
         :raises ExporterError: where Slurm or the dashboard is out of reach; what was delivered till then stands.
         """
-        since = wanted.start - LOOKBACK_SECONDS
-        self._earlier.learn(since, wanted.start - 1)
         with closing(self._walk.over(cover(wanted), ahead=self._may_go_ahead)) as steps:
             for step in steps:
                 self._take(step)
@@ -112,7 +109,6 @@ class Reconcile:
         self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
-        self._earlier.note(since, min(wanted.end, self._walk.newest_end))
 
     def _may_go_ahead(self) -> bool:
         self._pausing = self._interlude is not None and self._interlude.is_due()

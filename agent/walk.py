@@ -41,12 +41,12 @@ class Walk:
     """
 
     def __init__(self, slurm: Slurm, earlier: EarlierRuns, clock: Callable[[], float]) -> None:
-        self.newest_end = 0  # of all rows that were met, in epoch seconds
         self._slurm = slurm
         self._earlier = earlier
         self._clock = clock
         self._doubtful: list[History] = []  # what is known of jobs that have to be asked for
         self._slices_in_doubt = 0
+        self._newest_end = 0  # of all rows that were met, in epoch seconds
 
     def over(self, plan: Plan, *, ahead: Callable[[], bool] = lambda: True) -> Generator[Step, None, None]:
         """Goes through the slices of a plan; what was in doubt comes at the end at the latest.
@@ -60,6 +60,7 @@ class Walk:
         try:
             while part and query:
                 answer, query = self._answer(query, part), None
+                self._earlier.known_to = max(self._earlier.known_to, part.end)  # what is in it is kept below
                 told = self._ask_overdue()
                 following = plan(part, answer.rows)
                 if following and ahead():
@@ -72,13 +73,17 @@ class Walk:
                 query.cancel()
         while self._doubtful:
             yield Step(last, 0, iter([self._ask_doubtful()]))
+        self._earlier.save(self._newest_end)
 
     def done_to(self, step: Step) -> int:
         """Up to when (epoch seconds) nothing is left to do, once the jobs of a step have been taken."""
         return min([step.part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
 
     def _ask(self, part: Range | None) -> Query | None:
-        return self._slurm.ask_window(*part) if part else None
+        if not part:
+            return None
+        self._earlier.reach(part.start)
+        return self._slurm.ask_window(*part)
 
     def _answer(self, query: Query, part: Range) -> Answer:
         """Nothing is believed when it is said twice: sacct says it, too, where slurmdbd's database fails it midway."""
@@ -102,7 +107,7 @@ class Walk:
         earlier = self._earlier.of([rows[0].raw_id for rows in rows_of_jobs])
         now = self._clock()
         jobs: list[History] = []
-        self.newest_end = max(self.newest_end, *(run.end or 0 for rows in rows_of_jobs for run in rows))
+        self._newest_end = max(self._newest_end, *(run.end or 0 for rows in rows_of_jobs for run in rows))
         for rows in rows_of_jobs:
             for history in _histories(rows, earlier.get(rows[0].raw_id, [])):
                 if not is_final(history[-1]):

@@ -19,7 +19,7 @@ FLUSHED = 1000
 
 def flush_figures(site: Site, rounds: int) -> list[Figure]:
     """``flush`` of 1,000 queued jobs against one bare ``sacct -j`` of the same."""
-    jobs = site.ended(MONTH, FLUSHED * (rounds + 1))
+    jobs = site.ended(MONTH, FLUSHED * (rounds + 1))[::-1]
     ours, theirs = [], []
     with site.agent(MONTH) as agent:
         for number in range(rounds + 1):
@@ -28,13 +28,16 @@ def flush_figures(site: Site, rounds: int) -> list[Figure]:
             agent.queue(part)
             took = agent.run("flush").seconds
             expect(site.receiver.take_jobs(), len(part), "jobs delivered by flush")
-            if number:  # the first round warms up caches
+            if number:  # the first round warms up caches, and looks back 90 days
                 theirs.append(seconds)
                 ours.append(took)
+            else:
+                first = took
     beyond = [took - 1.3 * seconds for took, seconds in zip(ours, theirs)]
     return [
         Figure(f"bare sacct -j of {FLUSHED:,} jobs", theirs, "s"),
         Figure(f"flush of {FLUSHED:,} jobs, with their delivery", ours, "s"),
+        Figure(f"the very first flush of {FLUSHED:,} jobs, which looks back 90 days", [first], "s"),
         Figure("flush beyond 1.3 × the bare sacct -j", beyond, "s", goal="at most 0.2 s", limit=0.2),
     ]
 
