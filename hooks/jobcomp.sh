@@ -6,6 +6,7 @@
 # jobcomp/script hands down nothing of slurmctld's environment: another spool is set in the next line.
 : "${SLURM_USAGE_HISTORY_SPOOL:=/var/spool/slurm-usage-history-exporter}"
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export LC_ALL=C # with another locale flock reads a dozen files first
 lock_wait_seconds=1
 complaint_seconds=1
 umask 077
