@@ -116,7 +116,8 @@ class Walk:
                     self._doubtful.append(history)
                 elif is_settled(history[-1], now):
                     jobs.append(history)
-        return jobs
+        # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
+        return sorted(jobs, key=lambda runs: runs[-1].end or 0)
 
     def _ask_overdue(self) -> list[History]:
         """Asks for what is in doubt where it has become much, or for long. No other call is under way meanwhile."""

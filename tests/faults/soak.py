@@ -163,14 +163,18 @@ class Soak:
         for command in (("queue", "retry"), ("flush",), ("reconcile",)):
             argv = [sys.executable, "-m", "tests.support.other_clock", str(HALF_WRITTEN_SECONDS)]
             subprocess.run([*argv, "--config", str(self._config), *command], check=True, cwd=ROOT, env=self._slurm.env)
-        expected, shown = expected_records(self._slurm), self._dashboard.records
+        expected, shown = expected_records(self._slurm), _without(self._overwritten(), self._dashboard.records)
+        # What sacct makes of the gaps in a half-written row is its own affair.
+        for job in self.half_written() & expected.keys() & shown.keys():
+            del expected[job], shown[job]
         assert shown == expected, self._difference(expected, shown)
 
     def _compare(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
         """What the dashboard should show, what it shows, and what waits; half-written records left out."""
         late = self.half_written()
         expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
-        return expected, _without(late, self._dashboard.records), _without(late, self._waiting())
+        shown = _without(late | self._overwritten(), self._dashboard.records)
+        return expected, shown, _without(late, self._waiting())
 
     def _is_stale(self, behind: Mapping[str, str]) -> bool:
         """Whether the hook has told of ends alone that a killed slurmctld has never told slurmdbd of.
@@ -186,6 +190,14 @@ class Soak:
         table = f"{self._slurm.cluster}_job_table"
         rows = self._slurm.sql(f"select id_job from {table} where `partition` = '' and time_end > {since}")
         return {row["id_job"] for row in rows}
+
+    def _overwritten(self) -> set[str]:
+        """The raw IDs of tasks alone: a job that had one before, and the same Submit, has lost its row to the task."""
+        if not self.faults["slurmctld killed"]:
+            return set()
+        table = f"{self._slurm.cluster}_job_table"
+        grouped = "group by id_job having count(*) = 1 and max(id_array_job) not in (0, id_job)"
+        return {row["id_job"] for row in self._slurm.sql(f"select id_job from {table} {grouped}")}
 
     def _waiting(self) -> dict[str, str]:
         """What is not delivered yet, and why."""

@@ -71,7 +71,7 @@ def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: T
     gpus = {row["id"]: row["name"] for row in database.sql("select id, name from tres_table where type = 'gres'")}
     members = database.sql(f"select id_assoc, user from {database.cluster}_assoc_table where user != ''")
     names = Names(qos, gpus, {row["id_assoc"]: row["user"] for row in members})
-    for rows in sorted(rows_of.values(), key=lambda rows: int(rows[-1]["time_submit"])):
+    for rows in sorted(rows_of.values(), key=lambda rows: (int(rows[-1]["time_submit"]), int(rows[-1]["time_end"]))):
         if rows[-1]["state"] in STATES and is_shown(rows[-1]):
             yield _make_record(rows, database.cluster, names)
 

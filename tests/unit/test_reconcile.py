@@ -294,6 +294,15 @@ def test_an_earlier_owner_that_goes_by_another_jobid_is_another_job(ledger: Ledg
     assert ["100"] == [record["JobID"] for record in site.sent()]
 
 
+def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger) -> None:
+    """Of its two rows the one that ended last stands on the dashboard, whichever has the higher ID."""
+    again, first = run_at(NOON + 2 * HOUR, 100, JobID="98_3"), run_at(NOON + HOUR, 120, JobID="98_3")
+    site = Site(ledger, again, first)
+    site.reconcile()
+    ends = [record["End"] for record in site.sent()]
+    assert (2, ends) == (len(ends), sorted(ends))
+
+
 class CountingInterlude(Interlude):
     """Due as often as asked."""
 
