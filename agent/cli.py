@@ -20,7 +20,7 @@ from agent.wording import count
 
 if TYPE_CHECKING:
     from agent.display import Style
-    from agent.ledger import RunReport
+    from agent.journal import RunReport
 
 logger = logging.getLogger(__name__)
 

@@ -6,25 +6,34 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 
 #: How long another process may hold the file, as a dry run does to its end.
 LOCK_WAIT_SECONDS = 30
 
+#: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
+CHUNK = 500
+IS_ONE_OF = f"job_id IN ({','.join('?' * CHUNK)})"
+#: So many rows at a time are read of what may be millions.
+PAGE = 1000
+
 
 class Database:
     """An open database file.
 
-    :param schema: the statements that make the tables.
+    :param schema: the statements that make the tables, where they are not there yet.
     :param version: what they are a version of; kept in the file.
+    :param upgrades: what has to be done first to a file of an older version, by that version.
     :param look: opens the file only to look at it; where there is none, the tables are empty ones in memory.
     :raises LedgerDamaged: where the file is no database, is not whole, or is of a newer version.
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
 
-    def __init__(self, path: Path, schema: str, version: int, *, look: bool = False) -> None:
+    def __init__(
+        self, path: Path, schema: str, version: int, upgrades: Mapping[int, str], *, look: bool = False
+    ) -> None:
         self._path = path
         self._rehearsing = False
         with _explained(path):
@@ -34,7 +43,7 @@ class Database:
                 # What is taken off the queue after a commit must not come to lie in neither when the power fails: the
                 # folder is synced, too, or the journal that is found there would undo the commit.
                 self._connection.execute("PRAGMA synchronous = EXTRA")
-                _prepare(self._connection, path, schema, version)
+                _prepare(self._connection, path, schema, version, upgrades)
             except BaseException:
                 self._connection.close()
                 raise
@@ -103,15 +112,25 @@ def _address_to_look(path: Path) -> str:
     return f"{path.absolute().as_uri()}?mode=rw" if path.exists() else ":memory:"
 
 
-def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: int) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: int, upgrades: Mapping[int, str]) -> None:
     """Makes the tables where they are missing, and touches each once, which finds most damage."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > wanted:
         raise LedgerDamaged(f"{path} is of version {version}, newer than this program's {wanted}")
     if version < wanted:
-        connection.executescript(f"BEGIN IMMEDIATE; {schema} PRAGMA user_version = {wanted}; COMMIT;")
+        _upgrade(connection, schema, wanted, upgrades)
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
         connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608  # a name of our own schema
+
+
+def _upgrade(connection: sqlite3.Connection, schema: str, wanted: int, upgrades: Mapping[int, str]) -> None:
+    """Brings a new file, or one of an older version, to the wanted version, unless another process has just done so."""
+    connection.execute("BEGIN IMMEDIATE")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    first = "".join(upgrades.get(older, "") for older in range(version, wanted)) if version else ""
+    for statement in f"{first} {schema} PRAGMA user_version = {wanted}".split(";"):
+        connection.execute(statement)
+    connection.execute("COMMIT")
 
 
 @contextmanager
@@ -129,3 +148,10 @@ def _explained(path: Path) -> Iterator[None]:
         ) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # even a table's name can be damaged
         raise LedgerDamaged(f"{path} is damaged: {error}") from error
+
+
+def chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int | None]]:
+    """The values for :data:`IS_ONE_OF`, with nulls behind the last ones, which no ID is equal to."""
+    for start in range(0, len(job_ids), CHUNK):
+        chunk = job_ids[start : start + CHUNK]
+        yield [*chunk, *[None] * (CHUNK - len(chunk))]

@@ -17,13 +17,14 @@ from agent.earlier import EarlierRuns
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
 from agent.jobs import HALF_WRITTEN_SECONDS, fold, make_record
-from agent.ledger import Ledger, Waiting
+from agent.ledger import Ledger
 from agent.queue import Queue
 from agent.records import ENDED_STATES, Run
 from agent.rows import Rows
 from agent.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
 from agent.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
 from agent.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
+from agent.waiting import Waiting
 from agent.walk import History, Walk
 
 #: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.

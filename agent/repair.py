@@ -8,9 +8,10 @@ from typing import Iterable, Iterator, Sequence
 from agent.entries import QueueEntry, parse_line
 from agent.errors import ExporterError, UnreadableLine, UsageError
 from agent.flush import take_over
-from agent.ledger import Ledger, Rejected, Waiting
+from agent.ledger import Ledger, Rejected
 from agent.localtime import local_text
 from agent.queue import Queue
+from agent.waiting import Waiting
 
 
 def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:

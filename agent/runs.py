@@ -14,7 +14,7 @@ from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRe
 from agent.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
 from agent.jobs import SECONDS_PER_HOUR
-from agent.ledger import RunReport
+from agent.journal import RunReport
 from agent.localtime import day_end, day_start, local_day, local_text
 from agent.reconcile import Progress, Reconcile
 from agent.slices import Range

@@ -16,7 +16,8 @@ from typing import NamedTuple, Sequence
 from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
 from agent.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
-from agent.ledger import Ledger, Rejected, RunReport
+from agent.journal import RunReport
+from agent.ledger import Ledger, Rejected
 from agent.localtime import local_day
 from agent.queue import Queue, lock_holder
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from agent.config import Config, parse_config
-from agent.ledger import Rejected, RunReport
+from agent.journal import RunReport
+from agent.ledger import Rejected
 from agent.localtime import day_start, parse_day
 from agent.status import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
 

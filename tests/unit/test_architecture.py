@@ -35,6 +35,7 @@ FLOORS = [
     {"walk"},
     {"delivery", "earlier"},
     {"config", "queue", "ledger", "sacct", "dashboard"},
+    {"waiting", "journal"},
     {"process", "database", "transport"},
     {"verdict", "rows"},
     {"jobs", "wording"},

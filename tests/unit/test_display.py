@@ -9,7 +9,7 @@ import pytest
 
 from agent.display import WIDTH, Style, as_check_line, as_json, as_text
 from agent.health import find_problems
-from agent.ledger import RunReport
+from agent.journal import RunReport
 from agent.status import Coverage, Day, Delay, Runs, Snapshot, UnderWay
 from agent.wording import count, moment, percent, span
 from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot

@@ -23,11 +23,12 @@ from agent.flush import (
     take_over,
 )
 from agent.jobs import HALF_WRITTEN_SECONDS
-from agent.ledger import Ledger, Waiting, open_ledger
+from agent.ledger import Ledger, open_ledger
 from agent.queue import Queue
 from agent.records import Run
 from agent.rows import Rows
 from agent.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL, LOOKBACK_SECONDS
+from agent.waiting import Waiting
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 

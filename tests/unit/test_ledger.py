@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Iterator
 
@@ -18,7 +19,8 @@ from agent.database import put_aside
 from agent.entries import QueueEntry
 from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs import Record
-from agent.ledger import SCHEMA_VERSION, Ledger, RunReport, open_ledger, view_ledger
+from agent.journal import RunReport
+from agent.ledger import SCHEMA_VERSION, Ledger, open_ledger, view_ledger
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
 
@@ -235,6 +237,27 @@ def use(path: Path) -> None:
             ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
     finally:
         ledger.close()
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None:
+    """An upgrade of the program keeps what waits and what was delivered."""
+    open_ledger(path)[0].close()
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("DROP TABLE delivered")
+        database.execute(
+            "CREATE TABLE delivered (cluster TEXT, job_id INTEGER, submit INTEGER, ended INTEGER, digest BLOB,"
+            " delivered_at REAL, command TEXT, hooked INTEGER, PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID"
+        )
+        if version == 1:
+            database.execute("DROP INDEX ends")
+        database.execute("INSERT INTO waiting VALUES (5000, -1, NULL, NULL, 0, 0, 0, '')")
+        database.execute("INSERT INTO delivered VALUES ('lab', 7, 1, 2, x'', 3, 'flush', 1)")
+        database.execute(f"PRAGMA user_version = {version}")
+    ledger, put_aside = open_ledger(path)
+    assert ("", 1) == (put_aside, ledger.delivered_since(0))
+    ledger.close()
+    use(path)
 
 
 def test_many_begin_at_once(path: Path) -> None:

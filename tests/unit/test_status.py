@@ -20,7 +20,8 @@ from agent.errors import LedgerDamaged, SpoolError
 from agent.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.flush import take_over
 from agent.jobs import Record
-from agent.ledger import RunReport, open_ledger
+from agent.journal import RunReport
+from agent.ledger import open_ledger
 from agent.localtime import local_day
 from agent.queue import Queue, run_lock
 from agent.status import Day, Snapshot, make_delay, take_snapshot
