@@ -7,6 +7,7 @@ holds neither ``error:`` nor ``fatal:``. Up to 23.11.3 a failed query could exit
 from __future__ import annotations
 
 import re
+from array import array
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
@@ -28,6 +29,7 @@ LOOKBACK_SECONDS = 365 * 86_400
 QUICK_SECONDS = 30
 #: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
 EARLIEST_SECONDS = 1_000_000
+_WHOLE = re.compile(r"[0-9]{1,11}", re.ASCII)
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
 
 
@@ -99,12 +101,10 @@ class Answer:
 
     def repeated_ids(self) -> set[int]:
         """The raw IDs that stand in several rows."""
-        seen: set[str] = set()
-        repeated: set[str] = set()
-        for line in self._lines():
-            _, raw_id, *_ = line.split(SEPARATOR, 2) if SEPARATOR in line else ("", "")
-            (repeated if raw_id in seen else seen).add(raw_id)
-        return {int(raw_id) for raw_id in repeated if raw_id.isdigit()}
+        fields = (line.split(SEPARATOR, 2) for line in self._lines())
+        # Sorted numbers take a quarter of the memory of a set.
+        ids = sorted(array("q", (int(field[1]) for field in fields if len(field) > 1 and _WHOLE.fullmatch(field[1]))))
+        return {one for one, other in zip(ids, ids[1:]) if one == other}
 
     def _lines(self) -> Iterator[str]:
         self._stdout.seek(0)

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.slices import (
+    FEW_ROWS,
     FIRST_SECONDS,
     GROWTH,
     LONGEST_EMPTY_SECONDS,
-    LONGEST_SECONDS,
     ROWS_PER_SLICE,
     Range,
     cover,
@@ -34,11 +34,11 @@ def test_a_quiet_slice_is_followed_by_a_longer_one() -> None:
     assert next_slice(done, 0, 10**9) == Range(FIRST_SECONDS, FIRST_SECONDS + GROWTH * FIRST_SECONDS - 1)
 
 
-def test_only_emptiness_makes_long_slices() -> None:
-    """After a week without a single job the next slice is a week; after a day with one, a day."""
-    week = Range(0, LONGEST_EMPTY_SECONDS - 1)
-    lengths = [part.end - part.start + 1 for part in (next_slice(week, 0, 10**9), next_slice(week, 1, 10**9)) if part]
-    assert [LONGEST_EMPTY_SECONDS, LONGEST_SECONDS] == lengths
+def test_how_long_a_slice_may_be() -> None:
+    """A week behind a week without a job, a day behind a quiet one, and behind a busy one three days at most."""
+    week = Range(0, 7 * 86_400 - 1)
+    parts = [next_slice(week, rows, 10**9) for rows in (0, 1, FEW_ROWS - 1, FEW_ROWS, 7 * ROWS_PER_SLICE)]
+    assert [7, 1, 1, 3, 1] == [(part.end - part.start + 1) / 86_400 for part in parts if part]
 
 
 @given(st.integers(0, 2 * 10**9), st.integers(0, 400 * 86_400), st.data())
