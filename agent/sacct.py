@@ -100,11 +100,22 @@ class Answer:
             raise SlurmUnreachable(f"none of the {unreadable} rows that sacct printed can be read")
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs that stand in several rows."""
-        fields = (line.split(SEPARATOR, 2) for line in self._lines())
-        # Sorted numbers take a quarter of the memory of a set.
-        ids = sorted(array("q", (int(field[1]) for field in fields if len(field) > 1 and _WHOLE.fullmatch(field[1]))))
-        return {one for one, other in zip(ids, ids[1:]) if one == other}
+        """The raw IDs of the rows that share theirs, or the JobID that is shown, with another row."""
+        raw_ids = array("q")
+        hashes = array("q")  # of the JobIDs: numbers take a fraction of the memory of texts
+        for job_id, raw_id in self._ids():
+            raw_ids.append(raw_id)
+            hashes.append(hash(job_id))
+        repeated, repeated_hashes = _repeated(raw_ids), _repeated(hashes)
+        if repeated_hashes:
+            repeated.update(raw_id for job_id, raw_id in self._ids() if hash(job_id) in repeated_hashes)
+        return repeated
+
+    def _ids(self) -> Iterator[tuple[str, int]]:
+        for line in self._lines():
+            job_id, raw_id, *_ = line.split(SEPARATOR, 2) if SEPARATOR in line else ("", "")
+            if _WHOLE.fullmatch(raw_id):
+                yield job_id, int(raw_id)
 
     def _lines(self) -> Iterator[str]:
         self._stdout.seek(0)
@@ -265,6 +276,11 @@ def _check(output: Output, wanted: str) -> int:
             hint="see that `sacct` in the configuration is Slurm's own; everything is kept",
         )
     return rows
+
+
+def _repeated(numbers: array[int]) -> set[int]:
+    ordered = sorted(numbers)
+    return {one for one, other in zip(ordered, ordered[1:]) if one == other}
 
 
 def _parse_settings(text: str) -> dict[str, str]:

@@ -116,8 +116,7 @@ class Walk:
                     self._doubtful.append(history)
                 elif is_settled(history[-1], now):
                     jobs.append(history)
-        # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
-        return sorted(jobs, key=lambda runs: runs[-1].end or 0)
+        return jobs
 
     def _ask_overdue(self) -> list[History]:
         """Asks for what is in doubt where it has become much, or for long. No other call is under way meanwhile."""
@@ -154,7 +153,8 @@ def _rows_of_jobs(answer: Answer, going_on: list[Run]) -> Iterator[list[Run]]:
             several.setdefault(run.raw_id, []).append(run)
         else:
             yield [run]
-    yield from several.values()
+    # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
+    yield from sorted(several.values(), key=lambda runs: max(run.end or 0 for run in runs))
 
 
 def _histories(rows: list[Run], earlier: list[Run]) -> Iterator[History]:

@@ -37,9 +37,10 @@ class MemoryAnswer:
         return iter(self._runs)
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs that stand in several rows."""
-        times = Counter(run.raw_id for run in self._runs)
-        return {raw_id for raw_id, count in times.items() if count > 1}
+        """The raw IDs of the rows that share theirs, or their JobID, with another row."""
+        raw_ids = Counter(run.raw_id for run in self._runs)
+        job_ids = Counter(run.job_id for run in self._runs)
+        return {run.raw_id for run in self._runs if raw_ids[run.raw_id] > 1 or job_ids[run.job_id] > 1}
 
 
 class MemoryQuery:

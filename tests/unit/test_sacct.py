@@ -102,6 +102,14 @@ def test_one_odd_line_is_passed_over() -> None:
     assert (2, 2) == (len(runs), len(complaints))
 
 
+def test_rows_that_share_an_id() -> None:
+    """Runs of one job, and a task that was run again under another raw ID; an odd line shares nothing."""
+    ids = [("7", "7"), ("8", "8"), ("7", "7"), ("9_1", "20"), ("9_1", "21"), ("9_2", "22"), ("x", "y"), ("x", "y")]
+    output = make_output(*(make_values(JobID=job_id, JobIDRaw=raw_id) for job_id, raw_id in ids), ["odd"])
+    answer = Answer(Output(0, BytesIO(output), ""), FIELDS, lambda error: None)
+    assert {7, 20, 21} == answer.repeated_ids()
+
+
 def test_nothing_but_odd_lines_is_no_answer() -> None:
     """Rows that none can be read of are another program's, not Slurm's."""
     with pytest.raises(SlurmUnreachable, match="none of the 1 rows"):
