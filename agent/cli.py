@@ -78,6 +78,7 @@ def _queue(arguments: argparse.Namespace) -> None:
     from agent import assembly, repair  # noqa: PLC0415
 
     entries = repair.parse_job_ids(getattr(arguments, "jobs", []))
+    mark = " (dry run)" if arguments.dry_run else ""
     with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run) as parts:
         if arguments.action == "list":
             for line in repair.list_lines(parts.queue, parts.ledger):
@@ -85,11 +86,11 @@ def _queue(arguments: argparse.Namespace) -> None:
         elif arguments.action == "add":
             if not arguments.dry_run:
                 parts.queue.append(entries)
-            print(f"{count(len(entries), 'job')} queued for the next flush")
+            print(f"{count(len(entries), 'job')} queued for the next flush{mark}")
         elif arguments.action == "retry":
-            print(f"{count(repair.retry(parts.ledger, entries), 'job')} to be tried again by the next flush")
+            print(f"{count(repair.retry(parts.ledger, entries), 'job')} to be tried again by the next flush{mark}")
         else:
-            print(f"{count(repair.drop(parts.queue, parts.ledger, entries), 'job')} dropped")
+            print(f"{count(repair.drop(parts.queue, parts.ledger, entries), 'job')} dropped{mark}")
 
 
 def _status(arguments: argparse.Namespace) -> int:

@@ -82,6 +82,11 @@ class Database:
             self._rehearsing = False
             self._connection.rollback()
 
+    @property
+    def rehearses(self) -> bool:
+        """Whether all that is written will be undone."""
+        return self._rehearsing
+
     def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
         with _explained(self._path):
             return self._connection.execute(statement, values).fetchall()

@@ -43,7 +43,7 @@ def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> st
 
 
 def as_json(snapshot: Snapshot, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What ``status --json`` prints. Its keys are described in docs/status.md, and stay."""
+    """What ``status --json`` prints. Its keys are described in docs/monitoring.md, and stay."""
     coverage = snapshot.coverage
     return {
         "version": __version__,

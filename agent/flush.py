@@ -252,8 +252,13 @@ class Backlog:
 def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
     """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
 
+    In a rehearsal they are read and stay as they are.
+
     :raises SpoolError: where the spool can't be used; nothing is lost.
     """
+    if ledger.rehearses:
+        ledger.add_waiting(queue.read(queue.files()), now)
+        return
     files = queue.claim()
     if files:
         last_call = queue.last_write(files) or now

@@ -42,10 +42,7 @@ def run_flush(parts: Parts) -> RunReport:
     """
 
     def work(account: Account) -> None:
-        if parts.dry_run:
-            parts.ledger.add_waiting(parts.queue.read(parts.queue.files()), time.time())
-        else:
-            take_over(parts.queue, parts.ledger, time.time())
+        take_over(parts.queue, parts.ledger, time.time())
         if not has_work(parts.ledger, time.time()):
             return
         account.delivery = parts.delivery("flush")

@@ -100,6 +100,14 @@ def test_drop(queue: Queue, ledger: Ledger) -> None:
     assert {REFUSED.key: REFUSED.digest} == ledger.rejected_digests("lab")
 
 
+def test_a_dry_run_drops_nothing(queue: Queue, ledger: Ledger) -> None:
+    """Not from the queue's file either, which no transaction brings back."""
+    queue.append([QueueEntry(7), QueueEntry(8)])
+    with ledger.rehearsal():
+        assert 1 == repair.drop(queue, ledger, repair.parse_job_ids(["7"]))
+    assert [QueueEntry(7), QueueEntry(8)] == list(queue.read(queue.files()))
+
+
 def test_a_job_that_is_not_on_the_books_is_named(queue: Queue, ledger: Ledger) -> None:
     """A slip of the keyboard changes nothing, not even for the jobs before it."""
     set_aside(ledger)
