@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from agent.config import NAME, Config
+from agent.config import NAME, Config, is_exposed, passed_over
 from agent.finding import NotWell
 from agent.ledger import view_ledger
 from agent.queue import check_spool, lock_holder
@@ -32,7 +32,10 @@ def check_python() -> str:
 
 
 def check_configuration(config: Config) -> str:
-    """Whether the configuration, which has been read, has been filled in."""
+    """Whether the configuration, which has been read, is the only one and has been filled in."""
+    beside = passed_over(config.path) if config.path else None
+    if beside:
+        raise NotWell(f"{beside} is not read, as {config.path} goes before it", hint="remove one of the two")
     if config.api_key == PLACEHOLDER:
         raise NotWell(f"{config.path} still has the example's API key", hint=f"fill it in, or run `{NAME} setup`")
     return str(config.path)
@@ -40,12 +43,11 @@ def check_configuration(config: Config) -> str:
 
 def check_secrecy(config: Config) -> str:
     """Whether the Slurm user, as whom the check runs by now, can read the configuration, and nobody else can."""
-    if config.warnings:
-        fact, _, mend = config.warnings[0].rpartition(": ")
-        raise NotWell(fact, hint=mend)
     for path in filter(None, (config.path, config.api_key_file)):
         if not os.access(path, os.R_OK):
             raise NotWell(f"{own_name()} can't read {path}", hint=f"chown {own_name()} {path}")
+        if is_exposed(path):
+            raise NotWell(f"{path} holds the API key and can be read or written by others", hint=f"chmod 600 {path}")
     return f"only {own_name()} can read it"
 
 

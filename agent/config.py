@@ -73,12 +73,15 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, cluster_name: 
     """
     found = path or find_config(environ)
     config = parse_config(read_config_file(found), environ, folder=found.parent)
-    secrets = [file for file in (found, config.api_key_file) if file]
+    warnings = [_warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
+    beside = passed_over(found)
+    if beside:
+        warnings.append(f"{beside} is not read, as {found} goes before it: remove one of the two")
     return replace(
         config,
         path=found,
         cluster_name=cluster_name or config.cluster_name,
-        warnings=tuple(_warn_of_readers(file) for file in secrets if _is_exposed(file)),
+        warnings=tuple(warnings),
     )
 
 
@@ -102,6 +105,12 @@ def find_config(environ: Mapping[str, str]) -> Path:
         "no configuration found: looked for " + ", ".join(map(str, candidates)),
         hint=f"run `{NAME} setup`, or copy etc/config.toml.example to {candidates[0]} and fill it in",
     )
+
+
+def passed_over(path: Path) -> Path | None:
+    """The config.json beside a config.toml, which an admin of the exporter before this one may go on editing."""
+    beside = path.with_name("config.json")
+    return beside if path.name == "config.toml" and beside.exists() else None
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -188,7 +197,8 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
     return []
 
 
-def _is_exposed(path: Path) -> bool:
+def is_exposed(path: Path) -> bool:
+    """Whether others than the owner can read or write a file."""
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH)
 
 

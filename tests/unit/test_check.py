@@ -85,6 +85,20 @@ def test_the_examples_key_is_no_key() -> None:
     assert "None" == check_host.check_configuration(make_config())
 
 
+def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
+    """Where config.json lies beside config.toml each run warns of it, and check says what to do."""
+    for name in ("config.toml", "config.json"):
+        (tmp_path / name).write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
+        (tmp_path / name).chmod(0o600)
+    config = load_config(tmp_path / "config.toml", {})
+    fact = f"{tmp_path}/config.json is not read, as {tmp_path}/config.toml goes before it"
+    assert (f"{fact}: remove one of the two",) == config.warnings
+    assert (fact, "remove one of the two") == complaint(lambda: check_host.check_configuration(config))
+    assert examine("secrecy", lambda: check_host.check_secrecy(config)).ok
+    (tmp_path / "config.json").unlink()
+    assert () == load_config(tmp_path / "config.toml", {}).warnings
+
+
 def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
     """The mend is a command that can be copied."""
     path = tmp_path / "config.json"
