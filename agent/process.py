@@ -95,7 +95,7 @@ class Child:
             )
         if self._full_disk:
             raise SlurmUnreachable(
-                f"no room for what {self._name} prints: {self._full_disk}",
+                f"no room for what {self._name} prints: {self._full_disk.strerror}",
                 hint="make room in the temporary folder, or name another in TMPDIR; everything is kept",
             ) from self._full_disk
         self._stdout.seek(0)

@@ -29,6 +29,7 @@ LOOKBACK_SECONDS = 365 * 86_400
 QUICK_SECONDS = 30
 #: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
 EARLIEST_SECONDS = 1_000_000
+_NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
 _WHOLE = re.compile(r"[0-9]{1,11}", re.ASCII)
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
 
@@ -93,11 +94,13 @@ class Answer:
                 continue
             if run.cluster != cluster:
                 if cluster is not None:
-                    raise SlurmUnreachable(f"sacct answered for several clusters: {cluster!r} and {run.cluster!r}")
+                    raise SlurmUnreachable(
+                        f"sacct answered for several clusters: {cluster!r} and {run.cluster!r}", hint=_NOT_SLURMS
+                    )
                 cluster = run.cluster
             yield run
         if unreadable and cluster is None:
-            raise SlurmUnreachable(f"none of the {unreadable} rows that sacct printed can be read")
+            raise SlurmUnreachable(f"none of the {unreadable} rows that sacct printed can be read", hint=_NOT_SLURMS)
 
     def repeated_ids(self) -> set[int]:
         """The raw IDs of the rows that share theirs, or the JobID that is shown, with another row."""
@@ -268,12 +271,15 @@ def _check(output: Output, wanted: str) -> int:
     for last in output.stdout:  # noqa: B007  # it is looked at behind the loop
         rows += 1
     if last and not last.endswith(b"\n"):
-        raise SlurmUnreachable("sacct's answer was cut off in the middle of a row")
+        raise SlurmUnreachable(
+            "sacct's answer was cut off in the middle of a row",
+            hint="see slurmdbd's log; everything is kept, a later run asks again",
+        )
     printed = header.rstrip(b"\n").decode("utf-8", "replace")
     if printed != wanted:
         raise SlurmUnreachable(
             f"sacct did not print the header that was asked for, but {printed[:100]!r}",
-            hint="see that `sacct` in the configuration is Slurm's own; everything is kept",
+            hint=_NOT_SLURMS,
         )
     return rows
 

@@ -81,6 +81,7 @@ class Site:
         names = {
             "spool": self.spool,
             "config": self.config,
+            "url": self.dashboard.url,
             "tls_url": self.dashboard.url.replace("http:", "https:"),
             "today": local_day(time.time()),
             "commands": ", ".join(COMMANDS),
@@ -187,6 +188,30 @@ DASHBOARD = [
         " (everything is kept; a later run tries again)",
     ),
     Trouble(
+        "nothing is good enough for it",
+        answering(faults.answer(400, "no")),
+        "flush",
+        69,
+        "the dashboard takes nothing at all: the dashboard refused the jobs: 400 'no'"
+        " (see the dashboard's own log; everything is kept)",
+    ),
+    Trouble(
+        "an answer that counts fewer jobs",
+        answering(faults.rewrite(lambda answer: Answer(200, {"success": True, "jobs_processed": 0}))),
+        "flush",
+        69,
+        "0 delivered (0.0 CPU-hours, 0.0 GPU-hours), 0 rejected, 1 refused and kept, 1 waiting"
+        " (see `queue list` for the dashboard's words, and the dashboard's own log)",
+    ),
+    Trouble(
+        "a deploy key that was used",
+        nothing,
+        "setup --api-url {url} --deploy-key once-4711 --yes",
+        77,
+        "the dashboard does not accept the deploy key: 401 'Invalid, used or expired deploy key'"
+        " (deploy keys work once and for seven days; ask the dashboard's administrator for a new one)",
+    ),
+    Trouble(
         "dashboard down",
         lambda site: site.configure(api_url="http://127.0.0.1:9"),
         "flush",
@@ -235,6 +260,30 @@ SLURM = [
         69,
         "sacct did not print the header that was asked for, but 'hello'"
         " (see that `sacct` in the configuration is Slurm's own; everything is kept)",
+    ),
+    Trouble(
+        "an answer that was cut off",
+        lambda site: site.answer_sacct(script='cat "${0%/*}/answer"; printf 101'),
+        "flush",
+        69,
+        "sacct's answer was cut off in the middle of a row"
+        " (see slurmdbd's log; everything is kept, a later run asks again)",
+    ),
+    Trouble(
+        "an answer that can't be read",
+        lambda site: site.answer_sacct(script='head -n 1 "${0%/*}/answer"; echo rubbish'),
+        "flush",
+        69,
+        "none of the 1 rows that sacct printed can be read"
+        " (see that `sacct` in the configuration is Slurm's own; everything is kept)",
+    ),
+    Trouble(
+        "a slurmctld that does not tell its name",
+        lambda site: site.configure(cluster_name=None, scontrol="/bin/true"),
+        "flush",
+        78,
+        "the cluster's name is unknown: scontrol show config names no ClusterName"
+        " (start slurmctld, or set cluster_name in the configuration, or give --cluster-name)",
     ),
     Trouble(
         "no name for the cluster",
@@ -366,6 +415,13 @@ TYPED = [
         "'12a' is no JobID (give numbers as 4711, or as 203_3 for a task of an array)",
     ),
     Trouble(
+        "a key that is there",
+        nothing,
+        "setup --api-url {url} --deploy-key new",
+        2,
+        "{config} holds an API key, and stays as it is (--yes replaces it)",
+    ),
+    Trouble(
         "nothing to retry",
         nothing,
         "queue retry 4711",
@@ -404,7 +460,7 @@ def test_what_an_admin_is_told(
     """The last line says it all, with the exit code that is documented for it; no traceback, and never the key."""
     trouble.arrange(site)
     monkeypatch.chdir(site.folder)
-    code, log = run(site, trouble.command, capsys)
+    code, log = run(site, site.fill_in(trouble.command), capsys)
     last = re.sub(r"\[SSL: .*?\)", "[SSL: ...]", messages(log)[-1])  # the words are OpenSSL's
     assert (trouble.exit_code, f"ERROR - {site.fill_in(trouble.text)}") == (code, last)
     assert not re.search(f"Traceback|{SECRET}|{API_KEY}", log)

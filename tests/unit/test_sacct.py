@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.process import Output
 from agent.records import FIELDS, SEPARATOR
 from agent.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
+from tests.support.disk import small_disk
 from tests.support.rows import make_output, make_run, make_values
 from tests.support.waiting import wait_for
 
@@ -190,6 +192,16 @@ def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_
         slurm.ask_window(1, 2).answer()
     sleeper = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
     wait_for(lambda: not sleeper.exists() or not sleeper.read_bytes(), "the end of sacct's child")
+
+
+def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A long answer goes through the temporary folder; where that is full there is no answer, and it says so."""
+    slurm = commands.slurm('[ "$1" = --helpformat ] || head -c 1000000 /dev/zero')
+    with small_disk(tmp_path / "disk", 64) as disk:
+        monkeypatch.setattr(tempfile, "tempdir", str(disk))
+        with pytest.raises(SlurmUnreachable, match="no room for what sacct prints: No space left on device") as caught:
+            slurm.ask_window(1, 2).answer()
+    assert "make room in the temporary folder, or name another in TMPDIR; everything is kept" == caught.value.hint
 
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
