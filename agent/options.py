@@ -15,7 +15,9 @@ from agent.localtime import parse_day
 DESCRIPTION = """\
 Brings finished Slurm jobs to a usage dashboard: `flush` delivers what
 slurmctld's hook has queued, `reconcile` replays a window of Slurm's accounting
-and catches what the hook missed. Without a command: reconcile."""
+and catches what the hook missed. Without a command: reconcile, with its
+--start-date, --end-date and --only-missing. COMMAND --help tells the options of
+each."""
 
 EPILOG = """\
 examples:
@@ -34,7 +36,7 @@ examples:
 
 exit codes:
     0  done, or nothing to do
-    1  unexpected error
+    1  unexpected error, or an unusable spool
     2  wrong usage
    65  some records were rejected; the others went through
    69  dashboard or Slurm unreachable; everything is kept
