@@ -25,6 +25,7 @@ from tests.support.tools import need
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXACTNESS = (ROOT / "docs/exactness.md").read_text(encoding="utf-8")
 MAN_PAGE = ROOT / f"etc/man/{NAME}.8"
 COMPLETIONS = {"bash": ROOT / f"etc/completion/{NAME}.bash", "zsh": ROOT / f"etc/completion/_{NAME}"}
@@ -215,6 +216,20 @@ def test_zsh_can_read_its_completion() -> None:
     need("zsh")
     done = subprocess.run(["zsh", "-n", str(COMPLETIONS["zsh"])], capture_output=True, check=False, encoding="utf-8")
     assert (0, "") == (done.returncode, done.stderr)
+
+
+# CONTRIBUTING
+
+
+def test_the_map_names_every_module_and_every_folder_of_tests() -> None:
+    """Whoever looks for something finds its place, and what is named is there."""
+    section = CONTRIBUTING.partition("## Find your way")[2].partition("\n## ")[0]
+    patterns = re.findall(r"`(?:agent/)?([\w*]+\.py)`", section)
+    named = {pattern: {path.name for path in (ROOT / "agent").glob(pattern)} for pattern in patterns}
+    assert [] == [pattern for pattern, names in named.items() if not names]
+    assert {path.name for path in (ROOT / "agent").glob("[!_]*.py")} == set().union(*named.values())
+    folders = {path.parent.name for path in ROOT.glob("tests/*/__init__.py")}
+    assert folders == set(re.findall(r"`tests/(\w+)/`", section))
 
 
 # All documents
