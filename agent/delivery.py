@@ -17,8 +17,8 @@ from agent.facts import BATCH_SIZE
 from agent.jobs import Record
 from agent.ledger import Ledger
 
-#: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to five
-#: more: to see before and after that the dashboard is well, and to try the record itself again.
+#: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
+#: more: to see before and after that the dashboard is well, and to try the batch and the record itself again.
 SEARCH_REQUESTS = 200
 #: So many records of a batch refused alone, or so many batches, by a dashboard that has not taken anything yet: it is
 #: at fault, and no more are tried.
