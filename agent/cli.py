@@ -57,7 +57,7 @@ def _flush(arguments: argparse.Namespace) -> None:
         if not arguments.dry_run:
             parts.level = logging.DEBUG
         report = runs.run_flush(parts)
-        level = logging.INFO if report.delivered else logging.DEBUG
+        level = logging.INFO if report.delivered or arguments.dry_run else logging.DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=arguments.dry_run))
         _print_sample(parts.receiver)
 

@@ -546,6 +546,14 @@ def test_a_dry_run_says_that_it_is_one(site: Site, capsys: pytest.CaptureFixture
     assert "a record as it would be sent:" in shown.out
 
 
+def test_a_dry_run_of_nothing_says_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks what would be sent gets an answer, even where a flush by the timer would say nothing."""
+    site.queue("")
+    code, log = run(site, "flush --dry-run", capsys)
+    assert 0 == code
+    assert re.fullmatch(r"INFO - Flush \(dry run\): nothing to do, in 0\.\d s", messages(log)[-1])
+
+
 # What is a warning
 
 
