@@ -7,7 +7,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix proof test-ends test-pythons help venv lint test unit soak manual bundle zipapp demo bench clean
+.PHONY: test-matrix proof test-ends test-pythons test-install help venv lint test unit soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16

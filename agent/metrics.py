@@ -1,4 +1,4 @@
-"""A Prometheus textfile with everything that ``status`` knows, for the textfile collector of node-exporter."""
+"""A Prometheus textfile with the figures of ``status``, for the textfile collector of node-exporter."""
 
 from __future__ import annotations
 
