@@ -314,7 +314,7 @@ KEYS = (
         (99, 90),
         "two percentages, [warning, critical]",
         _pair,
-        "the share of jobs caught by the hook that status complains of",
+        "the share of jobs caught by the hook that status complains of, [0, 0] without a hook",
     ),
 )
 _BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}

@@ -48,10 +48,14 @@ exit codes:
   exits 1 where anything is wrong.
 
 files:
-  /etc/slurm-usage-history-exporter/config.toml, else config.json there;
-  then the same in ~/.config/slurm-usage-history-exporter/. The spool is
-  /var/spool/slurm-usage-history-exporter/, for a user of no system-wide
-  installation ~/.local/state/slurm-usage-history-exporter/."""
+  /etc/slurm-usage-history-exporter/config.toml, else config.json there; else
+  the same in ~/.config/slurm-usage-history-exporter/. The spool is
+  /var/spool/slurm-usage-history-exporter/; for a user, where that is not
+  there, ~/.local/state/slurm-usage-history-exporter/.
+
+environment:
+  SLURM_USAGE_HISTORY_API_KEY and SLURM_USAGE_HISTORY_SPOOL go before the
+  configuration. HTTPS_PROXY, HTTP_PROXY, NO_PROXY and NO_COLOR are heeded."""
 
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",

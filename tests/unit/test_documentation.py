@@ -13,7 +13,7 @@ import pytest
 
 import agent
 from agent import errors
-from agent.config import KEYS, NAME
+from agent.config import API_KEY_VARIABLE, KEYS, NAME, SPOOL_VARIABLE
 from agent.display import as_json
 from agent.health import Level, Problem
 from agent.metrics import METRICS
@@ -99,6 +99,13 @@ def test_every_exit_code() -> None:
     """In the README and in the help."""
     in_help = {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)}
     assert exit_codes() == {int(code) for code in first_column(README, "exit code")} == in_help
+
+
+@pytest.mark.parametrize("name", [API_KEY_VARIABLE, SPOOL_VARIABLE])
+def test_every_variable_of_the_environment(name: str) -> None:
+    """In the README and in the help, where they go before the file."""
+    assert name in README
+    assert name in EPILOG
 
 
 def test_every_configuration_key() -> None:
