@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Callable, NamedTuple, Optional
 
-ROWS_PER_SLICE = 25_000
+ROWS_PER_SLICE = 30_000
 #: A slice with fewer rows was a quiet one.
 FEW_ROWS = ROWS_PER_SLICE // 4
 FIRST_SECONDS = 6 * 3600

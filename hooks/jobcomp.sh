@@ -5,9 +5,8 @@
 
 # jobcomp/script hands down nothing of slurmctld's environment: another spool is set in the next line.
 : "${SLURM_USAGE_HISTORY_SPOOL:=/var/spool/slurm-usage-history-exporter}"
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin
 export LC_ALL=C # with another locale flock reads a dozen files first
-lock_wait_seconds=1
 complaint_seconds=1
 umask 077
 
@@ -32,17 +31,17 @@ describe_job() { # sets $line from the environment; fails where there is no JobI
 }
 
 plain() { # FILE: absent, or a regular file: a link could lead anywhere, a FIFO would block
-    [ ! -L "$1" ] && { [ ! -e "$1" ] || [ -f "$1" ]; }
+    [ ! -L "$1" ] && { [ -f "$1" ] || [ ! -e "$1" ]; }
 }
 
 append() { # FILE: a line of its own, even behind one that a full disk cut short
     plain "$1" && printf '\n%s\n' "$line" >>"$1"
 }
 
-append_locked() { # shared with other hooks, as a line goes out in one piece: only a flush that claims the queue is kept out
+append_locked() { # together with other hooks, as a line goes out in one piece; never waiting: slurmctld would
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
     [ ! -e "$SLURM_USAGE_HISTORY_SPOOL/queue.claiming" ] && plain "$lock" && {
-        flock -s -w "$lock_wait_seconds" 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
+        flock -s -n 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
     } 9<>"$lock" # NFS shares a lock only where the file can be read
 }
 
