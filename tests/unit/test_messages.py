@@ -6,6 +6,7 @@ The whole text stands here, to be read as the admin will read it. {spool}, {conf
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import re
@@ -132,6 +133,11 @@ def no_spool(site: Site) -> None:
 def a_file_for_a_spool(site: Site) -> None:
     no_spool(site)
     site.spool.touch()
+
+
+def a_folder_for_a_queue(site: Site) -> None:
+    (site.spool / "queue").unlink()
+    (site.spool / "queue").mkdir()
 
 
 def nothing(_: Site) -> None:
@@ -361,6 +367,13 @@ SPOOL = [
         "the spool {spool} is no folder (move away what lies there)",
     ),
     Trouble(
+        "a folder for a queue",
+        a_folder_for_a_queue,
+        "queue add 101",
+        1,
+        "{spool}/queue is no regular file (a flush puts it aside)",
+    ),
+    Trouble(
         "no spool to look at",
         no_spool,
         "status",
@@ -464,6 +477,26 @@ def test_what_an_admin_is_told(
     last = re.sub(r"\[SSL: .*?\)", "[SSL: ...]", messages(log)[-1])  # the words are OpenSSL's
     assert (trouble.exit_code, f"ERROR - {site.fill_in(trouble.text)}") == (code, last)
     assert not re.search(f"Traceback|{SECRET}|{API_KEY}", log)
+
+
+def test_a_dashboard_that_wants_to_be_left_alone_is(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """The runs behind the one that was told so say for how long yet, and ask for nothing."""
+    answering(faults.answer(503, Retry_After="600"))(site)
+    run(site, "flush", capsys)
+    asked = len(site.dashboard.requests)
+    code, log = run(site, "flush", capsys)
+    words = r"ERROR - the dashboard asked to be left alone for another (600|59\d) s \(everything is kept\)"
+    assert re.fullmatch(words, messages(log)[-1])
+    assert (69, asked) == (code, len(site.dashboard.requests))
+
+
+def test_no_key_on_standard_input(
+    site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--deploy-key -` behind a command that printed nothing."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    code, log = run(site, f"setup --api-url {site.dashboard.url} --deploy-key - --yes", capsys)
+    assert (2, ["ERROR - there is no key on standard input"]) == (code, messages(log))
 
 
 # What is no error
