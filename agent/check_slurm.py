@@ -18,7 +18,8 @@ DAY_SECONDS = 86_400
 #: Every hook names it; so does a script of the site's that calls one.
 MARK = re.compile(r"SLURM_USAGE_HISTORY_SPOOL|/jobcomp\.sh\b")
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
-#: Of the hook, which sets it itself, and of what cron starts; systemd's is the same but for the last two.
+_PATH_LINE = re.compile(r"^export PATH=(.*)$", re.MULTILINE)
+#: Of what cron starts; systemd's is the same but for the last two.
 SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -130,9 +131,11 @@ def check_hook(hook: Path, spool: Path) -> str:
     if not os.access(hook, os.R_OK | os.X_OK):
         fact = "is not there" if _is_missing(hook) else "can't be read and run by the Slurm user"
         raise NotWell(f"{hook} {fact}", hint="run install.sh again, and see that its folders can be entered")
-    if not shutil.which("flock", path=SERVICE_PATH):
+    script = hook.read_text(encoding="utf-8", errors="replace")
+    path = _PATH_LINE.search(script)
+    if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
         raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
-    line = _SPOOL_LINE.search(hook.read_text(encoding="utf-8", errors="replace"))
+    line = _SPOOL_LINE.search(script)
     if line and Path(line.group(1)) != spool:
         raise NotWell(
             f"the hook writes to {line.group(1)}, and the configuration says {spool}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import time
 from email.utils import formatdate
 from io import BytesIO
@@ -315,6 +316,15 @@ def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
     assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(hook, tmp_path / "spool")
     mend = complaint(lambda: check_slurm.check_hook(hook, tmp_path / "other"))[1]
     assert f"SLURM_USAGE_HISTORY_SPOOL={tmp_path}/other ./install.sh" in mend
+
+
+def test_the_hook_finds_flock(tmp_path: Path) -> None:
+    """In the PATH that it sets itself, whatever the shell's is."""
+    hook = make_hook(tmp_path, tmp_path)
+    assert examine("hook", lambda: check_slurm.check_hook(hook, tmp_path)).ok
+    hook.write_text(re.sub(r"(?m)^export PATH=.*$", f"export PATH={tmp_path}", HOOK.read_text()))
+    wrong = "there is no flock, which the hook needs", "install util-linux"
+    assert wrong == complaint(lambda: check_slurm.check_hook(hook, tmp_path))
 
 
 def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:

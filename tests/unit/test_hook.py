@@ -19,7 +19,7 @@ from agent.queue import Queue
 HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
 JOBCOMP = {"JOBID": "7", "SUBMIT": "100", "END": "160", "ARRAYJOBID": "0", "ARRAYTASKID": "4294967294"}
 EPILOG = {"SLURM_JOB_ID": "7"}
-#: The hook waits for the lock for a second, and a loaded machine is slow.
+#: The hook waits one second for syslog, and a loaded machine is slow.
 BOUND_SECONDS = 10
 
 
@@ -122,7 +122,7 @@ def test_follows_no_link_in_place_of_the_queue(tmp_path: Path) -> None:
 
 
 def test_keeps_its_line_while_python_holds_the_lock(tmp_path: Path) -> None:
-    """filelock keeps flock(1) out: the hook gives up in bounded time and writes beside the queue."""
+    """filelock keeps flock(1) out: the hook writes beside the queue at once."""
     with FileLock(tmp_path / "queue.lock"):
         assert call_hook(tmp_path, **JOBCOMP) == 0
         assert not (tmp_path / "queue").exists()
