@@ -46,6 +46,7 @@ def _waiting_by_reason(snapshot: Snapshot) -> Value:
 METRICS = (
     Definition("build_info", "Always 1, with the version as a label.", lambda _: {__version__: 1}, "version"),
     Definition("queued_jobs", "Jobs in the queue file, where no flush has been since.", lambda s: s.backlog.queued),
+    Definition("queue_unreadable_lines", "Lines of the queue file without a JobID.", lambda s: s.backlog.unreadable),
     Definition("waiting_jobs", "Jobs that flush tries again later.", _waiting_by_reason, "reason"),
     Definition(
         "oldest_undelivered_timestamp_seconds",
@@ -74,6 +75,18 @@ METRICS = (
     Definition(
         "coverage_ratio", "Share of the jobs of the last two days that the hook brought.", lambda s: s.coverage.ratio
     ),
+    Definition("coverage_jobs", "Jobs that coverage_ratio is the share of.", lambda s: s.coverage.jobs),
+    # Not by the day: a label with a new value each day would be a new series each day, and Prometheus has the time.
+    Definition(
+        "window_jobs",
+        "Jobs that ended in the collection window, as reconcile counted them.",
+        lambda s: sum(day.jobs for day in s.coverage.days),
+    ),
+    Definition(
+        "window_hooked_jobs",
+        "Jobs of the collection window that the hook brought.",
+        lambda s: sum(day.hooked for day in s.coverage.days),
+    ),
     Definition(
         "delivered_jobs_total",
         "Jobs that the dashboard has taken, repeats included.",
@@ -90,6 +103,7 @@ METRICS = (
         "From the end of a job to the dashboard, for 99 % of the jobs that flush delivered of late.",
         lambda s: s.delay.p99,
     ),
+    Definition("delivery_delay_jobs", "Deliveries that the delay is told of.", lambda s: s.delay.jobs),
     Definition(
         "last_delivery_timestamp_seconds",
         "When the last run that delivered anything ended.",
@@ -112,6 +126,24 @@ METRICS = (
         "last_run_exit_code",
         "How the last run ended, 0 for well.",
         _of_each_command(lambda runs: runs.last.exit_code if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_run_delivered_jobs",
+        "Jobs that the last run delivered.",
+        _of_each_command(lambda runs: runs.last.delivered if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_run_rejected_records",
+        "Records of the last run that the dashboard refused.",
+        _of_each_command(lambda runs: runs.last.rejected if runs.last else None),
+        "command",
+    ),
+    Definition(
+        "last_run_missed_jobs",
+        "Jobs that the last run brought for the hook, of which only reconcile can tell.",
+        _of_each_command(lambda runs: runs.last.missed if runs.last else None),
         "command",
     ),
     Definition(

@@ -13,10 +13,12 @@ from typing import Any, Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from agent.display import as_json
 from agent.errors import MetricsError
+from agent.health import Level, Problem
 from agent.metrics import METRICS, PREFIX, write_metrics
-from agent.status import Coverage, Delay, Runs
-from tests.support.snapshots import BACKLOG, NOON, make_snapshot
+from agent.status import Coverage, Delay, Runs, UnderWay
+from tests.support.snapshots import BACKLOG, NOON, REFUSED, make_snapshot
 from tests.support.tools import need
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,7 @@ def test_the_file_says_what_status_says(tmp_path: Path) -> None:
     expected = {
         "build_info,version=1.0.0": 1,
         "queued_jobs": 2,
+        "queue_unreadable_lines": 0,
         "waiting_jobs,reason=no record yet": 1,
         "oldest_undelivered_timestamp_seconds": NOON - 40,
         "rejected_records": 2,
@@ -60,10 +63,14 @@ def test_the_file_says_what_status_says(tmp_path: Path) -> None:
         "missed_jobs_total": 3,
         "missed_job_end_timestamp_seconds": NOON - 3 * 86_400,
         "coverage_ratio": 0.99995,
+        "coverage_jobs": 20_000,
+        "window_jobs": 29_000,
+        "window_hooked_jobs": 27_999,
         "delivered_jobs_total,command=flush": 90_000,
         "delivered_jobs_total,command=reconcile": 126_000,
         "delivery_delay_median_seconds": 14.2,
         "delivery_delay_p99_seconds": 41,
+        "delivery_delay_jobs": 1500,
         "last_delivery_timestamp_seconds,command=flush": NOON - 29.6,
         "last_delivery_timestamp_seconds,command=reconcile": NOON - 35_959,
         "last_run_timestamp_seconds,command=flush": NOON - 30,
@@ -72,10 +79,115 @@ def test_the_file_says_what_status_says(tmp_path: Path) -> None:
         "last_run_duration_seconds,command=reconcile": 41.2,
         "last_run_exit_code,command=flush": 0,
         "last_run_exit_code,command=reconcile": 0,
+        "last_run_delivered_jobs,command=flush": 12,
+        "last_run_delivered_jobs,command=reconcile": 18_000,
+        "last_run_rejected_records,command=flush": 0,
+        "last_run_rejected_records,command=reconcile": 0,
+        "last_run_missed_jobs,command=flush": 0,
+        "last_run_missed_jobs,command=reconcile": 3,
         "last_success_timestamp_seconds,command=flush": NOON - 30,
         "last_success_timestamp_seconds,command=reconcile": NOON - 36_000,
     }
     assert expected == read_samples(path)
+
+
+#: Where a field of `status --json` is found among the metrics.
+FIGURES = {
+    "version": "build_info",
+    "hook.last_call": "hook_last_call_timestamp_seconds",
+    "hook.calls": "hook_calls_total",
+    "hook.missed": "missed_jobs_total",
+    "hook.missed_end": "missed_job_end_timestamp_seconds",
+    "backlog.queued": "queued_jobs",
+    "backlog.unreadable": "queue_unreadable_lines",
+    "backlog.reasons.no record yet": "waiting_jobs,reason=no record yet",
+    "backlog.oldest": "oldest_undelivered_timestamp_seconds",
+    "backlog.rejected": "rejected_records",
+    "backlog.given_up": "given_up_jobs_total",
+    "backlog.paused_until": "dashboard_pause_timestamp_seconds",
+    "coverage.ratio": "coverage_ratio",
+    "coverage.jobs": "coverage_jobs",
+    "coverage.days.jobs": "window_jobs",
+    "coverage.days.hooked": "window_hooked_jobs",
+    "delay.jobs": "delivery_delay_jobs",
+    "delay.median": "delivery_delay_median_seconds",
+    "delay.p99": "delivery_delay_p99_seconds",
+}
+FIGURES_OF_A_COMMAND = {
+    "last.started_at": "last_run_timestamp_seconds",
+    "last.seconds": "last_run_duration_seconds",
+    "last.exit_code": "last_run_exit_code",
+    "last.delivered": "last_run_delivered_jobs",
+    "last.rejected": "last_run_rejected_records",
+    "last.missed": "last_run_missed_jobs",
+    "last_success": "last_success_timestamp_seconds",
+    "last_delivery": "last_delivery_timestamp_seconds",
+    "delivered": "delivered_jobs_total",
+}
+FIGURES.update(
+    {
+        f"{command}.{field}": f"{metric},command={command}"
+        for command in ("flush", "reconcile")
+        for field, metric in FIGURES_OF_A_COMMAND.items()
+    }
+)
+#: What has no metric of its own, and why.
+NO_METRICS = {
+    "taken_at": "node-exporter tells the file's age",
+    "api_url": "configuration, and no figure",
+    "cluster_name": "configuration, and no figure",
+    "spool_dir": "configuration, and no figure",
+    "level": "the alerts judge",
+    "problems.level": "the alerts judge",
+    "problems.text": "the alerts judge",
+    "problems.hint": "the alerts judge",
+    "under_way.command": "the file is written when a run ends",
+    "under_way.pid": "the file is written when a run ends",
+    "under_way.since": "the file is written when a run ends",
+    "hook.first_day": "a day that never changes",
+    "hook.calls_today": "the increase of hook_calls_total",
+    "hook.silent": "missed_job_end against hook_last_call, as the alert has it",
+    "backlog.waiting": "the sum of waiting_jobs",
+    "rejected.job_id": "a series for each record; rejected_records counts them",
+    "rejected.shown_id": "a series for each record; rejected_records counts them",
+    "rejected.submit": "a series for each record; rejected_records counts them",
+    "rejected.end": "a series for each record; rejected_records counts them",
+    "rejected.reason": "a series for each record; rejected_records counts them",
+    "rejected.rejected_at": "a series for each record; rejected_records counts them",
+    "rejected.record": "a series for each record; rejected_records counts them",
+    "flush.last.command": "the label",
+    "flush.last.message": "a text would be a series of its own each time",
+    "reconcile.last.command": "the label",
+    "reconcile.last.message": "a text would be a series of its own each time",
+    "coverage.days.day": "a label with a new value each day would be a new series each day",
+}
+
+
+def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value of a JSON document with its place, ``one.two.three``, whatever stands in a list together."""
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from leaves(value, f"{path}.{key}".lstrip("."))
+    elif isinstance(content, list):
+        for value in content:
+            yield from leaves(value, path)
+    else:
+        yield path, content
+
+
+def test_every_figure_of_status_is_a_metric(tmp_path: Path) -> None:
+    """Whoever adds a field adds a metric with its value, or says here why there is none; each metric is one's."""
+    backlog = BACKLOG._replace(unreadable=5, rejected=2, given_up=4, paused_until=NOON + 60)
+    snapshot = make_snapshot(backlog=backlog, rejected=(REFUSED,), under_way=UnderWay("flush", 1, NOON))
+    found: dict[str, list[Any]] = {}
+    for place, value in leaves(as_json(snapshot, [Problem(Level.WARNING, "text", "hint")])):
+        found.setdefault(place, []).append(value)
+    assert {*FIGURES, *NO_METRICS} == set(found)
+    write_metrics(tmp_path / "x.prom", snapshot)
+    samples = read_samples(tmp_path / "x.prom")
+    (version,) = found.pop("version")
+    assert 1 == samples.pop(f"build_info,version={version}")
+    assert {FIGURES[place]: sum(values) for place, values in found.items() if place in FIGURES} == samples
 
 
 def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
@@ -89,7 +201,7 @@ def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
         backlog=BACKLOG._replace(oldest=None, reasons={}),
     )
     write_metrics(tmp_path / "x.prom", fresh)
-    unknown = re.compile("oldest|pause|coverage|delay|last_run|last_success|last_delivery|waiting")
+    unknown = re.compile("oldest|pause|ratio|median|p99|last_run|last_success|last_delivery|waiting")
     assert [] == [name for name in read_samples(tmp_path / "x.prom") if unknown.search(name)]
 
 
