@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.slices import (
-    FEW_ROWS,
+    FEW_ROWS_PER_DAY,
     FIRST_SECONDS,
     GROWTH,
     LONGEST_EMPTY_SECONDS,
@@ -35,10 +35,11 @@ def test_a_quiet_slice_is_followed_by_a_longer_one() -> None:
 
 
 def test_how_long_a_slice_may_be() -> None:
-    """A week behind a week without a job, a day behind a quiet one, and behind a busy one three days at most."""
+    """A week behind a week without a job, a day in quiet times, and in busy ones two days at most."""
     week = Range(0, 7 * 86_400 - 1)
-    parts = [next_slice(week, rows, 10**9) for rows in (0, 1, FEW_ROWS - 1, FEW_ROWS, 7 * ROWS_PER_SLICE)]
-    assert [7, 1, 1, 3, 1] == [(part.end - part.start + 1) / 86_400 for part in parts if part]
+    busy = 7 * FEW_ROWS_PER_DAY
+    parts = [next_slice(week, rows, 10**9) for rows in (0, 1, busy - 1, busy, 2 * busy)]
+    assert [7, 1, 1, 2, 1] == [(part.end - part.start + 1) / 86_400 for part in parts if part]
 
 
 @given(st.integers(0, 2 * 10**9), st.integers(0, 400 * 86_400), st.data())
