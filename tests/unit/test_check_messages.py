@@ -1,0 +1,314 @@
+"""Everything that `check` can find wrong, and how it says to mend it: the whole text, as the admin will read it.
+
+{folder} is the test's own, {me} whoever runs it. What goes wrong with Slurm or the dashboard itself is told by the same
+errors as in a run; these stand in test_messages.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Callable, Mapping, NamedTuple
+
+import pytest
+
+from agent import check, check_dashboard, check_host, check_slurm, check_timers
+from agent.config import NAME, Config, load_config, parse_config
+from agent.errors import ConfigError, SlurmUnreachable
+from agent.finding import NotWell
+from agent.sacct import Slurm
+from agent.setup import PLACEHOLDER
+from agent.transport import Answer
+
+HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
+NOW = 1_700_000_000.0
+
+
+class Lack(NamedTuple):
+    """What is not well, and how that is told."""
+
+    name: str
+    check: Callable[[Path], str]
+    text: str
+    mend: str
+
+
+def make_config(**settings: Any) -> Config:
+    return parse_config({"api_url": "https://d.example.com", "api_key": "k", **settings}, {})
+
+
+def write_config(folder: Path, *, mode: int = 0o600, **settings: Any) -> Config:
+    path = folder / "config.json"
+    path.write_text(json.dumps({"api_url": "https://d.example.com", "api_key": "k", **settings}))
+    path.chmod(mode)
+    return load_config(path, {})
+
+
+def config_of_another(folder: Path) -> str:
+    """One that is gone, as root may read any that is there."""
+    config = write_config(folder)
+    (folder / "config.json").unlink()
+    return check_host.check_secrecy(config)
+
+
+def disk(*, blocks: int = 1 << 20, files: int = 10_000) -> Callable[[Path], os.statvfs_result]:
+    return lambda _: os.statvfs_result((4096, 4096, blocks, blocks, blocks, files, files, files, 0, 255))
+
+
+def on(kind: str) -> Callable[[Path], str]:
+    return lambda _: check_host.check_filesystem(Path("/var/spool/x"), f"a / ext4 rw 0 0\nb /var {kind} rw 0 0")
+
+
+HOST = [
+    Lack(
+        "the example's key",
+        lambda folder: check_host.check_configuration(write_config(folder, api_key=PLACEHOLDER)),
+        "{folder}/config.json still has the example's API key",
+        f"fill it in, or run `{NAME} setup`",
+    ),
+    Lack(
+        "a configuration of another's",
+        config_of_another,
+        "{me} can't read {folder}/config.json",
+        "chown {me} {folder}/config.json",
+    ),
+    Lack(
+        "a key that others can read",
+        lambda folder: check_host.check_secrecy(write_config(folder, mode=0o644)),
+        "{folder}/config.json holds the API key and can be read or written by others",
+        "chmod 600 {folder}/config.json",
+    ),
+    Lack(
+        "no spool",
+        lambda folder: check_host.check_spool_folder(folder / "none", ""),
+        "there is no folder {folder}/none",
+        "run install.sh again, or set spool_dir",
+    ),
+    Lack(
+        "a spool of another's",
+        lambda folder: check_host.check_spool_folder(folder, "nobody-else"),
+        "{folder} belongs to {me}, but the hook runs as nobody-else",
+        "chown -R nobody-else {folder}",
+    ),
+    Lack(
+        "no room",
+        lambda folder: check_host.check_space(folder, disk(blocks=100)),
+        "only 0.0 GB free in {folder}",
+        "make room: without it the hook can queue nothing",
+    ),
+    Lack(
+        "no room for files",
+        lambda folder: check_host.check_space(folder, disk(files=3)),
+        "only 3 files can be made in {folder}",
+        "remove some files there",
+    ),
+    Lack(
+        "a spool on the network",
+        on("nfs4"),
+        "/var/spool/x is on nfs4: a hanging server would hold up the hook, and another host could take the queue",
+        "move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh",
+    ),
+    Lack(
+        "a spool in memory", on("tmpfs"), "/var/spool/x is on tmpfs, which a reboot empties", "move the spool to a disk"
+    ),
+    Lack(
+        "a lock that is held",
+        lambda folder: check_host.check_locks(folder, lambda *_: 7, lambda _: None),
+        "process 7 has held {folder}/queue.lock for more than 1 s",
+        "see what it is: ps -p 7 -o args; the hook writes beside the queue meanwhile",
+    ),
+    Lack(
+        "no folder for the metrics",
+        lambda folder: check_host.check_metrics(make_config(metrics_file=f"{folder}/none/x.prom"), ""),
+        "{me} can't write to {folder}/none",
+        "make {folder}/none writable for {me}",
+    ),
+    Lack(
+        "metrics outside the sandbox",
+        lambda folder: check_host.check_metrics(make_config(metrics_file=f"{folder}/x.prom"), "/var/spool/x"),
+        "the services' sandbox keeps them from writing to {folder}",
+        f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths={{folder}}",
+    ),
+]
+
+
+class PrivateSlurm(Slurm):
+    """A slurmdbd that hides jobs, or does not tell."""
+
+    def __init__(self, level: str, **database: str) -> None:
+        self._level, self._database = level, database
+
+    def read_accounting_config(self) -> dict[str, str]:
+        return self._database
+
+    def admin_level(self, user: str) -> str:
+        return self._level
+
+
+def wired(**settings: str) -> Callable[[Path], str]:
+    return lambda _: check_slurm.check_wiring(settings, "/opt/x/jobcomp.sh")
+
+
+def make_hook(folder: Path, *, mode: int = 0o755, change: Mapping[str, str] | None = None) -> Path:
+    hook = folder / "jobcomp.sh"
+    script = HOOK.read_text()
+    for pattern, line in (change or {}).items():
+        script = re.sub(pattern, line, script, flags=re.MULTILINE)
+    hook.write_text(script)
+    hook.chmod(mode)
+    return hook
+
+
+def hook_without_flock(folder: Path) -> str:
+    hook = make_hook(folder, change={"^export PATH=.*$": f"export PATH={folder}"})
+    return check_slurm.check_hook(hook, folder)
+
+
+INSTALL = "run install.sh again, and see that its folders can be entered"
+SLURM = [
+    Lack(
+        "commands that the services do not find",
+        lambda folder: check_slurm.check_commands(
+            write_config(folder, sacct="no-such-sacct"), lambda _: "/opt/slurm/bin/sacct"
+        ),
+        "the services do not look for no-such-sacct in /opt/slurm/bin",
+        'set sacct = "/opt/slurm/bin/sacct" in {folder}/config.json',
+    ),
+    Lack(
+        "no slurmdbd",
+        lambda _: check_slurm.check_slurmdbd(PrivateSlurm(""), {}),
+        "AccountingStorageType is not set: finished jobs are kept nowhere",
+        "set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
+    ),
+    Lack(
+        "a user without the right",
+        lambda _: check_slurm.check_privileges(PrivateSlurm("None", PrivateData="jobs"), "bob"),
+        "PrivateData in slurmdbd.conf hides the jobs of others from bob",
+        "sacctmgr modify user bob set AdminLevel=Operator",
+    ),
+    Lack(
+        "a user whom slurmdbd does not know",
+        lambda _: check_slurm.check_privileges(PrivateSlurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"),
+        "PrivateData in slurmdbd.conf may hide, which slurmdbd 26.05.5 does not tell, the jobs of others from bob",
+        "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
+    ),
+    Lack(
+        "no hook in slurm.conf",
+        wired(),
+        "slurmctld does not call the hook: JobCompType is not set",
+        "set JobCompType=jobcomp/script and JobCompLoc=/opt/x/jobcomp.sh in slurm.conf, and restart slurmctld",
+    ),
+    Lack(
+        "another script in the hook's place",
+        wired(JobCompType="jobcomp/script", JobCompLoc="/bin/true"),
+        "slurmctld does not call the hook: JobCompType is jobcomp/script /bin/true",
+        "set JobCompType=jobcomp/script and JobCompLoc=/opt/x/jobcomp.sh in slurm.conf, and restart slurmctld",
+    ),
+    Lack(
+        "another plugin in the hook's place",
+        wired(JobCompType="jobcomp/kafka"),
+        "slurmctld does not call the hook: JobCompType is jobcomp/kafka",
+        "set EpilogSlurmctld=/opt/x/jobcomp.sh in slurm.conf, and restart slurmctld",
+    ),
+    Lack(
+        "a hook that is gone",
+        lambda folder: check_slurm.check_hook(folder / "gone", folder),
+        "{folder}/gone is not there",
+        INSTALL,
+    ),
+    Lack(
+        "a hook that can't be run",
+        lambda folder: check_slurm.check_hook(make_hook(folder, mode=0o644), folder),
+        "{folder}/jobcomp.sh can't be read and run by the Slurm user",
+        INSTALL,
+    ),
+    Lack("no flock", hook_without_flock, "there is no flock, which the hook needs", "install util-linux"),
+    Lack(
+        "two spools",
+        lambda folder: check_slurm.check_hook(make_hook(folder), folder),
+        f"the hook writes to /var/spool/{NAME}, and the configuration says {{folder}}",
+        "run SLURM_USAGE_HISTORY_SPOOL={folder} ./install.sh again",
+    ),
+]
+
+
+def timer(active: str = "active", enabled: str = "enabled", **service: str) -> Callable[[Path], str]:
+    unit = {"ActiveState": active, "UnitFileState": enabled, "LastTriggerUSec": ""}
+    units = check_timers.Units({f"{NAME}.timer": unit, f"{NAME}.service": service})
+    return lambda folder: check_timers.check_timer(units, NAME, folder / "cron")
+
+
+TIMERS = [
+    Lack(
+        "no timer",
+        lambda folder: check_timers.check_timer(check_timers.Units({}), NAME, folder / "cron"),
+        f"there is neither {NAME}.timer nor {{folder}}/cron",
+        "run install.sh again",
+    ),
+    Lack(
+        "a timer that is off",
+        timer(active="inactive"),
+        f"{NAME}.timer is inactive",
+        f"systemctl enable --now {NAME}.timer",
+    ),
+    Lack(
+        "a timer for today alone",
+        timer(enabled="disabled"),
+        f"{NAME}.timer will be gone after a reboot",
+        f"systemctl enable --now {NAME}.timer",
+    ),
+    Lack(
+        "a run that failed",
+        timer(Result="exit-code", ExecMainStatus="78"),
+        f"the last run of {NAME}.service failed: exit-code, exit status 78",
+        f"journalctl -u {NAME}.service -n 20",
+    ),
+    Lack(
+        "a path unit that failed",
+        lambda _: check_timers.check_path_unit(check_timers.Units({f"{NAME}-flush.path": {"ActiveState": "failed"}})),
+        f"{NAME}-flush.path is failed",
+        f"systemctl restart {NAME}-flush.path",
+    ),
+]
+
+
+def clock(seconds_ahead: float) -> Callable[[Path], str]:
+    answer = Answer(200, {"Date": formatdate(NOW, usegmt=True)}, "")
+    return lambda _: check_dashboard.check_clock(answer, lambda: NOW + seconds_ahead)
+
+
+NETWORK_TIME = "see that both take their time from the network: chronyc tracking, or timedatectl"
+DASHBOARD = [
+    Lack(
+        "no encryption",
+        lambda _: check_dashboard.check_encryption(make_config(api_url="http://d.example.com"), {}),
+        "http://d.example.com is not encrypted: the API key can be read on the way",
+        "use https",
+    ),
+    Lack("a clock that is fast", clock(7200), "this host is 2 h ahead of the dashboard", NETWORK_TIME),
+    Lack("a clock that is slow", clock(-3600), "this host is 1 h behind the dashboard", NETWORK_TIME),
+]
+
+
+@pytest.mark.parametrize("lack", [*HOST, *SLURM, *TIMERS, *DASHBOARD], ids=lambda lack: lack.name.replace(" ", "-"))
+def test_what_check_finds(lack: Lack, tmp_path: Path) -> None:
+    """What is wrong, with the thing's own name, and a mend that can be done as it stands."""
+    with pytest.raises(NotWell) as caught:
+        lack.check(tmp_path)
+    me = check_host.own_name()
+    expected = [words.replace("{folder}", str(tmp_path)).replace("{me}", me) for words in (lack.text, lack.mend)]
+    assert expected == [str(caught.value), caught.value.hint]
+
+
+def test_a_configuration_that_is_wrong() -> None:
+    """Its problems name the keys; what they may be stands in the example."""
+
+    def no_systemd(_: object) -> Any:
+        raise SlurmUnreachable("no systemctl")
+
+    findings = list(check.run_checks(ConfigError("the configuration is wrong:\n  a: unknown key"), no_systemd, {}))
+    assert "mend these keys; config.toml.example beside the program shows them all" == findings[1].mend
+    assert "not tested: needs the configuration" == findings[2].text
