@@ -18,6 +18,7 @@ CHUNK = 500
 IS_ONE_OF = f"job_id IN ({','.join('?' * CHUNK)})"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
+_DISK_HINT = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"
 
 
 class Database:
@@ -108,7 +109,7 @@ def put_aside(path: Path) -> Path:
         if journal.exists():
             journal.replace(aside.with_name(f"{aside.name}-journal"))
     except OSError as error:
-        raise SpoolError(f"cannot put the damaged {path} aside: {error}") from error
+        raise SpoolError(f"cannot put the damaged {path} aside: {error.strerror}", hint=_DISK_HINT) from error
     return aside
 
 
@@ -147,10 +148,7 @@ def _explained(path: Path) -> Iterator[None]:
     except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
         if any(words in str(error) for words in ("malformed", "no such", "decode")):
             raise LedgerDamaged(f"{path} is damaged: {error}") from error
-        raise SpoolError(
-            f"cannot use {path}: {error}",
-            hint="see that the spool's disk is writable and not full, and the file belongs to the Slurm user",
-        ) from error
+        raise SpoolError(f"cannot use {path}: {error}", hint=_DISK_HINT) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # even a table's name can be damaged
         raise LedgerDamaged(f"{path} is damaged: {error}") from error
 

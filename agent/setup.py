@@ -125,7 +125,7 @@ def write_beside(path: Path, text: str, expected: Mapping[str, Any], *, owner_li
                 file.write(text)
                 file.flush()
                 os.fsync(number)
-            if read_config_file(Path(name)) != expected:
+            if _read_back(Path(name)) != expected:
                 raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
             if os.geteuid() == 0 and owner_like.exists():
                 info = owner_like.stat()
@@ -137,6 +137,14 @@ def write_beside(path: Path, text: str, expected: Mapping[str, Any], *, owner_li
         hint = "run as root, or name a file of your own with --config"
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
     return Path(name)
+
+
+def _read_back(path: Path) -> dict[str, Any] | None:
+    """What was written says, None where it can't be read: that is about a file which nobody else has seen."""
+    try:
+        return read_config_file(path)
+    except ConfigError:
+        return None
 
 
 def _holds_key(content: Mapping[str, Any]) -> bool:

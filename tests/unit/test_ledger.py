@@ -195,8 +195,26 @@ def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
     database.close()
     ledger, put_aside = open_ledger(path)
     ledger.close()
-    assert "newer than this program's" in put_aside
-    assert "The next reconcile replays the whole window" in put_aside
+    (aside,) = path.parent.glob("ledger.db.aside.*")
+    fact = f"{path} is of version {SCHEMA_VERSION + 1}, newer than this program's {SCHEMA_VERSION}"
+    assert f"{fact}; it was put aside as {aside}. The next reconcile replays the whole window" == put_aside
+
+
+def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
+    """It says what is in the way, and what to look at."""
+    with pytest.raises(SpoolError) as caught:
+        put_aside(path)
+    assert f"cannot put the damaged {path} aside: No such file or directory" == str(caught.value)
+    mend = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"
+    assert mend == caught.value.hint
+
+
+def test_a_value_that_only_a_bad_disk_can_have_left(ledger: Ledger) -> None:
+    """sacct would refuse all other jobs for this one."""
+    queue(ledger, QueueEntry(7))
+    ledger._execute("UPDATE waiting SET attempts = 'x'")
+    with pytest.raises(LedgerDamaged, match=r"^the ledger holds a job that can't be: \(7, .*'x'"):
+        entries(ledger)
 
 
 wounds = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=600)), max_size=4)

@@ -117,11 +117,23 @@ def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Pa
     assert (content, ["config.toml"]) == (path.read_text(), names_in(tmp_path))
 
 
+def test_a_configuration_that_is_laid_out_in_its_own_way_is_left_to_its_owner(tmp_path: Path) -> None:
+    """What would come out is not what was meant, and it is said by whose hand it can be done."""
+    path = tmp_path / "config.toml"
+    path.write_text('api_url = """\nhttps://old"""\n')
+    with pytest.raises(ConfigError) as caught:
+        set_up(path, never_fetch, replace=True)
+    told = str(caught.value), caught.value.hint
+    assert (f"{path} is laid out in an unusual way", "set api_url and api_key by hand") == told
+
+
 def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:
     """Root can write anywhere, so a file stands in the folder's place."""
     (tmp_path / "etc").write_text("")
-    with pytest.raises(ConfigError):
+    with pytest.raises(ConfigError) as caught:
         set_up(tmp_path / "etc" / "config.toml", never_fetch)
+    assert f"cannot write {tmp_path}/etc/config.toml: File exists" == str(caught.value)
+    assert "run as root, or name a file of your own with --config" == caught.value.hint
 
 
 def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> None:
