@@ -92,9 +92,9 @@ def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
         (tmp_path / name).write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
         (tmp_path / name).chmod(0o600)
     config = load_config(tmp_path / "config.toml", {})
-    fact = f"{tmp_path}/config.json is not read, as {tmp_path}/config.toml goes before it"
-    assert (f"{fact}: remove one of the two",) == config.warnings
-    assert (fact, "remove one of the two") == complaint(lambda: check_host.check_configuration(config))
+    told = f"{tmp_path}/config.json is not read, as {tmp_path}/config.toml goes before it: remove one of the two"
+    assert (told,) == config.warnings
+    assert tuple(told.split(": ")) == complaint(lambda: check_host.check_configuration(config))
     assert examine("secrecy", lambda: check_host.check_secrecy(config)).ok
     (tmp_path / "config.json").unlink()
     assert () == load_config(tmp_path / "config.toml", {}).warnings
@@ -458,10 +458,11 @@ def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
     slurm = FakeSlurm()
     slurm.read_config = lambda: {"SlurmUser": "another(1)"}  # type: ignore[method-assign]
     findings = {
-        finding.name: finding.ok
+        finding.name: finding
         for finding in check.run_checks(check.Neighbours(config, slurm, dashboard), no_systemd, {})
     }
-    assert (True, True) == (findings["hook"], findings["spool"])
+    assert (True, True) == (findings["hook"].ok, findings["spool"].ok)
+    assert "not wanted, by status_coverage_percent: the daily run brings the jobs" == findings["hook"].text
     assert "slurm.conf" not in findings
 
 

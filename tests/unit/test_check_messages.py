@@ -235,9 +235,11 @@ SLURM = [
 ]
 
 
-def timer(active: str = "active", enabled: str = "enabled", **service: str) -> Callable[[Path], str]:
+def timer(
+    manager: str = "systemctl", *, active: str = "active", enabled: str = "enabled", **service: str
+) -> Callable[[Path], str]:
     unit = {"ActiveState": active, "UnitFileState": enabled, "LastTriggerUSec": ""}
-    units = check_timers.Units({f"{NAME}.timer": unit, f"{NAME}.service": service})
+    units = check_timers.Units({f"{NAME}.timer": unit, f"{NAME}.service": service}, manager)
     return lambda folder: check_timers.check_timer(units, NAME, folder / "cron")
 
 
@@ -265,6 +267,12 @@ TIMERS = [
         timer(Result="exit-code", ExecMainStatus="78"),
         f"the last run of {NAME}.service failed: exit-code, exit status 78",
         f"journalctl -u {NAME}.service -n 20",
+    ),
+    Lack(
+        "a user's own run that failed",
+        timer("systemctl --user", Result="exit-code", ExecMainStatus="69"),
+        f"the last run of {NAME}.service failed: exit-code, exit status 69",
+        f"journalctl --user -u {NAME}.service -n 20",
     ),
     Lack(
         "a path unit that failed",

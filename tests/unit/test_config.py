@@ -101,7 +101,17 @@ def test_a_key_that_no_header_can_hold_is_not_repeated(key: str) -> None:
 
 def test_missing_key_and_url() -> None:
     """An empty configuration says what has to be in it."""
-    assert ["api_url", "api_key"] == [line.split(":")[0] for line in problems({})]
+    assert [
+        "api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com",
+        "api_key: is missing; get one from the dashboard's administrator",
+    ] == problems({})
+
+
+def test_a_file_without_a_key(tmp_path: Path) -> None:
+    """The system's own words say which file, and why not."""
+    file = tmp_path / "key"
+    (problem,) = problems({**LEAST, "api_key_file": str(file)})
+    assert f"api_key_file: cannot be read: [Errno 2] No such file or directory: '{file}'" == problem
 
 
 def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
@@ -133,8 +143,13 @@ def test_a_file_that_is_broken(tmp_path: Path, name: str, text: str | bytes, wor
 
 def test_no_configuration_at_all(tmp_path: Path) -> None:
     """All places that were looked at are named."""
-    with pytest.raises(ConfigError, match=r"no configuration found: looked for .*config.toml, .*config.json"):
+    with pytest.raises(ConfigError, match=r"no configuration found: looked for .*config.toml, .*config.json") as caught:
         find_config({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)})
+    expected = (
+        "run `slurm-usage-history-exporter setup`, or copy etc/config.toml.example to "
+        "/etc/slurm-usage-history-exporter/config.toml and fill it in"
+    )
+    assert expected == caught.value.hint
 
 
 def test_users_own_configuration(tmp_path: Path) -> None:

@@ -73,6 +73,20 @@ def test_taken_but_not_stored(content: dict[str, Any]) -> None:
     assert BatchRefused is type(meaning(200, content))
 
 
+@pytest.mark.parametrize(
+    ("status", "content", "words"),
+    [
+        (200, {"success": False, "message": "full"}, "the dashboard did not store the jobs: 200 'full'"),
+        (200, {**TAKEN, "jobs_processed": 1}, "the dashboard counted 1 jobs of 2 sent"),
+        (413, "too large", "the dashboard takes no POST of this size: 413 'too large'"),
+        (400, "no", "the dashboard refused the jobs: 400 'no'"),
+    ],
+)
+def test_the_words_of_a_refusal(status: int, content: Any, words: str) -> None:
+    """They are what `queue list` tells of the record at fault."""
+    assert words == str(meaning(status, content))
+
+
 @pytest.mark.parametrize("status", [200, 201, 204])
 @pytest.mark.parametrize("content", ["", "<html>Please log in</html>", "null", "[]", "[" * 100_000])
 def test_a_success_of_somebody_else(status: int, content: str) -> None:
@@ -255,6 +269,14 @@ def test_retry_after_is_obeyed(server: ReceivingDashboard, after: str, slept: fl
     assert ([], 1) == (client.slept, len(server.requests))
 
 
+def test_a_wait_is_told(server: ReceivingDashboard, caplog: pytest.LogCaptureFixture) -> None:
+    """What the trouble was, and for how long nothing happens."""
+    caplog.set_level("INFO", logger="agent")
+    server.faults.append(faults.answer(503, Retry_After="7"))
+    Client(server).submit()
+    assert ["the dashboard answered 503; trying again in 7.0 s"] == caplog.messages
+
+
 @pytest.mark.parametrize("trouble", [faults.hang(), faults.drip(0.1)])
 def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
     """Silence and slow drips are bounded as a whole, and no second request follows while the first may be at work."""
@@ -264,6 +286,17 @@ def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
         Client(server, timeout=1).submit()
     assert time.monotonic() - started < 4
     assert (True, 1) == (caught.value.timed_out, len(server.requests))
+    assert f"no answer from {server.url}/api/data/ingest within 1 s" == str(caught.value)
+    assert "see how the dashboard is, or give it more time with `timeout`; everything is kept" == caught.value.hint
+
+
+def test_a_dashboard_that_is_not_well() -> None:
+    """`check` asks for its health, and tells what it answered."""
+    dashboard = Dashboard("http://d.example.com", "k", lambda *_: Answer(502, {}, "<h1>Bad Gateway</h1>"))
+    with pytest.raises(DashboardUnreachable) as caught:
+        dashboard.health()
+    assert "the dashboard's health check answered 502 'Bad Gateway'" == str(caught.value)
+    assert "check api_url: the address of the dashboard's backend, without /api" == caught.value.hint
 
 
 def test_nobody_listens() -> None:

@@ -169,6 +169,14 @@ def test_what_a_record_costs_that_the_dashboard_names(ledger: Ledger, count: int
     assert ["no such user"] == [record.reason for record in ledger.rejected()]
 
 
+def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads the journal knows why the dashboard is asked so often."""
+    site = Site(ledger, breaks_on([3]))
+    site.queue(range(1, 9))
+    site.deliver(range(1, 9))
+    assert "500; looking for the record at fault among 8" in caplog.messages
+
+
 def test_several_poison_records(ledger: Ledger) -> None:
     """Each costs its own search at the most."""
     poison = [1, 77, 78, 2500, 4999]
@@ -198,12 +206,15 @@ def test_a_dashboard_that_was_sick_from_the_first_record(ledger: Ledger) -> None
     assert site.dashboard.requests <= 4 + 1 + 2 * 13 + MOST_UNPROVEN * (2 + 3) + 1
 
 
-def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger) -> None:
+def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """After some refused batches, and none taken, the run ends."""
     site = Site(ledger, is_sick, batch_size=1)
     site.queue(range(1, 101))
-    with pytest.raises(DashboardUnreachable, match="refuses every record"):
+    with pytest.raises(DashboardUnreachable) as caught:
         site.deliver(range(1, 101))
+    assert "the dashboard refuses every record: 500 disk full" == str(caught.value)
+    assert "see the dashboard's own log; everything is kept" == caught.value.hint
+    assert "1 jobs, 1 first, were refused and are kept: 500 disk full" in caplog.messages
     assert ([], list(range(1, 101))) == (site.rejected(), site.waiting())
     assert site.dashboard.requests == MOST_UNPROVEN * (4 + 1) + 4
 

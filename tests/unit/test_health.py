@@ -92,6 +92,27 @@ def test_each_trouble_is_told(changes: dict[str, object], level: Level, text: st
     assert problem.hint
 
 
+def test_what_to_do_about_each() -> None:
+    """Where to look, with the command to be typed."""
+    bad = make_snapshot(
+        flush=make_runs(RunReport("flush", NOON - HOUR, 1.0, 77, "the key was refused")),
+        reconcile=make_runs(RunReport("reconcile", NOON - 40 * HOUR, 1.0, 69, "no answer"), NOON - 40 * HOUR),
+        backlog=BACKLOG._replace(oldest=NOON - 1800, rejected=1),
+        hook=HOOK._replace(missed_end=NOON),
+        coverage=covered(989),
+    )
+    assert [
+        "`check` tests what it needs; what was not delivered is kept",
+        "`check` tests what it needs; what was not delivered is kept",
+        "`queue list` says why each waits",
+        "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'",
+        "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'",
+        "`check` looks at its wiring in slurm.conf",
+        "reconcile has delivered the others; `check` looks at the hook's wiring",
+        "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never",
+    ] == [problem.hint for problem in find_problems(bad)]
+
+
 @pytest.mark.parametrize("exit_code", [65, 130])
 def test_an_end_of_a_run_that_is_no_failure(exit_code: int) -> None:
     """Rejected records are told by themselves, and an admin who stopped a run knows."""
@@ -124,4 +145,4 @@ def test_a_site_without_the_hook_says_so_once() -> None:
 def test_a_reconcile_that_never_was_is_missed() -> None:
     """Without it nobody would know what the hook had missed."""
     problem = only_problem(make_snapshot(reconcile=make_snapshot().reconcile._replace(last=None, last_success=None)))
-    assert (Level.WARNING, "no reconcile has gone well yet") == (problem.level, problem.text)
+    assert (Level.WARNING, "no reconcile has gone well yet", "run one: `reconcile`") == problem

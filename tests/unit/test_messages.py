@@ -218,6 +218,14 @@ DASHBOARD = [
         " (deploy keys work once and for seven days; ask the dashboard's administrator for a new one)",
     ),
     Trouble(
+        "a deploy key, and another web site",
+        answering(faults.answer(200, "<html><body>Welcome to nginx!</body></html>")),
+        "setup --api-url {url} --deploy-key once-4711 --yes",
+        69,
+        "the exchange of the deploy key failed: 200 'Welcome to nginx!'"
+        " (check api_url: the address of the dashboard's backend, without /api)",
+    ),
+    Trouble(
         "dashboard down",
         lambda site: site.configure(api_url="http://127.0.0.1:9"),
         "flush",
@@ -615,6 +623,15 @@ def test_a_warning_stops_nothing(
     arrange(site)
     code, log = run(site, "flush", capsys)
     assert (0, f"WARNING - {site.fill_in(warning)}", {"100"}) == (code, messages(log)[0], set(site.dashboard.records))
+
+
+def test_the_same_warning_again_and_again_is_counted(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """A file full of rubbish does not fill the journal."""
+    site.queue("100\n" + "rubbish\n" * 8)
+    _, log = run(site, "flush", capsys)
+    warnings = [line for line in messages(log) if line.startswith("WARNING")]
+    assert ["WARNING - passed over: no JobID in a line of the queue: 'rubbish\\n'"] * 5 == warnings[:5]
+    assert ["WARNING - passed over: 3 more like these"] == warnings[5:]
 
 
 def test_a_damaged_ledger_is_put_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

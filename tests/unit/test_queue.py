@@ -118,7 +118,8 @@ def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable
     assert [1] == spool.take()
     (complaint,) = spool.complaints
     (aside,) = spool.folder.glob("odd.queue.*")
-    assert str(complaint).endswith(f"was put aside as {aside}")
+    odd = spool.folder / aside.name[len("odd.") :]
+    assert f"{odd} is no readable regular file and was put aside as {aside}" == str(complaint)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
@@ -133,8 +134,11 @@ def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Pa
 def test_flock_keeps_filelock_out(spool: Spool) -> None:
     """While flock(1) holds the lock, nothing is appended and the queue stays where it is."""
     spool.write("queue", "1\n")
-    with pytest.raises(SpoolError, match="has been held"):
+    with pytest.raises(SpoolError) as caught:
         spool.queue.append([QueueEntry(2)])
+    lock = spool.folder / "queue.lock"
+    assert f"{lock} has been held for more than 0.2 s" == str(caught.value)
+    assert f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile" == caught.value.hint
     assert [] == spool.take()
     assert "1\n" == (spool.folder / "queue").read_text()
 
@@ -220,6 +224,16 @@ def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path)
     assert f"chmod 750 {tmp_path}" == caught.value.hint
+
+
+def test_a_spool_that_can_not_be_made(tmp_path: Path) -> None:
+    """What is in the way is named, in the system's words."""
+    (tmp_path / "file").touch()
+    with pytest.raises(SpoolError) as caught:
+        check_spool(tmp_path / "file" / "spool")
+    assert f"cannot use {tmp_path}/file/spool: Not a directory" == str(caught.value)
+    mend = "see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user"
+    assert mend == caught.value.hint
 
 
 def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:

@@ -120,8 +120,10 @@ def test_nothing_but_odd_lines_is_no_answer() -> None:
 
 def test_rows_of_two_clusters_are_no_answer() -> None:
     """Another cluster's jobs must not be sent as this one's."""
-    with pytest.raises(SlurmUnreachable, match="several clusters"):
-        read(make_output(make_values(), make_values(Cluster="other")))
+    with pytest.raises(SlurmUnreachable) as caught:
+        read(make_output(make_values(Cluster="lab"), make_values(Cluster="other")))
+    assert "sacct answered for several clusters: 'lab' and 'other'" == str(caught.value)
+    assert "see that `sacct` in the configuration is Slurm's own; everything is kept" == caught.value.hint
 
 
 @given(st.binary(max_size=300))
@@ -215,6 +217,18 @@ def test_a_missing_command_is_named(tmp_path: Path) -> None:
 def test_cluster_name(commands: Commands) -> None:
     """slurmctld's own word for the cluster."""
     assert "lab" == commands.slurm("").cluster_name()
+
+
+def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) -> None:
+    """Its own words, and what has to be there for an answer."""
+    slurm = commands.slurm("")
+    commands.write("scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
+    with pytest.raises(SlurmUnreachable) as caught:
+        slurm.read_config()
+    said = "slurm_load_ctl_conf error: Unable to contact slurm controller"
+    assert f"{tmp_path}/scontrol show config failed: {said}" == str(caught.value)
+    mend = "see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping"
+    assert mend == caught.value.hint
 
 
 @pytest.mark.parametrize("script", ["exit 1", "echo Nothing", "echo 'ClusterName = (null)'"])
