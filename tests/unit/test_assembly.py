@@ -14,6 +14,7 @@ import pytest
 
 import agent
 from agent.assembly import open_parts, open_view, step_down
+from agent.check_host import name_of
 from agent.config import Config, parse_config
 from agent.errors import Busy, LedgerDamaged, SpoolError
 from agent.queue import check_spool, run_lock
@@ -96,10 +97,11 @@ def test_root_is_told_of_an_owner_without_a_name(tmp_path: Path) -> None:
     """Such a user has no groups that root could take on."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
-    os.chown(tmp_path, 4_000_000_000, -1)
+    nameless = next(uid for uid in range(64_000, 0, -1) if name_of(uid) == str(uid))
+    os.chown(tmp_path, nameless, -1)
     with pytest.raises(SpoolError) as caught:
         step_down(tmp_path)
-    assert str(caught.value).startswith(f"cannot become the owner of the spool {tmp_path}, uid 4000000000: ")
+    assert str(caught.value).startswith(f"cannot become the owner of the spool {tmp_path}, uid {nameless}: ")
     assert f"run as that user, or chown the spool {tmp_path} to the Slurm user" == caught.value.hint
 
 
