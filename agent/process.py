@@ -98,7 +98,6 @@ class Child:
                 f"no room for what {self._name} prints: {self._full_disk.strerror}",
                 hint="make room in the temporary folder, or name another in TMPDIR; everything is kept",
             ) from self._full_disk
-        self._stdout.seek(0)
         return Output(self._process.returncode, self._stdout, self._stderr.decode("utf-8", "replace"))
 
     def kill(self) -> None:
@@ -112,6 +111,7 @@ class Child:
         deadline = time.monotonic() + self._timeout
         try:
             self._read_pipes(deadline)
+            self._stdout.seek(0)  # what is left in its buffer goes to the disk, too
             self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             self._timed_out = True

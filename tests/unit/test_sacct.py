@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.process import Output
+from agent.process import Output, run
 from agent.records import FIELDS, SEPARATOR
 from agent.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
 from tests.support.disk import small_disk
@@ -204,6 +205,16 @@ def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monke
         with pytest.raises(SlurmUnreachable, match="no room for what sacct prints: No space left on device") as caught:
             slurm.ask_window(1, 2).answer()
     assert "make room in the temporary folder, or name another in TMPDIR; everything is kept" == caught.value.hint
+
+
+def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """These leave the file's buffer when all has been read: a disk that is full by then is told in the same way."""
+    full = Path("/dev/full").open("w+b")  # noqa: SIM115  # the child's own
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda held: full)
+    with pytest.raises(SlurmUnreachable, match="no room for what echo prints: No space left on device"):
+        run(["echo", "JobID"], environment={"PATH": "/usr/bin:/bin"}, timeout=5)
+    with suppress(OSError):
+        full.close()
 
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
