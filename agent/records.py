@@ -155,7 +155,7 @@ def parse_row(values: Sequence[str]) -> Run:
             nodes=parse_count(nodes),
             gpus=allocated.gpus,
             memory_mb=allocated.memory_mb,
-            node_list=None if node_list in _NO_NODES else intern(node_list),
+            node_list=None if node_list in _NO_NODES else node_list,  # too various to be held: 3.12 never lets go
             restarts=int(restarts[0] or 0) if restarts else None,
         )
     except ValueError as error:
