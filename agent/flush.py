@@ -17,7 +17,7 @@ from agent.earlier import EarlierRuns
 from agent.errors import DashboardUnreachable
 from agent.facts import GIVEN_UP, PAUSE
 from agent.jobs import HALF_WRITTEN_SECONDS, fold, make_record
-from agent.ledger import Ledger
+from agent.ledger import NOT_KNOWN, Ledger
 from agent.queue import Queue
 from agent.records import ENDED_STATES, Run
 from agent.rows import Rows
@@ -162,6 +162,7 @@ class Flush:
 
     def _sort_out(self, judged: Judged) -> None:
         """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
+        cluster = self._settings.cluster
         final: Judged = []
         later: list[Waiting] = []
         gone: list[Waiting] = []
@@ -182,9 +183,17 @@ class Flush:
             self._ledger.postpone(later)
             self._ledger.forget_waiting(item.key for item in [*gone, *given_up])
             self._ledger.raise_fact(GIVEN_UP, len(given_up))
-        for item, verdict in final:
-            job = fold(list(verdict.runs), requeued_runs=self._settings.requeued_runs)
-            self._delivery.add(make_record(job, self._settings.cluster), item.key)
+        records = [
+            (item, make_record(fold(list(verdict.runs), requeued_runs=self._settings.requeued_runs), cluster))
+            for item, verdict in final
+        ]
+        known = self._ledger.known(cluster, [record for _, record in records])
+        for item, record in records:
+            if known.get(record.key, NOT_KNOWN).superseded:  # what came after it is on the dashboard, and stays there
+                with self._ledger.transaction():
+                    self._ledger.forget_waiting([item.key])
+            else:
+                self._delivery.add(record, item.key)
 
     def _is_skipped(self, verdict: Verdict) -> bool:
         return self._settings.skip_never_started and all(run.never_started for run in verdict.runs)

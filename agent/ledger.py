@@ -171,10 +171,6 @@ class Ledger(WaitingJobs, Journal):
                 found.setdefault(job_id, []).append(Run(*json.loads(text)))
         return found
 
-    def delivered_since(self, since: float) -> int:
-        """How many jobs were first delivered since then."""
-        return int(self._execute("SELECT count(*) FROM delivered WHERE delivered_at >= ?", (since,))[0][0])
-
     def latencies(self, since: float, limit: int) -> list[float]:
         """Seconds from the End to the dashboard of the jobs that flush has delivered since then, sorted.
 

@@ -69,11 +69,11 @@ class WaitingJobs(Database):
         return [_make_waiting(row) for row in rows]
 
     def due_among(self, job_ids: Sequence[int], now: float) -> list[Waiting]:
-        """Those jobs under some raw IDs whose time has come."""
+        """Those jobs under some raw IDs whose time has come, and of which the hook told when they ended."""
         found: list[Waiting] = []
         for chunk in chunks(job_ids):
             rows = self._execute(
-                f"SELECT * FROM waiting WHERE {IS_ONE_OF} AND {_IS_DUE}",  # noqa: S608
+                f"SELECT * FROM waiting WHERE {IS_ONE_OF} AND ended IS NOT NULL AND {_IS_DUE}",  # noqa: S608
                 (*chunk, now, now + LONGEST_WAIT_SECONDS),
             )
             found += map(_make_waiting, rows)

@@ -22,8 +22,9 @@ from agent.flush import (
     has_work,
     take_over,
 )
-from agent.jobs import HALF_WRITTEN_SECONDS
+from agent.jobs import HALF_WRITTEN_SECONDS, fold, make_record
 from agent.ledger import Ledger, open_ledger
+from agent.localtime import local_text
 from agent.queue import Queue
 from agent.records import Run
 from agent.rows import Rows
@@ -353,6 +354,29 @@ def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
     assert {1: "record not up to date yet", 2000: "still running in the accounting", 2001: "no record yet"} == (
         site.waiting()
     )
+
+
+@pytest.mark.parametrize("others", [0, MANY])
+def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
+    """Where the dashboard has a later run of the job already, an earlier one must not take its place."""
+    site = Site(ledger, *ended_together(others), plain(9000))
+    later = make_record(fold([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))]), "lab")
+    with ledger.transaction():
+        ledger.add_delivered("lab", [later], "reconcile", NOW - 10, hooked=False)
+    site.queue(*told_of(site.slurm.runs))
+    site.flush()
+    assert (others, "9000" in site.arrived(), {}) == (len(site.arrived()), False, site.waiting())
+
+
+def test_a_walk_serves_only_those_whose_end_was_told(ledger: Ledger) -> None:
+    """A bare JobID may mean a later owner of the ID than the one that is met."""
+    first, last = plain(9000), plain(9000, Submit=str(ENDED + 100), Start=str(ENDED + 100), End=str(ENDED + 200))
+    site = Site(ledger, *ended_together(MANY), first, last)
+    site.queue(*told_of(site.slurm.runs[:MANY]), QueueEntry(9000))
+    site.flush()
+    assert [["9000"]] == site.slurm.asked
+    ends = [record["End"] for record in map(json.loads, site.dashboard.batches[-1]) if record["JobID"] == "9000"]
+    assert [local_text(ENDED + 200)] == ends
 
 
 def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
