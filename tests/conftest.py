@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import pytest
@@ -13,6 +14,8 @@ from tests.support.slurm import why_not_here
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.pop("TZ", None)  # the exporter goes by the host's zone, whatever the shell's
     time.tzset()
+    # A shell that has started the tests in the background has them, and their children, ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "slurm: starts a real Slurm; skipped, or in CI failed, where there can be none")
 
 
