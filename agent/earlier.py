@@ -38,7 +38,9 @@ class EarlierRuns:
         """
         since = max(start - LOOKBACK_SECONDS, 0)
         if not self._known_from <= since <= self.known_to:
-            self._known_from, self.known_to = since, since - 1
+            # An hour more: the next walk begins so much before the end of this one.
+            self._known_from = max(since - LATE_SECONDS, 0)
+            self.known_to = self._known_from - 1
         # Few rows have such a state, so that few long slices do.
         plan = cover(Range(self.known_to + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)

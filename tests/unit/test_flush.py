@@ -333,6 +333,28 @@ def test_a_walk_leaves_out_the_time_between(ledger: Ledger) -> None:
     assert sum(end - start for start, end in ended_windows(site)) < 3 * 86_400
 
 
+def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
+    """What earlier runs ended meanwhile it meets on its way: no call of its own looks for them."""
+    crowds = [ended_together(MANY), ended_together(MANY, first=MANY + 1, at=ENDED + 600)]
+    site = Site(ledger, *crowds[0])
+    site.queue(*told_of(crowds[0]))
+    site.flush()
+    site.slurm.runs += crowds[1]
+    site.slurm.windows.clear()
+    site.queue(*told_of(crowds[1]))
+    site.flush(at=NOW + 600)
+    assert (2 * MANY, {ENDED_STATES}) == (len(site.arrived()), {states for *_, states in site.slurm.windows})
+
+
+def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """sacct has all rows of a slice in memory, and those that wait are so many at least."""
+    monkeypatch.setattr("agent.flush.ROWS_PER_SLICE", MANY // 2)
+    site = Site(ledger, *ended_together(MANY))
+    site.queue(*told_of(site.slurm.runs))
+    site.flush()
+    assert (MANY, [], 2) == (len(site.arrived()), site.slurm.asked, len(ended_windows(site)))
+
+
 def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
     """What else has ended in all that time would be more to read than looking each of them up."""
     runs = [run for number in range(1, MANY + 1) for run in ended_together(1, number, NOON - number * 7200)]

@@ -8,7 +8,7 @@ from typing import Any, Iterator
 import pytest
 
 from agent.delivery import Delivery
-from agent.earlier import LOOKBACK_SECONDS, note_forgotten
+from agent.earlier import LATE_SECONDS, LOOKBACK_SECONDS, note_forgotten
 from agent.entries import QueueEntry
 from agent.flush import Settings
 from agent.jobs import fold, make_record
@@ -153,7 +153,7 @@ def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
     site = Site(ledger, run_at(NOON + 6 * DAY))
     site.reconcile()
     assert any(states == GOES_ON_STATES for _, _, states in site.slurm.windows)
-    assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]
+    assert WINDOW.start - LOOKBACK_SECONDS - LATE_SECONDS == site.slurm.windows[0][0]
     site.slurm.windows.clear()
     site.reconcile(Range(WINDOW.start + DAY, WINDOW.end + DAY), now=NOW + DAY)
     assert all(states != GOES_ON_STATES for _, _, states in site.slurm.windows)
@@ -166,7 +166,7 @@ def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
     note_forgotten(ledger, before=WINDOW.start - DAY)
     site.slurm.windows.clear()
     site.reconcile()
-    assert WINDOW.start - LOOKBACK_SECONDS == site.slurm.windows[0][0]
+    assert WINDOW.start - LOOKBACK_SECONDS - LATE_SECONDS == site.slurm.windows[0][0]
 
 
 def requeued(first_end: int, last_end: int) -> tuple[Run, Run]:
