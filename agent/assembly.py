@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.config import Config
-from agent.dashboard import Dashboard, DryRun
-from agent.database import put_aside
-from agent.delivery import Delivery, Receiver
+from agent.dashboard.client import Dashboard, DryRun
+from agent.dashboard.transport import RequestsTransport
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
-from agent.flush import Flush, Settings, take_over
-from agent.ledger import LEFT, Ledger, open_ledger, view_ledger
-from agent.queue import Queue, check_spool, run_lock
-from agent.reconcile import Interlude, Progress, Reconcile
-from agent.sacct import Slurm
-from agent.transport import RequestsTransport
+from agent.slurm.sacct import Slurm
+from agent.spool.database import put_aside
+from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
+from agent.spool.queue import Queue, check_spool, run_lock
+from agent.sync.delivery import Delivery, Receiver
+from agent.sync.flush import Flush, Settings, take_over
+from agent.sync.reconcile import Interlude, Progress, Reconcile
 
 LEDGER_NAME = "ledger.db"
 #: While a reconcile goes on, what the hook queues is delivered every so often.
@@ -30,7 +30,7 @@ INTERLUDE_SECONDS = 60.0
 #: Of the same complaint an admin sees so many; the rest is counted.
 SHOWN_COMPLAINTS = 5
 #: Imported late: a module of ours, of a package's and of Python's.
-LATE_IMPORTS = ("agent.metrics", "requests", "email")
+LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
 
 logger = logging.getLogger(__name__)
 

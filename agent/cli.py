@@ -12,15 +12,15 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
+from agent.arguments import parse_argv
 from agent.config import NAME, Config, load_config
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
 from agent.logs import set_up_logging
-from agent.options import parse_argv
 from agent.wording import count
 
 if TYPE_CHECKING:
-    from agent.display import Style
-    from agent.journal import RunReport
+    from agent.spool.journal import RunReport
+    from agent.status.screen import Style
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _flush(arguments: argparse.Namespace) -> None:
-    from agent import assembly, runs  # noqa: PLC0415
+    from agent import assembly  # noqa: PLC0415
+    from agent.sync import session as runs  # noqa: PLC0415
 
     with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run, alone=True) as parts:
         if not arguments.dry_run:
@@ -63,7 +64,9 @@ def _flush(arguments: argparse.Namespace) -> None:
 
 
 def _reconcile(arguments: argparse.Namespace) -> None:
-    from agent import assembly, progress, runs  # noqa: PLC0415
+    from agent import assembly  # noqa: PLC0415
+    from agent.status import progress  # noqa: PLC0415
+    from agent.sync import session as runs  # noqa: PLC0415
 
     config = _load(arguments)
     wanted = runs.window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
@@ -75,7 +78,8 @@ def _reconcile(arguments: argparse.Namespace) -> None:
 
 
 def _queue(arguments: argparse.Namespace) -> None:
-    from agent import assembly, repair  # noqa: PLC0415
+    from agent import assembly  # noqa: PLC0415
+    from agent.admin import repair  # noqa: PLC0415
 
     entries = repair.parse_job_ids(getattr(arguments, "jobs", []))
     mark = " (dry run)" if arguments.dry_run else ""
@@ -94,7 +98,10 @@ def _queue(arguments: argparse.Namespace) -> None:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from agent import assembly, display, health, status  # noqa: PLC0415
+    from agent import assembly  # noqa: PLC0415
+    from agent.status import health  # noqa: PLC0415
+    from agent.status import screen as display  # noqa: PLC0415
+    from agent.status import snapshot as status  # noqa: PLC0415
 
     try:
         config = _load(arguments)
@@ -116,7 +123,7 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _screen_style() -> Style:
-    from agent.display import Style  # noqa: PLC0415
+    from agent.status.screen import Style  # noqa: PLC0415
 
     return Style(
         colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb",
@@ -125,7 +132,9 @@ def _screen_style() -> Style:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from agent import assembly, check, process  # noqa: PLC0415
+    from agent import assembly  # noqa: PLC0415
+    from agent.check import checks as check  # noqa: PLC0415
+    from agent.slurm import process  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
         own = {name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in os.environ}
@@ -149,7 +158,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
 
 def _setup(arguments: argparse.Namespace) -> None:
-    from agent import setup  # noqa: PLC0415
+    from agent.admin import setup  # noqa: PLC0415
 
     path = arguments.config or setup.choose_path(os.environ)
     if arguments.dry_run:

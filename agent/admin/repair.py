@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from typing import Iterable, Iterator, Sequence
 
-from agent.entries import QueueEntry, parse_line
 from agent.errors import ExporterError, UnreadableLine, UsageError
-from agent.flush import take_over
-from agent.ledger import Ledger, Rejected
+from agent.jobs.entry import QueueEntry, parse_line
 from agent.localtime import local_text
-from agent.queue import Queue
-from agent.waiting import Waiting
+from agent.spool.ledger import Ledger, Rejected
+from agent.spool.queue import Queue
+from agent.spool.waiting import Waiting
+from agent.sync.flush import take_over
 
 
 def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:

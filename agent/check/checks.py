@@ -5,15 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-from agent import check_dashboard, check_host, check_slurm, check_timers
 from agent.assembly import LEDGER_NAME
+from agent.check import dashboard as check_dashboard
+from agent.check import host as check_host
+from agent.check import slurm as check_slurm
+from agent.check import timers as check_timers
+from agent.check.finding import Finding, examine
 from agent.config import Config
-from agent.dashboard import Dashboard
-from agent.display import Style
+from agent.dashboard.client import Dashboard
+from agent.dashboard.transport import Answer
 from agent.errors import ConfigError
-from agent.finding import Finding, examine
-from agent.sacct import Slurm
-from agent.transport import Answer
+from agent.slurm.sacct import Slurm
+from agent.status.screen import Style
 
 MOUNTS = Path("/proc/self/mounts")
 NAME_WIDTH = 16

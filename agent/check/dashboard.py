@@ -7,10 +7,10 @@ from email.utils import parsedate_to_datetime
 from typing import Callable, Mapping
 from urllib.parse import urlsplit
 
+from agent.check.finding import NotWell
 from agent.config import Config
-from agent.dashboard import Dashboard
-from agent.finding import NotWell
-from agent.transport import Answer
+from agent.dashboard.client import Dashboard
+from agent.dashboard.transport import Answer
 from agent.wording import span
 
 #: Further apart, the dashboard's days are not the cluster's.

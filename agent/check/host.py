@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import Callable
 
+from agent.admin.setup import PLACEHOLDER
+from agent.check.finding import NotWell
 from agent.config import NAME, Config, is_exposed, passed_over
-from agent.finding import NotWell
-from agent.ledger import view_ledger
-from agent.queue import check_spool, lock_holder
-from agent.setup import PLACEHOLDER
+from agent.spool.ledger import view_ledger
+from agent.spool.queue import check_spool, lock_holder
 from agent.wording import count
 
 #: Less than this is no room for a ledger to grow in.
@@ -155,7 +155,7 @@ def check_metrics(config: Config, sandbox: str) -> str:
     return str(config.metrics_file)
 
 
-def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parent) -> str:
+def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
     """Where the hook lies: beside the virtual environment that install.sh has made, else in the checkout."""
     for path in (environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
         if _may_be_there(path):

@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Callable, Iterator, Mapping
 
+from agent.check.finding import NotWell
 from agent.config import SYSTEM_SPOOL, Config
-from agent.finding import NotWell
-from agent.sacct import Slurm
+from agent.slurm.sacct import Slurm
 from agent.wording import count, span
 
 DAY_SECONDS = 86_400

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
 
+from agent.check.finding import NotWell
 from agent.config import NAME
 from agent.errors import SlurmUnreachable
-from agent.finding import NotWell
-from agent.process import Output
+from agent.slurm.process import Output
 
 RECONCILE = NAME
 FLUSH = f"{NAME}-flush"

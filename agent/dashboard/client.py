@@ -1,6 +1,7 @@
 """The dashboard's interface: submits records, checks the key, exchanges a deploy key.
 
-What an answer means is told by :func:`judge`, which is pure. How it comes is the business of :mod:`agent.transport`.
+What an answer means is told by :func:`judge`, which is pure. How it comes is the business of
+:mod:`agent.dashboard.transport`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import re
 import time
 from typing import Any, Callable, Mapping, Sequence
 
-from agent import retry
+from agent.dashboard import backoff as retry
+from agent.dashboard.transport import Answer, Transport
 from agent.errors import (
     BatchForbidden,
     BatchRefused,
@@ -21,7 +23,6 @@ from agent.errors import (
     ExporterError,
     KeyRefused,
 )
-from agent.transport import Answer, Transport
 
 INGEST = "/api/data/ingest"
 HEALTH = "/api/dashboard/health"
@@ -41,7 +42,7 @@ class Dashboard:
     """One dashboard, spoken to with one API key.
 
     :param api_url: without a trailing slash.
-    :param transport: see :class:`agent.transport.RequestsTransport`.
+    :param transport: see :class:`agent.dashboard.transport.RequestsTransport`.
     :param sleep: waits some seconds between the tries.
     :param clock: epoch seconds, to read a Retry-After that is a date.
     :param dice: a random number from 0 up to 1.

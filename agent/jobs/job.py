@@ -13,7 +13,7 @@ import json
 from typing import Iterable, NamedTuple
 
 from agent.localtime import local_text
-from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
+from agent.slurm.row import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: How far the Submit of a run may lie from the End of the run before it. Measured: 0 or 1 s.
 LINK_SECONDS = 600

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from agent.entries import QueueEntry
-from agent.records import Run
+from agent.jobs.entry import QueueEntry
+from agent.slurm.row import Run
 
 
 class Rows:

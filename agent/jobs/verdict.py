@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 from typing import Iterable, NamedTuple
 
-from agent.entries import QueueEntry
-from agent.jobs import GRACE_SECONDS, is_final, is_half_written, may_be_requeued, newest_run, own_runs
-from agent.records import CONTINUED_STATES, REVOKED, Run
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import GRACE_SECONDS, is_final, is_half_written, may_be_requeued, newest_run, own_runs
+from agent.slurm.row import CONTINUED_STATES, REVOKED, Run
 
 #: How far the hook's END and the End in the accounting may differ.
 SLACK_SECONDS = 1

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from agent.database import Database
 from agent.errors import RecordsRejected
 from agent.localtime import local_day
+from agent.spool.database import Database
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS runs (

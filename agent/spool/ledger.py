@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
-from agent import journal, waiting
-from agent.database import IS_ONE_OF, PAGE, chunks, put_aside
 from agent.errors import LedgerDamaged
-from agent.jobs import Record
-from agent.journal import Journal
+from agent.jobs.job import Record
 from agent.localtime import local_day
-from agent.records import Run
-from agent.waiting import WaitingJobs
+from agent.slurm.row import Run
+from agent.spool import journal, waiting
+from agent.spool.database import IS_ONE_OF, PAGE, chunks, put_aside
+from agent.spool.journal import Journal
+from agent.spool.waiting import WaitingJobs
 
 SCHEMA_VERSION = 3
 _UPGRADES = {2: "ALTER TABLE delivered ADD COLUMN shown_id TEXT;"}

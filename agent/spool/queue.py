@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from filelock import FileLock, Timeout
 
-from agent.entries import QueueEntry, format_line, parse_line
 from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
+from agent.jobs.entry import QueueEntry, format_line, parse_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

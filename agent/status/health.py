@@ -6,7 +6,7 @@ import enum
 from typing import Iterable, Iterator, NamedTuple
 
 from agent.errors import KeyRefused
-from agent.status import Runs, Snapshot
+from agent.status.snapshot import Runs, Snapshot
 from agent.wording import count, moment, percent, span
 
 #: Reconcile runs once a day; half a day later it is late.

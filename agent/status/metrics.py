@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Union
 
 from agent import __version__
 from agent.errors import MetricsError
-from agent.status import Runs, Snapshot
+from agent.status.snapshot import Runs, Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client import Metric

@@ -8,9 +8,9 @@ from typing import Any, Iterator, NamedTuple, Sequence
 
 from agent import __version__
 from agent.config import NAME
-from agent.health import Level, Problem, worst_level
 from agent.localtime import parse_day
-from agent.status import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+from agent.status.health import Level, Problem, worst_level
+from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
 from agent.wording import count, moment, percent, span
 
 WIDTH = 80

@@ -15,11 +15,11 @@ from typing import NamedTuple, Sequence
 
 from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
-from agent.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
-from agent.journal import RunReport
-from agent.ledger import Ledger, Rejected
 from agent.localtime import local_day
-from agent.queue import Queue, lock_holder
+from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.spool.journal import RunReport
+from agent.spool.ledger import Ledger, Rejected
+from agent.spool.queue import Queue, lock_holder
 
 #: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
 DELAY_SECONDS = 86_400

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
-from agent import retry
-from agent.dashboard import refused_key
-from agent.entries import QueueEntry
+from agent.dashboard import backoff as retry
+from agent.dashboard.client import refused_key
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
-from agent.facts import BATCH_SIZE
-from agent.jobs import Record
-from agent.ledger import Ledger
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import Record
+from agent.spool.facts import BATCH_SIZE
+from agent.spool.ledger import Ledger
 
 #: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
 #: more: to see before and after that the dashboard is well, and to try the batch and the record itself again.
@@ -37,7 +37,7 @@ class Receiver(Protocol):
     ingest_url: str
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = ...) -> str:
-        """See :meth:`agent.dashboard.Dashboard.submit`."""
+        """See :meth:`agent.dashboard.client.Dashboard.submit`."""
 
 
 class Delivery:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Iterable, Sequence
 
-from agent.ledger import Ledger
-from agent.records import CONTINUED_STATES, REQUEUEABLE_STATES, Run
-from agent.sacct import GOES_ON_STATES, Slurm
-from agent.slices import Range, cover
+from agent.slurm.row import CONTINUED_STATES, REQUEUEABLE_STATES, Run
+from agent.slurm.sacct import GOES_ON_STATES, Slurm
+from agent.spool.ledger import Ledger
+from agent.sync.slices import Range, cover
 
 #: Rows whose job goes on, or may have gone on, in a newer one.
 GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES

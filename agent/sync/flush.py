@@ -11,21 +11,21 @@ import time
 from contextlib import closing
 from typing import Callable, Iterator, List, NamedTuple, Tuple
 
-from agent import retry
-from agent.delivery import Delivery
-from agent.earlier import EarlierRuns
+from agent.dashboard import backoff as retry
 from agent.errors import DashboardUnreachable
-from agent.facts import GIVEN_UP, PAUSE
-from agent.jobs import HALF_WRITTEN_SECONDS, fold, make_record
-from agent.ledger import NOT_KNOWN, Ledger
-from agent.queue import Queue
-from agent.records import ENDED_STATES, Run
-from agent.rows import Rows
-from agent.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
-from agent.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
-from agent.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
-from agent.waiting import Waiting
-from agent.walk import History, Walk
+from agent.jobs.job import HALF_WRITTEN_SECONDS, fold, make_record
+from agent.jobs.rows import Rows
+from agent.jobs.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
+from agent.slurm.row import ENDED_STATES, Run
+from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
+from agent.spool.facts import GIVEN_UP, PAUSE
+from agent.spool.ledger import NOT_KNOWN, Ledger
+from agent.spool.queue import Queue
+from agent.spool.waiting import Waiting
+from agent.sync.delivery import Delivery
+from agent.sync.earlier import EarlierRuns
+from agent.sync.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
+from agent.sync.walk import History, Walk
 
 #: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.
 MANY_JOBS = 3 * IDS_PER_CALL
@@ -238,7 +238,7 @@ class Backlog:
         self._known_to = known_to
 
     def __call__(self, done: Range | None, rows: int) -> Range | None:
-        """See :data:`agent.slices.Plan`."""
+        """See :data:`agent.sync.slices.Plan`."""
         behind, seconds = (done.end, done.end - done.start + 1) if done else (self._known_to, FIRST_SECONDS)
         rows = rows if done else ROWS_PER_SLICE
         while True:

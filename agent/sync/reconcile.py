@@ -9,15 +9,15 @@ from contextlib import closing
 from datetime import date
 from typing import Callable, NamedTuple, Protocol
 
-from agent.delivery import Delivery
-from agent.earlier import EarlierRuns
-from agent.flush import Settings
-from agent.jobs import Record, fold, make_record
-from agent.ledger import NOT_KNOWN, Known, Ledger
+from agent.jobs.job import Record, fold, make_record
 from agent.localtime import local_day
-from agent.sacct import Slurm
-from agent.slices import Range, cover
-from agent.walk import History, Step, Walk
+from agent.slurm.sacct import Slurm
+from agent.spool.ledger import NOT_KNOWN, Known, Ledger
+from agent.sync.delivery import Delivery
+from agent.sync.earlier import EarlierRuns
+from agent.sync.flush import Settings
+from agent.sync.slices import Range, cover
+from agent.sync.walk import History, Step, Walk
 
 #: A job that ended less than so long ago may still be on its way by flush: it is not missed.
 FRESH_SECONDS = 600

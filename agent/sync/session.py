@@ -7,17 +7,17 @@ import time
 from datetime import date, timedelta
 from typing import Callable
 
-from agent import earlier
 from agent.assembly import Parts
-from agent.delivery import Delivery
 from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
-from agent.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
-from agent.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
-from agent.jobs import SECONDS_PER_HOUR
-from agent.journal import RunReport
+from agent.jobs.job import SECONDS_PER_HOUR
 from agent.localtime import day_end, day_start, local_day, local_text
-from agent.reconcile import Progress, Reconcile
-from agent.slices import Range
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
+from agent.spool.journal import RunReport
+from agent.sync import earlier
+from agent.sync.delivery import Delivery
+from agent.sync.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
+from agent.sync.reconcile import Progress, Reconcile
+from agent.sync.slices import Range
 
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
 SPARE_DAYS = 2
@@ -152,7 +152,8 @@ def _write_metrics(parts: Parts) -> None:
     config = parts.config
     if config.metrics_file is None or parts.dry_run:
         return
-    from agent import metrics, status  # noqa: PLC0415  # not needed by a flush that writes none
+    from agent.status import metrics  # noqa: PLC0415  # not needed by a flush that writes none
+    from agent.status import snapshot as status  # noqa: PLC0415  # not needed by a flush that writes none
 
     try:
         metrics.write_metrics(config.metrics_file, status.take_snapshot(config, parts.ledger, time.time()))

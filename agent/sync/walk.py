@@ -10,12 +10,12 @@ from __future__ import annotations
 from itertools import islice
 from typing import Callable, Generator, Iterator, List, NamedTuple
 
-from agent.earlier import GOES_ON, EarlierRuns
-from agent.jobs import has_all_runs, is_final, is_settled, runs_with
-from agent.records import REQUEUEABLE_STATES, Run
-from agent.rows import Rows
-from agent.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Answer, Query, Slurm
-from agent.slices import Plan, Range
+from agent.jobs.job import has_all_runs, is_final, is_settled, runs_with
+from agent.jobs.rows import Rows
+from agent.slurm.row import REQUEUEABLE_STATES, Run
+from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Answer, Query, Slurm
+from agent.sync.earlier import GOES_ON, EarlierRuns
+from agent.sync.slices import Plan, Range
 
 #: So many jobs are handed out at a time.
 JOBS_AT_ONCE = 500

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Sequence
 
 from agent.localtime import day_end, day_start, local_day
-from agent.records import FIELDS
+from agent.slurm.row import FIELDS
 
 from .measure import Outcome, run
 from .site import Job, Site

@@ -11,11 +11,11 @@ import statistics
 import threading
 from typing import Any, Callable, Mapping, NamedTuple
 
-from agent.dashboard import Dashboard
-from agent.delivery import SMALLEST_BATCH
+from agent.dashboard.client import Dashboard
+from agent.dashboard.transport import Answer
 from agent.errors import DashboardUnreachable
-from agent.flush import check_pause
-from agent.transport import Answer
+from agent.sync.delivery import SMALLEST_BATCH
+from agent.sync.flush import check_pause
 
 from .clockwork import Clockwork
 

@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, TypeVar
 
-from agent.process import make_environment
-from agent.records import FIELDS, OPTIONAL_FIELD
-from agent.sacct import make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.process import make_environment
+from agent.slurm.row import FIELDS, OPTIONAL_FIELD
+from agent.slurm.sacct import make_ids_selection, make_sacct_argv, make_window_selection
 from tests.data import scenarios
 from tests.support.accounting import expected_records
 from tests.support.slurm import Slurm

@@ -25,8 +25,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Mapping, TypeVar
 
-from agent.jobs import HALF_WRITTEN_SECONDS
-from agent.ledger import view_ledger
+from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.spool.ledger import view_ledger
 from tests.support import dashboard_faults as faults
 from tests.support.accounting import expected_records
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request

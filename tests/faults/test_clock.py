@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from agent.ledger import view_ledger
+from agent.spool.ledger import view_ledger
 from tests.faults.site import Site
 from tests.support import dashboard_faults as faults
 from tests.support.dashboard import ReceivingDashboard

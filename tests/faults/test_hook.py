@@ -15,8 +15,8 @@ from typing import Callable, Iterator
 
 import pytest
 
-from agent.entries import QueueEntry
-from agent.queue import ABANDONED_SECONDS, Queue
+from agent.jobs.entry import QueueEntry
+from agent.spool.queue import ABANDONED_SECONDS, Queue
 from tests.support.disk import fill, make_read_only, small_disk
 from tests.support.tools import need
 from tests.support.waiting import wait_for

@@ -12,7 +12,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from agent.ledger import view_ledger
+from agent.spool.ledger import view_ledger
 from tests.faults.site import Site, refuse
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.exporter import ROOT

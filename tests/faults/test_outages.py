@@ -22,8 +22,8 @@ from agent.errors import (
     SlurmUnreachable,
     SpoolError,
 )
-from agent.facts import PAUSE
-from agent.ledger import open_ledger, view_ledger
+from agent.spool.facts import PAUSE
+from agent.spool.ledger import open_ledger, view_ledger
 from tests.faults.site import Site
 from tests.support import dashboard_faults as faults
 from tests.support.dashboard import Answer, Fault, ReceivingDashboard

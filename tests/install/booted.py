@@ -316,7 +316,9 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
     machine.run("sh", "-c", "rm /root/broken/wheelhouse/requests-*")
     assert "what was installed before is as it was" in machine.run("/root/broken/install.sh", expect=1)
     machine.run("sh", "-c", "cp /wheels/bundle/wheelhouse/requests-* /root/broken/wheelhouse")
-    unusable = "import zipfile, sys; zipfile.ZipFile(sys.argv[1], 'a').writestr('agent/ledger.py', 'raise SystemError')"
+    unusable = (
+        "import zipfile, sys; zipfile.ZipFile(sys.argv[1], 'a').writestr('agent/spool/ledger.py', 'raise SystemError')"
+    )
     machine.run("sh", "-c", f'python3 -W ignore -c "{unusable}" /root/broken/wheelhouse/slurm_usage*')
     assert "does not run for the user slurm" in machine.run("/root/broken/install.sh", expect=1)
     machine.run("rm", "-r", "/root/broken")

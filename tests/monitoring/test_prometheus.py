@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import pytest
 
-from agent.metrics import METRICS, PREFIX, write_metrics
+from agent.status.metrics import METRICS, PREFIX, write_metrics
 from tests.support.daemons import Daemons
 from tests.support.ports import claim_ports
 from tests.support.snapshots import BACKLOG, HOOK, make_snapshot

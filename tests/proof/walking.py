@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import agent.flush
+import agent.sync.flush
 from agent.cli import main
 
 if __name__ == "__main__":
-    agent.flush.MANY_JOBS = agent.flush.MANY_IN_A_SLICE = 0
+    agent.sync.flush.MANY_JOBS = agent.sync.flush.MANY_IN_A_SLICE = 0
     sys.exit(main())

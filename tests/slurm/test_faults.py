@@ -13,7 +13,7 @@ from typing import Iterator
 
 import pytest
 
-from agent.ledger import view_ledger
+from agent.spool.ledger import view_ledger
 from tests.support.accounting import expected_records
 from tests.support.exporter import Exporter
 from tests.support.job_kinds import HOSTILE

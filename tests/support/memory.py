@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Iterator, Sequence
 
-from agent.records import Run
-from agent.sacct import ENDED_STATES
+from agent.slurm.row import Run
+from agent.slurm.sacct import ENDED_STATES
 
 _WORDS = {
     "BF": "BOOT_FAIL",
@@ -27,7 +27,7 @@ _WORDS = {
 
 
 class MemoryAnswer:
-    """Rows, as :class:`agent.sacct.Answer` holds them."""
+    """Rows, as :class:`agent.slurm.sacct.Answer` holds them."""
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
@@ -72,7 +72,7 @@ class MemorySlurm:
         self.hidden_by_id: set[str] = set()
 
     def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> MemoryQuery:
-        """As :meth:`agent.sacct.Slurm.ask_window`."""
+        """As :meth:`agent.slurm.sacct.Slurm.ask_window`."""
         self.windows.append((start, end, states))
         if self.failing_windows and len(self.windows) % 2:
             self.failing_windows -= 1
@@ -83,7 +83,7 @@ class MemorySlurm:
         )
 
     def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
-        """As :meth:`agent.sacct.Slurm.ask_ids`."""
+        """As :meth:`agent.slurm.sacct.Slurm.ask_ids`."""
         self.asked.append(list(asked))
         shown = set(asked) - self.hidden_by_id
         wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
@@ -99,6 +99,6 @@ class MemoryDashboard:
         self.batches: list[list[str]] = []
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
-        """As :meth:`agent.dashboard.Dashboard.submit`."""
+        """As :meth:`agent.dashboard.client.Dashboard.submit`."""
         self.batches.append(list(texts))
         return f"{len(texts)} jobs for {cluster} in {tries}"

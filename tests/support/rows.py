@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.records import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
+from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
 
 NOON = 1_700_000_000
 PLAIN = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from agent.config import Config, parse_config
-from agent.journal import RunReport
-from agent.ledger import Rejected
 from agent.localtime import day_start, parse_day
-from agent.status import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+from agent.spool.journal import RunReport
+from agent.spool.ledger import Rejected
+from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
 
 NOON = day_start(parse_day("2024-03-20")) + 12 * 3600.0
 HOUR, DAY = 3600.0, 86_400.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from agent.arguments import COMMANDS, parse_argv
 from agent.errors import UsageError
-from agent.options import COMMANDS, parse_argv
 
 
 @pytest.mark.parametrize(

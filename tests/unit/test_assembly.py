@@ -14,10 +14,10 @@ import pytest
 
 import agent
 from agent.assembly import open_parts, open_view, step_down
-from agent.check_host import name_of
+from agent.check.host import name_of
 from agent.config import Config, parse_config
 from agent.errors import Busy, LedgerDamaged, SpoolError
-from agent.queue import check_spool, run_lock
+from agent.spool.queue import check_spool, run_lock
 
 STEP_DOWN = """
 import pathlib, sys

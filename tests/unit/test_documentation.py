@@ -13,12 +13,12 @@ import pytest
 
 import agent
 from agent import errors
+from agent.arguments import COMMANDS, EPILOG, build_parser
 from agent.config import API_KEY_VARIABLE, KEYS, NAME, SPOOL_VARIABLE
-from agent.display import as_json
-from agent.health import Level, Problem
-from agent.metrics import METRICS
-from agent.options import COMMANDS, EPILOG, build_parser
-from agent.status import UnderWay
+from agent.status.health import Level, Problem
+from agent.status.metrics import METRICS
+from agent.status.screen import as_json
+from agent.status.snapshot import UnderWay
 from tests.support.snapshots import NOON, REFUSED, make_snapshot
 from tests.support.tools import need
 

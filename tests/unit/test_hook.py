@@ -13,8 +13,8 @@ from typing import Callable
 import pytest
 from filelock import FileLock
 
-from agent.entries import QueueEntry
-from agent.queue import Queue
+from agent.jobs.entry import QueueEntry
+from agent.spool.queue import Queue
 
 HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
 JOBCOMP = {"JOBID": "7", "SUBMIT": "100", "END": "160", "ARRAYJOBID": "0", "ARRAYTASKID": "4294967294"}

@@ -21,10 +21,10 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 import pytest
 
 from agent import cli
+from agent.arguments import COMMANDS
 from agent.cli import main
 from agent.localtime import day_start, local_day
-from agent.options import COMMANDS
-from agent.records import FIELDS, SEPARATOR
+from agent.slurm.row import FIELDS, SEPARATOR
 from tests.support import dashboard_faults as faults
 from tests.support.dashboard import API_KEY, Answer, Connection, Fault, ReceivingDashboard, Request
 from tests.support.disk import fill, small_disk

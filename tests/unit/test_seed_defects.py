@@ -10,17 +10,17 @@ from typing import Any, Callable
 
 import pytest
 
-from agent.delivery import Delivery
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.flush import Settings
-from agent.jobs import fold, make_record, own_runs
-from agent.ledger import open_ledger
-from agent.process import Output
-from agent.reconcile import Reconcile
-from agent.records import FIELDS, Run, parse_tres
-from agent.runs import window
-from agent.sacct import Answer, Slurm, make_sacct_argv, make_window_selection
-from agent.slices import Range
+from agent.jobs.job import fold, make_record, own_runs
+from agent.slurm.process import Output
+from agent.slurm.row import FIELDS, Run, parse_tres
+from agent.slurm.sacct import Answer, Slurm, make_sacct_argv, make_window_selection
+from agent.spool.ledger import open_ledger
+from agent.sync.delivery import Delivery
+from agent.sync.flush import Settings
+from agent.sync.reconcile import Reconcile
+from agent.sync.session import window
+from agent.sync.slices import Range
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_output, make_run, make_values
 

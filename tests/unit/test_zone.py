@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from agent.localtime import day_end, day_start
-from agent.records import FIELDS, SEPARATOR
-from agent.sacct import ENDED_STATES
+from agent.slurm.row import FIELDS, SEPARATOR
+from agent.slurm.sacct import ENDED_STATES
 
 ROOT = Path(__file__).parents[2]
 FIRST, LAST = date(2024, 3, 30), date(2024, 4, 1)

@@ -7,12 +7,12 @@ from typing import Iterator
 
 import pytest
 
-from agent import repair
-from agent.entries import QueueEntry
+from agent.admin import repair
 from agent.errors import ExporterError, UsageError
-from agent.jobs import fold, make_record
-from agent.ledger import Ledger, open_ledger
-from agent.queue import Queue
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import fold, make_record
+from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.queue import Queue
 from tests.support.rows import NOON, make_run
 
 REFUSED = make_record(fold([make_run(JobID="203_3", JobIDRaw="210")]), "lab")

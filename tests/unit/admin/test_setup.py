@@ -11,14 +11,14 @@ from typing import Callable
 
 import pytest
 
-from agent import setup
+from agent.admin import setup
 from agent.cli import main
 from agent.config import Config, load_config, read_config_file
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, KeyRefused, UsageError
 from tests.support.dashboard import API_KEY, DEPLOY_KEY, Answer, ReceivingDashboard
 
 URL = "https://dashboard.example.com"
-EXAMPLE = Path(__file__).parents[2] / "etc" / "config.toml.example"
+EXAMPLE = Path(__file__).parents[3] / "etc" / "config.toml.example"
 
 
 def fetch_new_key(_: Config) -> tuple[str, str]:

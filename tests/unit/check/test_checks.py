@@ -14,21 +14,25 @@ from typing import Any, Callable, Mapping, Sequence
 
 import pytest
 
-from agent import check, check_dashboard, check_host, check_slurm, check_timers
+from agent.admin.setup import PLACEHOLDER
+from agent.check import checks as check
+from agent.check import dashboard as check_dashboard
+from agent.check import host as check_host
+from agent.check import slurm as check_slurm
+from agent.check import timers as check_timers
+from agent.check.finding import Finding, NotWell, examine
 from agent.cli import main
 from agent.config import Config, load_config, parse_config
-from agent.dashboard import Dashboard
-from agent.display import Style
+from agent.dashboard.client import Dashboard
+from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.finding import Finding, NotWell, examine
-from agent.ledger import open_ledger
-from agent.process import Output
-from agent.sacct import Query, Slurm
-from agent.setup import PLACEHOLDER
-from agent.transport import Answer
+from agent.slurm.process import Output
+from agent.slurm.sacct import Query, Slurm
+from agent.spool.ledger import open_ledger
+from agent.status.screen import Style
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 
-HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
+HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
 #: From `systemctl show` on systemd 252, 239 leaves the same lines.
 UNIT = (

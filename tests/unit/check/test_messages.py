@@ -15,15 +15,19 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 import pytest
 
-from agent import check, check_dashboard, check_host, check_slurm, check_timers
+from agent.admin.setup import PLACEHOLDER
+from agent.check import checks as check
+from agent.check import dashboard as check_dashboard
+from agent.check import host as check_host
+from agent.check import slurm as check_slurm
+from agent.check import timers as check_timers
+from agent.check.finding import NotWell
 from agent.config import NAME, Config, load_config, parse_config
+from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, SlurmUnreachable
-from agent.finding import NotWell
-from agent.sacct import Slurm
-from agent.setup import PLACEHOLDER
-from agent.transport import Answer
+from agent.slurm.sacct import Slurm
 
-HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
+HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 NOW = 1_700_000_000.0
 
 

@@ -15,7 +15,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dashboard import LONGEST_PAUSE_SECONDS, Dashboard, judge
+from agent.dashboard.backoff import TRIES
+from agent.dashboard.client import LONGEST_PAUSE_SECONDS, Dashboard, judge
+from agent.dashboard.transport import Answer, RequestsTransport
 from agent.errors import (
     BatchForbidden,
     BatchRefused,
@@ -24,8 +26,6 @@ from agent.errors import (
     ExporterError,
     KeyRefused,
 )
-from agent.retry import TRIES
-from agent.transport import Answer, RequestsTransport
 from tests.support import dashboard_faults as faults
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import API_KEY, Fault, ReceivingDashboard

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.dashboard import HEALTH
+from agent.dashboard.client import HEALTH
+from agent.dashboard.transport import RequestsTransport
 from agent.errors import DashboardUnreachable
-from agent.transport import RequestsTransport
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import ReceivingDashboard
 

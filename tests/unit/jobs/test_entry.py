@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.entries import LAST_JOB_ID, QueueEntry, format_line, parse_line
 from agent.errors import UnreadableLine
+from agent.jobs.entry import LAST_JOB_ID, QueueEntry, format_line, parse_line
 
 job_ids = st.integers(1, LAST_JOB_ID)
 seconds = st.none() | st.integers(0, 10**12 - 1)

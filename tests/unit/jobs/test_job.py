@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from agent.jobs import Job, fold, is_final, make_record, may_be_requeued, own_runs
-from agent.records import Run
+from agent.jobs.job import Job, fold, is_final, make_record, may_be_requeued, own_runs
+from agent.slurm.row import Run
 from tests.support.rows import NOON, make_run
 
 

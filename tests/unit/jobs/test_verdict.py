@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from agent.entries import QueueEntry
-from agent.jobs import HALF_WRITTEN_SECONDS
-from agent.records import Run
-from agent.verdict import Fate, judge_entry
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.jobs.verdict import Fate, judge_entry
+from agent.slurm.row import Run
 from tests.support.rows import NOON, make_run
 
 ENDED = NOON + 3660

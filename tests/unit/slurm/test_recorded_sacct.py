@@ -11,14 +11,14 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs import fold, is_final, make_record, own_runs
-from agent.process import Output
-from agent.queue import Queue
-from agent.records import SEPARATOR, Run
-from agent.sacct import Answer
-from agent.verdict import Fate, judge_entry
+from agent.jobs.job import fold, is_final, make_record, own_runs
+from agent.jobs.verdict import Fate, judge_entry
+from agent.slurm.process import Output
+from agent.slurm.row import SEPARATOR, Run
+from agent.slurm.sacct import Answer
+from agent.spool.queue import Queue
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
 VERSIONS = sorted(folder.name for folder in (DATA / "sacct").iterdir())
 SCENARIOS = sorted(file.stem for file in (DATA / "hook" / VERSIONS[0]).glob("*.jsonl"))

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import records
 from agent.errors import UnreadableRow
-from agent.jobs import fold, make_record
-from agent.records import FIELDS, Run, Tres, parse_count, parse_row, parse_tres
+from agent.jobs.job import fold, make_record
+from agent.slurm import row as records
+from agent.slurm.row import FIELDS, Run, Tres, parse_count, parse_row, parse_tres
 from tests.support.rows import NOON, make_run, make_values
 
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.process import Output, run
-from agent.records import FIELDS, SEPARATOR
-from agent.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.process import Output, run
+from agent.slurm.row import FIELDS, SEPARATOR
+from agent.slurm.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
 from tests.support.disk import small_disk
 from tests.support.rows import make_output, make_run, make_values
 from tests.support.waiting import wait_for

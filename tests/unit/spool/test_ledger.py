@@ -15,17 +15,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.database import put_aside
-from agent.entries import QueueEntry
 from agent.errors import LedgerDamaged, SpoolError
-from agent.jobs import Record
-from agent.journal import RunReport
-from agent.ledger import SCHEMA_VERSION, Ledger, open_ledger, view_ledger
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import Record
+from agent.spool.database import put_aside
+from agent.spool.journal import RunReport
+from agent.spool.ledger import SCHEMA_VERSION, Ledger, open_ledger, view_ledger
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
 
 NOW = 1_700_000_000.0
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -281,8 +281,8 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None
 def test_many_begin_at_once(path: Path) -> None:
     """Whichever process makes the tables, all of them work with the same."""
     code = (
-        "import sys; from pathlib import Path; from agent.entries import QueueEntry\n"
-        "from agent.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"
+        "import sys; from pathlib import Path; from agent.jobs.entry import QueueEntry\n"
+        "from agent.spool.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"
         "with ledger.transaction(): ledger.add_waiting([QueueEntry(int(sys.argv[2]))], 0)\n"
     )
     argv = [sys.executable, "-c", code, str(path)]

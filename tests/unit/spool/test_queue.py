@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.entries import LAST_JOB_ID, QueueEntry
 from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
-from agent.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue, check_spool, lock_holder, run_lock
+from agent.jobs.entry import LAST_JOB_ID, QueueEntry
+from agent.spool.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue, check_spool, lock_holder, run_lock
 
 
 class Spool:

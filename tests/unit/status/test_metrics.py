@@ -13,15 +13,15 @@ from typing import Any, Iterator
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from agent.display import as_json
 from agent.errors import MetricsError
-from agent.health import Level, Problem
-from agent.metrics import METRICS, PREFIX, write_metrics
-from agent.status import Coverage, Delay, Runs, UnderWay
+from agent.status.health import Level, Problem
+from agent.status.metrics import METRICS, PREFIX, write_metrics
+from agent.status.screen import as_json
+from agent.status.snapshot import Coverage, Delay, Runs, UnderWay
 from tests.support.snapshots import BACKLOG, NOON, REFUSED, make_snapshot
 from tests.support.tools import need
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 RULES = ROOT / "etc/prometheus/slurm-usage-history.rules.yml"
 BOARD = ROOT / "etc/grafana/slurm-usage-history.json"
 NAMES = {PREFIX + metric.name for metric in METRICS}

@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from agent.display import WIDTH, Style, as_check_line, as_json, as_text
-from agent.health import find_problems
-from agent.journal import RunReport
-from agent.status import Coverage, Day, Delay, Runs, Snapshot, UnderWay
+from agent.spool.journal import RunReport
+from agent.status.health import find_problems
+from agent.status.screen import WIDTH, Style, as_check_line, as_json, as_text
+from agent.status.snapshot import Coverage, Day, Delay, Runs, Snapshot, UnderWay
 from agent.wording import count, moment, percent, span
 from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot
 

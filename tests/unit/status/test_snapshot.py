@@ -15,19 +15,19 @@ from typing import Iterator
 import pytest
 
 from agent.assembly import open_view
-from agent.entries import QueueEntry
 from agent.errors import LedgerDamaged, SpoolError
-from agent.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
-from agent.flush import take_over
-from agent.jobs import Record
-from agent.journal import RunReport
-from agent.ledger import open_ledger
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import Record
 from agent.localtime import local_day
-from agent.queue import Queue, run_lock
-from agent.status import Day, Snapshot, make_delay, take_snapshot
+from agent.spool.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.spool.journal import RunReport
+from agent.spool.ledger import open_ledger
+from agent.spool.queue import Queue, run_lock
+from agent.status.snapshot import Day, Snapshot, make_delay, take_snapshot
+from agent.sync.flush import take_over
 from tests.support.snapshots import DAY, HOUR, NOON, make_config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Spool:
@@ -164,7 +164,7 @@ def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Spool) -> N
 def test_a_run_that_holds_the_lock_is_told(spool: Spool, command: str) -> None:
     """By its command and process, and without touching the lock."""
     holder = (
-        "import sys; from pathlib import Path; from agent.queue import run_lock\n"
+        "import sys; from pathlib import Path; from agent.spool.queue import run_lock\n"
         "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", holder, str(spool.folder), command]
@@ -268,7 +268,7 @@ def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
 
 def test_status_imports_nothing_heavy() -> None:
     """It is looked at often: what only other commands need stays out of its way."""
-    script = "import sys, agent.cli, agent.assembly, agent.status, agent.display; print(*sys.modules)"
+    script = "import sys, agent.cli, agent.assembly, agent.status.snapshot, agent.status.screen; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client"}
 

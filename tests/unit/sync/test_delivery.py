@@ -13,11 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, SMALLEST_BATCH, Delivery
-from agent.entries import QueueEntry
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
-from agent.jobs import Record
-from agent.ledger import Ledger, open_ledger
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import Record
+from agent.spool.ledger import Ledger, open_ledger
+from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, SMALLEST_BATCH, Delivery
 
 NOW = 1_700_000_000.0
 Verdict = Callable[[Sequence[int]], "ExporterError | None"]

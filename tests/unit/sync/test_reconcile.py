@@ -7,17 +7,17 @@ from typing import Any, Iterator
 
 import pytest
 
-from agent.delivery import Delivery
-from agent.earlier import LATE_SECONDS, LOOKBACK_SECONDS, note_forgotten
-from agent.entries import QueueEntry
-from agent.flush import Settings
-from agent.jobs import fold, make_record
-from agent.ledger import Ledger, open_ledger
-from agent.reconcile import Interlude, Reconcile, Tally
-from agent.records import Run
-from agent.sacct import GOES_ON_STATES
-from agent.slices import Range
-from agent.walk import JOBS_AT_ONCE
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import fold, make_record
+from agent.slurm.row import Run
+from agent.slurm.sacct import GOES_ON_STATES
+from agent.spool.ledger import Ledger, open_ledger
+from agent.sync.delivery import Delivery
+from agent.sync.earlier import LATE_SECONDS, LOOKBACK_SECONDS, note_forgotten
+from agent.sync.flush import Settings
+from agent.sync.reconcile import Interlude, Reconcile, Tally
+from agent.sync.slices import Range
+from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
 

@@ -8,8 +8,8 @@ import pytest
 
 from agent.errors import UsageError
 from agent.localtime import day_end, day_start
-from agent.runs import window
-from agent.slices import Range
+from agent.sync.session import window
+from agent.sync.slices import Range
 
 TODAY = date(2024, 3, 20)
 NOW = day_start(TODAY) + 12 * 3600.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.slices import (
+from agent.sync.slices import (
     FEW_ROWS_PER_DAY,
     FIRST_SECONDS,
     GROWTH,

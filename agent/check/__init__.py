@@ -1,0 +1,1 @@
+"""Tests every prerequisite, and says how to fix what is wrong."""

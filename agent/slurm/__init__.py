@@ -1,0 +1,1 @@
+"""The edge to Slurm: child processes, and what their answers mean."""

@@ -1,0 +1,1 @@
+"""From Slurm's accounting to the dashboard: flush and reconcile."""
