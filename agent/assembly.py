@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import pwd
-import sys
 import time
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Mapping
 
 from agent.config import Config
 from agent.dashboard.client import Dashboard, DryRun
@@ -19,7 +15,9 @@ from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.slurm.sacct import Slurm
 from agent.spool.database import put_aside
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
-from agent.spool.queue import Queue, check_spool, run_lock
+from agent.spool.lock import run_lock
+from agent.spool.owner import check_spool, step_down
+from agent.spool.queue import Queue
 from agent.sync.delivery import Delivery, Receiver
 from agent.sync.flush import Flush, Settings, take_over
 from agent.sync.reconcile import Interlude, Progress, Reconcile
@@ -29,9 +27,6 @@ LEDGER_NAME = "ledger.db"
 INTERLUDE_SECONDS = 60.0
 #: Of the same complaint an admin sees so many; the rest is counted.
 SHOWN_COMPLAINTS = 5
-#: Imported late: a module of ours, of a package's and of Python's.
-LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
-
 logger = logging.getLogger(__name__)
 
 
@@ -198,36 +193,3 @@ def make_dashboard(config: Config) -> Dashboard:
     """The dashboard, as configured."""
     transport = RequestsTransport(timeout=config.timeout, ca_bundle=config.ca_bundle, secret=config.api_key)
     return Dashboard(config.api_url, config.api_key, transport)
-
-
-def step_down(spool: Path) -> None:
-    """Run by root, the agent becomes the spool's owner: a file of root's there would stop the hook.
-
-    :raises SpoolError: where root may not do that here, or the owner can't read this program.
-    """
-    if os.geteuid() != 0 or not spool.is_dir() or spool.stat().st_uid == 0:
-        return
-    info = spool.stat()
-    try:
-        name = pwd.getpwuid(info.st_uid).pw_name
-        os.initgroups(name, info.st_gid)
-        os.setgid(info.st_gid)
-        os.setuid(info.st_uid)
-    except (KeyError, OSError) as error:
-        raise SpoolError(
-            f"cannot become the owner of the spool {spool}, uid {info.st_uid}: {error}",
-            hint=f"run as that user, or chown the spool {spool} to the Slurm user",
-        ) from error
-    if not _can_import(LATE_IMPORTS):
-        raise SpoolError(
-            f"{name}, the owner of the spool {spool}, cannot read this program or its Python ({sys.executable})",
-            hint=f"move {Path(__file__).parents[1]} to where {name} can read it, or install it with install.sh",
-        )
-    logger.debug("runs as %s, the spool's owner", name)
-
-
-def _can_import(names: Sequence[str]) -> bool:
-    try:
-        return all(map(importlib.util.find_spec, names))
-    except OSError:  # a zipapp that can't be opened any more
-        return False

@@ -135,6 +135,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from agent import assembly  # noqa: PLC0415
     from agent.check import checks as check  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
+    from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
         own = {name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in os.environ}
@@ -142,7 +143,7 @@ def _check(arguments: argparse.Namespace) -> int:
 
     try:
         config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
-        assembly.step_down(config.spool_dir)
+        step_down(config.spool_dir)
         slurm = assembly.make_slurm(config, os.environ, assembly.Complaints())
         neighbours: Any = check.Neighbours(config, slurm, assembly.make_dashboard(config))
     except ConfigError as error:

@@ -9,6 +9,14 @@ from __future__ import annotations
 import time
 from datetime import date, timedelta
 from functools import lru_cache
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """From the first to the last second, both included, in epoch seconds."""
+
+    start: int
+    end: int
 
 
 def local_text(epoch_seconds: int) -> str:

@@ -14,7 +14,8 @@ from agent.admin.setup import PLACEHOLDER
 from agent.check.finding import NotWell
 from agent.config import NAME, Config, is_exposed, passed_over
 from agent.spool.ledger import view_ledger
-from agent.spool.queue import check_spool, lock_holder
+from agent.spool.lock import lock_holder
+from agent.spool.owner import check_spool
 from agent.wording import count
 
 #: Less than this is no room for a ledger to grow in.

@@ -6,8 +6,6 @@ from __future__ import annotations
 TRIES = 4
 FIRST_DELAY_SECONDS = 1.0
 LONGEST_DELAY_SECONDS = 60.0
-#: A queued job whose record is not there yet is asked for again after 1, 2, 4 ... seconds, at last every hour.
-LONGEST_WAIT_SECONDS = 3600.0
 
 
 def request_delay(attempt: int, dice: float) -> float:
@@ -18,23 +16,6 @@ def request_delay(attempt: int, dice: float) -> float:
     """
     delay = min(FIRST_DELAY_SECONDS * 2.0 ** (attempt - 1), LONGEST_DELAY_SECONDS)
     return delay * (0.5 + dice)
-
-
-def record_delay(attempts: int) -> float:
-    """Seconds until a queued job is asked for again.
-
-    :param attempts: how often it was asked for in vain, from 1.
-    """
-    return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
-
-
-def attempts_within(seconds: float) -> int:
-    """How often a queued job is asked for in vain until it has been asked for over so many seconds."""
-    attempts, waited = 1, 0.0
-    while waited < seconds:
-        waited += record_delay(attempts)
-        attempts += 1
-    return attempts
 
 
 def parse_retry_after(text: str, now: float) -> float:

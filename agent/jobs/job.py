@@ -8,12 +8,9 @@ Restarts tells. All other rows of a JobID are an earlier owner's: IDs are reused
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Iterable, NamedTuple
 
-from agent.localtime import local_text
-from agent.slurm.row import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
+from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: How far the Submit of a run may lie from the End of the run before it. Measured: 0 or 1 s.
 LINK_SECONDS = 600
@@ -32,28 +29,6 @@ class Job(NamedTuple):
     cpu_seconds: int
     gpu_seconds: int
     ever_started: bool
-
-
-class Record(NamedTuple):
-    """What is sent for a job, and what tells it from an earlier state of the same job."""
-
-    raw_id: int
-    submit: int
-    end: int
-    job_id: str
-    cpu_seconds: int
-    gpu_seconds: int
-    text: str  # the JSON object as it is sent
-
-    @property
-    def key(self) -> tuple[int, int]:
-        """What identifies a run in Slurm's accounting, within its cluster."""
-        return self.raw_id, self.submit
-
-    @property
-    def digest(self) -> bytes:
-        """Changes when anything in the record does."""
-        return hashlib.blake2b(self.text.encode(), digest_size=12).digest()
 
 
 def own_runs(runs: Iterable[Run]) -> list[Run]:
@@ -149,41 +124,6 @@ def _last_run(runs: list[Run]) -> list[Run]:
     return runs[first:]
 
 
-def make_record(job: Job, cluster: str) -> Record:
-    """The dashboard's record of a job, as it is sent: a JSON object.
-
-    It is written out field by field, which takes two thirds of the time of a dict and an encoder. Times are the
-    cluster's wall clock without offset; Start and End are never null.
-
-    :param cluster: the cluster's name on the dashboard.
-    """
-    run = job.run
-    end = run.end
-    if end is None:
-        raise ValueError(f"job {run.job_id} has not ended")
-    idle = run.never_started
-    start = end if idle or run.start is None else run.start
-    cpus, gpus, nodes, memory_mb = (0, 0, 0, 0.0) if idle else (run.cpus, run.gpus, run.nodes, run.memory_mb)
-    text = (
-        f'{{"JobID":{_json(run.job_id)},"User":{_json(run.user)},"Account":{_json(run.account)}'
-        f',"Partition":{_json(run.partition)},"State":{_json(run.state)},"QOS":{_json_or_null(run.qos)}'
-        f',"NodeList":{_json_or_null(None if idle else run.node_list)}'
-        f',"Submit":"{local_text(run.submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
-        f',"CPUHours":{job.cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{job.gpu_seconds / SECONDS_PER_HOUR}'
-        f',"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
-        f',"WaitingTimeHours":{max(start - run.submit, 0) / SECONDS_PER_HOUR}'
-        f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_json(cluster)}}}'
-    )
-    return Record(run.raw_id, run.submit, end, run.job_id, job.cpu_seconds, job.gpu_seconds, text)
-
-
 def newest_run(runs: Iterable[Run]) -> Run | None:
     """The row with the latest Submit, None where there is no row."""
     return max(runs, key=lambda run: run.submit, default=None)
-
-
-def _json_or_null(text: str | None) -> str:
-    return "null" if text is None else _json(text)
-
-
-_json = json.JSONEncoder().encode

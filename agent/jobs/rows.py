@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Iterable
 
 from agent.jobs.entry import QueueEntry
-from agent.slurm.row import Run
+from agent.jobs.run import Run
 
 
 class Rows:

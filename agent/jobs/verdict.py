@@ -11,10 +11,12 @@ from typing import Iterable, NamedTuple
 
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import GRACE_SECONDS, is_final, is_half_written, may_be_requeued, newest_run, own_runs
-from agent.slurm.row import CONTINUED_STATES, REVOKED, Run
+from agent.jobs.run import CONTINUED_STATES, REVOKED, Run
 
 #: How far the hook's END and the End in the accounting may differ.
 SLACK_SECONDS = 1
+#: A queued job whose record is not there yet is asked for again after 1, 2, 4 ... seconds, at last every hour.
+LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Fate(enum.Enum):
@@ -67,3 +69,20 @@ def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
     if entry.end is not None:
         ended = [run for run in ended if run.end is not None and run.end >= entry.end - SLACK_SECONDS]
     return bool(ended)
+
+
+def record_delay(attempts: int) -> float:
+    """Seconds until a queued job is asked for again.
+
+    :param attempts: how often it was asked for in vain, from 1.
+    """
+    return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
+
+
+def attempts_within(seconds: float) -> int:
+    """How often a queued job is asked for in vain until it has been asked for over so many seconds."""
+    attempts, waited = 1, 0.0
+    while waited < seconds:
+        waited += record_delay(attempts)
+        attempts += 1
+    return attempts

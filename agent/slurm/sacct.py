@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
+from agent.jobs.run import Run
 from agent.slurm.process import Child, Output, make_environment, run
-from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
+from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
 
 #: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
-from agent.jobs.job import Record
+from agent.jobs.record import Record
+from agent.jobs.run import Run
 from agent.localtime import local_day
-from agent.slurm.row import Run
 from agent.spool import journal, waiting
 from agent.spool.database import IS_ONE_OF, PAGE, chunks, put_aside
 from agent.spool.journal import Journal

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from filelock import FileLock, Timeout
 
-from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
+from agent.errors import ExporterError, SpoolError, UnreadableLine
 from agent.jobs.entry import QueueEntry, format_line, parse_line
+from agent.spool.disk import explained
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,7 @@ class Queue:
         text = "".join(f"\n{format_line(entry)}\n" for entry in entries)
         if _exists(self._path) and not _is_plain(self._path):
             raise SpoolError(f"{self._path} is no regular file", hint="a flush puts it aside")
-        with self._locked(), _explained(self._path), self._path.open("a", encoding="ascii") as file:
+        with self._locked(), explained(self._path), self._path.open("a", encoding="ascii") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -76,7 +77,7 @@ class Queue:
 
         :raises SpoolError: where the spool can't be used.
         """
-        with _explained(self._spool):
+        with explained(self._spool):
             if _exists(self._path) or _exists(self._claiming):
                 self._claim_queue()
             for path in self._spool.glob("queue.*.*"):
@@ -105,7 +106,7 @@ class Queue:
     def last_write(self, files: Sequence[Path]) -> float | None:
         """When the hook last wrote to any of some files, in epoch seconds; None where all of them are gone."""
         moments = []
-        with _explained(self._spool):
+        with explained(self._spool):
             for path in files:
                 with suppress(FileNotFoundError):  # another process has taken it over
                     moments.append(path.stat().st_mtime)
@@ -113,7 +114,7 @@ class Queue:
 
     def discard(self, files: Sequence[Path]) -> None:
         """Removes claimed files, once their entries are safe."""
-        with _explained(self._spool):
+        with explained(self._spool):
             for path in files:
                 with suppress(FileNotFoundError):
                     path.unlink()
@@ -150,7 +151,7 @@ class Queue:
     def _locked(self) -> Iterator[None]:
         lock = self._spool / "queue.lock"
         try:
-            with _explained(lock), FileLock(str(lock)).acquire(self._lock_wait, LOCK_POLL_SECONDS):
+            with explained(lock), FileLock(str(lock)).acquire(self._lock_wait, LOCK_POLL_SECONDS):
                 yield
         except Timeout as error:
             raise SpoolError(
@@ -159,68 +160,8 @@ class Queue:
             ) from error
 
 
-def check_spool(spool: Path) -> None:
-    """Makes sure that the spool is there and nobody else can write to it.
-
-    :raises SpoolError: where it is not so.
-    """
-    if spool.exists() and not spool.is_dir():
-        raise SpoolError(f"the spool {spool} is no folder", hint="move away what lies there")
-    with _explained(spool):
-        spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-        mode = spool.stat().st_mode
-    if mode & stat.S_IWOTH:
-        raise SpoolError(f"the spool {spool} can be written by everybody", hint=f"chmod 750 {spool}")
-    if not os.access(spool, os.W_OK | os.X_OK):
-        raise SpoolError(f"the spool {spool} can't be written", hint=f"make it the Slurm user's: chown slurm {spool}")
-
-
-@contextmanager
-def run_lock(spool: Path) -> Iterator[None]:
-    """Held by the one run that may work on the spool. The kernel lets go of it when the run dies.
-
-    :raises Busy: at once, where another run holds it.
-    """
-    lock = spool / "agent.lock"
-    try:
-        with _explained(lock), FileLock(str(lock), timeout=0):
-            yield
-    except Timeout as error:
-        raise Busy("another run is at work", hint=f"see which: fuser -v {lock}") from error
-
-
-def lock_holder(spool: Path, name: str = "agent.lock") -> int | None:
-    """The process that holds the run lock, or the queue's, None where none does or the kernel does not tell.
-
-    The lock itself is not touched: trying it would make a run fail that starts in the same instant.
-    """
-    try:
-        inode = (spool / name).stat().st_ino
-        lines = Path("/proc/locks").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:  # 2: FLOCK  ADVISORY  WRITE 3259 fe:00:2163640 0 EOF
-        _, kind, _, _, pid, place, *_ = line.split()
-        if kind == "FLOCK" and place.endswith(f":{inode}"):
-            return int(pid)
-    return None
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Timeout:
-        raise
-    except OSError as error:
-        raise SpoolError(
-            f"cannot use {error.filename or path}: {error.strerror or error}",
-            hint="see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user",
-        ) from error
-
-
 def _read_lines(path: Path) -> Iterator[str]:
-    with _explained(path), ExitStack() as stack:
+    with explained(path), ExitStack() as stack:
         try:
             file = stack.enter_context(path.open(encoding="ascii", errors="backslashreplace", newline="\n"))
         except FileNotFoundError:  # another process has taken it over: its entries are on the books

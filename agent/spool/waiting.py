@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
-from agent.dashboard.backoff import LONGEST_WAIT_SECONDS
 from agent.errors import LedgerDamaged
 from agent.jobs.entry import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.jobs.job import Record
+from agent.jobs.record import Record
+from agent.jobs.verdict import LONGEST_WAIT_SECONDS
+from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
-from agent.sync.slices import Range
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS waiting (

@@ -7,9 +7,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, NoReturn
 
-from agent.localtime import local_day, local_text
+from agent.localtime import Range, local_day, local_text
 from agent.sync.reconcile import Progress
-from agent.sync.slices import Range
 from agent.wording import count, span
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ from agent.localtime import local_day
 from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, Rejected
-from agent.spool.queue import Queue, lock_holder
+from agent.spool.lock import lock_holder
+from agent.spool.queue import Queue
 
 #: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
 DELAY_SECONDS = 86_400

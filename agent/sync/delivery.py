@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Callable, Iterator, Mapping, Protocol, Sequence
 
-from agent.dashboard import backoff as retry
-from agent.dashboard.client import refused_key
+from agent.dashboard import backoff
+from agent.dashboard.answer import refused_key
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import Record
+from agent.jobs.record import Record
 from agent.spool.facts import BATCH_SIZE
 from agent.spool.ledger import Ledger
 
@@ -130,7 +130,7 @@ class Delivery:
         except BatchRefused as refusal:
             self._search(records, refusal)
 
-    def _submit(self, records: Sequence[Record], *, tries: int = retry.TRIES) -> None:
+    def _submit(self, records: Sequence[Record], *, tries: int = backoff.TRIES) -> None:
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
         try:
             message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
@@ -192,7 +192,7 @@ class Delivery:
         self._requests_left -= 1
         try:
             # A single record is not condemned for the dashboard's passing trouble.
-            self._submit(records, tries=retry.TRIES if len(records) == 1 else 1)
+            self._submit(records, tries=backoff.TRIES if len(records) == 1 else 1)
         except BatchRefused as refusal:
             return refusal
         return None

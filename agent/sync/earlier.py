@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Iterable, Sequence
 
-from agent.slurm.row import CONTINUED_STATES, REQUEUEABLE_STATES, Run
+from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, Run
+from agent.localtime import Range
 from agent.slurm.sacct import GOES_ON_STATES, Slurm
 from agent.spool.ledger import Ledger
-from agent.sync.slices import Range, cover
+from agent.sync.slices import cover
 
 #: Rows whose job goes on, or may have gone on, in a newer one.
 GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES

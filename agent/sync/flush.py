@@ -11,27 +11,22 @@ import time
 from contextlib import closing
 from typing import Callable, Iterator, List, NamedTuple, Tuple
 
-from agent.dashboard import backoff as retry
 from agent.errors import DashboardUnreachable
-from agent.jobs.job import HALF_WRITTEN_SECONDS, fold, make_record
+from agent.jobs.job import HALF_WRITTEN_SECONDS, fold
+from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
-from agent.jobs.verdict import SLACK_SECONDS, Fate, Verdict, judge_entry
-from agent.slurm.row import ENDED_STATES, Run
+from agent.jobs.run import ENDED_STATES, Run
+from agent.jobs.verdict import LONGEST_WAIT_SECONDS, Fate, Verdict, attempts_within, judge_entry, record_delay
 from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import NOT_KNOWN, Ledger
 from agent.spool.queue import Queue
 from agent.spool.waiting import Waiting
+from agent.sync import backlog
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
-from agent.sync.slices import FIRST_SECONDS, ROWS_PER_SLICE, Range, next_slice
 from agent.sync.walk import History, Walk
 
-#: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.
-MANY_JOBS = 3 * IDS_PER_CALL
-MANY_IN_A_SLICE = IDS_PER_CALL
-#: So much of time is rather walked over than left out, as then a call of its own looks for earlier runs there.
-CLOSE_SECONDS = 3 * 3600
 #: A record that is due within so long is waited for, within one run so long altogether: slurmctld calls the hook
 #: before it sends the record to slurmdbd, which takes a second or two.
 LINGER_SECONDS = 4.0
@@ -87,7 +82,7 @@ class Flush:
         :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
         """
         check_pause(self._ledger, self._clock())
-        if self._ledger.count_due(self._clock()) > MANY_JOBS:
+        if self._ledger.count_due(self._clock()) > backlog.MANY_JOBS:
             self._walk()
         self._work_off()
         if self._delivery.delivered:
@@ -111,7 +106,7 @@ class Flush:
     def _walk(self) -> None:
         """Delivers what can be found by the time it ended; leaves the rest as it is."""
         earlier = EarlierRuns(self._ledger, self._slurm)
-        plan = Backlog(self._ledger, self._clock(), earlier.known_to)
+        plan = backlog.Backlog(self._ledger, self._clock(), earlier.known_to)
         with closing(Walk(self._slurm, earlier, self._clock).over(plan)) as steps:
             for step in steps:
                 for histories in step.jobs:
@@ -201,7 +196,7 @@ class Flush:
     def _postponed(self, item: Waiting, reason: str, not_before: float = 0.0) -> Waiting:
         attempts = item.attempts + 1
         now = self._clock()
-        due_at = max(now + retry.record_delay(attempts), min(not_before, now + retry.LONGEST_WAIT_SECONDS))
+        due_at = max(now + record_delay(attempts), min(not_before, now + LONGEST_WAIT_SECONDS))
         return item._replace(attempts=attempts, due_at=due_at, reason=reason)
 
     def _given_up(self, later: list[Waiting]) -> list[Waiting]:
@@ -209,7 +204,7 @@ class Flush:
 
         Reconcile brings them, if Slurm's accounting ever knows them.
         """
-        most = retry.attempts_within(self._settings.retry_max_age_seconds)
+        most = attempts_within(self._settings.retry_max_age_seconds)
         given_up = [item for item in later if item.attempts >= most]
         for item in given_up:
             logger.warning("job %s is given up to reconcile: %s", item.entry.asked, item.reason)
@@ -223,39 +218,6 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
     ended = item.entry.end or int(item.queued_at)
     if item.entry.array_task is not None and item.attempts and now - ended >= HALF_WRITTEN_SECONDS:
         yield str(item.entry.job_id)
-
-
-class Backlog:
-    """A plan to walk over the times at which many of the waiting jobs ended; what lies far between is left out.
-
-    :param now: epoch seconds; nothing has ended after it.
-    :param known_to: up to when earlier runs are known; what lies close behind it is not left out.
-    """
-
-    def __init__(self, ledger: Ledger, now: float, known_to: int) -> None:
-        self._ledger = ledger
-        self._now = now
-        self._known_to = known_to
-
-    def __call__(self, done: Range | None, rows: int) -> Range | None:
-        """See :data:`agent.sync.slices.Plan`."""
-        behind, seconds = (done.end, done.end - done.start + 1) if done else (self._known_to, FIRST_SECONDS)
-        rows = rows if done else ROWS_PER_SLICE
-        while True:
-            ends = self._ledger.due_ends(self._now, after=behind if done else 0)
-            if not ends:
-                return None
-            # The hook's END and the accounting's End may differ by a second.
-            start = max(ends.start - SLACK_SECONDS, behind + 1 if done else 0)
-            if 0 < start - behind <= CLOSE_SECONDS:
-                start = behind + 1
-            part = next_slice(Range(start - seconds, start - 1), rows, ends.end + SLACK_SECONDS)
-            waiting = self._ledger.count_due(self._now, ended=part) if part else 0
-            if part is None or MANY_IN_A_SLICE < waiting <= ROWS_PER_SLICE:
-                return part
-            if waiting > ROWS_PER_SLICE:  # that many rows at least
-                return Range(part.start, part.start + (part.end - part.start) * ROWS_PER_SLICE // waiting)
-            done, behind, rows = part, part.end, ROWS_PER_SLICE
 
 
 def take_over(queue: Queue, ledger: Ledger, now: float) -> None:

@@ -9,14 +9,15 @@ from contextlib import closing
 from datetime import date
 from typing import Callable, NamedTuple, Protocol
 
-from agent.jobs.job import Record, fold, make_record
-from agent.localtime import local_day
+from agent.jobs.job import fold
+from agent.jobs.record import Record, make_record
+from agent.localtime import Range, local_day
 from agent.slurm.sacct import Slurm
 from agent.spool.ledger import NOT_KNOWN, Known, Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
 from agent.sync.flush import Settings
-from agent.sync.slices import Range, cover
+from agent.sync.slices import cover
 from agent.sync.walk import History, Step, Walk
 
 #: A job that ended less than so long ago may still be on its way by flush: it is not missed.

@@ -10,14 +10,13 @@ from typing import Callable
 from agent.assembly import Parts
 from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
 from agent.jobs.job import SECONDS_PER_HOUR
-from agent.localtime import day_end, day_start, local_day, local_text
+from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.sync import earlier
 from agent.sync.delivery import Delivery
 from agent.sync.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
 from agent.sync.reconcile import Progress, Reconcile
-from agent.sync.slices import Range
 
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
 SPARE_DAYS = 2

@@ -8,7 +8,9 @@ nothing at all had ended it may be a week, so that years in which there was no c
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple, Optional
+from typing import Callable, Optional
+
+from agent.localtime import Range
 
 ROWS_PER_SLICE = 30_000
 #: Times with fewer rows a day are quiet.
@@ -20,13 +22,6 @@ LONGEST_EMPTY_SECONDS = 7 * 86_400
 SHORTEST_SECONDS = 60
 #: No slice is more than so many times as long as the one before, however quiet that was.
 GROWTH = 4
-
-
-class Range(NamedTuple):
-    """From the first to the last second, both included, in epoch seconds."""
-
-    start: int
-    end: int
 
 
 #: Tells the slice behind one that had so many rows, or the first one of all; None at the end.

@@ -12,10 +12,11 @@ from typing import Callable, Generator, Iterator, List, NamedTuple
 
 from agent.jobs.job import has_all_runs, is_final, is_settled, runs_with
 from agent.jobs.rows import Rows
-from agent.slurm.row import REQUEUEABLE_STATES, Run
+from agent.jobs.run import REQUEUEABLE_STATES, Run
+from agent.localtime import Range
 from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Answer, Query, Slurm
 from agent.sync.earlier import GOES_ON, EarlierRuns
-from agent.sync.slices import Plan, Range
+from agent.sync.slices import Plan
 
 #: So many jobs are handed out at a time.
 JOBS_AT_ONCE = 500

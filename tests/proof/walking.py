@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-import agent.sync.flush
 from agent.cli import main
+from agent.sync import backlog
 
 if __name__ == "__main__":
-    agent.sync.flush.MANY_JOBS = agent.sync.flush.MANY_IN_A_SLICE = 0
+    backlog.MANY_JOBS = backlog.MANY_IN_A_SLICE = 0
     sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Iterator, Sequence
 
-from agent.slurm.row import Run
+from agent.jobs.run import Run
 from agent.slurm.sacct import ENDED_STATES
 
 _WORDS = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, Run, parse_row
+from agent.jobs.run import Run
+from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
 
 NOON = 1_700_000_000
 PLAIN = {

@@ -28,7 +28,7 @@ FLOORS = [
         "metrics",
         "progress",
         "assembly",
-        "options",
+        "arguments",
     },
     {"reconcile"},
     {"flush"},
@@ -49,7 +49,7 @@ DOORS = {
     "requests": {"transport"},
     "filelock": {"queue"},
     "sqlite3": {"database"},
-    "argparse": {"options", "cli"},
+    "argparse": {"arguments", "cli"},
     "prometheus_client": {"metrics"},
     "tqdm": {"progress"},
 }

@@ -13,15 +13,16 @@ from typing import Callable, Iterator
 import pytest
 
 import agent
-from agent.assembly import open_parts, open_view, step_down
+from agent.assembly import open_parts, open_view
 from agent.check.host import name_of
 from agent.config import Config, parse_config
 from agent.errors import Busy, LedgerDamaged, SpoolError
-from agent.spool.queue import check_spool, run_lock
+from agent.spool.lock import run_lock
+from agent.spool.owner import check_spool, step_down
 
 STEP_DOWN = """
 import pathlib, sys
-from agent.assembly import step_down
+from agent.spool.owner import step_down
 from agent.errors import SpoolError
 try:
     step_down(pathlib.Path(sys.argv[1]))

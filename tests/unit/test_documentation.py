@@ -119,7 +119,7 @@ def test_every_configuration_key() -> None:
 
 def test_every_message_of_the_troubleshooting_is_one_of_ours() -> None:
     """What an admin looks for in the README is what he has read in the journal."""
-    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").glob("*.py"))
+    sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").rglob("*.py"))
     section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
     quoted = re.findall(r'^\*\*"([^"]+)"', section, re.MULTILINE)
     parts = [part for words in quoted for part in re.split(r": \w.*|…:?.*|\d+|/\S+ ", words) if part.strip()]
@@ -160,7 +160,7 @@ def test_every_fact_of_slurm_has_its_test() -> None:
     """Each row of the tables names one at least, and what is named is there: renamed and given up ones are missed."""
     section = EXACTNESS.partition("## Every fact of Slurm")[2].partition("\n## ")[0]
     facts = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| fact ")]
-    named = [re.findall(r"`(\w+/test_\w+\.py)::(test_\w+)`", line) for line in facts]
+    named = [re.findall(r"`([\w/]+/test_\w+\.py)::(test_\w+)`", line) for line in facts]
     assert len(facts) > 35
     assert [] == [fact for fact, tests in zip(facts, named) if not tests]
     there = {path: (ROOT / "tests" / path).read_text(encoding="utf-8") for tests in named for path, _ in tests}
@@ -231,10 +231,13 @@ def test_zsh_can_read_its_completion() -> None:
 def test_the_map_names_every_module_and_every_folder_of_tests() -> None:
     """Whoever looks for something finds its place, and what is named is there."""
     section = CONTRIBUTING.partition("## Find your way")[2].partition("\n## ")[0]
-    patterns = re.findall(r"`(?:agent/)?([\w*]+\.py)`", section)
-    named = {pattern: {path.name for path in (ROOT / "agent").glob(pattern)} for pattern in patterns}
-    assert [] == [pattern for pattern, names in named.items() if not names]
-    assert {path.name for path in (ROOT / "agent").glob("[!_]*.py")} == set().union(*named.values())
+    modules = {str(path.relative_to(ROOT / "agent")) for path in (ROOT / "agent").rglob("[!_]*.py")}
+    named = set()
+    for row in re.findall(r"^\| (`agent/.*?) \|", section, re.MULTILINE):
+        folder = re.match(r"`agent/((?:\w+/)?)", row)
+        assert folder
+        named |= {folder[1] + name for name in re.findall(r"(\w+\.py)`", row)}
+    assert modules == named
     folders = {path.parent.name for path in ROOT.glob("tests/*/__init__.py")}
     assert folders == set(re.findall(r"`tests/(\w+)/`", section))
 
@@ -258,7 +261,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 def test_every_test_that_is_named_exists() -> None:
     """A fault whose test is gone is not tried any more."""
     text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-    files = sorted(ROOT.glob("tests/*/test_*.py"))
+    files = sorted(ROOT.glob("tests/**/test_*.py"))
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)
     there = set(re.findall(r"^def (test_\w+)", source, re.MULTILINE))
     assert set(re.findall(r"\b(test_\w+)\.py", text)) <= {path.stem for path in files}

@@ -11,16 +11,18 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.jobs.job import fold, make_record, own_runs
+from agent.jobs.job import fold, own_runs
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
+from agent.localtime import Range
 from agent.slurm.process import Output
-from agent.slurm.row import FIELDS, Run, parse_tres
+from agent.slurm.row import FIELDS, parse_tres
 from agent.slurm.sacct import Answer, Slurm, make_sacct_argv, make_window_selection
 from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery
 from agent.sync.flush import Settings
 from agent.sync.reconcile import Reconcile
 from agent.sync.session import window
-from agent.sync.slices import Range
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_output, make_run, make_values
 

@@ -10,7 +10,8 @@ import pytest
 from agent.admin import repair
 from agent.errors import ExporterError, UsageError
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import fold, make_record
+from agent.jobs.job import fold
+from agent.jobs.record import make_record
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.queue import Queue
 from tests.support.rows import NOON, make_run

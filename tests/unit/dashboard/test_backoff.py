@@ -8,13 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dashboard.backoff import (
-    LONGEST_DELAY_SECONDS,
-    LONGEST_WAIT_SECONDS,
-    parse_retry_after,
-    record_delay,
-    request_delay,
-)
+from agent.dashboard.backoff import LONGEST_DELAY_SECONDS, parse_retry_after, request_delay
+from agent.jobs.verdict import LONGEST_WAIT_SECONDS, record_delay
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))

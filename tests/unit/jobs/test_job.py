@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.job import Job, fold, is_final, make_record, may_be_requeued, own_runs
-from agent.slurm.row import Run
+from agent.jobs.job import Job, fold, is_final, may_be_requeued, own_runs
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
 from tests.support.rows import NOON, make_run
 
 

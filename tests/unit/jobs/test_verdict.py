@@ -6,8 +6,8 @@ import pytest
 
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_entry
-from agent.slurm.row import Run
 from tests.support.rows import NOON, make_run
 
 ENDED = NOON + 3660

@@ -11,10 +11,12 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs.job import fold, is_final, make_record, own_runs
+from agent.jobs.job import fold, is_final, own_runs
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_entry
 from agent.slurm.process import Output
-from agent.slurm.row import SEPARATOR, Run
+from agent.slurm.row import SEPARATOR
 from agent.slurm.sacct import Answer
 from agent.spool.queue import Queue
 

@@ -10,9 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UnreadableRow
-from agent.jobs.job import fold, make_record
+from agent.jobs.job import fold
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
 from agent.slurm import row as records
-from agent.slurm.row import FIELDS, Run, Tres, parse_count, parse_row, parse_tres
+from agent.slurm.row import FIELDS, Tres, parse_count, parse_row, parse_tres
 from tests.support.rows import NOON, make_run, make_values
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import Record
+from agent.jobs.record import Record
 from agent.spool.database import put_aside
 from agent.spool.journal import RunReport
 from agent.spool.ledger import SCHEMA_VERSION, Ledger, open_ledger, view_ledger

@@ -12,10 +12,10 @@ from typing import Callable
 
 import pytest
 
+from agent.localtime import Range
 from agent.logs import make_formatter
 from agent.status.progress import QUIET_SECONDS, Lines, shown
 from agent.sync.reconcile import Progress
-from agent.sync.slices import Range
 
 WANTED = Range(1_700_000_000, 1_700_000_000 + 99_999)
 

@@ -17,12 +17,13 @@ import pytest
 from agent.assembly import open_view
 from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import Record
+from agent.jobs.record import Record
 from agent.localtime import local_day
 from agent.spool.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.ledger import open_ledger
-from agent.spool.queue import Queue, run_lock
+from agent.spool.lock import run_lock
+from agent.spool.queue import Queue
 from agent.status.snapshot import Day, Snapshot, make_delay, take_snapshot
 from agent.sync.flush import take_over
 from tests.support.snapshots import DAY, HOUR, NOON, make_config
@@ -164,7 +165,7 @@ def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Spool) -> N
 def test_a_run_that_holds_the_lock_is_told(spool: Spool, command: str) -> None:
     """By its command and process, and without touching the lock."""
     holder = (
-        "import sys; from pathlib import Path; from agent.spool.queue import run_lock\n"
+        "import sys; from pathlib import Path; from agent.spool.lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
     )
     argv = [sys.executable, "-c", holder, str(spool.folder), command]

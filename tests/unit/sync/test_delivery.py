@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import Record
+from agent.jobs.record import Record
 from agent.spool.ledger import Ledger, open_ledger
 from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, SMALLEST_BATCH, Delivery
 

@@ -8,28 +8,22 @@ from typing import Iterator, Sequence
 
 import pytest
 
-from agent.dashboard import backoff as retry
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable, SpoolError
+from agent.jobs import verdict
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import HALF_WRITTEN_SECONDS, fold, make_record
+from agent.jobs.job import HALF_WRITTEN_SECONDS, fold
+from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
+from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.row import Run
 from agent.slurm.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL, LOOKBACK_SECONDS
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.queue import Queue
 from agent.spool.waiting import Waiting
+from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, Delivery
-from agent.sync.flush import (
-    LONGEST_LINGER_SECONDS,
-    LONGEST_PAUSE_SECONDS,
-    MANY_JOBS,
-    Flush,
-    Settings,
-    has_work,
-    take_over,
-)
+from agent.sync.flush import LONGEST_LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Flush, Settings, has_work, take_over
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 
@@ -235,7 +229,7 @@ def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: flo
     while site.waiting():
         site.flush(at=site.now + 300)
     assert ["100"] == site.arrived()
-    assert site.now - after <= retry.LONGEST_WAIT_SECONDS + 600
+    assert site.now - after <= verdict.LONGEST_WAIT_SECONDS + 600
 
 
 @pytest.mark.parametrize(
@@ -348,7 +342,7 @@ def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
 
 def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """sacct has all rows of a slice in memory, and those that wait are so many at least."""
-    monkeypatch.setattr("agent.sync.flush.ROWS_PER_SLICE", MANY // 2)
+    monkeypatch.setattr("agent.sync.backlog.ROWS_PER_SLICE", MANY // 2)
     site = Site(ledger, *ended_together(MANY))
     site.queue(*told_of(site.slurm.runs))
     site.flush()

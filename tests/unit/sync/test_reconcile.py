@@ -8,15 +8,16 @@ from typing import Any, Iterator
 import pytest
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import fold, make_record
-from agent.slurm.row import Run
+from agent.jobs.job import fold
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
+from agent.localtime import Range
 from agent.slurm.sacct import GOES_ON_STATES
 from agent.spool.ledger import Ledger, open_ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import LATE_SECONDS, LOOKBACK_SECONDS, note_forgotten
 from agent.sync.flush import Settings
 from agent.sync.reconcile import Interlude, Reconcile, Tally
-from agent.sync.slices import Range
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run

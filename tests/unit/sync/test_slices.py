@@ -5,13 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.localtime import Range
 from agent.sync.slices import (
     FEW_ROWS_PER_DAY,
     FIRST_SECONDS,
     GROWTH,
     LONGEST_EMPTY_SECONDS,
     ROWS_PER_SLICE,
-    Range,
     cover,
     next_slice,
 )

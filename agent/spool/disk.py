@@ -1,0 +1,24 @@
+"""What can go wrong on the spool's disk, told in a sentence."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator
+
+from filelock import Timeout
+
+from agent.errors import SpoolError
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Timeout:
+        raise
+    except OSError as error:
+        raise SpoolError(
+            f"cannot use {error.filename or path}: {error.strerror or error}",
+            hint="see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user",
+        ) from error
