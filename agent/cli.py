@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 from agent.arguments import parse_argv
 from agent.config import NAME, Config, load_config
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
-from agent.logs import set_up_logging
-from agent.wording import count
+from agent.logs import Complaints, set_up_logging
+from agent.wording import Style, count
 
 if TYPE_CHECKING:
     from agent.spool.journal import RunReport
-    from agent.status.screen import Style
 
 logger = logging.getLogger(__name__)
 
@@ -72,40 +71,47 @@ def _reconcile(arguments: argparse.Namespace) -> None:
     wanted = runs.window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
     with assembly.open_parts(config, os.environ, dry_run=arguments.dry_run, alone=True) as parts:
         with progress.shown(wanted, on_terminal=sys.stderr.isatty()) as show:
-            report = runs.run_reconcile(parts, wanted, only_missing=arguments.only_missing, on_progress=show)
+            report = runs.run_reconcile(
+                parts,
+                wanted,
+                only_missing=arguments.only_missing,
+                on_progress=lambda progress: show(progress.done_to, progress.jobs),
+            )
         logger.info("%s", _summary("Reconcile", report, dry_run=arguments.dry_run))
         _print_sample(parts.receiver)
 
 
 def _queue(arguments: argparse.Namespace) -> None:
-    from agent import assembly  # noqa: PLC0415
     from agent.admin import repair  # noqa: PLC0415
+    from agent.spool.spool import open_spool  # noqa: PLC0415
 
     entries = repair.parse_job_ids(getattr(arguments, "jobs", []))
     mark = " (dry run)" if arguments.dry_run else ""
-    with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run) as parts:
+    complaints = Complaints()
+    with open_spool(_load(arguments).spool_dir, complain=complaints, dry_run=arguments.dry_run) as spool:
         if arguments.action == "list":
-            for line in repair.list_lines(parts.queue, parts.ledger):
+            for line in repair.list_lines(spool):
                 print(line)
         elif arguments.action == "add":
             if not arguments.dry_run:
-                parts.queue.append(entries)
+                spool.queue.append(entries)
             print(f"{count(len(entries), 'job')} queued for the next flush{mark}")
         elif arguments.action == "retry":
-            print(f"{count(repair.retry(parts.ledger, entries), 'job')} to be tried again by the next flush{mark}")
+            print(f"{count(repair.retry(spool.ledger, entries), 'job')} to be tried again by the next flush{mark}")
         else:
-            print(f"{count(repair.drop(parts.queue, parts.ledger, entries), 'job')} dropped{mark}")
+            print(f"{count(repair.drop(spool, entries), 'job')} dropped{mark}")
+    complaints.close()
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from agent import assembly  # noqa: PLC0415
+    from agent.spool.spool import look_at_ledger  # noqa: PLC0415
     from agent.status import health  # noqa: PLC0415
     from agent.status import screen as display  # noqa: PLC0415
     from agent.status import snapshot as status  # noqa: PLC0415
 
     try:
         config = _load(arguments)
-        with assembly.open_view(config) as ledger:
+        with look_at_ledger(config.spool_dir) as ledger:
             snapshot = status.take_snapshot(config, ledger, time.time())
     except ExporterError as error:
         if not arguments.check:
@@ -123,8 +129,6 @@ def _status(arguments: argparse.Namespace) -> int:
 
 
 def _screen_style() -> Style:
-    from agent.status.screen import Style  # noqa: PLC0415
-
     return Style(
         colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb",
         unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
@@ -132,9 +136,10 @@ def _screen_style() -> Style:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from agent import assembly  # noqa: PLC0415
     from agent.check import checks as check  # noqa: PLC0415
+    from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
+    from agent.slurm.sacct import make_slurm  # noqa: PLC0415
     from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
@@ -144,8 +149,8 @@ def _check(arguments: argparse.Namespace) -> int:
     try:
         config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
         step_down(config.spool_dir)
-        slurm = assembly.make_slurm(config, os.environ, assembly.Complaints())
-        neighbours: Any = check.Neighbours(config, slurm, assembly.make_dashboard(config))
+        slurm = make_slurm(config, os.environ, Complaints())
+        neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config))
     except ConfigError as error:
         neighbours = error
     findings = []

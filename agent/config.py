@@ -24,6 +24,8 @@ SYSTEM_FOLDER = Path("/etc") / NAME
 SYSTEM_SPOOL = Path("/var/spool") / NAME
 API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
+#: What the example has in the key's place, and the exporter before this one had.
+PLACEHOLDER = "your-secret-api-key"
 
 
 @dataclass(frozen=True)

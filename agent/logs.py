@@ -7,8 +7,32 @@ import os
 import sys
 from typing import Mapping, TextIO
 
+from agent.errors import ExporterError
+
 #: What journald reads at the start of a line as its priority.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+#: Of the same complaint an admin sees so many; the rest is counted.
+SHOWN_COMPLAINTS = 5
+
+logger = logging.getLogger(__name__)
+
+
+class Complaints:
+    """Logs what was passed over, the first few in full and the rest as a number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, error: ExporterError) -> None:
+        self.count += 1
+        if self.count <= SHOWN_COMPLAINTS:
+            logger.warning("passed over: %s", error)
+
+    def close(self) -> None:
+        """Says how many were not shown."""
+        if self.count > SHOWN_COMPLAINTS:
+            logger.warning("passed over: %d more like these", self.count - SHOWN_COMPLAINTS)
 
 
 def set_up_logging(*, verbose: bool) -> None:

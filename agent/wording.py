@@ -1,8 +1,9 @@
-"""Numbers, spans and moments as an admin reads them. Pure."""
+"""Numbers, spans and moments as an admin reads them, and what the screen can show of them. Pure."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 from agent.localtime import local_day, local_text
 
@@ -51,3 +52,14 @@ def percent(ratio: float) -> str:
     ('99.9 %', '100.0 %')
     """
     return f"{math.floor(ratio * 1000) / 10:.1f} %"
+
+
+class Style(NamedTuple):
+    """What the reader's screen can show."""
+
+    colour: bool = False
+    unicode: bool = True
+
+    def paint(self, text: str, colour: str) -> str:
+        """The text in a colour of ANSI, where there are any."""
+        return f"\033[{colour}m{text}\033[0m" if self.colour else text

@@ -9,9 +9,8 @@ from agent.errors import ExporterError, UnreadableLine, UsageError
 from agent.jobs.entry import QueueEntry, parse_line
 from agent.localtime import local_text
 from agent.spool.ledger import Ledger, Rejected
-from agent.spool.queue import Queue
+from agent.spool.spool import Spool
 from agent.spool.waiting import Waiting
-from agent.sync.flush import take_over
 
 
 def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
@@ -31,8 +30,9 @@ def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
     return entries
 
 
-def list_lines(queue: Queue, ledger: Ledger) -> Iterator[str]:
+def list_lines(spool: Spool) -> Iterator[str]:
     """What ``queue list`` prints."""
+    queue, ledger = spool
     queued = sum(1 for _ in queue.read(queue.files()))
     yield f"queued by the hook: {queued}"
     waiting, _ = ledger.count_waiting()
@@ -62,13 +62,14 @@ def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
     return len(entries)
 
 
-def drop(queue: Queue, ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
+def drop(spool: Spool, entries: Sequence[QueueEntry]) -> int:
     """Takes jobs off the books without sending them.
 
     :returns: how many.
     :raises ExporterError: where one is not on the books.
     """
-    take_over(queue, ledger, time.time())
+    spool.take_over(time.time())
+    ledger = spool.ledger
     with ledger.transaction():
         for entry in entries:
             _ensure_known(ledger, entry)

@@ -10,12 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from agent.assembly import make_dashboard
-from agent.config import Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.config import PLACEHOLDER, Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, UsageError
 
-#: What the example has in the key's place, and the exporter before this one had.
-PLACEHOLDER = "your-secret-api-key"
 #: Goes before api_key, and would hide the new one.
 RIVAL = "api_key_file"
 _HEADER = "# Configuration of slurm-usage-history-exporter. config.toml.example beside the program shows every key.\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
-from agent.assembly import LEDGER_NAME
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
@@ -16,7 +15,8 @@ from agent.dashboard.client import Dashboard
 from agent.dashboard.transport import Answer
 from agent.errors import ConfigError
 from agent.slurm.sacct import Slurm
-from agent.status.screen import Style
+from agent.spool.spool import LEDGER_NAME
+from agent.wording import Style
 
 MOUNTS = Path("/proc/self/mounts")
 NAME_WIDTH = 16

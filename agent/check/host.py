@@ -10,11 +10,10 @@ import time
 from pathlib import Path
 from typing import Callable
 
-from agent.admin.setup import PLACEHOLDER
 from agent.check.finding import NotWell
-from agent.config import NAME, Config, is_exposed, passed_over
+from agent.config import NAME, PLACEHOLDER, Config, is_exposed, passed_over
 from agent.spool.ledger import view_ledger
-from agent.spool.lock import lock_holder
+from agent.spool.lock import QUEUE_LOCK, RUN_LOCK, lock_holder
 from agent.spool.owner import check_spool
 from agent.wording import count
 
@@ -115,15 +114,15 @@ def check_locks(
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Whether nobody sits on the queue's lock, and who is at work."""
-    first = holder(spool, "queue.lock")
+    first = holder(spool, QUEUE_LOCK)
     if first:
         sleep(STUCK_SECONDS)
-        if holder(spool, "queue.lock") == first:
+        if holder(spool, QUEUE_LOCK) == first:
             raise NotWell(
-                f"process {first} has held {spool}/queue.lock for more than {STUCK_SECONDS:g} s",
+                f"process {first} has held {spool}/{QUEUE_LOCK} for more than {STUCK_SECONDS:g} s",
                 hint=f"see what it is: ps -p {first} -o args; the hook writes beside the queue meanwhile",
             )
-    worker = holder(spool, "agent.lock")
+    worker = holder(spool, RUN_LOCK)
     return f"process {worker} is at work" if worker else "free"
 
 

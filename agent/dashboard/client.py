@@ -12,9 +12,10 @@ import random
 import time
 from typing import Any, Callable, Mapping, Sequence
 
+from agent.config import Config
 from agent.dashboard import backoff
 from agent.dashboard.answer import TEMPORARY, URL_HINT, describe, judge, read_json
-from agent.dashboard.transport import Answer, Transport
+from agent.dashboard.transport import Answer, RequestsTransport, Transport
 from agent.errors import DashboardUnreachable, KeyRefused
 
 INGEST = "/api/data/ingest"
@@ -128,3 +129,9 @@ class DryRun:
         """Keeps the first record as a sample."""
         self.sample = self.sample or (texts[0] if texts else "")
         return f"dry run of {len(texts)} jobs for {cluster}"
+
+
+def make_dashboard(config: Config) -> Dashboard:
+    """The dashboard, as configured."""
+    transport = RequestsTransport(timeout=config.timeout, ca_bundle=config.ca_bundle, secret=config.api_key)
+    return Dashboard(config.api_url, config.api_key, transport)

@@ -11,6 +11,7 @@ from array import array
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
+from agent.config import Config
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
 from agent.jobs.run import Run
 from agent.slurm.process import Child, Output, make_environment, run
@@ -298,3 +299,8 @@ def _parse_settings(text: str) -> dict[str, str]:
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines()
     return lines[0][:300] if lines else "it said nothing"
+
+
+def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[ExporterError], None]) -> Slurm:
+    """Slurm's commands, as configured."""
+    return Slurm(config.sacct, config.scontrol, timeout=config.sacct_timeout, environ=environ, complain=complain)

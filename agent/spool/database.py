@@ -11,7 +11,7 @@ from typing import Any, Iterable, Iterator, Mapping, Sequence
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 
 #: How long another process may hold the file, as a dry run does to its end.
-LOCK_WAIT_SECONDS = 30
+DRY_RUN_WAIT_SECONDS = 30
 
 #: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
 CHUNK = 500
@@ -39,7 +39,7 @@ class Database:
         self._rehearsing = False
         with _explained(path):
             address = _address_to_look(path) if look else str(path)
-            self._connection = sqlite3.connect(address, timeout=LOCK_WAIT_SECONDS, isolation_level=None, uri=look)
+            self._connection = sqlite3.connect(address, timeout=DRY_RUN_WAIT_SECONDS, isolation_level=None, uri=look)
             try:
                 # What is taken off the queue after a commit must not come to lie in neither when the power fails: the
                 # folder is synced, too, or the journal that is found there would undo the commit.

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
 
-from filelock import Timeout
-
 from agent.errors import SpoolError
 
 
@@ -15,8 +13,6 @@ from agent.errors import SpoolError
 def explained(path: Path) -> Iterator[None]:
     try:
         yield
-    except Timeout:
-        raise
     except OSError as error:
         raise SpoolError(
             f"cannot use {error.filename or path}: {error.strerror or error}",

@@ -1,9 +1,9 @@
-"""The locked queue file that the hook writes, and the one lock that lets a single run at the spool.
+"""The locked queue file that the hook writes.
 
-The hook's ``flock(1)`` and filelock take the same kernel lock, which hooks share among themselves: each appends its
-line in one write. The queue is claimed by a rename under that lock, for which a file asks the hooks to write beside the
-queue meanwhile: they never wait for a flush, and a flush need not wait for a moment without hooks. What is claimed
-stays on disk until :meth:`Queue.discard`, which comes after the entries are safe in the ledger.
+Hooks share the lock among themselves: each appends its line in one write. The queue is claimed by a rename under that
+lock, for which a file asks the hooks to write beside the queue meanwhile: they never wait for a flush, and a flush need
+not wait for a moment without hooks. What is claimed stays on disk until :meth:`Queue.discard`, which comes after the
+entries are safe in the ledger.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
-from filelock import FileLock, Timeout
-
 from agent.errors import ExporterError, SpoolError, UnreadableLine
 from agent.jobs.entry import QueueEntry, format_line, parse_line
 from agent.spool.disk import explained
+from agent.spool.lock import QUEUE_LOCK, locked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LOCK_WAIT_SECONDS = 10
-LOCK_POLL_SECONDS = 0.005
+#: How long a hook may hold the lock before it is taken for stuck.
+QUEUE_WAIT_SECONDS = 10
 #: A part of a side file that is older than this was left by a hook that died before it could name it.
 ABANDONED_SECONDS = 60
 #: Longer than any line of the hook's: what comes without a newline for so long is no line.
@@ -47,7 +46,7 @@ class Queue:
         *,
         complain: Callable[[ExporterError], None],
         clock: Callable[[], float] = time.time,
-        lock_wait: float = LOCK_WAIT_SECONDS,
+        lock_wait: float = QUEUE_WAIT_SECONDS,
     ) -> None:
         self._spool = spool
         self._path = spool / "queue"
@@ -149,15 +148,13 @@ class Queue:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        lock = self._spool / "queue.lock"
-        try:
-            with explained(lock), FileLock(str(lock)).acquire(self._lock_wait, LOCK_POLL_SECONDS):
-                yield
-        except Timeout as error:
-            raise SpoolError(
-                f"{lock} has been held for more than {self._lock_wait:g} s",
-                hint=f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile",
-            ) from error
+        lock = self._spool / QUEUE_LOCK
+        stuck = SpoolError(
+            f"{lock} has been held for more than {self._lock_wait:g} s",
+            hint=f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile",
+        )
+        with locked(lock, self._lock_wait, stuck):
+            yield
 
 
 def _read_lines(path: Path) -> Iterator[str]:

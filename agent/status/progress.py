@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, NoReturn
 
 from agent.localtime import Range, local_day, local_text
-from agent.sync.reconcile import Progress
 from agent.wording import count, span
 
 if TYPE_CHECKING:
@@ -20,7 +19,8 @@ _BAR = "{desc} {percentage:3.0f} %|{bar}| {remaining} left"
 
 logger = logging.getLogger(__name__)
 
-Show = Callable[[Progress], None]
+#: Told after each step up to when (epoch seconds) all is done, and how many jobs that was.
+Show = Callable[[int, int], None]
 
 
 @contextmanager
@@ -41,9 +41,9 @@ def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
             total = wanted.end - wanted.start + 1
             bar = tqdm(total=total, desc="looking for jobs", bar_format=_BAR, leave=False, dynamic_ncols=True)
             with bar, logging_redirect_tqdm([logging.getLogger("agent")]):
-                yield _Bar(bar)
+                yield _Bar(bar, wanted.start)
             return
-    yield Lines()
+    yield Lines(wanted)
 
 
 class Lines:
@@ -52,39 +52,43 @@ class Lines:
     :param clock: seconds that only go forwards.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wanted: Range, clock: Callable[[], float] = time.monotonic) -> None:
+        self._wanted = wanted
         self._clock = clock
         self._began = self._said = clock()
         self._jobs = 0
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, done_to: int, jobs: int) -> None:
         """Takes note of a step."""
         now = self._clock()
-        if progress.done_to >= progress.wanted.end:  # the run itself has the last word
+        start, end = self._wanted
+        if done_to >= end:  # the run itself has the last word
             return
-        if progress.jobs == self._jobs and now - self._said < QUIET_SECONDS:
+        if jobs == self._jobs and now - self._said < QUIET_SECONDS:
             return
-        self._said, self._jobs = now, progress.jobs
+        self._said, self._jobs = now, jobs
+        share = (done_to - start + 1) / (end - start + 1)
         logger.info(
             "Done up to %s: %s, %.0f %% of the range, about %s left",
-            local_text(progress.done_to),
-            count(progress.jobs, "job"),
-            100 * progress.share,
-            span((now - self._began) * (1 / progress.share - 1)),
+            local_text(done_to),
+            count(jobs, "job"),
+            100 * share,
+            span((now - self._began) * (1 / share - 1)),
         )
 
 
 class _Bar:
     """Moves a bar of tqdm, which counts the seconds of the range."""
 
-    def __init__(self, bar: tqdm[NoReturn]) -> None:
+    def __init__(self, bar: tqdm[NoReturn], start: int) -> None:
         self._bar = bar
+        self._start = start
         self._began = time.monotonic()
 
-    def __call__(self, progress: Progress) -> None:
+    def __call__(self, done_to: int, jobs: int) -> None:
         """Takes note of a step."""
-        rate = progress.jobs / max(time.monotonic() - self._began, 0.1)
-        told = f"{local_day(progress.done_to)}, {count(progress.jobs, 'job')}, {rate:,.0f}/s"
+        rate = jobs / max(time.monotonic() - self._began, 0.1)
+        told = f"{local_day(done_to)}, {count(jobs, 'job')}, {rate:,.0f}/s"
         self._bar.set_description_str(told, refresh=False)
-        self._bar.n = progress.done_to - progress.wanted.start + 1
+        self._bar.n = done_to - self._start + 1
         self._bar.refresh()

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import math
 import textwrap
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, Sequence
 
 from agent import __version__
 from agent.config import NAME
 from agent.localtime import parse_day
 from agent.status.health import Level, Problem, worst_level
 from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
-from agent.wording import count, moment, percent, span
+from agent.wording import Style, count, moment, percent, span
 
 WIDTH = 80
 LABEL_WIDTH = 11
 BAR_WIDTH = 36
 _COLOURS = {Level.OK: "32", Level.WARNING: "33", Level.CRITICAL: "31"}
 _FAINT = "2"
-
-
-class Style(NamedTuple):
-    """What the reader's screen can show."""
-
-    colour: bool = False
-    unicode: bool = True
-
-    def paint(self, text: str, colour: str) -> str:
-        """The text in a colour of ANSI, where there are any."""
-        return f"\033[{colour}m{text}\033[0m" if self.colour else text
 
 
 def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> str:

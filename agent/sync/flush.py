@@ -20,7 +20,6 @@ from agent.jobs.verdict import LONGEST_WAIT_SECONDS, Fate, Verdict, attempts_wit
 from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import NOT_KNOWN, Ledger
-from agent.spool.queue import Queue
 from agent.spool.waiting import Waiting
 from agent.sync import backlog
 from agent.sync.delivery import Delivery
@@ -53,7 +52,7 @@ class Settings(NamedTuple):
 
 
 class Flush:
-    """One run of flush, for what :func:`take_over` has brought into the ledger.
+    """One run of flush, for what :meth:`agent.spool.spool.Spool.take_over` has brought into the ledger.
 
     :param clock: epoch seconds.
     :param sleep: waits some seconds for records that are about to come.
@@ -218,24 +217,6 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
     ended = item.entry.end or int(item.queued_at)
     if item.entry.array_task is not None and item.attempts and now - ended >= HALF_WRITTEN_SECONDS:
         yield str(item.entry.job_id)
-
-
-def take_over(queue: Queue, ledger: Ledger, now: float) -> None:
-    """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
-
-    In a rehearsal they are read and stay as they are.
-
-    :raises SpoolError: where the spool can't be used; nothing is lost.
-    """
-    if ledger.rehearses:
-        ledger.add_waiting(queue.read(queue.files()), now)
-        return
-    files = queue.claim()
-    if files:
-        last_call = queue.last_write(files) or now
-        with ledger.transaction():
-            ledger.add_calls(ledger.add_waiting(queue.read(files), now), last_call)
-        queue.discard(files)
 
 
 def has_work(ledger: Ledger, now: float) -> bool:

@@ -15,7 +15,7 @@ from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.sync import earlier
 from agent.sync.delivery import Delivery
-from agent.sync.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work, take_over
+from agent.sync.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work
 from agent.sync.reconcile import Progress, Reconcile
 
 #: Beyond the collection window the ledger keeps so many days more of what was delivered.
@@ -41,7 +41,7 @@ def run_flush(parts: Parts) -> RunReport:
     """
 
     def work(account: Account) -> None:
-        take_over(parts.queue, parts.ledger, time.time())
+        parts.spool.take_over(time.time())
         if not has_work(parts.ledger, time.time()):
             return
         account.delivery = parts.delivery("flush")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
 
 from agent import localtime
+from agent.spool.ledger import Ledger, open_ledger
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +22,15 @@ def _log_of_ones_own() -> Iterator[None]:
     yield
     package.handlers[:], level, package.propagate = before
     package.setLevel(level)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A new ledger, in the folder that serves as the test's spool."""
+    opened, put_aside = open_ledger(tmp_path / "ledger.db")
+    assert "" == put_aside
+    yield opened
+    opened.close()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 
@@ -12,23 +11,17 @@ from agent.errors import ExporterError, UsageError
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import fold
 from agent.jobs.record import make_record
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.ledger import Ledger
 from agent.spool.queue import Queue
+from agent.spool.spool import Spool
 from tests.support.rows import NOON, make_run
 
 REFUSED = make_record(fold([make_run(JobID="203_3", JobIDRaw="210")]), "lab")
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def queue(tmp_path: Path) -> Queue:
-    return Queue(tmp_path, complain=lambda error: None)
+def spool(tmp_path: Path, ledger: Ledger) -> Spool:
+    return Spool(Queue(tmp_path, complain=lambda error: None), ledger)
 
 
 def set_aside(ledger: Ledger) -> None:
@@ -50,11 +43,11 @@ def test_what_is_no_job_id(text: str) -> None:
         repair.parse_job_ids([text])
 
 
-def test_list_shows_all_three_shelves(queue: Queue, ledger: Ledger) -> None:
+def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
     """What is queued, what waits and why, what was refused and with which words."""
-    queue.append([QueueEntry(1), QueueEntry(2)])
+    spool.queue.append([QueueEntry(1), QueueEntry(2)])
     set_aside(ledger)
-    lines = list(repair.list_lines(queue, ledger))
+    lines = list(repair.list_lines(spool))
     assert ["queued by the hook: 2", "waiting for their record: 1", "rejected by the dashboard: 1"] == [
         line for line in lines if not line.startswith(" ")
     ]
@@ -92,28 +85,28 @@ def test_retry_of_everything(ledger: Ledger) -> None:
     assert ([], [dropped.key]) == (list(ledger.rejected()), list(ledger.rejected_digests("lab")))
 
 
-def test_drop(queue: Queue, ledger: Ledger) -> None:
+def test_drop(spool: Spool, ledger: Ledger) -> None:
     """What was queued, waits or was refused goes off the books, and the refused record is never sent as it is."""
     set_aside(ledger)
-    queue.append([QueueEntry(7)])
-    assert 3 == repair.drop(queue, ledger, repair.parse_job_ids(["7", "100", "203_3"]))
+    spool.queue.append([QueueEntry(7)])
+    assert 3 == repair.drop(spool, repair.parse_job_ids(["7", "100", "203_3"]))
     assert ([], 0) == (list(ledger.all_waiting()), ledger.count_rejected())
     assert {REFUSED.key: REFUSED.digest} == ledger.rejected_digests("lab")
 
 
-def test_a_dry_run_drops_nothing(queue: Queue, ledger: Ledger) -> None:
+def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
     """Not from the queue's file either, which no transaction brings back."""
-    queue.append([QueueEntry(7), QueueEntry(8)])
+    spool.queue.append([QueueEntry(7), QueueEntry(8)])
     with ledger.rehearsal():
-        assert 1 == repair.drop(queue, ledger, repair.parse_job_ids(["7"]))
-    assert [QueueEntry(7), QueueEntry(8)] == list(queue.read(queue.files()))
+        assert 1 == repair.drop(spool, repair.parse_job_ids(["7"]))
+    assert [QueueEntry(7), QueueEntry(8)] == list(spool.queue.read(spool.queue.files()))
 
 
-def test_a_job_that_is_not_on_the_books_is_named(queue: Queue, ledger: Ledger) -> None:
+def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -> None:
     """A slip of the keyboard changes nothing, not even for the jobs before it."""
     set_aside(ledger)
     with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
-        repair.drop(queue, ledger, repair.parse_job_ids(["100", "99"]))
+        repair.drop(spool, repair.parse_job_ids(["100", "99"]))
     with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
         repair.retry(ledger, repair.parse_job_ids(["99"]))
     assert [100] == [item.entry.job_id for item in ledger.all_waiting()]

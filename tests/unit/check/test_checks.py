@@ -14,7 +14,6 @@ from typing import Any, Callable, Mapping, Sequence
 
 import pytest
 
-from agent.admin.setup import PLACEHOLDER
 from agent.check import checks as check
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
@@ -22,14 +21,14 @@ from agent.check import slurm as check_slurm
 from agent.check import timers as check_timers
 from agent.check.finding import Finding, NotWell, examine
 from agent.cli import main
-from agent.config import Config, load_config, parse_config
+from agent.config import PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.client import Dashboard
 from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.process import Output
 from agent.slurm.sacct import Query, Slurm
 from agent.spool.ledger import open_ledger
-from agent.status.screen import Style
+from agent.wording import Style
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 
 HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"

@@ -15,14 +15,13 @@ from typing import Any, Callable, Mapping, NamedTuple
 
 import pytest
 
-from agent.admin.setup import PLACEHOLDER
 from agent.check import checks as check
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
 from agent.check import timers as check_timers
 from agent.check.finding import NotWell
-from agent.config import NAME, Config, load_config, parse_config
+from agent.config import NAME, PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.sacct import Slurm

@@ -33,14 +33,6 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "ledger.db"
 
 
-@pytest.fixture
-def ledger(path: Path) -> Iterator[Ledger]:
-    opened, put_aside = open_ledger(path)
-    assert put_aside == ""
-    yield opened
-    opened.close()
-
-
 def make_record(job_id: int, *, submit: int = int(NOW) - 100, text: str = "{}") -> Record:
     return Record(job_id, submit, int(NOW) - 10, str(job_id), 90, 0, text)
 

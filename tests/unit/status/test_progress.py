@@ -15,7 +15,6 @@ import pytest
 from agent.localtime import Range
 from agent.logs import make_formatter
 from agent.status.progress import QUIET_SECONDS, Lines, shown
-from agent.sync.reconcile import Progress
 
 WANTED = Range(1_700_000_000, 1_700_000_000 + 99_999)
 
@@ -37,8 +36,9 @@ class Clock:
         return self.now
 
 
-def progress(share: float, jobs: int) -> Progress:
-    return Progress(WANTED, WANTED.start + round(share * 100_000) - 1, jobs)
+def done_to(share: float) -> int:
+    """Up to when a part of the range is done."""
+    return WANTED.start + round(share * 100_000) - 1
 
 
 @pytest.fixture
@@ -53,9 +53,9 @@ def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, z
     """How far, how many, how much of the range, and how long it may take yet."""
     zone("UTC")
     clock = Clock()
-    show = Lines(clock)
+    show = Lines(WANTED, clock)
     clock.now += 20
-    show(progress(0.25, 12_345))
+    show(done_to(0.25), 12_345)
     expected = "Done up to 2023-11-15T05:09:59: 12,345 jobs, 25 % of the range, about 1 min left"
     assert [expected] == log.messages
 
@@ -63,25 +63,25 @@ def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, z
 def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
     """An idle cluster's reconcile is no news, step by step."""
     clock = Clock()
-    show = Lines(clock)
+    show = Lines(WANTED, clock)
     for share in (0.1, 0.2, 0.3):
         clock.now += QUIET_SECONDS / 4
-        show(progress(share, 0))
+        show(done_to(share), 0)
     assert [] == log.messages
 
 
 def test_a_long_silence_is_broken(log: pytest.LogCaptureFixture) -> None:
     """Nobody shall wonder whether it still lives."""
     clock = Clock()
-    show = Lines(clock)
+    show = Lines(WANTED, clock)
     clock.now += QUIET_SECONDS
-    show(progress(0.1, 0))
+    show(done_to(0.1), 0)
     assert 1 == len(log.messages)
 
 
 def test_the_last_step_is_the_runs_to_tell(log: pytest.LogCaptureFixture) -> None:
     """Its summary follows at once."""
-    Lines(Clock())(progress(1.0, 500))
+    Lines(WANTED, Clock())(done_to(1.0), 500)
     assert [] == log.messages
 
 
@@ -92,7 +92,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, zone: Callable[[st
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     with shown(WANTED, on_terminal=True) as show:
-        show(progress(0.5, 12_345))
+        show(done_to(0.5), 12_345)
     assert re.search(r"2023-11-15, 12,345 jobs, [0-9,]+/s  50 %\|.+\| \d\d:\d\d left", terminal.getvalue())
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from agent.spool.journal import RunReport
 from agent.status.health import find_problems
-from agent.status.screen import WIDTH, Style, as_check_line, as_json, as_text
+from agent.status.screen import WIDTH, as_check_line, as_json, as_text
 from agent.status.snapshot import Coverage, Day, Delay, Runs, Snapshot, UnderWay
-from agent.wording import count, moment, percent, span
+from agent.wording import Style, count, moment, percent, span
 from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot
 
 PLAIN = Style(colour=False, unicode=False)

@@ -14,7 +14,6 @@ from typing import Iterator
 
 import pytest
 
-from agent.assembly import open_view
 from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
@@ -24,14 +23,14 @@ from agent.spool.journal import RunReport
 from agent.spool.ledger import open_ledger
 from agent.spool.lock import run_lock
 from agent.spool.queue import Queue
+from agent.spool.spool import Spool, look_at_ledger
 from agent.status.snapshot import Day, Snapshot, make_delay, take_snapshot
-from agent.sync.flush import take_over
 from tests.support.snapshots import DAY, HOUR, NOON, make_config
 
 ROOT = Path(__file__).parents[3]
 
 
-class Spool:
+class Site:
     """A spool with a queue and a ledger, at noon of a day."""
 
     def __init__(self, folder: Path) -> None:
@@ -45,10 +44,10 @@ class Spool:
         os.utime(path, (at, at))
 
     def take_over(self) -> None:
-        take_over(Queue(self.folder, complain=_fail), self.ledger, NOON)
+        Spool(Queue(self.folder, complain=_fail), self.ledger).take_over(NOON)
 
     def look(self) -> Snapshot:
-        with open_view(self.config) as ledger:
+        with look_at_ledger(self.folder) as ledger:
             return take_snapshot(self.config, ledger, NOON)
 
     def deliver(self, *, command: str, delays: list[int]) -> None:
@@ -62,8 +61,8 @@ def _fail(error: Exception) -> None:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Iterator[Spool]:
-    spool = Spool(tmp_path)
+def spool(tmp_path: Path) -> Iterator[Site]:
+    spool = Site(tmp_path)
     yield spool
     spool.ledger.close()
 
@@ -71,7 +70,7 @@ def spool(tmp_path: Path) -> Iterator[Spool]:
 # The hook
 
 
-def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Spool) -> None:
+def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Site) -> None:
     """What lies in the queue counts as what the ledger has: the hook's life does not depend on flush's."""
     spool.call_hook("1\n2\n", NOON - 2 * HOUR)
     spool.take_over()
@@ -80,7 +79,7 @@ def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Spool
     assert (3, 3, NOON - HOUR) == (hook.calls_today, hook.calls, hook.last_call)
 
 
-def test_calls_of_other_days_are_not_todays(spool: Spool) -> None:
+def test_calls_of_other_days_are_not_todays(spool: Site) -> None:
     """Each call counts on its own day, and the first of these days is remembered."""
     spool.call_hook("1\n2\n", NOON - DAY)
     spool.take_over()
@@ -90,7 +89,7 @@ def test_calls_of_other_days_are_not_todays(spool: Spool) -> None:
 
 
 @pytest.mark.parametrize(("missed_end", "silent"), [(NOON - 2 * HOUR, False), (NOON - HOUR / 2, True)])
-def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Spool, missed_end: float, silent: bool) -> None:
+def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, missed_end: float, silent: bool) -> None:
     """A job that was missed while the hook called for others is a gap, not silence."""
     spool.call_hook("1\n", NOON - HOUR)
     spool.ledger.set_fact(MISSED, 7)
@@ -102,7 +101,7 @@ def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Spool, mis
 # The backlog
 
 
-def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Spool) -> None:
+def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Site) -> None:
     """Queued and waiting jobs are counted apart; the oldest is the one that ended first, wherever it is."""
     spool.call_hook(f"1 - {int(NOON) - 500}\n", NOON - 400)
     spool.take_over()
@@ -113,13 +112,13 @@ def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Spool) -> N
     assert NOON - 900 == backlog.oldest
 
 
-def test_a_line_without_an_end_is_as_old_as_its_file(spool: Spool) -> None:
+def test_a_line_without_an_end_is_as_old_as_its_file(spool: Site) -> None:
     """`echo 4711 >>queue` says no more than when it was done."""
     spool.call_hook("4711\n", NOON - 77)
     assert NOON - 77 == spool.look().backlog.oldest
 
 
-def test_rejected_records_are_shown_with_the_dashboards_words(spool: Spool) -> None:
+def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> None:
     """All are counted, the newest few are told."""
     for number in range(5):
         record = Record(number, 1, 2, f"{number}_9", 0, 0, "{}")
@@ -132,7 +131,7 @@ def test_rejected_records_are_shown_with_the_dashboards_words(spool: Spool) -> N
 
 
 @pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
-def test_a_pause_is_told_while_it_lasts(spool: Spool, until: float, shown: float | None) -> None:
+def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
     """A Retry-After that is over is no news. What was given up stays counted."""
     spool.ledger.set_fact(PAUSE, until)
     spool.ledger.set_fact(GIVEN_UP, 4)
@@ -143,7 +142,7 @@ def test_a_pause_is_told_while_it_lasts(spool: Spool, until: float, shown: float
 # Runs
 
 
-def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Spool) -> None:
+def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Site) -> None:
     """A flush that fails now may have gone well an hour ago, and delivered something two hours ago."""
     delivered = RunReport("flush", NOON - 2 * HOUR, 3.0, 0, "5 delivered", delivered=5)
     idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
@@ -154,7 +153,7 @@ def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spo
     assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
 
 
-def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Spool) -> None:
+def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Site) -> None:
     """Everything else went through: no reconcile is missing for the sake of one bad record."""
     spool.ledger.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
     runs = spool.look().reconcile
@@ -162,7 +161,7 @@ def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Spool) -> N
 
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
-def test_a_run_that_holds_the_lock_is_told(spool: Spool, command: str) -> None:
+def test_a_run_that_holds_the_lock_is_told(spool: Site, command: str) -> None:
     """By its command and process, and without touching the lock."""
     holder = (
         "import sys; from pathlib import Path; from agent.spool.lock import run_lock\n"
@@ -178,7 +177,7 @@ def test_a_run_that_holds_the_lock_is_told(spool: Spool, command: str) -> None:
     assert (command, process.pid) == (under_way.command, under_way.pid)
 
 
-def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Spool) -> None:
+def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Site) -> None:
     """The lock's file stays behind: it is the lock that counts."""
     with run_lock(spool.folder):
         pass
@@ -188,7 +187,7 @@ def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Spool) -> None:
 # Delay and coverage
 
 
-def test_the_delay_is_that_of_flush(spool: Spool) -> None:
+def test_the_delay_is_that_of_flush(spool: Site) -> None:
     """What reconcile brings late says nothing about how fast flush is."""
     spool.deliver(command="flush", delays=[5, 7, 30])
     spool.ledger.add_delivered("lab", [Record(9, 1, 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
@@ -204,7 +203,7 @@ def test_percentiles_are_nearest_ranks(seconds: list[float], median: float, p99:
     assert (len(seconds), median, p99) == make_delay(seconds)
 
 
-def coverage_days(spool: Spool, *counts: tuple[int, int]) -> list[Day]:
+def coverage_days(spool: Site, *counts: tuple[int, int]) -> list[Day]:
     """Writes the counts of the last days, the last of them today's."""
     today = local_day(NOON)
     days = [(today - timedelta(days=len(counts) - 1 - number)).isoformat() for number in range(len(counts))]
@@ -212,7 +211,7 @@ def coverage_days(spool: Spool, *counts: tuple[int, int]) -> list[Day]:
     return [Day(day, *numbers) for day, numbers in zip(days, counts)]
 
 
-def test_coverage_is_judged_by_the_last_two_days(spool: Spool) -> None:
+def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
     """A bad day is told, and over when the days after it are good."""
     spool.ledger.add_calls(1, NOON - 9 * DAY)
     days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
@@ -220,14 +219,14 @@ def test_coverage_is_judged_by_the_last_two_days(spool: Spool) -> None:
     assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
 
 
-def test_days_before_the_hook_was_there_are_not_judged(spool: Spool) -> None:
+def test_days_before_the_hook_was_there_are_not_judged(spool: Site) -> None:
     """Nor is its first day, on which it may have come at noon."""
     spool.ledger.add_calls(1, NOON - DAY)
     coverage_days(spool, (100, 0), (100, 60), (10, 10))
     assert 1.0 == spool.look().coverage.ratio
 
 
-def test_coverage_without_a_hook_is_not_known(spool: Spool) -> None:
+def test_coverage_without_a_hook_is_not_known(spool: Site) -> None:
     """No call at all is another trouble than a bad share."""
     coverage_days(spool, (100, 0))
     coverage = spool.look().coverage
@@ -239,7 +238,7 @@ def test_coverage_without_a_hook_is_not_known(spool: Spool) -> None:
 
 def test_looking_makes_nothing(tmp_path: Path) -> None:
     """Before the first run there is no ledger, and after a look there is none either."""
-    with open_view(make_config(spool_dir=str(tmp_path))) as ledger:
+    with look_at_ledger(tmp_path) as ledger:
         snapshot = take_snapshot(make_config(spool_dir=str(tmp_path)), ledger, NOON)
     assert (None, 0, []) == (snapshot.flush.last, snapshot.backlog.waiting, list(tmp_path.iterdir()))
 
@@ -247,7 +246,7 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
 def test_looking_does_not_mend(tmp_path: Path) -> None:
     """A damaged ledger is left for the next run to put aside, and said to be damaged."""
     (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
-    with pytest.raises(LedgerDamaged, match="file is not a database"), open_view(make_config(spool_dir=str(tmp_path))):
+    with pytest.raises(LedgerDamaged, match="file is not a database"), look_at_ledger(tmp_path):
         pass
     assert ["ledger.db"] == [path.name for path in tmp_path.iterdir()]
 
@@ -255,12 +254,12 @@ def test_looking_does_not_mend(tmp_path: Path) -> None:
 def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
     """Made by whoever looks, it would belong to the wrong user."""
     missing = tmp_path / "spool"
-    with pytest.raises(SpoolError, match="there is no spool"), open_view(make_config(spool_dir=str(missing))):
+    with pytest.raises(SpoolError, match="there is no spool"), look_at_ledger(missing):
         pass
     assert not missing.exists()
 
 
-def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
+def test_looking_waits_for_no_dry_run(spool: Site) -> None:
     """A dry run keeps all that it would have written to itself until it undoes it."""
     with spool.ledger.rehearsal():
         spool.ledger.add_waiting(map(QueueEntry, range(1, 100_001)), NOON)
@@ -269,7 +268,7 @@ def test_looking_waits_for_no_dry_run(spool: Spool) -> None:
 
 def test_status_imports_nothing_heavy() -> None:
     """It is looked at often: what only other commands need stays out of its way."""
-    script = "import sys, agent.cli, agent.assembly, agent.status.snapshot, agent.status.screen; print(*sys.modules)"
+    script = "import sys, agent.cli, agent.spool.spool, agent.status.screen; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client"}
 
@@ -287,7 +286,7 @@ def run_status(folder: Path, *options: str, **environ: str) -> subprocess.Comple
     return subprocess.run(argv, capture_output=True, check=False, cwd=ROOT, env=env, encoding="utf-8")
 
 
-def test_the_check_exits_as_bad_as_it_is(spool: Spool) -> None:
+def test_the_check_exits_as_bad_as_it_is(spool: Site) -> None:
     """0 is well, 1 a warning, 2 critical, by one line on standard output."""
     now = time.time()
     ends = []
@@ -304,13 +303,13 @@ def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
     assert (2, "CRITICAL - there is no spool") == (done.returncode, done.stdout[:28])
 
 
-def test_status_itself_only_tells(spool: Spool) -> None:
+def test_status_itself_only_tells(spool: Site) -> None:
     """Without --check a script that wants to know more than yes or no reads the JSON."""
     done = run_status(spool.folder, "--json")
     assert (0, "warning") == (done.returncode, json.loads(done.stdout)["level"])
 
 
-def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Spool) -> None:
+def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Site) -> None:
     """What is written into a file or mailed stays readable."""
     assert "\033" not in run_status(spool.folder).stdout
     assert "●" in run_status(spool.folder).stdout
@@ -320,7 +319,7 @@ def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Spool) -> Non
 @pytest.mark.parametrize(
     ("environ", "coloured"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({}, False)]
 )
-def test_a_terminal_gets_colour_unless_it_wants_none(spool: Spool, environ: dict[str, str], coloured: bool) -> None:
+def test_a_terminal_gets_colour_unless_it_wants_none(spool: Site, environ: dict[str, str], coloured: bool) -> None:
     """NO_COLOR is respected, and so is a terminal that is none."""
     run_status(spool.folder)
     argv = [sys.executable, "-m", "agent", "status", "--config", str(spool.folder / "config.toml")]

@@ -8,7 +8,7 @@ from typing import Iterator, Sequence
 
 import pytest
 
-from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable, SpoolError
+from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable
 from agent.jobs import verdict
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import HALF_WRITTEN_SECONDS, fold
@@ -19,11 +19,10 @@ from agent.localtime import local_text
 from agent.slurm.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL, LOOKBACK_SECONDS
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger, open_ledger
-from agent.spool.queue import Queue
 from agent.spool.waiting import Waiting
 from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, Delivery
-from agent.sync.flush import LONGEST_LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Flush, Settings, has_work, take_over
+from agent.sync.flush import LONGEST_LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Flush, Settings, has_work
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 
@@ -479,34 +478,3 @@ def test_what_gets_due_again_at_once_ends_some_time(ledger: Ledger) -> None:
     site.flush()
     assert site.slept <= LONGEST_LINGER_SECONDS
     assert len(site.slurm.asked) <= 1 + LONGEST_LINGER_SECONDS / 0.1
-
-
-def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:
-    """Files go when their entries are on the books; a second call finds nothing."""
-    (tmp_path / "queue").write_text("\n100 1700000000 1700003660 -\nrubbish\n")
-    (tmp_path / "queue.side.9.101").write_text("\n101 - - -\n")
-    complaints: list[Exception] = []
-    queue = Queue(tmp_path, complain=complaints.append)
-    take_over(queue, ledger, NOW)
-    take_over(queue, ledger, NOW)
-    assert [TOLD, QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]
-    assert [] == list(tmp_path.glob("queue.*.*"))
-    assert 1 == len(complaints)
-
-
-class TornQueue(Queue):
-    """A disk error after the first entry."""
-
-    def read(self, files: Sequence[Path]) -> Iterator[QueueEntry]:
-        yield next(super().read(files))
-        raise SpoolError("input/output error")
-
-
-def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) -> None:
-    """It is all or nothing: what could not be written down is still there for the next run."""
-    (tmp_path / "queue").write_text("100\n101\n")
-    with pytest.raises(SpoolError):
-        take_over(TornQueue(tmp_path, complain=lambda error: None), ledger, NOW)
-    assert [] == list(ledger.all_waiting())
-    take_over(Queue(tmp_path, complain=lambda error: None), ledger, NOW)
-    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]

@@ -1,4 +1,4 @@
-"""The parts are put together, and taken apart when one of them breaks."""
+"""The spool is opened by one run at a time, taken over, and taken apart when something in it breaks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable, ContextManager, Iterator, Sequence
 
 import pytest
 
 import agent
-from agent.assembly import open_parts, open_view
 from agent.check.host import name_of
-from agent.config import Config, parse_config
 from agent.errors import Busy, LedgerDamaged, SpoolError
+from agent.jobs.entry import QueueEntry
+from agent.spool.ledger import Ledger
 from agent.spool.lock import run_lock
 from agent.spool.owner import check_spool, step_down
+from agent.spool.queue import Queue
+from agent.spool.spool import Spool, look_at_ledger, open_spool
 
 STEP_DOWN = """
 import pathlib, sys
@@ -31,43 +33,45 @@ except SpoolError as error:
 """
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Config:
-    return parse_config({"api_url": "http://127.0.0.1:9", "api_key": "k", "spool_dir": str(tmp_path / "spool")}, {})
+NOW = 1_700_000_000.0
 
 
-def lose_a_table(config: Config, *, alone: bool) -> None:
+def open_quietly(folder: Path, *, alone: bool = False) -> ContextManager[Spool]:
+    return open_spool(folder, complain=lambda error: None, alone=alone)
+
+
+def lose_a_table(folder: Path, *, alone: bool) -> None:
     """Damage that opening the file does not show."""
-    with open_parts(config, {}, alone=alone) as parts:
-        parts.ledger._execute("DROP TABLE waiting")
-        parts.ledger.count_waiting()
+    with open_quietly(folder, alone=alone) as spool:
+        spool.ledger._execute("DROP TABLE waiting")
+        spool.ledger.count_waiting()
 
 
-def test_a_ledger_whose_damage_shows_late_is_put_aside(config: Config) -> None:
+def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
     """It fails one run, which says where it went; the next one begins anew."""
     with pytest.raises(LedgerDamaged) as caught:
-        lose_a_table(config, alone=True)
-    (aside,) = config.spool_dir.glob("ledger.db.aside.*")
+        lose_a_table(tmp_path, alone=True)
+    (aside,) = tmp_path.glob("ledger.db.aside.*")
     assert f"it was put aside as {aside}; the next reconcile replays the whole window" == caught.value.hint
-    with open_parts(config, {}, alone=True) as parts:
-        assert (0, None) == parts.ledger.count_waiting()
+    with open_quietly(tmp_path, alone=True) as spool:
+        assert (0, None) == spool.ledger.count_waiting()
 
 
-def test_a_look_at_a_damaged_ledger_leaves_it_alone(config: Config) -> None:
+def test_a_look_at_a_damaged_ledger_leaves_it_alone(tmp_path: Path) -> None:
     """What another run may be writing is not renamed under it."""
     with pytest.raises(LedgerDamaged) as caught:
-        lose_a_table(config, alone=False)
+        lose_a_table(tmp_path, alone=False)
     assert "" == caught.value.hint
 
 
-def test_two_runs_at_once(config: Config) -> None:
+def test_two_runs_at_once(tmp_path: Path) -> None:
     """The second leaves at once; a look needs no lock."""
-    with open_parts(config, {}, alone=True):
-        with pytest.raises(Busy), open_parts(config, {}, alone=True):
+    with open_quietly(tmp_path, alone=True):
+        with pytest.raises(Busy), open_quietly(tmp_path, alone=True):
             pass
-        with open_parts(config, {}) as parts:
-            assert [] == list(parts.ledger.rejected())
-    with run_lock(config.spool_dir):
+        with open_quietly(tmp_path) as spool:
+            assert [] == list(spool.ledger.rejected())
+    with run_lock(tmp_path):
         pass
 
 
@@ -125,8 +129,7 @@ def told_as_another(call: Callable[[], object]) -> str:
 
 def test_a_user_who_may_not_read_the_spool_is_told_who_may(spool_of_nobody: Path) -> None:
     """Only to look needs a right, too."""
-    config = parse_config({"api_url": "http://127.0.0.1:9", "api_key": "k", "spool_dir": str(spool_of_nobody)}, {})
-    said = told_as_another(lambda: open_view(config).__enter__())
+    said = told_as_another(lambda: look_at_ledger(spool_of_nobody).__enter__())
     assert f"the spool {spool_of_nobody} can't be read (run as root or as the Slurm user)" == said
 
 
@@ -135,3 +138,34 @@ def test_a_user_who_may_not_write_the_spool_is_told_whose_it_is_to_be(spool_of_n
     said = told_as_another(lambda: check_spool(spool_of_nobody))
     mend = f"make it the Slurm user's: chown slurm {spool_of_nobody}"
     assert f"the spool {spool_of_nobody} can't be written ({mend})" == said
+
+
+def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:
+    """Files go when their entries are on the books; a second call finds nothing."""
+    (tmp_path / "queue").write_text("\n100 1700000000 1700003660 -\nrubbish\n")
+    (tmp_path / "queue.side.9.101").write_text("\n101 - - -\n")
+    complaints: list[Exception] = []
+    spool = Spool(Queue(tmp_path, complain=complaints.append), ledger)
+    spool.take_over(NOW)
+    spool.take_over(NOW)
+    assert [QueueEntry(100, 1700000000, 1700003660), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]
+    assert [] == list(tmp_path.glob("queue.*.*"))
+    assert 1 == len(complaints)
+
+
+class TornQueue(Queue):
+    """A disk error after the first entry."""
+
+    def read(self, files: Sequence[Path]) -> Iterator[QueueEntry]:
+        yield next(super().read(files))
+        raise SpoolError("input/output error")
+
+
+def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) -> None:
+    """It is all or nothing: what could not be written down is still there for the next run."""
+    (tmp_path / "queue").write_text("100\n101\n")
+    with pytest.raises(SpoolError):
+        Spool(TornQueue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
+    assert [] == list(ledger.all_waiting())
+    Spool(Queue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
+    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]

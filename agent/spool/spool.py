@@ -1,0 +1,101 @@
+"""The spool as a command works with it: opened as its owner, alone where need be, with its queue and its ledger."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Callable, Iterator, NamedTuple
+
+from agent.errors import ExporterError, LedgerDamaged, SpoolError
+from agent.spool.database import put_aside
+from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
+from agent.spool.lock import run_lock
+from agent.spool.owner import check_spool, step_down
+from agent.spool.queue import Queue
+
+LEDGER_NAME = "ledger.db"
+
+logger = logging.getLogger(__name__)
+
+
+class Spool(NamedTuple):
+    """What lies in an open spool."""
+
+    queue: Queue
+    ledger: Ledger
+
+    def take_over(self, now: float) -> None:
+        """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
+
+        In a rehearsal they are read and stay as they are.
+
+        :param now: epoch seconds.
+        :raises SpoolError: where the spool can't be used; nothing is lost.
+        """
+        queue, ledger = self
+        if ledger.rehearses:
+            ledger.add_waiting(queue.read(queue.files()), now)
+            return
+        files = queue.claim()
+        if files:
+            last_call = queue.last_write(files) or now
+            with ledger.transaction():
+                ledger.add_calls(ledger.add_waiting(queue.read(files), now), last_call)
+            queue.discard(files)
+
+
+@contextmanager
+def open_spool(
+    folder: Path, *, complain: Callable[[ExporterError], None], dry_run: bool = False, alone: bool = False
+) -> Iterator[Spool]:
+    """Opens a spool to work with it.
+
+    :param complain: told of each line or file of the queue that is passed over.
+    :param dry_run: undoes in the end whatever was written to the ledger.
+    :param alone: as the one run that works on the spool.
+    :raises SpoolError: where the spool can't be used.
+    :raises Busy: where another run works on it.
+    """
+    step_down(folder)
+    check_spool(folder)
+    with run_lock(folder) if alone else nullcontext():
+        path = folder / LEDGER_NAME
+        ledger, rebuilt = open_ledger(path, alone=alone)
+        if rebuilt:
+            logger.warning("%s", rebuilt)
+        try:
+            with ledger.rehearsal() if dry_run else nullcontext():
+                yield Spool(Queue(folder, complain=complain), ledger)
+        except LedgerDamaged as error:
+            # Damage deep in the file shows only when it is read. The next run begins a new one.
+            if alone:
+                ledger.close()
+                error.hint = f"it was put aside as {put_aside(path)}; the next reconcile replays the whole window"
+            raise
+        finally:
+            ledger.close()
+
+
+@contextmanager
+def look_at_ledger(folder: Path) -> Iterator[Ledger]:
+    """Opens a spool's ledger only to look at it, whatever else is under way.
+
+    :raises SpoolError: where the spool is not there or can't be read.
+    """
+    step_down(folder)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        if os.access(folder.parent, os.X_OK) and not folder.exists():
+            hint = "install.sh makes it, and `check` says what is missing"
+            raise SpoolError(f"there is no spool {folder}", hint=hint)
+        raise SpoolError(f"the spool {folder} can't be read", hint="run as root or as the Slurm user")
+    try:
+        ledger = view_ledger(folder / LEDGER_NAME)
+    except LedgerDamaged as error:
+        error.hint = LEFT
+        raise
+    try:
+        yield ledger
+    finally:
+        ledger.close()
