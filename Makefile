@@ -29,7 +29,7 @@ lint: $(READY) ## ruff, mypy and shellcheck
 	@! command -v shellcheck >/dev/null || { echo shellcheck $(SHELL_SCRIPTS); shellcheck $(SHELL_SCRIPTS); }
 
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
-	@tests/support/provision.sh slurm monitoring install || [ "$${CI:-}" != true ]
+	@tests/support/provision.sh slurm monitoring proxies install || [ "$${CI:-}" != true ]
 	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
 
 soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?

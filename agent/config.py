@@ -26,6 +26,8 @@ API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
 #: What the example has in the key's place, and the exporter before this one had.
 PLACEHOLDER = "your-secret-api-key"
+#: UTF-8, behind the byte order mark that editors on Windows write, or without it.
+ENCODING = "utf-8-sig"
 
 
 @dataclass(frozen=True)
@@ -121,14 +123,17 @@ def read_config_file(path: Path) -> dict[str, Any]:
     :raises ConfigError: where it can't be read, with line and column where it can't be parsed.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding=ENCODING)
         content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}",
             hint=_MISSING_HINT if isinstance(error, FileNotFoundError) else _RIGHTS_HINT,
         ) from error
-    except (ValueError, RecursionError) as error:  # both decoders' errors, and text that is no UTF-8
+    except UnicodeDecodeError as error:
+        hint = "save it as UTF-8; some editors write UTF-16 and call it Unicode"
+        raise ConfigError(f"{path} is not UTF-8 text: {error}", hint=hint) from error
+    except (ValueError, RecursionError) as error:  # both parsers' errors
         kind = "JSON" if path.suffix == ".json" else "TOML"
         raise ConfigError(f"{path} is no valid {kind}: {error}", hint="mend the line that it names") from error
     if not isinstance(content, dict):
@@ -143,10 +148,13 @@ _RIGHTS_HINT = "run as root or as the Slurm user, or name another file with --co
 def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder: Path = Path()) -> Config:
     """Validates the keys of a configuration and fills in the defaults.
 
+    An empty text means "not set": the exporter before this one writes them, as in ``"cluster_name": ""``.
+
     :param environ: may hold the API key and the spool, which go before the file's.
     :param folder: where relative paths in the file start.
     :raises ConfigError: with all that is wrong, a line each.
     """
+    content = {name: None if _is_blank(value) else value for name, value in content.items()}
     problems = [_unknown_key(name) for name in content if not _is_known(name)]
     values: dict[str, Any] = {}
     for key in KEYS:
@@ -186,7 +194,7 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
     if values.get("api_key_file"):
         source = "api_key_file"
         try:
-            key = values["api_key_file"].read_text(encoding="utf-8").strip()
+            key = values["api_key_file"].read_text(encoding=ENCODING).strip()
         except (OSError, UnicodeDecodeError) as error:
             return [f"api_key_file: cannot be read: {error}"]
     if environ.get(API_KEY_VARIABLE):
@@ -208,6 +216,10 @@ def _warn_of_readers(path: Path) -> str:
     return f"{path} holds the API key and can be read or written by others: chmod 600 {path}"
 
 
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and not value.strip()
+
+
 def _is_known(name: str) -> bool:
     return name in _BY_NAME or name.lstrip("_") in _IGNORED
 
@@ -218,7 +230,7 @@ def _unknown_key(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str):
         raise ValueError
     return value.strip()
 

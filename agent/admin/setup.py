@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
-from agent.config import PLACEHOLDER, Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.config import ENCODING, PLACEHOLDER, Config, candidate_paths, find_config, parse_config, read_config_file
 from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, UsageError
 
@@ -49,7 +49,7 @@ def set_up(
     path = path.resolve()  # a link stays a link
     there = path.exists()
     content = read_config_file(path) if there else {}
-    text = path.read_text(encoding="utf-8") if there else ""
+    text = path.read_text(encoding=ENCODING) if there else ""
     change = change_json if path.suffix == ".json" else change_toml
     config = parse_config({**_without_rival(content), "api_url": api_url, "api_key": PLACEHOLDER}, {}, path.parent)
     model = path if there else config.spool_dir
@@ -146,7 +146,7 @@ def _read_back(path: Path) -> dict[str, Any] | None:
 
 
 def _holds_key(content: Mapping[str, Any]) -> bool:
-    return bool(content.get(RIVAL)) or content.get("api_key", PLACEHOLDER) != PLACEHOLDER
+    return bool(content.get(RIVAL)) or content.get("api_key") not in {None, "", PLACEHOLDER}
 
 
 def _without_rival(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring|install|chroots|machine]...     all but the last two, where none is named
+#   provision.sh [python|lint|slurm|monitoring|proxies|install|chroots|machine]...  all but the last two, if none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -47,6 +47,13 @@ want_monitoring() {
     need_cmd zsh zsh
 }
 
+want_proxies() {
+    need_cmd nginx nginx
+    need_cmd squid squid
+    need_cmd tinyproxy tinyproxy
+    need_cmd openssl openssl
+}
+
 want_install() { need_cmd systemd-analyze systemd; }
 
 want_chroots() {
@@ -78,11 +85,11 @@ install_packages() { # PACKAGE...
 }
 
 main() {
-    [ $# -gt 0 ] || set -- python lint slurm monitoring install
+    [ $# -gt 0 ] || set -- python lint slurm monitoring proxies install
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring | install | chroots | machine) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring install chroots machine" ;;
+        python | lint | slurm | monitoring | proxies | install | chroots | machine) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring proxies install chroots machine" ;;
         esac
     done
     [ -n "$missing" ] || return 0

@@ -72,7 +72,7 @@ def test_a_number_is_a_number(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["ftp://x", "https://", "https://user:pw@host", "https://h/?a=b", "https://h:port", "", "h", 5]
+    "url", ["ftp://x", "https://", "https://user:pw@host", "https://h/?a=b", "https://h:port", "h", 5]
 )
 def test_url_that_is_none(url: object) -> None:
     """A URL needs http(s) and a host, and holds no password that could end up in a log."""
@@ -130,7 +130,7 @@ def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> No
         ("c.toml", 'api_url = "x"\napi_key = \n', "line 2"),
         ("c.json", '{"api_url": "x",\n "api_key": }', "line 2"),
         ("c.json", "[1]", "must hold keys and values"),
-        ("c.toml", b"\xff\xfe", "no valid TOML"),
+        ("c.toml", b"\xff\xfe", "is not UTF-8 text"),
     ],
 )
 def test_a_file_that_is_broken(tmp_path: Path, name: str, text: str | bytes, words: str) -> None:
@@ -224,9 +224,10 @@ def test_paths_that_no_system_knows(key: str, value: str) -> None:
     assert f"{key}: must be a path, not {value!r}" in problems({**LEAST, key: value})
 
 
-def test_an_empty_url_is_missing() -> None:
-    """JSON's null is no URL."""
-    assert "api_url: is missing" in problems({**LEAST, "api_url": None})[0]
+@pytest.mark.parametrize("url", [None, "", "  "])
+def test_an_empty_url_is_missing(url: str | None) -> None:
+    """JSON's null and an empty text are no URL."""
+    assert "api_url: is missing" in problems({**LEAST, "api_url": url})[0]
 
 
 @pytest.mark.parametrize(("name", "text"), [("config.json", "[" * 100_000), ("config.toml", "a=" + "[" * 100_000)])
