@@ -1,4 +1,4 @@
-"""Configurations as the exporter before this one wrote and documented them go on working, whatever editor touched them."""
+"""The configurations of the exporter before this one go on working, whatever editor touched them."""
 
 from __future__ import annotations
 
