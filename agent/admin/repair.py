@@ -8,7 +8,8 @@ from typing import Iterable, Iterator, Sequence
 from agent.errors import ExporterError, UnreadableLine, UsageError
 from agent.jobs.entry import QueueEntry, parse_line
 from agent.localtime import local_text
-from agent.spool.ledger import Ledger, Rejected
+from agent.spool.delivered import Rejected
+from agent.spool.ledger import Ledger
 from agent.spool.spool import Spool
 from agent.spool.waiting import Waiting
 
@@ -35,12 +36,12 @@ def list_lines(spool: Spool) -> Iterator[str]:
     queue, ledger = spool
     queued = sum(1 for _ in queue.read(queue.files()))
     yield f"queued by the hook: {queued}"
-    waiting, _ = ledger.count_waiting()
+    waiting, _ = ledger.waiting.count()
     yield f"waiting for their record: {waiting}"
-    for item in ledger.all_waiting():
+    for item in ledger.waiting.all():
         yield _waiting_line(item)
-    yield f"rejected by the dashboard: {ledger.count_rejected()}"
-    for record in ledger.rejected():
+    yield f"rejected by the dashboard: {ledger.rejected.count()}"
+    for record in ledger.rejected.newest():
         yield _rejected_line(record)
 
 
@@ -53,12 +54,12 @@ def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
     now = time.time()
     with ledger.transaction():
         if not entries:
-            return ledger.retry_all(now)
+            return ledger.waiting.retry_all(now)
         for entry in entries:
             _ensure_known(ledger, entry)
         for entry in entries:
-            ledger.forget_rejected(entry.job_id, entry.asked)
-        ledger.add_waiting(entries, now)
+            ledger.rejected.forget(entry.job_id, entry.asked)
+        ledger.waiting.add(entries, now)
     return len(entries)
 
 
@@ -73,13 +74,13 @@ def drop(spool: Spool, entries: Sequence[QueueEntry]) -> int:
     with ledger.transaction():
         for entry in entries:
             _ensure_known(ledger, entry)
-            ledger.forget_waiting([entry.key])
-            ledger.drop_rejected(entry.job_id, entry.asked)
+            ledger.waiting.forget([entry.key])
+            ledger.rejected.drop(entry.job_id, entry.asked)
     return len(entries)
 
 
 def _ensure_known(ledger: Ledger, entry: QueueEntry) -> None:
-    if ledger.waiting(entry.key) or ledger.has_rejected(entry.job_id, entry.asked):
+    if ledger.waiting.get(entry.key) or ledger.rejected.has(entry.job_id, entry.asked):
         return
     raise ExporterError(
         f"job {entry.asked} neither waits nor was rejected", hint="see `queue list`; `queue add` sends any job again"
@@ -88,7 +89,7 @@ def _ensure_known(ledger: Ledger, entry: QueueEntry) -> None:
 
 def _waiting_line(item: Waiting) -> str:
     since, due = local_text(int(item.queued_at)), local_text(int(item.due_at))
-    return f"  {item.entry.asked}  since {since}  tries {item.attempts}  next {due}  {item.reason}"
+    return f"  {item.entry.asked}  since {since}  tries {item.attempts}  next {due}  {item.explanation}"
 
 
 def _rejected_line(record: Rejected) -> str:

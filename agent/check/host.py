@@ -130,8 +130,8 @@ def check_ledger(path: Path) -> str:
     """Whether the ledger can be read, and what it says is still to be done."""
     ledger = view_ledger(path)
     try:
-        waiting, _ = ledger.count_waiting()
-        return f"{waiting:,} waiting, {ledger.count_rejected():,} rejected"
+        waiting, _ = ledger.waiting.count()
+        return f"{waiting:,} waiting, {ledger.rejected.count():,} rejected"
     finally:
         ledger.close()
 

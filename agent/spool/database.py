@@ -6,9 +6,10 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Sequence
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
+from agent.spool import schema
 
 #: How long another process may hold the file, as a dry run does to its end.
 DRY_RUN_WAIT_SECONDS = 30
@@ -22,21 +23,16 @@ _DISK_HINT = "see that the spool's disk is writable and not full, and the file b
 
 
 class Database:
-    """An open database file.
+    """An open database file, with the tables of :mod:`agent.spool.schema`.
 
-    :param schema: the statements that make the tables, where they are not there yet.
-    :param version: what they are a version of; kept in the file.
-    :param upgrades: what has to be done first to a file of an older version, by that version.
     :param look: opens the file only to look at it; where there is none, the tables are empty ones in memory.
     :raises LedgerDamaged: where the file is no database, is not whole, or is of a newer version.
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
 
-    def __init__(
-        self, path: Path, schema: str, version: int, upgrades: Mapping[int, str], *, look: bool = False
-    ) -> None:
+    def __init__(self, path: Path, *, look: bool = False) -> None:
         self._path = path
-        self._rehearsing = False
+        self.rehearses = False  # all that is written will be undone
         with _explained(path):
             address = _address_to_look(path) if look else str(path)
             self._connection = sqlite3.connect(address, timeout=DRY_RUN_WAIT_SECONDS, isolation_level=None, uri=look)
@@ -44,7 +40,7 @@ class Database:
                 # What is taken off the queue after a commit must not come to lie in neither when the power fails: the
                 # folder is synced, too, or the journal that is found there would undo the commit.
                 self._connection.execute("PRAGMA synchronous = EXTRA")
-                _prepare(self._connection, path, schema, version, upgrades)
+                schema.prepare(self._connection, path)
             except BaseException:
                 self._connection.close()
                 raise
@@ -59,13 +55,13 @@ class Database:
 
         :raises SpoolError: where it can't be written.
         """
-        if self._rehearsing:
+        if self.rehearses:
             yield
             return
-        self._execute("BEGIN IMMEDIATE")
+        self.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._execute("COMMIT")
+            self.execute("COMMIT")
         except BaseException:
             if self._connection.in_transaction:
                 self._connection.rollback()
@@ -74,25 +70,22 @@ class Database:
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
         """Lets a dry run write whatever it likes, and undoes all of it."""
-        self._execute("PRAGMA cache_spill = OFF")  # spilled pages would lock out whoever only looks
-        self._execute("BEGIN IMMEDIATE")
-        self._rehearsing = True
+        self.execute("PRAGMA cache_spill = OFF")  # spilled pages would lock out whoever only looks
+        self.execute("BEGIN IMMEDIATE")
+        self.rehearses = True
         try:
             yield
         finally:
-            self._rehearsing = False
+            self.rehearses = False
             self._connection.rollback()
 
-    @property
-    def rehearses(self) -> bool:
-        """Whether all that is written will be undone."""
-        return self._rehearsing
-
-    def _execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        """Runs one statement and returns its rows."""
         with _explained(self._path):
             return self._connection.execute(statement, values).fetchall()
 
-    def _execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
+    def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
+        """Runs one statement for each row of values, and returns how many rows of the table that has changed."""
         with _explained(self._path):
             return self._connection.executemany(statement, rows).rowcount
 
@@ -116,27 +109,6 @@ def put_aside(path: Path) -> Path:
 def _address_to_look(path: Path) -> str:
     """Not read-only: where a run was killed, whoever opens the file next has to undo what it had not committed."""
     return f"{path.absolute().as_uri()}?mode=rw" if path.exists() else ":memory:"
-
-
-def _prepare(connection: sqlite3.Connection, path: Path, schema: str, wanted: int, upgrades: Mapping[int, str]) -> None:
-    """Makes the tables where they are missing, and touches each once, which finds most damage."""
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > wanted:
-        raise LedgerDamaged(f"{path} is of version {version}, newer than this program's {wanted}")
-    if version < wanted:
-        _upgrade(connection, schema, wanted, upgrades)
-    for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-        connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchall()  # noqa: S608  # a name of our own schema
-
-
-def _upgrade(connection: sqlite3.Connection, schema: str, wanted: int, upgrades: Mapping[int, str]) -> None:
-    """Brings a new file, or one of an older version, to the wanted version, unless another process has just done so."""
-    connection.execute("BEGIN IMMEDIATE")
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    first = "".join(upgrades.get(older, "") for older in range(version, wanted)) if version else ""
-    for statement in f"{first} {schema} PRAGMA user_version = {wanted}".split(";"):
-        connection.execute(statement)
-    connection.execute("COMMIT")
 
 
 @contextmanager

@@ -8,16 +8,6 @@ from agent.errors import RecordsRejected
 from agent.localtime import local_day
 from agent.spool.database import Database
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    command TEXT NOT NULL, started_at REAL NOT NULL, seconds REAL NOT NULL, exit_code INTEGER NOT NULL,
-    message TEXT NOT NULL, delivered INTEGER NOT NULL, rejected INTEGER NOT NULL, missed INTEGER NOT NULL,
-    PRIMARY KEY (command, started_at));
-CREATE TABLE IF NOT EXISTS coverage (day TEXT PRIMARY KEY, jobs INTEGER NOT NULL, hooked INTEGER NOT NULL);
-CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, calls INTEGER NOT NULL, last_call REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
-"""
-
 
 class RunReport(NamedTuple):
     """How one run of flush or reconcile went."""
@@ -32,24 +22,27 @@ class RunReport(NamedTuple):
     missed: int = 0  # jobs that the hook should have brought, and did not
 
 
-class Journal(Database):
+class Journal:
     """The tables ``runs``, ``coverage``, ``calls`` and ``facts``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def add_run(self, report: RunReport) -> None:
         """Writes down how a run went; one that had nothing to do replaces the idle one before it."""
         if not (report.exit_code or report.delivered or report.rejected):
-            self._execute(
+            self._database.execute(
                 "DELETE FROM runs WHERE command = ? AND exit_code = 0 AND delivered = 0 AND rejected = 0",
                 (report.command,),
             )
-        self._execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", report)
+        self._database.execute("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)", report)
 
     def last_run(self, command: str, *, successful: bool = False, with_work: bool = False) -> RunReport | None:
         """The latest run of a command, on request the latest that delivered something, or that did what it should.
 
         Such a one has done everything, though the dashboard may have refused some records for good.
         """
-        rows = self._execute(
+        rows = self._database.execute(
             "SELECT * FROM runs WHERE command = ? AND (exit_code IN (0, ?) OR NOT ?) AND (delivered > 0 OR NOT ?)"
             " ORDER BY started_at DESC LIMIT 1",
             (command, RecordsRejected.exit_code, successful, with_work),
@@ -58,18 +51,20 @@ class Journal(Database):
 
     def set_coverage(self, days: dict[str, tuple[int, int]]) -> None:
         """Writes down for whole days how many jobs reconcile saw and how many of them the hook had brought."""
-        self._execute_many(
+        self._database.execute_many(
             "INSERT OR REPLACE INTO coverage VALUES (?, ?, ?)", ((day, *counts) for day, counts in days.items())
         )
 
     def coverage(self, since_day: str) -> dict[str, tuple[int, int]]:
         """The same, back again, from a day (YYYY-MM-DD) on."""
-        rows = self._execute("SELECT day, jobs, hooked FROM coverage WHERE day >= ? ORDER BY day", (since_day,))
+        rows = self._database.execute(
+            "SELECT day, jobs, hooked FROM coverage WHERE day >= ? ORDER BY day", (since_day,)
+        )
         return {day: (jobs, hooked) for day, jobs, hooked in rows}
 
     def add_calls(self, calls: int, last_call: float) -> None:
         """Counts calls of the hook, on the day of the last of them (epoch seconds)."""
-        self._execute(
+        self._database.execute(
             """INSERT INTO calls VALUES (?, ?, ?) ON CONFLICT (day) DO UPDATE SET
                calls = calls + excluded.calls, last_call = max(last_call, excluded.last_call)""",
             (local_day(last_call).isoformat(), calls, last_call),
@@ -77,12 +72,12 @@ class Journal(Database):
 
     def calls(self) -> dict[str, tuple[int, float]]:
         """For each day (YYYY-MM-DD), oldest first, how often the hook has called, and when last."""
-        rows = self._execute("SELECT day, calls, last_call FROM calls ORDER BY day")
+        rows = self._database.execute("SELECT day, calls, last_call FROM calls ORDER BY day")
         return {day: (calls, last_call) for day, calls, last_call in rows}
 
     def set_fact(self, name: str, value: float) -> None:
         """Remembers a number under a name."""
-        self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
 
     def raise_fact(self, name: str, amount: float) -> None:
         """Adds to the number under a name."""
@@ -90,5 +85,10 @@ class Journal(Database):
 
     def fact(self, name: str) -> float:
         """The number under a name, 0 where there is none."""
-        rows = self._execute("SELECT value FROM facts WHERE name = ?", (name,))
+        rows = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))
         return float(rows[0][0]) if rows else 0.0
+
+    def prune(self, *, runs_before: float, coverage_before: float) -> None:
+        """Forgets runs and days that nobody looks back to, by epoch seconds."""
+        self._database.execute("DELETE FROM runs WHERE started_at < ?", (runs_before,))
+        self._database.execute("DELETE FROM coverage WHERE day < date(?, 'unixepoch')", (coverage_before,))

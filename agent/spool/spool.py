@@ -36,13 +36,13 @@ class Spool(NamedTuple):
         """
         queue, ledger = self
         if ledger.rehearses:
-            ledger.add_waiting(queue.read(queue.files()), now)
+            ledger.waiting.add(queue.read(queue.files()), now)
             return
         files = queue.claim()
         if files:
             last_call = queue.last_write(files) or now
             with ledger.transaction():
-                ledger.add_calls(ledger.add_waiting(queue.read(files), now), last_call)
+                ledger.journal.add_calls(ledger.waiting.add(queue.read(files), now), last_call)
             queue.discard(files)
 
 

@@ -11,18 +11,12 @@ from agent.jobs.verdict import LONGEST_WAIT_SECONDS
 from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS waiting (
-    job_id INTEGER NOT NULL, array_task INTEGER NOT NULL, submit INTEGER, ended INTEGER,
-    queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
-    PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS ends ON waiting (ended, due_at) WHERE ended IS NOT NULL;
-"""
-
 #: Nothing is put off for longer than that: what is, was so before the clock was set back.
 _IS_DUE = "(due_at <= ? OR due_at > ?)"
-#: How the reason of a job begins that the dashboard has refused without being proven right.
-_REFUSED = "refused by the dashboard: "
+#: What a job waits for: its record in the accounting, or that the dashboard, which has refused it, is proven right.
+NO_RECORD = "no_record"
+REFUSED = "refused"
+_REFUSED_WORDS = "refused by the dashboard"
 
 
 class Waiting(NamedTuple):
@@ -32,24 +26,33 @@ class Waiting(NamedTuple):
     queued_at: float
     attempts: int
     due_at: float
-    reason: str
+    reason: str  # what the accounting lacks, or what the dashboard said
+    state: str = NO_RECORD
 
     @property
     def key(self) -> tuple[int, int]:
         """What identifies it in the ledger."""
         return self.entry.key
 
+    @property
+    def explanation(self) -> str:
+        """Why it waits, for the admin."""
+        return f"{_REFUSED_WORDS}: {self.reason}" if self.state == REFUSED else self.reason
 
-class WaitingJobs(Database):
+
+class WaitingJobs:
     """The table ``waiting``."""
 
-    def add_waiting(self, entries: Iterable[QueueEntry], now: float) -> int:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, entries: Iterable[QueueEntry], now: float) -> int:
         """Takes over queue entries; a newer end of a job that waits already makes it due again.
 
         :returns: how many entries there were.
         """
-        return self._execute_many(
-            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'not sent yet')
+        return self._database.execute_many(
+            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 0, ?, 'not sent yet', 'no_record')
                ON CONFLICT (job_id, array_task) DO UPDATE SET
                queued_at = CASE WHEN ifnull(excluded.ended, 0) > ifnull(ended, 0) THEN excluded.queued_at
                            ELSE queued_at END,
@@ -61,7 +64,7 @@ class WaitingJobs(Database):
 
     def due(self, now: float, *, after: tuple[int, int], limit: int) -> list[Waiting]:
         """The next jobs whose time has come, in the order of their IDs, behind the key ``after``."""
-        rows = self._execute(
+        rows = self._database.execute(
             f"SELECT * FROM waiting WHERE {_IS_DUE} AND (job_id, array_task) > (?, ?)"  # noqa: S608
             " ORDER BY job_id, array_task LIMIT ?",
             (now, now + LONGEST_WAIT_SECONDS, *after, limit),
@@ -72,7 +75,7 @@ class WaitingJobs(Database):
         """Those jobs under some raw IDs whose time has come, and of which the hook told when they ended."""
         found: list[Waiting] = []
         for chunk in chunks(job_ids):
-            rows = self._execute(
+            rows = self._database.execute(
                 f"SELECT * FROM waiting WHERE {IS_ONE_OF} AND ended IS NOT NULL AND {_IS_DUE}",  # noqa: S608
                 (*chunk, now, now + LONGEST_WAIT_SECONDS),
             )
@@ -82,7 +85,7 @@ class WaitingJobs(Database):
     def count_due(self, now: float, *, ended: Range | None = None) -> int:
         """How many jobs' time has come; on request those alone that ended in a range, as the hook has told."""
         bounds = "ended BETWEEN ? AND ?" if ended else "1"
-        rows = self._execute(
+        rows = self._database.execute(
             f"SELECT count(*) FROM waiting WHERE {bounds} AND {_IS_DUE}",  # noqa: S608
             (*(ended or ()), now, now + LONGEST_WAIT_SECONDS),
         )
@@ -92,7 +95,7 @@ class WaitingJobs(Database):
         """When the first and the last of the jobs ended whose time has come, behind an instant and before now."""
         chosen = f"SELECT ended FROM waiting WHERE ended > ? AND ended <= ? AND {_IS_DUE} ORDER BY ended"  # noqa: S608
         values = (after, now, now, now + LONGEST_WAIT_SECONDS)
-        ((first, last),) = self._execute(
+        ((first, last),) = self._database.execute(
             f"SELECT ({chosen} LIMIT 1), ({chosen} DESC LIMIT 1)",
             (*values, *values),
         )
@@ -100,21 +103,21 @@ class WaitingJobs(Database):
 
     def next_due(self, now: float) -> float | None:
         """When the next job is due, None where none waits."""
-        due: float | None = self._execute(
+        due: float | None = self._database.execute(
             "SELECT min(CASE WHEN due_at > ? THEN ? ELSE due_at END) FROM waiting", (now + LONGEST_WAIT_SECONDS, now)
         )[0][0]
         return due
 
-    def waiting(self, key: tuple[int, int]) -> Waiting | None:
+    def get(self, key: tuple[int, int]) -> Waiting | None:
         """One job that waits, by its key; None where it does not."""
-        rows = self._execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
+        rows = self._database.execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
         return _make_waiting(rows[0]) if rows else None
 
-    def all_waiting(self) -> Iterator[Waiting]:
+    def all(self) -> Iterator[Waiting]:
         """All that waits, in the order of their IDs. Between pages the file is free, however slowly they are read."""
         last = (0, 0)
         while True:
-            rows = self._execute(
+            rows = self._database.execute(
                 "SELECT * FROM waiting WHERE (job_id, array_task) > (?, ?) ORDER BY job_id, array_task LIMIT ?",
                 (*last, PAGE),
             )
@@ -123,20 +126,22 @@ class WaitingJobs(Database):
                 return
             last = rows[-1][:2]
 
-    def count_waiting(self) -> tuple[int, float | None]:
+    def count(self) -> tuple[int, float | None]:
         """How many wait, and when the one that ended first did, as far as its queue entry told."""
-        ((count, oldest),) = self._execute("SELECT count(*), min(ifnull(ended, queued_at)) FROM waiting")
+        ((count, oldest),) = self._database.execute("SELECT count(*), min(ifnull(ended, queued_at)) FROM waiting")
         return count, oldest
 
-    def waiting_reasons(self) -> dict[str, int]:
-        """How many wait for which reason."""
-        return dict(self._execute("SELECT reason, count(*) FROM waiting GROUP BY reason ORDER BY 2 DESC"))
+    def reasons(self) -> dict[str, int]:
+        """How many wait for which reason. What the dashboard said of each that it refused is left out."""
+        reason = f"CASE state WHEN '{REFUSED}' THEN '{_REFUSED_WORDS}' ELSE reason END"
+        return dict(self._database.execute(f"SELECT {reason}, count(*) FROM waiting GROUP BY 1 ORDER BY 2 DESC"))  # noqa: S608
 
-    def is_waiting(self, job_ids: Sequence[int]) -> set[int]:
+    def among(self, job_ids: Sequence[int]) -> set[int]:
         """Those of some raw IDs that wait."""
         found: set[int] = set()
         for chunk in chunks(job_ids):
-            found.update(row[0] for row in self._execute(f"SELECT job_id FROM waiting WHERE {IS_ONE_OF}", chunk))  # noqa: S608
+            rows = self._database.execute(f"SELECT job_id FROM waiting WHERE {IS_ONE_OF}", chunk)  # noqa: S608
+            found.update(job_id for (job_id,) in rows)
         return found
 
     def retry_all(self, now: float) -> int:
@@ -144,45 +149,46 @@ class WaitingJobs(Database):
 
         :returns: how many wait then.
         """
-        self._execute(
-            "INSERT OR IGNORE INTO waiting SELECT DISTINCT job_id, ?, NULL, NULL, ?, 0, ?, 'not sent yet'"
+        self._database.execute(
+            "INSERT OR IGNORE INTO waiting SELECT DISTINCT job_id, ?, NULL, NULL, ?, 0, ?, 'not sent yet', 'no_record'"
             " FROM rejected WHERE NOT dropped",
             (NO_TASK, now, now),
         )
-        self._execute("DELETE FROM rejected WHERE NOT dropped")
-        self._execute("UPDATE waiting SET attempts = 0, due_at = ?", (now,))
-        waiting, _ = self.count_waiting()
+        self._database.execute("DELETE FROM rejected WHERE NOT dropped")
+        self._database.execute("UPDATE waiting SET attempts = 0, due_at = ?", (now,))
+        waiting, _ = self.count()
         return waiting
 
     def postpone(self, postponed: Iterable[Waiting]) -> None:
-        """Writes down when the jobs are to be tried again, and why."""
-        self._execute_many(
-            "UPDATE waiting SET attempts = ?, due_at = ?, reason = ? WHERE job_id = ? AND array_task = ?",
+        """Writes down when the jobs are to be asked for again, and what their records lack."""
+        self._database.execute_many(
+            "UPDATE waiting SET attempts = ?, due_at = ?, reason = ?, state = 'no_record'"
+            " WHERE job_id = ? AND array_task = ?",
             ((item.attempts, item.due_at, item.reason, *item.key) for item in postponed),
         )
 
     def add_refused(self, key: tuple[int, int], record: Record, words: str, now: float, *, due_at: float) -> None:
         """Puts off a job that the dashboard has refused, or puts one on the books that did not wait yet."""
-        self._execute(
-            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 1, ?, ?) ON CONFLICT (job_id, array_task) DO UPDATE SET
-               attempts = attempts + 1, due_at = excluded.due_at, reason = excluded.reason""",
-            (*key, record.submit, record.end, now, due_at, f"{_REFUSED}{words}"),
+        self._database.execute(
+            """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (job_id, array_task) DO UPDATE SET
+               attempts = attempts + 1, due_at = excluded.due_at, reason = excluded.reason, state = excluded.state""",
+            (*key, record.submit, record.end, now, due_at, words, REFUSED),
         )
 
     def hasten_refused(self, now: float) -> None:
         """Makes the refused jobs due: beside others that were taken it shows whether they are at fault."""
-        self._execute(f"UPDATE waiting SET due_at = ? WHERE reason LIKE '{_REFUSED}%' AND due_at > ?", (now, now))  # noqa: S608
+        self._database.execute("UPDATE waiting SET due_at = ? WHERE state = ? AND due_at > ?", (now, REFUSED, now))
 
-    def forget_waiting(self, keys: Iterable[tuple[int, int]]) -> None:
+    def forget(self, keys: Iterable[tuple[int, int]]) -> None:
         """Takes jobs off the books."""
-        self._execute_many("DELETE FROM waiting WHERE job_id = ? AND array_task = ?", keys)
+        self._database.execute_many("DELETE FROM waiting WHERE job_id = ? AND array_task = ?", keys)
 
 
 def _make_waiting(row: Sequence[Any]) -> Waiting:
-    job_id, task, submit, ended, queued_at, attempts, due_at, reason = row
+    job_id, task, submit, ended, queued_at, attempts, due_at, reason, state = row
     numbers = (job_id, task, submit or 0, ended or 0, queued_at, attempts, due_at)
     # A bad disk can change a value and nothing else; sacct would refuse every job for this one.
     if not all(isinstance(number, (int, float)) for number in numbers) or not 0 < job_id <= LAST_JOB_ID:
         raise LedgerDamaged(f"the ledger holds a job that can't be: {row!r}")
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
-    return Waiting(entry, queued_at, attempts, due_at, reason)
+    return Waiting(entry, queued_at, attempts, due_at, reason, state)

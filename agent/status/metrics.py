@@ -34,20 +34,11 @@ def _of_each_command(read: Callable[[Runs], float | None]) -> Callable[[Snapshot
     return lambda snapshot: {"flush": read(snapshot.flush), "reconcile": read(snapshot.reconcile)}
 
 
-def _waiting_by_reason(snapshot: Snapshot) -> Value:
-    """What the dashboard said is cut off: a label must not take any text."""
-    jobs: dict[str, float] = {}
-    for reason, number in snapshot.backlog.reasons.items():
-        word = reason.partition(":")[0]
-        jobs[word] = jobs.get(word, 0) + number
-    return jobs
-
-
 METRICS = (
     Definition("build_info", "Always 1, with the version as a label.", lambda _: {__version__: 1}, "version"),
     Definition("queued_jobs", "Jobs in the queue file, where no flush has been since.", lambda s: s.backlog.queued),
     Definition("queue_unreadable_lines", "Lines of the queue file without a JobID.", lambda s: s.backlog.unreadable),
-    Definition("waiting_jobs", "Jobs that flush tries again later.", _waiting_by_reason, "reason"),
+    Definition("waiting_jobs", "Jobs that flush tries again later.", lambda s: s.backlog.reasons, "reason"),
     Definition(
         "oldest_undelivered_timestamp_seconds",
         "When the first of the queued and waiting jobs ended; absent where there is none.",

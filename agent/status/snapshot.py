@@ -16,9 +16,10 @@ from typing import NamedTuple, Sequence
 from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
 from agent.localtime import local_day
+from agent.spool.delivered import Rejected
 from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
-from agent.spool.ledger import Ledger, Rejected
+from agent.spool.ledger import Ledger
 from agent.spool.lock import lock_holder
 from agent.spool.queue import Queue
 
@@ -143,10 +144,10 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         under_way=_find_run(config.spool_dir),
         hook=hook,
         backlog=_make_backlog(ledger, queued, now),
-        rejected=tuple(ledger.rejected(SHOWN_REJECTED)),
+        rejected=tuple(ledger.rejected.newest(SHOWN_REJECTED)),
         flush=_read_runs(ledger, "flush"),
         reconcile=_read_runs(ledger, "reconcile"),
-        delay=make_delay(ledger.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
+        delay=make_delay(ledger.delivered.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
     )
 
@@ -186,7 +187,7 @@ def _read_queue(spool: Path) -> _Queued:
 
 
 def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
-    calls = ledger.calls()
+    calls = ledger.journal.calls()
     today = local_day(now)
     called_today, _ = calls.get(today.isoformat(), (0, 0.0))
     if queued.last_call and local_day(queued.last_call) == today:
@@ -199,39 +200,40 @@ def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
         last_call=max(moments, default=None),
         calls_today=called_today,
         calls=sum(number for number, _ in calls.values()) + queued.jobs,
-        missed=int(ledger.fact(MISSED)),
-        missed_end=ledger.fact(MISSED_END) or None,
+        missed=int(ledger.journal.fact(MISSED)),
+        missed_end=ledger.journal.fact(MISSED_END) or None,
     )
 
 
 def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Backlog:
-    waiting, oldest_waiting = ledger.count_waiting()
-    paused_until = ledger.fact(PAUSE)
+    waiting, oldest_waiting = ledger.waiting.count()
+    paused_until = ledger.journal.fact(PAUSE)
     return Backlog(
         queued=queued.jobs,
         unreadable=queued.unreadable,
         waiting=waiting,
-        reasons=ledger.waiting_reasons(),
+        reasons=ledger.waiting.reasons(),
         oldest=min(filter(None, (queued.oldest, oldest_waiting)), default=None),
-        rejected=ledger.count_rejected(),
-        given_up=int(ledger.fact(GIVEN_UP)),
+        rejected=ledger.rejected.count(),
+        given_up=int(ledger.journal.fact(GIVEN_UP)),
         paused_until=paused_until if paused_until > now else None,
     )
 
 
 def _read_runs(ledger: Ledger, command: str) -> Runs:
-    success = ledger.last_run(command, successful=True)
-    delivery = ledger.last_run(command, with_work=True)
+    success = ledger.journal.last_run(command, successful=True)
+    delivery = ledger.journal.last_run(command, with_work=True)
     return Runs(
-        last=ledger.last_run(command),
+        last=ledger.journal.last_run(command),
         last_success=success.started_at if success else None,
         last_delivery=delivery.started_at + delivery.seconds if delivery else None,
-        delivered=int(ledger.fact(DELIVERED_BY + command)),
+        delivered=int(ledger.journal.fact(DELIVERED_BY + command)),
     )
 
 
 def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> Coverage:
-    days = tuple(Day(day, jobs, hooked) for day, (jobs, hooked) in ledger.coverage(first_day.isoformat()).items())
+    counted = ledger.journal.coverage(first_day.isoformat())
+    days = tuple(Day(day, jobs, hooked) for day, (jobs, hooked) in counted.items())
     whole = [day for day in days if hook_since and day.day > hook_since]
     return Coverage(days, tuple(whole[-JUDGED_DAYS:]))
 

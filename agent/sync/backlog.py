@@ -32,7 +32,7 @@ class Backlog:
         behind, seconds = (done.end, done.end - done.start + 1) if done else (self._known_to, FIRST_SECONDS)
         rows = rows if done else ROWS_PER_SLICE
         while True:
-            ends = self._ledger.due_ends(self._now, after=behind if done else 0)
+            ends = self._ledger.waiting.due_ends(self._now, after=behind if done else 0)
             if not ends:
                 return None
             # The hook's END and the accounting's End may differ by a second.
@@ -40,7 +40,7 @@ class Backlog:
             if 0 < start - behind <= CLOSE_SECONDS:
                 start = behind + 1
             part = next_slice(Range(start - seconds, start - 1), rows, ends.end + SLACK_SECONDS)
-            waiting = self._ledger.count_due(self._now, ended=part) if part else 0
+            waiting = self._ledger.waiting.count_due(self._now, ended=part) if part else 0
             if part is None or MANY_IN_A_SLICE < waiting <= ROWS_PER_SLICE:
                 return part
             if waiting > ROWS_PER_SLICE:  # that many rows at least

@@ -76,7 +76,7 @@ class Delivery:
         self._cluster = cluster
         self._command = command
         self._most = batch_size
-        self._batch_size = min(int(ledger.fact(BATCH_SIZE)) or batch_size, batch_size)
+        self._batch_size = min(int(ledger.journal.fact(BATCH_SIZE)) or batch_size, batch_size)
         self._clock = clock
         self._level = level
         self._outbox: dict[tuple[int, int], Record] = {}
@@ -142,8 +142,8 @@ class Delivery:
         if self._batch_size < self._most and len(records) >= self._batch_size:
             self._trust(self._batch_size * 2)
         with self._ledger.transaction():
-            self._ledger.add_delivered(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
-            self._ledger.forget_waiting(key for record in records for key in self._waiting.pop(record.key, []))
+            self._ledger.delivered.add(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
+            self._ledger.waiting.forget(key for record in records for key in self._waiting.pop(record.key, []))
         self._witness = records[-1]
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
@@ -153,7 +153,7 @@ class Delivery:
         """Makes the batches smaller that the dashboard could not take in time, in the next run, or larger again."""
         self._batch_size = max(min(records, self._most), min(SMALLEST_BATCH, self._most))
         with self._ledger.transaction():
-            self._ledger.set_fact(BATCH_SIZE, self._batch_size)
+            self._ledger.journal.set_fact(BATCH_SIZE, self._batch_size)
 
     def _search(self, records: Sequence[Record], refusal: BatchRefused) -> None:
         """Finds the records at fault in a refused batch, sets them aside, and sends the others."""
@@ -216,8 +216,8 @@ class Delivery:
     def _reject(self, record: Record, words: str) -> None:
         """Sets a record aside for good, with the dashboard's words."""
         with self._ledger.transaction():
-            self._ledger.add_rejected(self._cluster, record, words, self._clock(), hooked=self._hooked)
-            self._ledger.forget_waiting(self._waiting.pop(record.key, []))
+            self._ledger.rejected.add(self._cluster, record, words, self._clock(), hooked=self._hooked)
+            self._ledger.waiting.forget(self._waiting.pop(record.key, []))
         self.rejected += 1
         logger.error(
             "job %s was refused by the dashboard and set aside: %s; `queue retry %d` sends it again",
@@ -232,7 +232,7 @@ class Delivery:
         with self._ledger.transaction():
             for record in records:
                 for key in self._waiting.setdefault(record.key, [QueueEntry(record.raw_id).key]):
-                    self._ledger.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
+                    self._ledger.waiting.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
         self.refused += len(records)
         logger.warning("%d jobs, %s first, were refused and are kept: %s", len(records), records[0].job_id, words)
 

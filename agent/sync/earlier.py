@@ -29,8 +29,8 @@ class EarlierRuns:
     def __init__(self, ledger: Ledger, slurm: Slurm) -> None:
         self._ledger = ledger
         self._slurm = slurm
-        self._known_from = int(ledger.fact(KNOWN_FROM))
-        self.known_to = int(ledger.fact(KNOWN_TO)) - LATE_SECONDS
+        self._known_from = int(ledger.journal.fact(KNOWN_FROM))
+        self.known_to = int(ledger.journal.fact(KNOWN_TO)) - LATE_SECONDS
 
     def reach(self, start: int) -> None:
         """Finds those that ended before an instant (epoch seconds), as far as they are not known yet.
@@ -54,11 +54,11 @@ class EarlierRuns:
     def keep(self, runs: Iterable[Run]) -> None:
         """Remembers those of some runs whose job goes on."""
         with self._ledger.transaction():
-            self._ledger.add_earlier_runs(run for run in runs if run.state in GOES_ON)
+            self._ledger.earlier_runs.add(run for run in runs if run.state in GOES_ON)
 
     def of(self, raw_ids: Sequence[int]) -> dict[int, list[Run]]:
         """What is remembered of some raw IDs."""
-        return self._ledger.earlier_runs(raw_ids)
+        return self._ledger.earlier_runs.of(raw_ids)
 
     def save(self, newest_end: int) -> None:
         """Writes down from when to when all are remembered, so that the next run need not look back.
@@ -66,12 +66,12 @@ class EarlierRuns:
         The clock may be wrong, and sacct may show nothing for lack of rights: that is true up to an End that was seen.
         """
         known_to = min(self.known_to, newest_end)
-        if known_to > self._ledger.fact(KNOWN_TO):
+        if known_to > self._ledger.journal.fact(KNOWN_TO):
             with self._ledger.transaction():
-                self._ledger.set_fact(KNOWN_FROM, self._known_from)
-                self._ledger.set_fact(KNOWN_TO, known_to)
+                self._ledger.journal.set_fact(KNOWN_FROM, self._known_from)
+                self._ledger.journal.set_fact(KNOWN_TO, known_to)
 
 
 def note_forgotten(ledger: Ledger, *, before: float) -> None:
     """Writes down that what ended before an instant is not remembered any more."""
-    ledger.set_fact(KNOWN_FROM, max(ledger.fact(KNOWN_FROM), before))
+    ledger.journal.set_fact(KNOWN_FROM, max(ledger.journal.fact(KNOWN_FROM), before))

@@ -18,8 +18,10 @@ from agent.jobs.rows import Rows
 from agent.jobs.run import ENDED_STATES, Run
 from agent.jobs.verdict import LONGEST_WAIT_SECONDS, Fate, Verdict, attempts_within, judge_entry, record_delay
 from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Query, Slurm
+from agent.spool.delivered import NOT_KNOWN
 from agent.spool.facts import GIVEN_UP, PAUSE
-from agent.spool.ledger import NOT_KNOWN, Ledger
+from agent.spool.journal import Journal
+from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting
 from agent.sync import backlog
 from agent.sync.delivery import Delivery
@@ -80,13 +82,13 @@ class Flush:
 
         :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
         """
-        check_pause(self._ledger, self._clock())
-        if self._ledger.count_due(self._clock()) > backlog.MANY_JOBS:
+        check_pause(self._ledger.journal, self._clock())
+        if self._ledger.waiting.count_due(self._clock()) > backlog.MANY_JOBS:
             self._walk()
         self._work_off()
         if self._delivery.delivered:
             with self._ledger.transaction():
-                self._ledger.hasten_refused(self._clock())
+                self._ledger.waiting.hasten_refused(self._clock())
         self._linger()
 
     def _linger(self) -> None:
@@ -94,7 +96,7 @@ class Flush:
         lingered = 0.0
         while True:
             now = self._clock()
-            due = self._ledger.next_due(now)
+            due = self._ledger.waiting.next_due(now)
             pause = max(due - now, SHORTEST_LINGER_SECONDS) if due is not None else None
             if pause is None or pause > LINGER_SECONDS or lingered + pause > LONGEST_LINGER_SECONDS:
                 return
@@ -114,19 +116,19 @@ class Flush:
 
     def _serve(self, histories: list[History]) -> None:
         """Hands on those of some finished jobs that wait, and that the accounting is up to date with."""
-        waiting = self._ledger.due_among([runs[-1].raw_id for runs in histories], self._clock())
+        waiting = self._ledger.waiting.due_among([runs[-1].raw_id for runs in histories], self._clock())
         judged = self._judge(waiting, Rows(run for runs in histories for run in runs))
         self._sort_out([(item, verdict) for item, verdict in judged if verdict.fate is not Fate.WAIT])
 
     def _work_off(self) -> None:
         """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
         now = self._clock()
-        batch = self._ledger.due(now, after=(0, 0), limit=IDS_PER_CALL)
+        batch = self._ledger.waiting.due(now, after=(0, 0), limit=IDS_PER_CALL)
         query = self._ask(batch)
         try:
             while query:
                 rows = Rows(query.answer())
-                following = self._ledger.due(now, after=batch[-1].key, limit=IDS_PER_CALL)
+                following = self._ledger.waiting.due(now, after=batch[-1].key, limit=IDS_PER_CALL)
                 query = self._ask(following)
                 self._sort_out(self._judge(batch, rows))
                 batch = following
@@ -173,19 +175,19 @@ class Flush:
                 earlier += verdict.runs[:-1]
         given_up = self._given_up(later)
         with self._ledger.transaction():
-            self._ledger.add_earlier_runs(earlier)
-            self._ledger.postpone(later)
-            self._ledger.forget_waiting(item.key for item in [*gone, *given_up])
-            self._ledger.raise_fact(GIVEN_UP, len(given_up))
+            self._ledger.earlier_runs.add(earlier)
+            self._ledger.waiting.postpone(later)
+            self._ledger.waiting.forget(item.key for item in [*gone, *given_up])
+            self._ledger.journal.raise_fact(GIVEN_UP, len(given_up))
         records = [
             (item, make_record(fold(list(verdict.runs), requeued_runs=self._settings.requeued_runs), cluster))
             for item, verdict in final
         ]
-        known = self._ledger.known(cluster, [record for _, record in records])
+        known = self._ledger.delivered.known(cluster, [record for _, record in records])
         for item, record in records:
             if known.get(record.key, NOT_KNOWN).superseded:  # what came after it is on the dashboard, and stays there
                 with self._ledger.transaction():
-                    self._ledger.forget_waiting([item.key])
+                    self._ledger.waiting.forget([item.key])
             else:
                 self._delivery.add(record, item.key)
 
@@ -221,16 +223,16 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
 
 def has_work(ledger: Ledger, now: float) -> bool:
     """Whether anything is due, or about to be."""
-    due = ledger.next_due(now)
+    due = ledger.waiting.next_due(now)
     return due is not None and due <= now + LINGER_SECONDS
 
 
-def check_pause(ledger: Ledger, now: float) -> None:
+def check_pause(journal: Journal, now: float) -> None:
     """Obeys a Retry-After that outlasted the run which received it.
 
     :raises DashboardUnreachable: while the dashboard wants to be left alone.
     """
-    rest = ledger.fact(PAUSE) - now
+    rest = journal.fact(PAUSE) - now
     if 0 < rest <= LONGEST_PAUSE_SECONDS:
         raise DashboardUnreachable(
             f"the dashboard asked to be left alone for another {rest:.0f} s", hint="everything is kept"

@@ -13,7 +13,8 @@ from agent.jobs.job import fold
 from agent.jobs.record import Record, make_record
 from agent.localtime import Range, local_day
 from agent.slurm.sacct import Slurm
-from agent.spool.ledger import NOT_KNOWN, Known, Ledger
+from agent.spool.delivered import NOT_KNOWN, Known
+from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
 from agent.sync.flush import Settings
@@ -90,7 +91,7 @@ class Reconcile:
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
-        self._rejected = ledger.rejected_digests(settings.cluster)
+        self._rejected = ledger.rejected.digests(settings.cluster)
         self._walk = Walk(slurm, EarlierRuns(ledger, slurm), clock)
         self._pausing = False  # sacct is not to work ahead: the interlude is next
 
@@ -136,8 +137,8 @@ class Reconcile:
         if self._settings.skip_never_started:
             jobs = [job for job in jobs if job.ever_started]
         records = [make_record(job, self._settings.cluster) for job in jobs]
-        known = self._ledger.known(self._settings.cluster, records)
-        waiting = self._ledger.is_waiting([record.raw_id for record in records])
+        known = self._ledger.delivered.known(self._settings.cluster, records)
+        waiting = self._ledger.waiting.among([record.raw_id for record in records])
         for record in records:
             if self._book(record, known.get(record.key, NOT_KNOWN), is_waiting=record.raw_id in waiting):
                 self._delivery.add(record)

@@ -46,7 +46,7 @@ def run_flush(parts: Parts) -> RunReport:
             return
         account.delivery = parts.delivery("flush")
         parts.flush(account.delivery).run()
-        waiting, _ = parts.ledger.count_waiting()
+        waiting, _ = parts.ledger.waiting.count()
         account.message = f"{_describe(account.delivery)}, {waiting} waiting"
 
     return _record(parts, "flush", work)
@@ -68,7 +68,7 @@ def run_reconcile(
         on_progress(progress)
 
     def work(account: Account) -> None:
-        check_pause(parts.ledger, time.time())
+        check_pause(parts.ledger.journal, time.time())
         account.delivery = parts.delivery("reconcile")
         reconcile = parts.reconcile(account.delivery, only_missing=only_missing, on_progress=progressed)
         logger.info("Extracting jobs from %s to %s", local_day(wanted.start), local_day(wanted.end))
@@ -140,11 +140,11 @@ def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunR
 def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) -> None:
     with parts.ledger.transaction():
         if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
-            parts.ledger.set_fact(PAUSE, time.time() + min(failure.retry_after_seconds, LONGEST_PAUSE_SECONDS))
-        parts.ledger.add_run(report)
+            parts.ledger.journal.set_fact(PAUSE, time.time() + min(failure.retry_after_seconds, LONGEST_PAUSE_SECONDS))
+        parts.ledger.journal.add_run(report)
         for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
             if amount:
-                parts.ledger.raise_fact(name, amount)
+                parts.ledger.journal.raise_fact(name, amount)
 
 
 def _write_metrics(parts: Parts) -> None:
@@ -170,8 +170,8 @@ def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
         if day_start(day) >= max(wanted.start, oldest)
     }
     with parts.ledger.transaction():
-        parts.ledger.set_coverage(days)
-        parts.ledger.set_fact(MISSED_END, max(tally.missed_end, parts.ledger.fact(MISSED_END)))
+        parts.ledger.journal.set_coverage(days)
+        parts.ledger.journal.set_fact(MISSED_END, max(tally.missed_end, parts.ledger.journal.fact(MISSED_END)))
         requeued_before = oldest - earlier.LOOKBACK_SECONDS
         parts.ledger.prune(
             ended_before=oldest, requeued_before=requeued_before, runs_before=time.time() - RUNS_KEPT_SECONDS

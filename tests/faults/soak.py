@@ -202,8 +202,8 @@ class Soak:
     def _waiting(self) -> dict[str, str]:
         """What is not delivered yet, and why."""
         ledger = view_ledger(self._slurm.spool / "ledger.db")
-        behind = {item.entry.asked: item.reason for item in ledger.all_waiting()}
-        behind.update({record.shown_id: record.reason for record in ledger.rejected()})
+        behind = {item.entry.asked: item.explanation for item in ledger.waiting.all()}
+        behind.update({record.shown_id: record.reason for record in ledger.rejected.newest()})
         ledger.close()
         files = (path.name for path in self._slurm.spool.glob("queue*") if path.suffix != ".lock")
         return {**behind, **dict.fromkeys(files, "in the spool")}

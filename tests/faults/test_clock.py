@@ -54,9 +54,9 @@ def test_jobs_that_were_put_off_by_a_wrong_clock(site: Site, step: float) -> Non
     site.sacct.behave("empty")
     assert run_at(site, step, "flush") == 0
     ledger = view_ledger(site.spool / "ledger.db")
-    waiting, _ = ledger.count_waiting()
+    waiting, _ = ledger.waiting.count()
     now = time.time() + HOUR
-    due = len(ledger.due(now, after=(0, 0), limit=10_000))
+    due = len(ledger.waiting.due(now, after=(0, 0), limit=10_000))
     ledger.close()
     assert due == waiting > 30
     site.sacct.behave("")

@@ -43,8 +43,8 @@ def begin(site: Site) -> None:
 def check(site: Site, expected: Records, what: str) -> None:
     """Every job once, the bad one aside, and nothing left to do."""
     ledger = view_ledger(site.spool / "ledger.db")
-    waiting = [item.entry.asked for item in ledger.all_waiting()]
-    rejected = [record.shown_id for record in ledger.rejected()]
+    waiting = [item.entry.asked for item in ledger.waiting.all()]
+    rejected = [record.shown_id for record in ledger.rejected.newest()]
     ledger.close()
     assert (site.dashboard.records, rejected, waiting, site.leftovers()) == (expected, [POISON], [], []), what
 

@@ -59,7 +59,7 @@ def expected(site: Site) -> dict[str, dict[str, Any]]:
 
 def waiting(site: Site) -> dict[str, str]:
     ledger = view_ledger(site.spool / "ledger.db")
-    items = {item.entry.asked: item.reason for item in ledger.all_waiting()}
+    items = {item.entry.asked: item.explanation for item in ledger.waiting.all()}
     ledger.close()
     return items
 
@@ -182,7 +182,7 @@ def test_a_dashboard_that_takes_nothing(site: Site, expected: dict[str, dict[str
     assert site.agents.run("flush") == status, site.agents.log()
     assert site.agents.run("queue", "list") == 0
     ledger = view_ledger(site.spool / "ledger.db")
-    assert ledger.count_rejected() == 0
+    assert ledger.rejected.count() == 0
     ledger.close()
     assert len(site.dashboard.requests) < 60
     site.dashboard.manners = faults.behave
@@ -194,7 +194,7 @@ def forget_pause(site: Site) -> None:
     """As if the time that the dashboard asked for were over."""
     ledger, _ = open_ledger(site.spool / "ledger.db")
     with ledger.transaction():
-        ledger.set_fact(PAUSE, 0)
+        ledger.journal.set_fact(PAUSE, 0)
     ledger.close()
 
 

@@ -124,6 +124,6 @@ def test_without_the_right_to_see_all_jobs() -> None:
 def reasons(site: Site) -> dict[str, int]:
     """Why how many wait."""
     ledger = view_ledger(site.slurm.spool / "ledger.db")
-    found = ledger.waiting_reasons()
+    found = ledger.waiting.reasons()
     ledger.close()
     return found

@@ -6,8 +6,8 @@ from typing import Any
 
 from agent.config import Config, parse_config
 from agent.localtime import day_start, parse_day
+from agent.spool.delivered import Rejected
 from agent.spool.journal import RunReport
-from agent.spool.ledger import Rejected
 from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
 
 NOON = day_start(parse_day("2024-03-20")) + 12 * 3600.0

@@ -26,9 +26,9 @@ def spool(tmp_path: Path, ledger: Ledger) -> Spool:
 
 def set_aside(ledger: Ledger) -> None:
     with ledger.transaction():
-        ledger.add_waiting([QueueEntry(100)], NOON)
-        ledger.postpone([item._replace(attempts=5, due_at=NOON + 1e6) for item in ledger.all_waiting()])
-        ledger.add_rejected("lab", REFUSED, "no such user", NOON, hooked=True)
+        ledger.waiting.add([QueueEntry(100)], NOON)
+        ledger.waiting.postpone([item._replace(attempts=5, due_at=NOON + 1e6) for item in ledger.waiting.all()])
+        ledger.rejected.add("lab", REFUSED, "no such user", NOON, hooked=True)
 
 
 def test_job_ids_as_an_admin_types_them() -> None:
@@ -60,8 +60,8 @@ def test_retry_of_a_rejected_record(ledger: Ledger, named: list[str]) -> None:
     """By its JobID as shown, by its raw ID, or with all others: it waits for the next flush again."""
     set_aside(ledger)
     repair.retry(ledger, repair.parse_job_ids(named))
-    assert 0 == ledger.count_rejected()
-    asked = {item.entry.asked for item in ledger.all_waiting() if item.attempts == 0}
+    assert 0 == ledger.rejected.count()
+    asked = {item.entry.asked for item in ledger.waiting.all() if item.attempts == 0}
     assert asked & {"203_3", "210"}
 
 
@@ -69,20 +69,20 @@ def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
     """It is not put off any longer."""
     set_aside(ledger)
     repair.retry(ledger, [QueueEntry(100)])
-    assert [0] == [item.attempts for item in ledger.all_waiting()]
+    assert [0] == [item.attempts for item in ledger.waiting.all()]
 
 
 def test_retry_of_everything(ledger: Ledger) -> None:
     """What waits is due, what was refused waits again, and what was dropped stays dropped."""
     dropped = make_record(fold([make_run(JobID="9", JobIDRaw="9")]), "lab")
     with ledger.transaction():
-        ledger.add_rejected("lab", dropped, "no such user", NOON, hooked=True)
-        ledger.drop_rejected(9, "9")
+        ledger.rejected.add("lab", dropped, "no such user", NOON, hooked=True)
+        ledger.rejected.drop(9, "9")
     set_aside(ledger)
     assert 2 == repair.retry(ledger, [])
-    assert [(100, 0), (210, 0)] == [(item.entry.job_id, item.attempts) for item in ledger.all_waiting()]
-    assert all(item.due_at > NOON for item in ledger.all_waiting())
-    assert ([], [dropped.key]) == (list(ledger.rejected()), list(ledger.rejected_digests("lab")))
+    assert [(100, 0), (210, 0)] == [(item.entry.job_id, item.attempts) for item in ledger.waiting.all()]
+    assert all(item.due_at > NOON for item in ledger.waiting.all())
+    assert ([], [dropped.key]) == (list(ledger.rejected.newest()), list(ledger.rejected.digests("lab")))
 
 
 def test_drop(spool: Spool, ledger: Ledger) -> None:
@@ -90,8 +90,8 @@ def test_drop(spool: Spool, ledger: Ledger) -> None:
     set_aside(ledger)
     spool.queue.append([QueueEntry(7)])
     assert 3 == repair.drop(spool, repair.parse_job_ids(["7", "100", "203_3"]))
-    assert ([], 0) == (list(ledger.all_waiting()), ledger.count_rejected())
-    assert {REFUSED.key: REFUSED.digest} == ledger.rejected_digests("lab")
+    assert ([], 0) == (list(ledger.waiting.all()), ledger.rejected.count())
+    assert {REFUSED.key: REFUSED.digest} == ledger.rejected.digests("lab")
 
 
 def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
@@ -109,4 +109,4 @@ def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -
         repair.drop(spool, repair.parse_job_ids(["100", "99"]))
     with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
         repair.retry(ledger, repair.parse_job_ids(["99"]))
-    assert [100] == [item.entry.job_id for item in ledger.all_waiting()]
+    assert [100] == [item.entry.job_id for item in ledger.waiting.all()]

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from pathlib import Path
 from typing import Iterator
 
@@ -18,9 +17,10 @@ from hypothesis import strategies as st
 from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
+from agent.spool import schema
 from agent.spool.database import put_aside
 from agent.spool.journal import RunReport
-from agent.spool.ledger import SCHEMA_VERSION, Ledger, open_ledger, view_ledger
+from agent.spool.ledger import Ledger, open_ledger, view_ledger
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
 
@@ -39,11 +39,11 @@ def make_record(job_id: int, *, submit: int = int(NOW) - 100, text: str = "{}") 
 
 def queue(ledger: Ledger, *entries: QueueEntry, now: float = NOW) -> None:
     with ledger.transaction():
-        ledger.add_waiting(entries, now)
+        ledger.waiting.add(entries, now)
 
 
 def entries(ledger: Ledger) -> list[QueueEntry]:
-    return sorted((item.entry for item in ledger.all_waiting()), key=lambda entry: entry.key)
+    return sorted((item.entry for item in ledger.waiting.all()), key=lambda entry: entry.key)
 
 
 def test_a_newer_end_of_a_job_that_waits(ledger: Ledger) -> None:
@@ -67,7 +67,7 @@ def test_a_transaction_is_all_or_nothing(ledger: Ledger) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt), ledger.transaction():
-        ledger.add_waiting(interrupted(), NOW)
+        ledger.waiting.add(interrupted(), NOW)
     queue(ledger, QueueEntry(2))
     assert [QueueEntry(2)] == entries(ledger)
 
@@ -91,15 +91,15 @@ def test_what_is_committed_is_there_for_others(path: Path, ledger: Ledger) -> No
 def test_what_is_put_off_is_not_due(ledger: Ledger, ahead: float) -> None:
     """Not before its time, and at its time it is."""
     queue(ledger, QueueEntry(1), now=NOW + ahead)
-    assert ([], NOW + ahead) == (ledger.due(NOW, after=(0, 0), limit=9), ledger.next_due(NOW))
-    assert 1 == len(ledger.due(NOW + ahead, after=(0, 0), limit=9))
+    assert ([], NOW + ahead) == (ledger.waiting.due(NOW, after=(0, 0), limit=9), ledger.waiting.next_due(NOW))
+    assert 1 == len(ledger.waiting.due(NOW + ahead, after=(0, 0), limit=9))
 
 
 def test_what_was_put_off_before_the_clock_was_set_back_is_due(ledger: Ledger) -> None:
     """Nothing is ever put off for more than an hour."""
     queue(ledger, QueueEntry(1), now=NOW + 3601)
-    assert NOW == ledger.next_due(NOW)
-    assert 1 == len(ledger.due(NOW, after=(0, 0), limit=9))
+    assert NOW == ledger.waiting.next_due(NOW)
+    assert 1 == len(ledger.waiting.due(NOW, after=(0, 0), limit=9))
 
 
 def test_due_goes_on_behind_a_key(ledger: Ledger) -> None:
@@ -108,7 +108,7 @@ def test_due_goes_on_behind_a_key(ledger: Ledger) -> None:
     pages = []
     after = (0, 0)
     while True:
-        page = ledger.due(NOW, after=after, limit=2)
+        page = ledger.waiting.due(NOW, after=after, limit=2)
         if not page:
             break
         pages.append([item.key for item in page])
@@ -120,52 +120,52 @@ def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
     """Its digest, whether the hook brought it, and whether a newer run of the year has overtaken it."""
     old, new = make_record(7), make_record(7, submit=int(NOW) - 50)
     with ledger.transaction():
-        ledger.add_delivered("lab", [new], "flush", NOW, hooked=True)
-    assert (new.digest, True, False) == ledger.known("lab", [new])[new.key]
-    assert (b"", False, True) == ledger.known("lab", [old])[old.key]
-    assert {} == ledger.known("other", [new])
+        ledger.delivered.add("lab", [new], "flush", NOW, hooked=True)
+    assert (new.digest, True, False) == ledger.delivered.known("lab", [new])[new.key]
+    assert (b"", False, True) == ledger.delivered.known("lab", [old])[old.key]
+    assert {} == ledger.delivered.known("other", [new])
 
 
 def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
     """What was taken after all is rejected no more, and a dropped record stays out of sight but known."""
     with ledger.transaction():
-        ledger.add_rejected("lab", make_record(1), "no", NOW, hooked=True)
-        ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
-        ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
-        ledger.drop_rejected(2, "2")
-    assert ([], 0) == (list(ledger.rejected()), ledger.count_rejected())
-    assert [(2, int(NOW) - 100)] == list(ledger.rejected_digests("lab"))
+        ledger.rejected.add("lab", make_record(1), "no", NOW, hooked=True)
+        ledger.rejected.add("lab", make_record(2), "no", NOW, hooked=True)
+        ledger.delivered.add("lab", [make_record(1)], "flush", NOW, hooked=True)
+        ledger.rejected.drop(2, "2")
+    assert ([], 0) == (list(ledger.rejected.newest()), ledger.rejected.count())
+    assert [(2, int(NOW) - 100)] == list(ledger.rejected.digests("lab"))
 
 
 def test_idle_runs_leave_one_line(ledger: Ledger) -> None:
     """Every five minutes nothing to do does not fill the disk; runs with work and failures stay."""
     with ledger.transaction():
         for started, (exit_code, delivered) in enumerate([(0, 0), (0, 5), (69, 0), (0, 0), (0, 0)]):
-            ledger.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
+            ledger.journal.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
     assert [4.0, 4.0, 1.0] == [
         run.started_at
         for run in (
-            ledger.last_run("flush"),
-            ledger.last_run("flush", successful=True),
-            ledger.last_run("flush", with_work=True),
+            ledger.journal.last_run("flush"),
+            ledger.journal.last_run("flush", successful=True),
+            ledger.journal.last_run("flush", with_work=True),
         )
         if run
     ]
-    assert 3 == len(ledger._execute("SELECT * FROM runs"))
+    assert 3 == len(ledger.database.execute("SELECT * FROM runs"))
 
 
 def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
     """What no window reaches any more goes; what waits or was rejected stays for ever."""
     with ledger.transaction():
-        ledger.add_delivered("lab", [make_record(1)], "flush", NOW, hooked=True)
-        ledger.add_rejected("lab", make_record(2), "no", NOW, hooked=True)
-        ledger.add_earlier_runs([make_run(JobIDRaw="3", End=str(int(NOW) - 10))])
+        ledger.delivered.add("lab", [make_record(1)], "flush", NOW, hooked=True)
+        ledger.rejected.add("lab", make_record(2), "no", NOW, hooked=True)
+        ledger.earlier_runs.add([make_run(JobIDRaw="3", End=str(int(NOW) - 10))])
     queue(ledger, QueueEntry(4))
     with ledger.transaction():
         ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
-    assert {} == ledger.known("lab", [make_record(1)])
-    assert {} == ledger.earlier_runs([3])
-    assert ([2], [QueueEntry(4)]) == ([record.job_id for record in ledger.rejected()], entries(ledger))
+    assert {} == ledger.delivered.known("lab", [make_record(1)])
+    assert {} == ledger.earlier_runs.of([3])
+    assert ([2], [QueueEntry(4)]) == ([record.job_id for record in ledger.rejected.newest()], entries(ledger))
 
 
 @pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + bytes(100)])
@@ -183,12 +183,12 @@ def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
 def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
     """Nobody knows what it means; reconcile replays the window."""
     with sqlite3.connect(str(path)) as database:
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+        database.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     database.close()
     ledger, put_aside = open_ledger(path)
     ledger.close()
     (aside,) = path.parent.glob("ledger.db.aside.*")
-    fact = f"{path} is of version {SCHEMA_VERSION + 1}, newer than this program's {SCHEMA_VERSION}"
+    fact = f"{path} is of version {schema.VERSION + 1}, newer than this program's {schema.VERSION}"
     assert f"{fact}; it was put aside as {aside}. The next reconcile replays the whole window" == put_aside
 
 
@@ -204,7 +204,7 @@ def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
 def test_a_value_that_only_a_bad_disk_can_have_left(ledger: Ledger) -> None:
     """sacct would refuse all other jobs for this one."""
     queue(ledger, QueueEntry(7))
-    ledger._execute("UPDATE waiting SET attempts = 'x'")
+    ledger.database.execute("UPDATE waiting SET attempts = 'x'")
     with pytest.raises(LedgerDamaged, match=r"^the ledger holds a job that can't be: \(7, .*'x'"):
         entries(ledger)
 
@@ -219,8 +219,8 @@ def test_any_damage_is_survived(tmp_path: Path, wounds: list[tuple[float, bytes]
     path = Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db"
     ledger, _ = open_ledger(path)
     with ledger.transaction():
-        ledger.add_waiting(map(QueueEntry, range(1, 2000)), NOW)
-        ledger.add_delivered("lab", [make_record(job_id) for job_id in range(500)], "flush", NOW, hooked=True)
+        ledger.waiting.add(map(QueueEntry, range(1, 2000)), NOW)
+        ledger.delivered.add("lab", [make_record(job_id) for job_id in range(500)], "flush", NOW, hooked=True)
     ledger.close()
     content = bytearray(path.read_bytes())
     for place, wound in wounds:
@@ -239,35 +239,59 @@ def use(path: Path) -> None:
     ledger, _ = open_ledger(path)
     try:
         queue(ledger, QueueEntry(5000))
-        ledger.next_due(NOW)
-        assert QueueEntry(5000) in [item.entry for item in ledger.due(NOW, after=(0, 0), limit=9999)]
+        ledger.waiting.next_due(NOW)
+        assert QueueEntry(5000) in [item.entry for item in ledger.waiting.due(NOW, after=(0, 0), limit=9999)]
         with ledger.transaction():
-            ledger.forget_waiting([(5000, -1)])
-            ledger.add_delivered("lab", [make_record(5000)], "flush", NOW, hooked=True)
+            ledger.waiting.forget([(5000, -1)])
+            ledger.delivered.add("lab", [make_record(5000)], "flush", NOW, hooked=True)
             ledger.prune(ended_before=NOW, requeued_before=NOW, runs_before=NOW)
     finally:
         ledger.close()
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None:
-    """An upgrade of the program keeps what waits and what was delivered."""
-    open_ledger(path)[0].close()
-    with closing(sqlite3.connect(path)) as database, database:
-        database.execute("DROP TABLE delivered")
-        database.execute(
-            "CREATE TABLE delivered (cluster TEXT, job_id INTEGER, submit INTEGER, ended INTEGER, digest BLOB,"
-            " delivered_at REAL, command TEXT, hooked INTEGER, PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID"
-        )
-        if version == 1:
-            database.execute("DROP INDEX ends")
-        database.execute("INSERT INTO waiting VALUES (5000, -1, NULL, NULL, 0, 0, 0, '')")
-        database.execute("INSERT INTO delivered VALUES ('lab', 7, 1, 2, x'', 3, 'flush', 1)")
-        database.execute(f"PRAGMA user_version = {version}")
+    """An upgrade keeps all that the file of an older program holds; tests/data/ledger has some, made by these."""
+    path.write_bytes((ROOT / f"tests/data/ledger/version-{version}.db").read_bytes())
     ledger, put_aside = open_ledger(path)
-    assert ("", [1.0]) == (put_aside, ledger.latencies(0, 9))
+    assert "" == put_aside
+    assert [
+        (QueueEntry(5), 3, "no_record", "no record yet"),
+        (QueueEntry(77, int(NOW) - 100, int(NOW) - 10), 1, "refused", "500 'Internal: a; b'"),
+        (QueueEntry(100, int(NOW) - 100, int(NOW) - 10), 0, "no_record", "not sent yet"),
+        (QueueEntry(203, array_task=3), 0, "no_record", "not sent yet"),
+    ] == [(item.entry, item.attempts, item.state, item.reason) for item in ledger.waiting.all()]
+    assert make_record(7).digest == ledger.delivered.known("lab", [make_record(7)])[make_record(7).key].digest
+    assert ([10.0, 10.0], 1) == (ledger.delivered.latencies(0, 9), ledger.rejected.count())
+    assert ["REQUEUED"] == [run.state for run in ledger.earlier_runs.of([6])[6]]
+    journal = ledger.journal
+    assert ({"2023-11-14": (10, 9)}, 2.0) == (journal.coverage("2023-01-01"), journal.fact("given_up"))
+    assert [(4, NOW)] == list(journal.calls().values())
     ledger.close()
     use(path)
+
+
+def test_what_the_dashboard_has_refused_is_told_from_what_has_no_record(ledger: Ledger) -> None:
+    """Once something else was taken it is due at once; in the counts its words are left out, as each may differ."""
+    queue(ledger, QueueEntry(1), QueueEntry(2))
+    with ledger.transaction():
+        for job_id in (1, 3):
+            ledger.waiting.add_refused((job_id, -1), make_record(job_id), f"500 of {job_id}", NOW, due_at=NOW + 1800)
+        ledger.waiting.postpone([item._replace(due_at=NOW + 60) for item in ledger.waiting.all() if item.key[0] == 2])
+    assert {"refused by the dashboard": 2, "not sent yet": 1} == ledger.waiting.reasons()
+    expected = ["refused by the dashboard: 500 of 1", "not sent yet", "refused by the dashboard: 500 of 3"]
+    assert expected == [item.explanation for item in ledger.waiting.all()]
+    with ledger.transaction():
+        ledger.waiting.hasten_refused(NOW)
+    assert [1, 3] == [item.entry.job_id for item in ledger.waiting.due(NOW, after=(0, 0), limit=9)]
+
+
+def test_what_is_asked_for_again_is_refused_no_more(ledger: Ledger) -> None:
+    """Its record may have changed since."""
+    with ledger.transaction():
+        ledger.waiting.add_refused((1, -1), make_record(1), "500", NOW, due_at=NOW + 1800)
+        ledger.waiting.postpone([item._replace(reason="no record yet") for item in ledger.waiting.all()])
+    assert {"no record yet": 1} == ledger.waiting.reasons()
 
 
 def test_many_begin_at_once(path: Path) -> None:
@@ -275,7 +299,7 @@ def test_many_begin_at_once(path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from agent.jobs.entry import QueueEntry\n"
         "from agent.spool.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"
-        "with ledger.transaction(): ledger.add_waiting([QueueEntry(int(sys.argv[2]))], 0)\n"
+        "with ledger.transaction(): ledger.waiting.add([QueueEntry(int(sys.argv[2]))], 0)\n"
     )
     argv = [sys.executable, "-c", code, str(path)]
     with ThreadPoolExecutor(8) as pool:

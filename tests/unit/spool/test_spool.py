@@ -43,8 +43,8 @@ def open_quietly(folder: Path, *, alone: bool = False) -> ContextManager[Spool]:
 def lose_a_table(folder: Path, *, alone: bool) -> None:
     """Damage that opening the file does not show."""
     with open_quietly(folder, alone=alone) as spool:
-        spool.ledger._execute("DROP TABLE waiting")
-        spool.ledger.count_waiting()
+        spool.ledger.database.execute("DROP TABLE waiting")
+        spool.ledger.waiting.count()
 
 
 def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
     (aside,) = tmp_path.glob("ledger.db.aside.*")
     assert f"it was put aside as {aside}; the next reconcile replays the whole window" == caught.value.hint
     with open_quietly(tmp_path, alone=True) as spool:
-        assert (0, None) == spool.ledger.count_waiting()
+        assert (0, None) == spool.ledger.waiting.count()
 
 
 def test_a_look_at_a_damaged_ledger_leaves_it_alone(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
         with pytest.raises(Busy), open_quietly(tmp_path, alone=True):
             pass
         with open_quietly(tmp_path) as spool:
-            assert [] == list(spool.ledger.rejected())
+            assert [] == list(spool.ledger.rejected.newest())
     with run_lock(tmp_path):
         pass
 
@@ -148,7 +148,7 @@ def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, le
     spool = Spool(Queue(tmp_path, complain=complaints.append), ledger)
     spool.take_over(NOW)
     spool.take_over(NOW)
-    assert [QueueEntry(100, 1700000000, 1700003660), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]
+    assert [QueueEntry(100, 1700000000, 1700003660), QueueEntry(101)] == [item.entry for item in ledger.waiting.all()]
     assert [] == list(tmp_path.glob("queue.*.*"))
     assert 1 == len(complaints)
 
@@ -166,6 +166,6 @@ def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) ->
     (tmp_path / "queue").write_text("100\n101\n")
     with pytest.raises(SpoolError):
         Spool(TornQueue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
-    assert [] == list(ledger.all_waiting())
+    assert [] == list(ledger.waiting.all())
     Spool(Queue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
-    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.all_waiting()]
+    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.waiting.all()]

@@ -53,7 +53,7 @@ class Site:
     def deliver(self, *, command: str, delays: list[int]) -> None:
         for number, delay in enumerate(delays):
             record = Record(number, 1, int(NOON) - 600, str(number), 8, 0, "{}")
-            self.ledger.add_delivered("lab", [record], command, record.end + delay, hooked=command == "flush")
+            self.ledger.delivered.add("lab", [record], command, record.end + delay, hooked=command == "flush")
 
 
 def _fail(error: Exception) -> None:
@@ -92,8 +92,8 @@ def test_calls_of_other_days_are_not_todays(spool: Site) -> None:
 def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, missed_end: float, silent: bool) -> None:
     """A job that was missed while the hook called for others is a gap, not silence."""
     spool.call_hook("1\n", NOON - HOUR)
-    spool.ledger.set_fact(MISSED, 7)
-    spool.ledger.set_fact(MISSED_END, missed_end)
+    spool.ledger.journal.set_fact(MISSED, 7)
+    spool.ledger.journal.set_fact(MISSED_END, missed_end)
     hook = spool.look().hook
     assert (7, silent) == (hook.missed, hook.silent)
 
@@ -122,7 +122,7 @@ def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> No
     """All are counted, the newest few are told."""
     for number in range(5):
         record = Record(number, 1, 2, f"{number}_9", 0, 0, "{}")
-        spool.ledger.add_rejected("lab", record, "no such user", NOON - number, hooked=True)
+        spool.ledger.rejected.add("lab", record, "no such user", NOON - number, hooked=True)
     snapshot = spool.look()
     assert 5 == snapshot.backlog.rejected
     assert [("0_9", "no such user"), ("1_9", "no such user")] == [
@@ -133,8 +133,8 @@ def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> No
 @pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
 def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
     """A Retry-After that is over is no news. What was given up stays counted."""
-    spool.ledger.set_fact(PAUSE, until)
-    spool.ledger.set_fact(GIVEN_UP, 4)
+    spool.ledger.journal.set_fact(PAUSE, until)
+    spool.ledger.journal.set_fact(GIVEN_UP, 4)
     backlog = spool.look().backlog
     assert (shown, 4) == (backlog.paused_until, backlog.given_up)
 
@@ -148,14 +148,14 @@ def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spo
     idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
     failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
     for report in (delivered, idle, failed):
-        spool.ledger.add_run(report)
+        spool.ledger.journal.add_run(report)
     runs = spool.look().flush
     assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
 
 
 def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Site) -> None:
     """Everything else went through: no reconcile is missing for the sake of one bad record."""
-    spool.ledger.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
+    spool.ledger.journal.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
     runs = spool.look().reconcile
     assert (NOON - HOUR, False) == (runs.last_success, runs.has_failed)
 
@@ -190,7 +190,7 @@ def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Site) -> None:
 def test_the_delay_is_that_of_flush(spool: Site) -> None:
     """What reconcile brings late says nothing about how fast flush is."""
     spool.deliver(command="flush", delays=[5, 7, 30])
-    spool.ledger.add_delivered("lab", [Record(9, 1, 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
+    spool.ledger.delivered.add("lab", [Record(9, 1, 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
     assert (3, 7.0, 30.0) == spool.look().delay
 
 
@@ -207,13 +207,13 @@ def coverage_days(spool: Site, *counts: tuple[int, int]) -> list[Day]:
     """Writes the counts of the last days, the last of them today's."""
     today = local_day(NOON)
     days = [(today - timedelta(days=len(counts) - 1 - number)).isoformat() for number in range(len(counts))]
-    spool.ledger.set_coverage(dict(zip(days, counts)))
+    spool.ledger.journal.set_coverage(dict(zip(days, counts)))
     return [Day(day, *numbers) for day, numbers in zip(days, counts)]
 
 
 def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
     """A bad day is told, and over when the days after it are good."""
-    spool.ledger.add_calls(1, NOON - 9 * DAY)
+    spool.ledger.journal.add_calls(1, NOON - 9 * DAY)
     days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
     coverage = spool.look().coverage
     assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
@@ -221,7 +221,7 @@ def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
 
 def test_days_before_the_hook_was_there_are_not_judged(spool: Site) -> None:
     """Nor is its first day, on which it may have come at noon."""
-    spool.ledger.add_calls(1, NOON - DAY)
+    spool.ledger.journal.add_calls(1, NOON - DAY)
     coverage_days(spool, (100, 0), (100, 60), (10, 10))
     assert 1.0 == spool.look().coverage.ratio
 
@@ -262,7 +262,7 @@ def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
 def test_looking_waits_for_no_dry_run(spool: Site) -> None:
     """A dry run keeps all that it would have written to itself until it undoes it."""
     with spool.ledger.rehearsal():
-        spool.ledger.add_waiting(map(QueueEntry, range(1, 100_001)), NOON)
+        spool.ledger.waiting.add(map(QueueEntry, range(1, 100_001)), NOON)
         assert 0 == spool.look().backlog.waiting
 
 
@@ -291,7 +291,7 @@ def test_the_check_exits_as_bad_as_it_is(spool: Site) -> None:
     now = time.time()
     ends = []
     for exit_code in (0, 69, 77):
-        spool.ledger.add_run(RunReport("reconcile", now - 60 + exit_code / 100, 1.0, exit_code, "as it was"))
+        spool.ledger.journal.add_run(RunReport("reconcile", now - 60 + exit_code / 100, 1.0, exit_code, "as it was"))
         done = run_status(spool.folder, "--check")
         ends.append((done.returncode, done.stdout.partition(" - ")[0], done.stdout.count("\n"), done.stderr))
     assert [(0, "OK", 1, ""), (1, "WARNING", 1, ""), (2, "CRITICAL", 1, "")] == ends

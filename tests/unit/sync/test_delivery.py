@@ -86,7 +86,7 @@ class Site:
 
     def queue(self, job_ids: Iterable[int]) -> None:
         with self.ledger.transaction():
-            self.ledger.add_waiting(map(QueueEntry, job_ids), NOW)
+            self.ledger.waiting.add(map(QueueEntry, job_ids), NOW)
 
     def deliver(self, job_ids: Iterable[int], *, command: str = "flush") -> Delivery:
         """One run; of flush for jobs that wait, of reconcile for any."""
@@ -99,17 +99,17 @@ class Site:
         return delivery
 
     def waiting(self) -> list[int]:
-        return sorted(item.entry.job_id for item in self.ledger.all_waiting())
+        return sorted(item.entry.job_id for item in self.ledger.waiting.all())
 
     def waiting_in_the_order_of_flush(self) -> list[int]:
         """What was refused comes last."""
-        return [item.entry.job_id for item in sorted(self.ledger.all_waiting(), key=lambda item: item.due_at)]
+        return [item.entry.job_id for item in sorted(self.ledger.waiting.all(), key=lambda item: item.due_at)]
 
     def rejected(self) -> list[int]:
-        return sorted(record.job_id for record in self.ledger.rejected())
+        return sorted(record.job_id for record in self.ledger.rejected.newest())
 
     def delivered(self, job_id: int) -> bool:
-        return make_record(job_id).key in self.ledger.known("lab", [make_record(job_id)])
+        return make_record(job_id).key in self.ledger.delivered.known("lab", [make_record(job_id)])
 
 
 def make_record(job_id: int) -> Record:
@@ -166,7 +166,7 @@ def test_what_a_record_costs_that_the_dashboard_names(ledger: Ledger, count: int
     site.deliver(range(1, count + 1))
     assert ([2], []) == (site.rejected(), site.waiting())
     assert 4 == site.dashboard.requests
-    assert ["no such user"] == [record.reason for record in ledger.rejected()]
+    assert ["no such user"] == [record.reason for record in ledger.rejected.newest()]
 
 
 def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
@@ -244,12 +244,12 @@ def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
     site.queue([1])
     delivery = site.deliver([1])
     assert (0, 1) == (delivery.rejected, delivery.refused)
-    (item,) = ledger.all_waiting()
-    assert (NOW + REFUSED_PAUSE_SECONDS, "refused by the dashboard: 500") == (item.due_at, item.reason)
+    (item,) = ledger.waiting.all()
+    assert (NOW + REFUSED_PAUSE_SECONDS, "refused by the dashboard: 500") == (item.due_at, item.explanation)
     site.queue([2])
     with ledger.transaction():
-        ledger.hasten_refused(NOW)
-    due = ledger.due(NOW, after=(0, 0), limit=10)
+        ledger.waiting.hasten_refused(NOW)
+    due = ledger.waiting.due(NOW, after=(0, 0), limit=10)
     assert [1, 2] == [item.entry.job_id for item in due]
     site.deliver([1, 2])
     assert ([1], []) == (site.rejected(), site.waiting())

@@ -73,7 +73,7 @@ class Site:
 
     def queue(self, *entries: QueueEntry) -> None:
         with self.ledger.transaction():
-            self.ledger.add_waiting(entries, self.now)
+            self.ledger.waiting.add(entries, self.now)
 
     def flush(self, *, settings: Settings = SETTINGS, at: float | None = None) -> Delivery:
         """Runs one flush, now or at another time."""
@@ -93,7 +93,7 @@ class Site:
         return [json.loads(text)["JobID"] for batch in self.dashboard.batches for text in batch]
 
     def waiting(self) -> dict[int, str]:
-        return {item.entry.job_id: item.reason for item in self.ledger.all_waiting()}
+        return {item.entry.job_id: item.explanation for item in self.ledger.waiting.all()}
 
 
 @pytest.fixture
@@ -145,12 +145,12 @@ def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
     """However long it lasts, no job is put off, given up or forgotten for it."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
-    before = list(ledger.all_waiting())
+    before = list(ledger.waiting.all())
     site.slurm.down = True
     for day in range(30):
         with pytest.raises(SlurmUnreachable):
             site.flush(at=NOW + day * DAY)
-    assert before == list(ledger.all_waiting())
+    assert before == list(ledger.waiting.all())
     site.slurm.down = False
     site.flush(at=NOW + 31 * DAY)
     assert ["100"] == site.arrived()
@@ -212,7 +212,7 @@ def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.Lo
     while site.waiting():
         site.flush(at=site.now + 300)
     assert 7 * DAY <= site.now - NOW <= 8 * DAY
-    assert 1 == ledger.fact(GIVEN_UP)
+    assert 1 == ledger.journal.fact(GIVEN_UP)
     assert "job 100 is given up to reconcile: no record yet" in caplog.messages
 
 
@@ -377,7 +377,7 @@ def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
     site = Site(ledger, *ended_together(others), plain(9000))
     later = make_record(fold([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))]), "lab")
     with ledger.transaction():
-        ledger.add_delivered("lab", [later], "reconcile", NOW - 10, hooked=False)
+        ledger.delivered.add("lab", [later], "reconcile", NOW - 10, hooked=False)
     site.queue(*told_of(site.slurm.runs))
     site.flush()
     assert (others, "9000" in site.arrived(), {}) == (len(site.arrived()), False, site.waiting())
@@ -408,8 +408,8 @@ def test_a_walk_leaves_alone_what_is_put_off(ledger: Ledger) -> None:
     *others, put_off = told_of(site.slurm.runs)
     site.queue(*others)
     with ledger.transaction():
-        ledger.add_waiting([put_off], NOW)
-        ledger.postpone([Waiting(put_off, NOW, 1, NOW + 900, "later")])
+        ledger.waiting.add([put_off], NOW)
+        ledger.waiting.postpone([Waiting(put_off, NOW, 1, NOW + 900, "later")])
     site.flush()
     assert (MANY, {put_off.job_id: "later"}) == (len(site.arrived()), site.waiting())
 
@@ -426,7 +426,7 @@ def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:
     site.queue(QueueEntry(101, NOON, ENDED))
     delivery = site.flush(at=site.now + 60)
     assert (1, 1, 0) == (delivery.delivered, delivery.rejected, delivery.refused)
-    assert ({}, [100]) == (site.waiting(), [record.job_id for record in ledger.rejected()])
+    assert ({}, [100]) == (site.waiting(), [record.job_id for record in ledger.rejected.newest()])
 
 
 def test_an_innocent_that_was_refused_is_tried_again(ledger: Ledger) -> None:
@@ -446,7 +446,7 @@ def test_a_dashboard_that_asked_to_be_left_alone(ledger: Ledger, rest: float) ->
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
-        ledger.set_fact(PAUSE, NOW + rest)
+        ledger.journal.set_fact(PAUSE, NOW + rest)
     with pytest.raises(DashboardUnreachable, match="left alone for another"):
         site.flush()
     assert [] == site.slurm.asked
@@ -459,7 +459,7 @@ def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
-        ledger.set_fact(PAUSE, NOW + 365 * DAY)
+        ledger.journal.set_fact(PAUSE, NOW + 365 * DAY)
     site.flush()
     assert ["100"] == site.arrived()
 

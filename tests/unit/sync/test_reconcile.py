@@ -237,7 +237,7 @@ def test_coverage_counts_what_the_hook_had_brought(ledger: Ledger) -> None:
     by_flush.add(make_record(fold([flushed]), "lab"))
     by_flush.flush()
     with ledger.transaction():
-        ledger.add_waiting([QueueEntry(2)], NOW)
+        ledger.waiting.add([QueueEntry(2)], NOW)
     tally = site.reconcile()
     assert (4, 1) == (tally.jobs, tally.missed)
     assert [3] == list(tally.jobs_by_day.values())
@@ -259,7 +259,7 @@ def test_a_refused_record_is_not_sent_again_unless_it_changes(ledger: Ledger) ->
     site.reconcile()
     site.sent()
     with ledger.transaction():
-        ledger.add_rejected("lab", make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user", NOW, hooked=False)
+        ledger.rejected.add("lab", make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user", NOW, hooked=False)
     site.reconcile()
     assert [] == site.sent()
     site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")

@@ -1,0 +1,166 @@
+"""What the dashboard has taken, and what it has refused for good: two tables of the ledger."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+
+from agent.jobs.record import Record
+from agent.localtime import local_day
+from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
+
+
+class Known(NamedTuple):
+    """What the ledger knows of a job that is about to be sent."""
+
+    digest: bytes  # of what was delivered of the same run; empty where nothing was
+    hooked: bool
+    superseded: bool  # by a newer job or run of the same JobID
+
+
+NOT_KNOWN = Known(b"", hooked=False, superseded=False)
+
+
+class Rejected(NamedTuple):
+    """A record that the dashboard refused, with its words."""
+
+    job_id: int
+    shown_id: str
+    submit: int
+    end: int
+    reason: str
+    rejected_at: float
+    record: str
+
+
+class DeliveredJobs:
+    """The table ``delivered``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
+        """What of some jobs was delivered before, by what identifies the records; nothing of most."""
+        rows_of: dict[int, list[Any]] = {}
+        for chunk in chunks([record.raw_id for record in records]):
+            for job_id, *row in self._database.execute(
+                f"SELECT job_id, submit, digest, hooked, shown_id FROM delivered WHERE cluster = ? AND {IS_ONE_OF}",  # noqa: S608
+                (cluster, *chunk),
+            ):
+                rows_of.setdefault(job_id, []).append(row)
+        return {
+            record.key: _make_known(record, rows_of[record.raw_id]) for record in records if record.raw_id in rows_of
+        }
+
+    def add(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
+        """Writes down what the dashboard has taken. The first delivery's time stands.
+
+        Not in a dry run: that of a year would hold it all in memory.
+        """
+        if self._database.rehearses:
+            return
+        self._database.execute_many(
+            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
+               SET digest = excluded.digest, ended = excluded.ended, shown_id = excluded.shown_id,
+               hooked = max(hooked, excluded.hooked)""",
+            (
+                (cluster, *record.key, record.end, record.digest, now, command, hooked, _shown_id(record))
+                for record in records
+            ),
+        )
+        if self._database.execute("SELECT 1 FROM rejected LIMIT 1"):
+            self._database.execute_many(
+                "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
+                ((cluster, *record.key) for record in records),
+            )
+
+    def latencies(self, since: float, limit: int) -> list[float]:
+        """Seconds from the End to the dashboard of the jobs that flush has delivered since then, sorted.
+
+        :param limit: the latest so many suffice.
+        """
+        rows = self._database.execute(
+            "SELECT delivered_at - ended FROM (SELECT * FROM delivered WHERE command = 'flush' AND delivered_at >= ?"
+            " ORDER BY delivered_at DESC LIMIT ?) ORDER BY 1",
+            (since, limit),
+        )
+        return [row[0] for row in rows]
+
+    def prune(self, before: float) -> None:
+        """Forgets the jobs that ended before an instant."""
+        self._database.execute("DELETE FROM delivered WHERE ended < ?", (before,))
+
+
+class RejectedRecords:
+    """The table ``rejected``: records set aside. A dropped one is kept, and never sent again as it is."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def digests(self, cluster: str) -> dict[tuple[int, int], bytes]:
+        """The digests of the records that the dashboard refused, dropped ones included, by what identifies them."""
+        rows = self._database.execute("SELECT job_id, submit, digest FROM rejected WHERE cluster = ?", (cluster,))
+        return {(job_id, submit): digest for job_id, submit, digest in rows}
+
+    def add(self, cluster: str, record: Record, reason: str, now: float, *, hooked: bool) -> None:
+        """Sets a record aside with the dashboard's reason."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+            (cluster, *record.key, record.end, record.job_id, record.digest, record.text, reason, now, hooked),
+        )
+
+    def newest(self, limit: int = sys.maxsize) -> Iterator[Rejected]:
+        """The records set aside and not dropped, newest first, read page by page."""
+        last = (float("inf"), 0)
+        while limit:
+            rows = self._database.execute(
+                "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record, rowid FROM rejected"
+                " WHERE NOT dropped AND (rejected_at, rowid) < (?, ?) ORDER BY rejected_at DESC, rowid DESC LIMIT ?",
+                (*last, min(limit, PAGE)),
+            )
+            if not rows:
+                return
+            for *row, rowid in rows:
+                record = Rejected(*row)
+                last = (record.rejected_at, rowid)
+                yield record
+            limit -= len(rows)
+
+    def count(self) -> int:
+        """How many records are set aside and not dropped."""
+        return int(self._database.execute("SELECT count(*) FROM rejected WHERE NOT dropped")[0][0])
+
+    def has(self, job_id: int, shown_id: str) -> bool:
+        """Whether a record of this raw ID, or of this JobID as it is shown, is set aside and not dropped."""
+        return bool(
+            self._database.execute(
+                "SELECT 1 FROM rejected WHERE (job_id = ? OR shown_id = ?) AND NOT dropped", (job_id, shown_id)
+            )
+        )
+
+    def drop(self, job_id: int, shown_id: str) -> None:
+        """Never sends the rejected records of a job again, as they are."""
+        self._database.execute("UPDATE rejected SET dropped = 1 WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
+
+    def forget(self, job_id: int, shown_id: str) -> None:
+        """Lets the rejected records of a job be sent again."""
+        self._database.execute("DELETE FROM rejected WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
+
+    def prune(self, before: float) -> None:
+        """Forgets the dropped records of jobs that ended before an instant."""
+        self._database.execute("DELETE FROM rejected WHERE dropped AND ended < ?", (before,))
+
+
+def _shown_id(record: Record) -> str | None:
+    return None if record.job_id == str(record.raw_id) else record.job_id
+
+
+def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
+    known_digest, known_hooked, superseded = NOT_KNOWN
+    for submit, digest, hooked, shown_id in rows:
+        if submit == record.submit:
+            known_digest, known_hooked = digest, bool(hooked)
+        # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
+        elif submit > record.submit and shown_id == _shown_id(record):
+            superseded = superseded or local_day(submit).year == local_day(record.submit).year
+    return Known(known_digest, known_hooked, superseded)

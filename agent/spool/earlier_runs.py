@@ -1,0 +1,36 @@
+"""The earlier runs of jobs that went on, or may go on: a table of the ledger."""
+
+from __future__ import annotations
+
+import json
+from typing import Iterable, Sequence
+
+from agent.jobs.run import Run
+from agent.spool.database import IS_ONE_OF, Database, chunks
+
+
+class RememberedRuns:
+    """The table ``earlier_runs``."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(self, runs: Iterable[Run]) -> None:
+        """Remembers runs that have ended while their job goes on, or may go on."""
+        self._database.execute_many(
+            "INSERT OR REPLACE INTO earlier_runs VALUES (?, ?, ?, ?)",
+            ((run.raw_id, run.submit, run.end or 0, json.dumps(run)) for run in runs),
+        )
+
+    def of(self, job_ids: Sequence[int]) -> dict[int, list[Run]]:
+        """The remembered runs of some raw IDs, by raw ID; those that have none are left out."""
+        found: dict[int, list[Run]] = {}
+        for chunk in chunks(job_ids):
+            rows = self._database.execute(f"SELECT job_id, run FROM earlier_runs WHERE {IS_ONE_OF}", chunk)  # noqa: S608
+            for job_id, text in rows:
+                found.setdefault(job_id, []).append(Run(*json.loads(text)))
+        return found
+
+    def prune(self, before: float) -> None:
+        """Forgets the runs that ended before an instant."""
+        self._database.execute("DELETE FROM earlier_runs WHERE ended < ?", (before,))
