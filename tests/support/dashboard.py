@@ -108,12 +108,13 @@ def behave(_: Request, connection: Connection, serve: Callable[[], Answer]) -> N
 
 
 class ReceivingDashboard:
-    """One dashboard, listening on 127.0.0.1 as long as its ``with`` lasts.
+    """One dashboard, listening as long as its ``with`` lasts.
 
     :param api_keys: which keys it knows; none at all is a server that was never configured.
     :param deploy_keys: one-time key → the cluster it is for.
     :param tls: a PEM file with a certificate and its key, to speak HTTPS.
     :param port: 0 for any free one.
+    :param address: where it listens.
     """
 
     def __init__(
@@ -123,6 +124,7 @@ class ReceivingDashboard:
         deploy_keys: Mapping[str, str] | None = None,
         tls: Path | None = None,
         port: int = 0,
+        address: str = "127.0.0.1",
     ) -> None:
         self.api_keys = {API_KEY} if api_keys is None else set(api_keys)
         self.deploy_keys = dict({DEPLOY_KEY: "lab"} if deploy_keys is None else deploy_keys)
@@ -135,7 +137,8 @@ class ReceivingDashboard:
         self.stored: dict[tuple[str, int, str], dict[str, Any]] = {}
         self._closing = threading.Event()
         self._lock = threading.Lock()
-        self._server = _Server(self, port)
+        self._address = address
+        self._server = _Server(self, address, port)
         self._scheme = "https" if tls else "http"
         if tls:
             self._server.speak_tls(tls)
@@ -152,7 +155,7 @@ class ReceivingDashboard:
     @property
     def url(self) -> str:
         """What goes into the configuration as api_url."""
-        return f"{self._scheme}://127.0.0.1:{self._server.server_port}"
+        return f"{self._scheme}://{self._address}:{self._server.server_port}"
 
     @property
     def posts(self) -> list[Request]:
@@ -200,11 +203,15 @@ class ReceivingDashboard:
         breakage = find_breakage(jobs)
         if breakage:
             return Answer(500, {"detail": f"Failed to ingest data: {breakage}"})
+        self.store(hostname, jobs)
+        message = f"Successfully ingested {len(jobs)} jobs for {hostname}"
+        return Answer(200, {"success": True, "message": message, "jobs_processed": len(jobs), "hostname": hostname})
+
+    def store(self, hostname: str, jobs: list[dict[str, Any]]) -> None:
+        """Keeps records: of one JobID in one year the one that arrived last."""
         with self._lock:
             for job in jobs:
                 self.stored[hostname, datetime.fromisoformat(job["Submit"]).year, job["JobID"]] = job
-        message = f"Successfully ingested {len(jobs)} jobs for {hostname}"
-        return Answer(200, {"success": True, "message": message, "jobs_processed": len(jobs), "hostname": hostname})
 
     def _health(self, _: Request) -> Answer:
         hostnames = sorted({hostname for hostname, _, _ in list(self.stored)})
@@ -238,7 +245,7 @@ def _healthy() -> dict[str, Any]:
 class _Server(ThreadingHTTPServer):
     """Hands every request to its dashboard, each connection in a thread of its own."""
 
-    def __init__(self, dashboard: ReceivingDashboard, port: int) -> None:
+    def __init__(self, dashboard: ReceivingDashboard, address: str, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"  # connections are kept, as the real one's are
             disable_nagle_algorithm = True  # no answer waits 40 ms for its second half
@@ -253,7 +260,7 @@ class _Server(ThreadingHTTPServer):
             def log_message(self, *_: object) -> None:
                 """Says nothing: the requests are written down."""
 
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__((address, port), Handler)
 
     def speak_tls(self, pem: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,0 +1,21 @@
+#!/bin/sh
+# Process 1 of a host (tests/ha/hosts.py): host.sh NAME DISK HOSTS_FILE, in namespaces of its own.
+# Its name, /run, /proc, /etc/hosts, /var/spool and /var/log are its own; the last two lie on DISK, and so outlive it.
+set -eu
+name=$1 disk=$2 hosts=$3
+read -r outside _ </proc/self/stat # the old /proc still tells this shell's pid as the machine sees it
+
+hostname "$name"
+mkdir -p "$disk/spool" "$disk/log"
+chmod 755 "$disk" "$disk/spool" "$disk/log"
+mount --bind "$disk/spool" /var/spool
+mount --bind "$disk/log" /var/log
+mount --bind "$hosts" /etc/hosts
+mount -t tmpfs tmpfs /run
+mount -t proc proc /proc
+mkdir -p /run/munge /run/slurm
+
+echo "$outside" >"$disk/pid.new"
+mv "$disk/pid.new" "$disk/pid"
+trap '' CHLD # the kernel buries whatever is left to process 1
+exec sleep infinity

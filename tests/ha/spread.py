@@ -1,0 +1,135 @@
+"""A Slurm whose daemons are on several hosts: their configuration files as text, and how they are started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Sequence
+
+from tests.ha.hosts import Host
+from tests.support import slurm_conf
+from tests.support.exporter import ROOT
+from tests.support.waiting import wait_for
+
+HOOK = ROOT / "hooks" / "jobcomp.sh"
+CPUS_A_NODE = 64
+SLURMCTLD_PID = "/run/slurm/slurmctld.pid"
+USERS = ("nobody", "daemon", "games")
+
+
+def make_slurm_conf(
+    cluster: str,
+    controllers: Sequence[Host],
+    nodes: Sequence[str],
+    node_host: Host,
+    *,
+    state: Path,
+    extra: Sequence[str],
+) -> str:
+    """slurm.conf of a cluster with any number of SlurmctldHosts; fail-overs are quick (SlurmctldTimeout)."""
+    hosts = "\n".join(f"SlurmctldHost={host.name}({host.address})" for host in controllers)
+    node_lines = "\n".join(
+        f"NodeName={node} NodeHostname={node_host.name} NodeAddr={node_host.address} Port={7001 + number}"
+        f" CPUs={CPUS_A_NODE} RealMemory=64000 State=UNKNOWN"
+        for number, node in enumerate(nodes)
+    )
+    return f"""\
+ClusterName={cluster}
+{hosts}
+AuthType=auth/munge
+CredType=cred/munge
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={state}
+SlurmdSpoolDir=/var/spool/slurmd-%n
+SlurmctldPidFile={SLURMCTLD_PID}
+SlurmdPidFile=/run/slurm/slurmd-%n.pid
+SlurmctldLogFile=/var/log/slurmctld.log
+SlurmdLogFile=/var/log/slurmd-%n.log
+MailProg=/bin/true
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2
+SchedulerType=sched/backfill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1,max_rpc_cnt=0
+SlurmctldTimeout=10
+SlurmdTimeout=60
+MinJobAge=10
+MaxJobCount=200000
+MaxArraySize=100001
+KillWait=1
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=dbd
+JobCompType=jobcomp/script
+JobCompLoc={HOOK}
+SlurmdParameters=config_overrides
+{os.linesep.join(extra)}
+{node_lines}
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP OverSubscribe=FORCE:4
+"""
+
+
+SLURMDBD_CONF = """\
+AuthType=auth/munge
+DbdHost=dbd
+SlurmUser=root
+PidFile=/run/slurm/slurmdbd.pid
+LogFile=/var/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+StorageLoc=slurm_acct_db
+"""
+
+
+def write_conf(folder: Path, slurm: str, version: tuple[int, int]) -> None:
+    """Makes the folder that SLURM_CONF is in."""
+    folder.mkdir(exist_ok=True)
+    cgroup = slurm_conf.make_cgroup_conf(version)
+    for name, text in {"slurm.conf": slurm, "slurmdbd.conf": SLURMDBD_CONF, "cgroup.conf": cgroup}.items():
+        (folder / name).write_text(text)
+    (folder / "slurmdbd.conf").chmod(0o600)
+
+
+def start_munged(host: Host, key: Path) -> None:
+    """munged where Slurm looks for it, which is below the host's own /run."""
+    options = {"key-file": key, "pid-file": "/run/munge/munged.pid", "seed-file": "/run/munge/seed"}
+    named = [f"--{name}={file}" for name, file in {**options, "log-file": "/var/log/munged.log"}.items()]
+    host.run("munged", "--force", "--num-threads=4", *named)
+
+
+def start_mariadb(host: Host) -> None:
+    """A MariaDB that syncs nothing; its files are on the host's disk, its socket is where slurmdbd looks for it."""
+    options = ["--no-defaults", "--user=root", f"--datadir={host.disk}/db"]
+    (host.disk / "sqltmp").mkdir(exist_ok=True)
+    host.run("mkdir", "-p", "/run/mysqld")
+    if not (host.disk / "db").exists():
+        host.run("mariadb-install-db", *options, "--skip-test-db")
+    tuned = ["--innodb-flush-method=nosync", "--innodb-log-file-size=64M", "--innodb-lock-wait-timeout=900"]
+    host.start(
+        *("mariadbd", *options, "--socket=/run/mysqld/mysqld.sock", "--skip-networking"),
+        *(f"--tmpdir={host.disk}/sqltmp", "--pid-file=/run/mysqld/mysqld.pid", *tuned),
+        log="mariadb.log",
+    )
+    wait_for(lambda: host.attempt("mariadb-admin", "ping").returncode == 0, "MariaDB answers")
+    host.run("mariadb", "-e", "create database if not exists slurm_acct_db")
+
+
+def start_slurmdbd(host: Host) -> None:
+    host.run("slurmdbd")
+    wait_for(lambda: host.attempt("sacctmgr", "-n", "show", "cluster").returncode == 0, "slurmdbd answers")
+
+
+def start_slurmds(host: Host, nodes: Sequence[str]) -> None:
+    for node in nodes:
+        host.run("mkdir", "-p", f"/var/spool/slurmd-{node}")
+        host.run("slurmd", "-N", node)
+
+
+def start_slurmctld(host: Host) -> None:
+    """As primary, or as backup where slurm.conf names another first."""
+    host.run("slurmctld")
