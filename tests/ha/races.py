@@ -19,8 +19,8 @@ def add_old_jobs(pair: Pair, number: int, *, hours_ago: float = 3) -> None:
     pair.sql(
         f"insert into {pair.cluster}_job_table (job_db_inx, mod_time, account, cpus_req, job_name, id_assoc, id_job,"
         " id_qos, id_resv, id_wckey, id_user, id_group, state_reason_prev, het_job_id, het_job_offset, `partition`,"
-        " priority, state, time_submit, time_eligible, time_start, time_end, nodelist, node_inx, nodes_alloc, tres_alloc,"
-        " tres_req)"
+        " priority, state, time_submit, time_eligible, time_start, time_end, nodelist, node_inx, nodes_alloc,"
+        " tres_alloc, tres_req)"
         f" select 10000000 + seq, {end}, 'acct', 1, 'old', 0, 5000000 + seq, 1, 0, 0, 65534, 65534, 0, 0, 4294967294,"
         f" 'main', 1, 3, {end} - 60 - seq % 600, {end} - 60 - seq % 600, {end} - 60 - seq % 600, {end} - seq % 600,"
         f" 'n1', '0', 1, '1=1,2=100,4=1', '1=1' from seq_1_to_{number}"
