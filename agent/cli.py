@@ -10,7 +10,9 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
 from agent.arguments import parse_argv
 from agent.config import NAME, Config, load_config
@@ -20,6 +22,8 @@ from agent.wording import Style, count
 
 if TYPE_CHECKING:
     from agent.spool.journal import RunReport
+    from agent.spool.ledger import Ledger
+    from agent.sync.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -50,35 +54,52 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _flush(arguments: argparse.Namespace) -> None:
-    from agent import assembly  # noqa: PLC0415
-    from agent.sync import session as runs  # noqa: PLC0415
-
-    with assembly.open_parts(_load(arguments), os.environ, dry_run=arguments.dry_run, alone=True) as parts:
-        if not arguments.dry_run:
-            parts.level = logging.DEBUG
-        report = runs.run_flush(parts)
+    level = logging.INFO if arguments.dry_run else logging.DEBUG
+    with _open_session(arguments, level) as session:
+        report = session.flush()
         level = logging.INFO if report.delivered or arguments.dry_run else logging.DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=arguments.dry_run))
-        _print_sample(parts.receiver)
+        _print_sample(session.receiver)
 
 
 def _reconcile(arguments: argparse.Namespace) -> None:
-    from agent import assembly  # noqa: PLC0415
     from agent.status import progress  # noqa: PLC0415
-    from agent.sync import session as runs  # noqa: PLC0415
+    from agent.sync.session import window  # noqa: PLC0415
 
     config = _load(arguments)
-    wanted = runs.window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
-    with assembly.open_parts(config, os.environ, dry_run=arguments.dry_run, alone=True) as parts:
+    wanted = window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
+    with _open_session(arguments, logging.INFO, config) as session:
         with progress.shown(wanted, on_terminal=sys.stderr.isatty()) as show:
-            report = runs.run_reconcile(
-                parts,
+            report = session.reconcile(
                 wanted,
                 only_missing=arguments.only_missing,
                 on_progress=lambda progress: show(progress.done_to, progress.jobs),
             )
         logger.info("%s", _summary("Reconcile", report, dry_run=arguments.dry_run))
-        _print_sample(parts.receiver)
+        _print_sample(session.receiver)
+
+
+@contextmanager
+def _open_session(arguments: argparse.Namespace, level: int, config: Config | None = None) -> Iterator[Session]:
+    """A session, whose metrics are written when it has ended, however it went."""
+    from agent.sync.session import open_session  # noqa: PLC0415
+
+    config = config or _load(arguments)
+    with open_session(config, os.environ, dry_run=arguments.dry_run, level=level) as session:
+        try:
+            yield session
+        finally:
+            if config.metrics_file is not None and not arguments.dry_run:
+                _write_metrics(config, config.metrics_file, session.ledger)
+
+
+def _write_metrics(config: Config, path: Path, ledger: Ledger) -> None:
+    from agent.status import metrics, snapshot  # noqa: PLC0415
+
+    try:
+        metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, time.time()))
+    except ExporterError as error:  # the run itself went as it went
+        logger.warning("%s (%s)", error, error.hint)
 
 
 def _queue(arguments: argparse.Namespace) -> None:

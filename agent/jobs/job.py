@@ -1,74 +1,108 @@
-"""The runs of a JobID become a :class:`Job`, and that the dashboard's record. Pure.
+"""Which runs are one job, and when a job is final: the only place that decides either. Pure.
 
-Which rows belong to one job was seen on 20.11 to 26.05: a requeue or a resize ends a row and begins the next in the
-same breath, so the Submit of the later row is the End of the earlier one. The earlier one is then REQUEUED, RESIZING,
-PREEMPTED or NODE_FAIL; only 26.05 leaves it COMPLETED (FAILED, ...) where a job is requeued after its end, and there
-Restarts tells. All other rows of a JobID are an earlier owner's: IDs are reused after 67 million jobs or a reset.
+What was seen on 20.11 to 26.05: a requeue or a resize ends a row and begins the next one under the same JobID. The
+Submit of the next row is the moment at which COMPLETING ends, which a slow Epilog or a hung node puts off by minutes
+or hours. The row before is then REQUEUED or RESIZING, or PREEMPTED or NODE_FAIL, which may also be a job's last. Only
+26.05 leaves it COMPLETED (FAILED, ...) where a job is requeued after its end, and there Restarts tells. All other rows
+of a JobID are those of an earlier owner: IDs are reused after 67 million jobs, or when slurmctld loses its state.
 """
 
 from __future__ import annotations
 
-from typing import Iterable, NamedTuple
+import enum
+from typing import Container, Iterable, List, NamedTuple, Sequence
 
-from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
+from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
-#: How far the Submit of a run may lie from the End of the run before it. Measured: 0 or 1 s.
-LINK_SECONDS = 600
-#: A run that ended PREEMPTED or NODE_FAIL may have been requeued without a new row yet. Measured: some seconds.
-GRACE_SECONDS = 120
-#: What is still half a row after so long stays so. A slurmctld that was killed before it told the rest runs the job
-#: again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
+#: A run counts with the job's newest if it ended no longer before the newest one's end. What lies further back may be
+#: an earlier owner's, and asking for it would make slurmdbd read years of rows.
+LOOKBACK_SECONDS = 365 * 86_400
+#: What is still half a row after this long stays so. A slurmctld that was killed before it reported the rest runs the
+#: job again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
 HALF_WRITTEN_SECONDS = 86_400
+#: Whether a preempted job goes on is asked of slurmctld, which forgets a job soon after it has ended for good.
+ASK_SLURMCTLD_SECONDS = 7 * 86_400
+#: How long a job waits for a slurmctld that does not answer. Its later runs, if any, replace what is sent then.
+UNANSWERED_SECONDS = 86_400
 SECONDS_PER_HOUR = 3600.0
 
+#: All runs of one job, oldest first.
+Runs = List[Run]
 
-class Job(NamedTuple):
-    """A job whose newest run has ended, with what all its counted runs used."""
 
-    run: Run  # the newest
+class Stage(enum.Enum):
+    """How far a job has come, by the rows of its runs."""
+
+    LIVE = "pending or running"
+    GOES_ON = "requeued or resized"
+    HALF_WRITTEN = "record half written"
+    IN_DOUBT = "may be requeued"
+    ELSEWHERE = "ran on another cluster"
+    FINAL = "ended"
+
+
+class Usage(NamedTuple):
+    """What the counted runs of a job used."""
+
     cpu_seconds: int
     gpu_seconds: int
-    ever_started: bool
 
 
-def own_runs(runs: Iterable[Run]) -> list[Run]:
-    """The runs of the newest job among the rows of one raw ID, oldest first: earlier owners of the ID left out."""
-    jobs = _split_by_owner(runs)
-    return jobs[-1] if jobs else []
+def own_runs(rows: Iterable[Run]) -> Runs:
+    """The runs of the newest job among the rows of one raw ID; those of earlier owners of the ID are left out."""
+    jobs = _split_by_job(rows)
+    return _within_reach(jobs[-1]) if jobs else []
 
 
-def runs_with(run: Run, others: Iterable[Run]) -> list[Run]:
-    """The runs of the job that one row belongs to, oldest first, whoever owned its raw ID before or after.
+def runs_with(run: Run, others: Iterable[Run]) -> Runs:
+    """The runs of the job that one row belongs to, whoever owned its raw ID before or after.
 
     :param others: the other rows of the raw ID; where the same row is among them, it stands as it is there.
     """
-    jobs = _split_by_owner([run, *others])
-    return next(job for job in jobs if any(own.submit == run.submit for own in job))
+    jobs = _split_by_job([run, *others])
+    return _within_reach(next(job for job in jobs if any(own.submit == run.submit for own in job)))
 
 
-def _split_by_owner(runs: Iterable[Run]) -> list[list[Run]]:
-    """The rows of one raw ID as jobs, oldest first. Of a row that is given twice the last one stands."""
-    jobs: list[list[Run]] = []
-    for run in sorted({run.submit: run for run in runs}.values(), key=lambda run: run.submit):
-        if jobs and _is_continued(jobs[-1][-1], run):
-            jobs[-1].append(run)
-        else:
-            jobs.append([run])
-    return jobs
+def stage(runs: Sequence[Run], now: float) -> Stage:
+    """How far a job has come, as the accounting alone tells.
+
+    :param runs: as :func:`own_runs` gives them.
+    :param now: epoch seconds.
+    """
+    newest = runs[-1]
+    if newest.state == REVOKED:  # the job went on elsewhere; what ran here before that counts here
+        return Stage.FINAL if any(run.elapsed_seconds for run in runs[:-1]) else Stage.ELSEWHERE
+    if not newest.ended:
+        return Stage.LIVE
+    if newest.state in CONTINUED_STATES:
+        return Stage.GOES_ON
+    if is_half_written(newest, now):
+        return Stage.HALF_WRITTEN
+    if newest.state in REQUEUEABLE_STATES and _age(newest, now) < ASK_SLURMCTLD_SECONDS:
+        return Stage.IN_DOUBT
+    return Stage.FINAL
 
 
-def _is_continued(earlier: Run, later: Run) -> bool:
-    if earlier.end is None or earlier.user != later.user:
-        return False
-    if later.restarts and later.submit >= earlier.end:
-        return True
-    goes_on = earlier.state in CONTINUED_STATES or earlier.state in REQUEUEABLE_STATES
-    return goes_on and abs(later.submit - earlier.end) <= LINK_SECONDS
+def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | None) -> Stage:
+    """The same where the accounting leaves it open whether the job goes on.
+
+    :param alive: the raw IDs of which slurmctld says that they are pending, running or COMPLETING, asked for after the
+        rows; None where it does not answer.
+    """
+    told = stage(runs, now)
+    if told is Stage.IN_DOUBT:
+        if alive is None:
+            return told if _age(runs[-1], now) < UNANSWERED_SECONDS else Stage.FINAL
+        return told if runs[-1].raw_id in alive else Stage.FINAL
+    if told is Stage.GOES_ON and alive is not None and _age(runs[-1], now) >= UNANSWERED_SECONDS:
+        # A slurmctld that lost its state has forgotten the job: there will be no next run.
+        return told if runs[-1].raw_id in alive else Stage.FINAL
+    return told
 
 
-def may_be_requeued(run: Run, now: float) -> bool:
-    """Whether the newest run ended so lately, and in such a way, that the row of its next one may yet come."""
-    return run.state in REQUEUEABLE_STATES and run.end is not None and now - run.end < GRACE_SECONDS
+def is_for_slurmctld(runs: Sequence[Run], now: float) -> bool:
+    """Whether slurmctld's word decides about a job: without it the job is not final, and with it it may be."""
+    return stage(runs, now) is not Stage.FINAL and stage_by_slurmctld(runs, now, ()) is Stage.FINAL
 
 
 def is_half_written(run: Run, now: float) -> bool:
@@ -77,20 +111,10 @@ def is_half_written(run: Run, now: float) -> bool:
     Seen on 20.11 and 22.05: a run of a few seconds is written at its end first, without partition and QOS and without
     its array ("3" for "3_1"); what its start tells is filled in up to five seconds later.
     """
-    return run.partition == UNKNOWN and run.end is not None and now - run.end < HALF_WRITTEN_SECONDS
+    return run.partition == UNKNOWN and _age(run, now) < HALF_WRITTEN_SECONDS
 
 
-def is_settled(run: Run, now: float) -> bool:
-    """Whether what the accounting says of the newest run will stay so."""
-    return not may_be_requeued(run, now) and not is_half_written(run, now)
-
-
-def is_final(run: Run) -> bool:
-    """Whether the newest run of a job is its last, as far as Slurm knows today, and ran here."""
-    return run.ended and run.state not in CONTINUED_STATES and run.state != REVOKED
-
-
-def has_all_runs(runs: list[Run]) -> bool:
+def has_all_runs(runs: Sequence[Run]) -> bool:
     """Whether no earlier run of a job is missing, as far as this version of Slurm tells.
 
     :param runs: as :func:`own_runs` gives them.
@@ -99,31 +123,75 @@ def has_all_runs(runs: list[Run]) -> bool:
     return requeued >= (runs[-1].restarts or 0)
 
 
-def fold(runs: list[Run], *, requeued_runs: str = "sum") -> Job:
-    """Makes one job of its runs.
+def runs_here(runs: Sequence[Run]) -> Sequence[Run]:
+    """The runs without a newest one that was revoked, which ran on another cluster of the federation."""
+    return runs[:-1] if runs[-1].state == REVOKED else runs
 
-    :param runs: as :func:`own_runs` gives them, the last one final.
-    :param requeued_runs: ``"sum"`` counts the hours of all of them, ``"last"`` those of the last run, which is the
-        last row and the RESIZING segments straight before it.
+
+def ever_started(runs: Sequence[Run]) -> bool:
+    """Whether any run of a job has started, whichever of them count."""
+    return not all(run.never_started for run in runs)
+
+
+def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
+    """What the counted runs of a job used, without suspension.
+
+    :param requeued_runs: ``"sum"`` counts all of them, ``"last"`` the last run alone, which is the last row and the
+        RESIZING segments straight before it.
     """
     counted = runs if requeued_runs == "sum" else _last_run(runs)
-    cpu_seconds = gpu_seconds = 0
-    ever_started = False
-    for run in counted:
-        if not run.never_started:
-            ever_started = True
-            cpu_seconds += run.elapsed_seconds * run.cpus
-            gpu_seconds += run.elapsed_seconds * run.gpus
-    return Job(runs[-1], cpu_seconds, gpu_seconds, ever_started)
+    started = [run for run in counted if not run.never_started]
+    return Usage(
+        sum(run.elapsed_seconds * run.cpus for run in started), sum(run.elapsed_seconds * run.gpus for run in started)
+    )
 
 
-def _last_run(runs: list[Run]) -> list[Run]:
+def _split_by_job(rows: Iterable[Run]) -> list[Runs]:
+    """The rows of one raw ID as jobs, oldest first. Of a row that is given twice the last one stands."""
+    jobs: list[Runs] = []
+    for run in sorted({run.submit: run for run in rows}.values(), key=lambda run: run.submit):
+        if jobs and _goes_on_in(jobs[-1][-1], run):
+            jobs[-1].append(run)
+        else:
+            jobs.append([run])
+    return jobs
+
+
+def _goes_on_in(earlier: Run, later: Run) -> bool:
+    """Whether a row belongs to the same job as the one before it."""
+    if earlier.end is None or earlier.uid != later.uid:
+        return False
+    if earlier.state in CONTINUED_STATES:
+        return True
+    if later.restarts is not None:
+        return later.restarts > (earlier.restarts or 0)
+    return earlier.state in REQUEUEABLE_STATES and not _are_different_tasks(earlier, later)
+
+
+def _are_different_tasks(earlier: Run, later: Run) -> bool:
+    """Whether a raw ID was given to another task or a plain job; a half-written row lacks its array."""
+    return earlier.job_id != later.job_id and UNKNOWN not in {earlier.partition, later.partition}
+
+
+def _within_reach(runs: Runs) -> Runs:
+    last_end = runs[-1].end
+    if len(runs) == 1 or last_end is None:
+        return runs
+    return [run for run in runs if (run.end or 0) >= last_end - LOOKBACK_SECONDS]
+
+
+def _last_run(runs: Sequence[Run]) -> Sequence[Run]:
     first = len(runs) - 1
     while first > 0 and runs[first - 1].state == "RESIZING":
         first -= 1
     return runs[first:]
 
 
-def newest_run(runs: Iterable[Run]) -> Run | None:
-    """The row with the latest Submit, None where there is no row."""
-    return max(runs, key=lambda run: run.submit, default=None)
+def _age(run: Run, now: float) -> float:
+    """Seconds since a run has ended."""
+    return now - (run.end or 0)
+
+
+def is_alive(state: str) -> bool:
+    """Whether a job goes on, by the word that squeue has for its state; COMPLETING and unknown words say so, too."""
+    return state not in ENDED_STATES

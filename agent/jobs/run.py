@@ -39,6 +39,7 @@ class Run(NamedTuple):
     raw_id: int
     cluster: str
     user: str
+    uid: str  # compared where rows are: a user's name may resolve in one row and not in another
     account: str
     partition: str
     state: str  # the bare word: "CANCELLED by 1000" is CANCELLED

@@ -7,11 +7,11 @@ end. So a queue entry only says: something ended here, at this time. The rows de
 from __future__ import annotations
 
 import enum
-from typing import Iterable, NamedTuple
+from typing import Container, Iterable, NamedTuple, Sequence
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import GRACE_SECONDS, is_final, is_half_written, may_be_requeued, newest_run, own_runs
-from agent.jobs.run import CONTINUED_STATES, REVOKED, Run
+from agent.jobs.job import Stage, own_runs, stage, stage_by_slurmctld
+from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.
 SLACK_SECONDS = 1
@@ -24,16 +24,26 @@ class Fate(enum.Enum):
 
     SEND = "send"
     WAIT = "wait"
+    ASK_SLURMCTLD = "ask slurmctld"
     LET_GO = "let go"
 
 
 class Verdict(NamedTuple):
-    """The fate of an entry, why, and the job's runs where it is to be sent."""
+    """The fate of an entry, why, and the job's runs where it is to be sent or asked for."""
 
     fate: Fate
     reason: str
-    runs: tuple[Run, ...] = ()
-    not_before: float = 0.0  # epoch seconds: asking again earlier is no use
+    runs: Sequence[Run] = ()
+
+
+_FATES = {
+    Stage.FINAL: Fate.SEND,
+    Stage.IN_DOUBT: Fate.ASK_SLURMCTLD,
+    Stage.HALF_WRITTEN: Fate.WAIT,
+    Stage.ELSEWHERE: Fate.LET_GO,
+    Stage.LIVE: Fate.LET_GO,  # the end that the entry tells of was a requeue's; the next one calls the hook again
+    Stage.GOES_ON: Fate.LET_GO,
+}
 
 
 def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
@@ -43,32 +53,25 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     :param now: epoch seconds.
     """
     runs = own_runs(rows)
-    newest = newest_run(runs)
-    if newest is None:
+    if not runs:
         return Verdict(Fate.WAIT, "no record yet")
     if not _is_told(entry, runs):
-        return Verdict(Fate.WAIT, "record not up to date yet" if newest.ended else "still running in the accounting")
-    if newest.state == REVOKED:
-        return Verdict(Fate.LET_GO, "ran on another cluster")
-    if is_half_written(newest, now):
-        return Verdict(Fate.WAIT, "record half written")
-    if may_be_requeued(newest, now):
-        return Verdict(Fate.WAIT, "may be requeued", not_before=(newest.end or 0) + GRACE_SECONDS)
-    if is_final(newest):
-        return Verdict(Fate.SEND, "ended", tuple(runs))
-    if entry.submit is None and entry.end is None:
+        return Verdict(Fate.WAIT, "record not up to date yet" if runs[-1].ended else "still running in the accounting")
+    told = stage(runs, now)
+    fate = _FATES[told]
+    if told in {Stage.LIVE, Stage.GOES_ON} and entry.submit is None and entry.end is None:
         return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
-    return Verdict(Fate.LET_GO, "requeued" if newest.state not in CONTINUED_STATES else "goes on")
+    return Verdict(fate, told.value, runs)
 
 
-def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
-    """Whether the end that the entry speaks of is among the rows. The newest one may be a later run's."""
-    ended = [run for run in runs if run.ended]
-    if entry.submit is not None:
-        ended = [run for run in ended if run.submit >= entry.submit]
-    if entry.end is not None:
-        ended = [run for run in ended if run.end is not None and run.end >= entry.end - SLACK_SECONDS]
-    return bool(ended)
+def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -> Verdict:
+    """Decides where the rows leave it open whether the job goes on.
+
+    :param alive: see :func:`agent.jobs.job.stage_by_slurmctld`.
+    """
+    if stage_by_slurmctld(verdict.runs, now, alive) is Stage.FINAL:
+        return verdict._replace(fate=Fate.SEND, reason=Stage.FINAL.value)
+    return verdict._replace(fate=Fate.WAIT)
 
 
 def record_delay(attempts: int) -> float:
@@ -86,3 +89,13 @@ def attempts_within(seconds: float) -> int:
         waited += record_delay(attempts)
         attempts += 1
     return attempts
+
+
+def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
+    """Whether the end that the entry speaks of is among the rows. The newest one may be a later run's."""
+    ended = [run for run in runs if run.ended]
+    if entry.submit is not None:
+        ended = [run for run in ended if run.submit >= entry.submit]
+    if entry.end is not None:
+        ended = [run for run in ended if run.end is not None and run.end >= entry.end - SLACK_SECONDS]
+    return bool(ended)

@@ -87,6 +87,7 @@ def parse_row(values: Sequence[str]) -> Run:
             # Up to 23.02 the User of a uid that no longer resolves is empty.
             # Names repeat in thousands of rows: one copy of each is held.
             user=intern(user or uid or UNKNOWN),
+            uid=intern(uid),
             account=intern(account or UNKNOWN),
             partition=intern(partition or UNKNOWN),
             state=parse_state(state),

@@ -43,12 +43,15 @@ CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, calls INTEGER NOT NULL, 
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 """
 
-#: What has to be done to a file of a version before the tables that it lacks are made.
+#: What has to be done to a file of a version before the tables that it lacks are made. Earlier runs of before version 4
+#: lack their uid: the next reconcile reads them again.
 UPGRADES = {
     2: "ALTER TABLE delivered ADD COLUMN shown_id TEXT;",
     3: """ALTER TABLE waiting ADD COLUMN state TEXT NOT NULL DEFAULT 'no_record';
         UPDATE waiting SET state = 'refused', reason = substr(reason, length('refused by the dashboard: ') + 1)
-        WHERE reason LIKE 'refused by the dashboard: %';""",
+        WHERE reason LIKE 'refused by the dashboard: %';
+        DELETE FROM earlier_runs;
+        DELETE FROM facts WHERE name IN ('requeued_known_from', 'requeued_known_to');""",
 }
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from contextlib import closing
 from datetime import date
 from typing import Callable, NamedTuple, Protocol
 
-from agent.jobs.job import fold
-from agent.jobs.record import Record, make_record
+from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
 from agent.slurm.sacct import Slurm
-from agent.spool.delivered import NOT_KNOWN, Known
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
-from agent.sync.flush import Settings
+from agent.sync.prepare import Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
-from agent.sync.walk import History, Step, Walk
+from agent.sync.walk import AskSlurmctld, Slice, Walk
 
-#: A job that ended less than so long ago may still be on its way by flush: it is not missed.
+#: A job that ended less than this long ago may still be on its way by flush: it is not missed.
 FRESH_SECONDS = 600
 
 logger = logging.getLogger(__name__)
@@ -54,18 +51,35 @@ class Tally:
     """What a reconcile has seen."""
 
     def __init__(self) -> None:
-        self.rows = 0
         self.jobs = 0
         self.missed = 0
         self.missed_end = 0  # when the newest of those that had run ended, in epoch seconds
         self.jobs_by_day: Counter[date] = Counter()
         self.hooked_by_day: Counter[date] = Counter()
 
+    def count(self, job: Prepared, *, is_waiting: bool, fresh_since: float) -> None:
+        """Counts a job, and whether the hook had brought it.
+
+        EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook.
+        """
+        record, known = job.record, job.known
+        self.jobs += 1
+        if record.end >= fresh_since:
+            return
+        day = local_day(record.end)
+        self.jobs_by_day[day] += 1
+        self.hooked_by_day[day] += known.hooked or is_waiting
+        if not (known.digest or is_waiting or job.rejected):
+            self.missed += 1
+            if record.cpu_seconds:
+                self.missed_end = max(self.missed_end, record.end)
+
 
 class Reconcile:
     """One run of reconcile.
 
     :param only_missing: leaves out what was delivered before and has not changed.
+    :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
     :param interlude: done between two slices where it is due.
     :param on_progress: told after each slice how far it has come.
     :param clock: epoch seconds.
@@ -78,6 +92,7 @@ class Reconcile:
         delivery: Delivery,
         settings: Settings,
         *,
+        alive: AskSlurmctld,
         only_missing: bool = False,
         interlude: Interlude | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -86,79 +101,54 @@ class Reconcile:
         self.tally = Tally()
         self._ledger = ledger
         self._delivery = delivery
-        self._settings = settings
-        self._only_missing = only_missing
+        self._preparer = Preparer(ledger, settings, only_changed=only_missing)
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
-        self._rejected = ledger.rejected.digests(settings.cluster)
-        self._walk = Walk(slurm, EarlierRuns(ledger, slurm), clock)
+        self._walk = Walk(slurm, EarlierRuns(ledger, slurm), alive, clock, find_lost=True)
         self._pausing = False  # sacct is not to work ahead: the interlude is next
+        self._wanted = Range(0, 0)
+        self._completed = 0  # jobs of the slice at hand that are final
+        self._formatted = 0
 
     def run(self, wanted: Range) -> None:
         """Replays the range.
 
         :raises ExporterError: where Slurm or the dashboard is out of reach; what was delivered till then stands.
         """
-        with closing(self._walk.over(cover(wanted), ahead=self._may_go_ahead)) as steps:
-            for step in steps:
-                self._take(step)
-                self._on_progress(Progress(wanted, self._walk.done_to(step), self.tally.jobs))
-                if self._pausing and self._interlude:
-                    self._interlude.run()
-                    self._delivery.forget_witness()
-                    self._pausing = False
+        self._wanted = wanted
+        self._walk.over(cover(wanted), self)
         self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
 
-    def _may_go_ahead(self) -> bool:
+    def take(self, jobs: list[Runs]) -> None:
+        """Hands on what has to be sent of some final jobs, and counts what flush had brought."""
+        self._completed += len(jobs)
+        prepared = [job for job in self._preparer.prepare(jobs) if job.hold is not Hold.NEVER_STARTED]
+        waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
+        self._formatted += len(prepared)
+        for job in prepared:
+            self.tally.count(job, is_waiting=job.record.raw_id in waiting, fresh_since=self._fresh_since)
+            if job.hold is None:
+                self._delivery.add(job.record)
+
+    def finish(self, done: Slice) -> None:
+        """Sends what a slice has brought, and lets the interlude have its turn."""
+        level = logging.INFO if done.rows else logging.DEBUG
+        logger.log(level, "Extracted %d raw job records", done.rows)
+        logger.log(level, "Filtered to %d completed job records", self._completed)
+        if self._formatted:
+            logger.info("Formatted %d jobs for submission", self._formatted)
+        self._completed = self._formatted = 0
+        self._delivery.flush()
+        self._on_progress(Progress(self._wanted, done.done_to, self.tally.jobs))
+        if self._pausing and self._interlude:
+            self._interlude.run()
+            self._delivery.forget_witness()
+            self._pausing = False
+
+    def may_go_ahead(self) -> bool:
+        """Not before an interlude: what it delivers must not be overwritten by what was asked for before."""
         self._pausing = self._interlude is not None and self._interlude.is_due()
         return not self._pausing
-
-    def _take(self, step: Step) -> None:
-        """Sends what has to be sent of a slice."""
-        level = logging.INFO if step.rows else logging.DEBUG
-        logger.log(level, "Extracted %d raw job records", step.rows)
-        self.tally.rows += step.rows
-        jobs_before, completed = self.tally.jobs, 0
-        for histories in step.jobs:
-            completed += len(histories)
-            self._deliver(histories)
-        logger.log(level, "Filtered to %d completed job records", completed)
-        formatted = self.tally.jobs - jobs_before
-        if formatted:
-            logger.info("Formatted %d jobs for submission", formatted)
-        self._delivery.flush()
-
-    def _deliver(self, histories: list[History]) -> None:
-        """Hands on what has to be sent, and counts what flush had brought."""
-        jobs = [fold(runs, requeued_runs=self._settings.requeued_runs) for runs in histories]
-        if self._settings.skip_never_started:
-            jobs = [job for job in jobs if job.ever_started]
-        records = [make_record(job, self._settings.cluster) for job in jobs]
-        known = self._ledger.delivered.known(self._settings.cluster, records)
-        waiting = self._ledger.waiting.among([record.raw_id for record in records])
-        for record in records:
-            if self._book(record, known.get(record.key, NOT_KNOWN), is_waiting=record.raw_id in waiting):
-                self._delivery.add(record)
-
-    def _book(self, record: Record, known: Known, *, is_waiting: bool) -> bool:
-        """Counts a job, and says whether it has to be sent."""
-        rejected = self._rejected.get(record.key)
-        self.tally.jobs += 1
-        if record.end < self._fresh_since:
-            day = local_day(record.end)
-            self.tally.jobs_by_day[day] += 1
-            self.tally.hooked_by_day[day] += known.hooked or is_waiting
-            if not (known.digest or is_waiting or rejected):
-                self._book_missed(record)
-        if known.superseded or (rejected and rejected == record.digest):
-            return False
-        return not (self._only_missing and known.digest == record.digest)
-
-    def _book_missed(self, record: Record) -> None:
-        """EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook."""
-        self.tally.missed += 1
-        if record.cpu_seconds:
-            self.tally.missed_end = max(self.tally.missed_end, record.end)

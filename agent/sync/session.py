@@ -1,31 +1,46 @@
-"""A run of flush or reconcile from end to end: does it, and writes down how it went."""
+"""One flush or reconcile from begin to end: does it, and writes down how it went."""
 
 from __future__ import annotations
 
 import logging
 import time
+from contextlib import contextmanager
 from datetime import date, timedelta
-from typing import Callable
+from typing import Callable, Container, Iterator, Mapping, Sequence
 
-from agent.assembly import Parts
-from agent.errors import STOPPED, DashboardUnreachable, ExporterError, RecordsRejected, UsageError
-from agent.jobs.job import SECONDS_PER_HOUR
+from agent.config import Config
+from agent.dashboard.client import DryRun, make_dashboard
+from agent.errors import (
+    STOPPED,
+    DashboardUnreachable,
+    ExporterError,
+    RecordsRejected,
+    SlurmUnreachable,
+    UsageError,
+)
+from agent.jobs.job import LOOKBACK_SECONDS, SECONDS_PER_HOUR, is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
+from agent.logs import Complaints
+from agent.slurm.sacct import Slurm, make_slurm
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
-from agent.sync import earlier
-from agent.sync.delivery import Delivery
-from agent.sync.flush import LONGEST_PAUSE_SECONDS, check_pause, has_work
-from agent.sync.reconcile import Progress, Reconcile
+from agent.spool.spool import Spool, open_spool
+from agent.sync.delivery import Delivery, Receiver
+from agent.sync.earlier import note_forgotten
+from agent.sync.flush import LONGEST_KEPT_PAUSE_SECONDS, Flush, check_pause, has_work
+from agent.sync.prepare import Settings
+from agent.sync.reconcile import Progress, Reconcile, Tally
 
-#: Beyond the collection window the ledger keeps so many days more of what was delivered.
+#: Beyond the collection window the ledger keeps this many days more of what was delivered.
 SPARE_DAYS = 2
 RUNS_KEPT_SECONDS = 30 * 86_400.0
+#: While a reconcile goes on, what the hook queues is delivered this often.
+INTERLUDE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
 
-class Account:
+class Outcome:
     """What a run has done so far, for the report on it."""
 
     def __init__(self) -> None:
@@ -34,66 +49,253 @@ class Account:
         self.message = "nothing to do"
 
 
-def run_flush(parts: Parts) -> RunReport:
-    """Delivers what the hook has queued.
+class Session:
+    """What a run works with.
 
-    :raises ExporterError: see :mod:`agent.errors`; everything that is not delivered is kept.
+    :param level: the log level of routine lines: a flush every few minutes says them only when asked to.
+    :param clock: epoch seconds.
+    :param sleep: waits some seconds.
     """
 
-    def work(account: Account) -> None:
-        parts.spool.take_over(time.time())
-        if not has_work(parts.ledger, time.time()):
+    def __init__(
+        self,
+        config: Config,
+        spool: Spool,
+        slurm: Slurm,
+        receiver: Receiver,
+        *,
+        dry_run: bool,
+        level: int = logging.INFO,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.receiver = receiver
+        self._config = config
+        self.ledger = spool.ledger
+        self._spool = spool
+        self._slurm = slurm
+        self._dry_run = dry_run
+        self._level = level
+        self._clock = clock
+        self._sleep = sleep
+        self._settings: Settings | None = None
+        self._last_interlude = time.monotonic()
+
+    def flush(self) -> RunReport:
+        """Delivers what the hook has queued.
+
+        :raises ExporterError: see :mod:`agent.errors`; everything that is not delivered is kept.
+        """
+        return self._record("flush", self._flush)
+
+    def reconcile(
+        self, wanted: Range, *, only_missing: bool, on_progress: Callable[[Progress], None] = lambda progress: None
+    ) -> RunReport:
+        """Replays a range of time.
+
+        :raises ExporterError: see :mod:`agent.errors`; the hint says with which dates to resume.
+        :raises KeyboardInterrupt: with them in its words.
+        """
+
+        def work(outcome: Outcome) -> None:
+            self._reconcile(outcome, wanted, only_missing, on_progress)
+
+        return self._record("reconcile", work)
+
+    # An interlude of a long reconcile.
+
+    def is_due(self) -> bool:
+        """Whether what the hook has queued meanwhile should be delivered."""
+        return not self._dry_run and time.monotonic() - self._last_interlude >= INTERLUDE_SECONDS
+
+    def run(self) -> None:
+        """Delivers what the hook has queued while a long reconcile holds the lock."""
+        self._spool.take_over(self._clock())
+        self._make_flush(self._make_delivery("flush")).run()
+        self._last_interlude = time.monotonic()
+
+    def _flush(self, outcome: Outcome) -> None:
+        self._spool.take_over(self._clock())
+        if not has_work(self.ledger, self._clock()):
             return
-        account.delivery = parts.delivery("flush")
-        parts.flush(account.delivery).run()
-        waiting, _ = parts.ledger.waiting.count()
-        account.message = f"{_describe(account.delivery)}, {waiting} waiting"
+        outcome.delivery = self._make_delivery("flush")
+        self._make_flush(outcome.delivery).run()
+        waiting, _ = self.ledger.waiting.count()
+        outcome.message = f"{_describe(outcome.delivery)}, {waiting} waiting"
 
-    return _record(parts, "flush", work)
+    def _reconcile(
+        self, outcome: Outcome, wanted: Range, only_missing: bool, on_progress: Callable[[Progress], None]
+    ) -> None:
+        done_to = wanted.start - 1
 
+        def progressed(progress: Progress) -> None:
+            nonlocal done_to
+            done_to = progress.done_to
+            on_progress(progress)
 
-def run_reconcile(
-    parts: Parts, wanted: Range, *, only_missing: bool, on_progress: Callable[[Progress], None]
-) -> RunReport:
-    """Replays a range of time.
-
-    :raises ExporterError: see :mod:`agent.errors`; with the dates to go on with in its hint.
-    :raises KeyboardInterrupt: with them in its words.
-    """
-    done_to = wanted.start - 1
-
-    def progressed(progress: Progress) -> None:
-        nonlocal done_to
-        done_to = progress.done_to
-        on_progress(progress)
-
-    def work(account: Account) -> None:
-        check_pause(parts.ledger.journal, time.time())
-        account.delivery = parts.delivery("reconcile")
-        reconcile = parts.reconcile(account.delivery, only_missing=only_missing, on_progress=progressed)
+        check_pause(self.ledger.journal, self._clock())
+        outcome.delivery = self._make_delivery("reconcile")
+        reconcile = Reconcile(
+            self.ledger,
+            self._slurm,
+            outcome.delivery,
+            self.settings,
+            alive=self._ask_slurmctld,
+            only_missing=only_missing,
+            interlude=self,
+            on_progress=progressed,
+            clock=self._clock,
+        )
         logger.info("Extracting jobs from %s to %s", local_day(wanted.start), local_day(wanted.end))
         try:
             reconcile.run(wanted)
         except ExporterError as error:
-            error.hint = f"{error.hint}; {_go_on(done_to, wanted)}".lstrip("; ")
+            error.hint = f"{error.hint}; {_resume(done_to, wanted)}".lstrip("; ")
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_go_on(done_to, wanted)) from None
+            raise KeyboardInterrupt(_resume(done_to, wanted)) from None
         finally:
-            account.missed = reconcile.tally.missed
-        _keep_books(parts, reconcile, wanted)
-        account.message = (
-            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(account.delivery)}, "
+            outcome.missed = reconcile.tally.missed
+        self._keep_books(reconcile.tally, wanted)
+        outcome.message = (
+            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery)}, "
             f"{reconcile.tally.missed} missed by flush"
         )
 
-    return _record(parts, "reconcile", work)
+    @property
+    def settings(self) -> Settings:
+        """What flush and reconcile go by; Slurm is asked for the cluster's name where nobody has given one.
+
+        :raises ConfigError: where the name can't be found out.
+        """
+        if self._settings is None:
+            config = self._config
+            cluster = config.cluster_name or self._slurm.cluster_name()
+            logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
+            self._settings = Settings(
+                cluster=cluster,
+                requeued_runs=config.requeued_runs,
+                skip_never_started=config.never_started == "skip",
+                retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
+            )
+        return self._settings
+
+    def _make_delivery(self, command: str) -> Delivery:
+        return Delivery(
+            self.receiver,
+            self.ledger,
+            self.settings.cluster,
+            command=command,
+            batch_size=self._config.batch_size,
+            clock=self._clock,
+            level=self._level,
+        )
+
+    def _make_flush(self, delivery: Delivery) -> Flush:
+        return Flush(
+            self.ledger,
+            self._slurm,
+            delivery,
+            self.settings,
+            alive=self._ask_slurmctld,
+            clock=self._clock,
+            sleep=self._sleep,
+        )
+
+    def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
+        """See :data:`agent.sync.walk.AskSlurmctld`."""
+        try:
+            states = self._slurm.job_states(raw_ids)
+        except SlurmUnreachable as error:
+            logger.info("%s: preempted jobs wait for its answer, for a day at the most", error)
+            return None
+        return {raw_id for raw_id, state in states.items() if is_alive(state)}
+
+    def _record(self, command: str, work: Callable[[Outcome], None]) -> RunReport:
+        """Does the work, writes down how it went, and raises what went wrong."""
+        outcome = Outcome()
+        started_at, started = self._clock(), time.monotonic()
+        failure: ExporterError | KeyboardInterrupt | None = None
+        try:
+            work(outcome)
+            _raise_if_refused(outcome)
+        except (ExporterError, KeyboardInterrupt) as error:
+            failure = error
+        report = RunReport(
+            command,
+            started_at,
+            time.monotonic() - started,
+            getattr(failure, "exit_code", STOPPED) if failure else 0,
+            str(failure) or "stopped" if failure else outcome.message,
+            outcome.delivery.delivered if outcome.delivery else 0,
+            outcome.delivery.rejected if outcome.delivery else 0,
+            outcome.missed,
+        )
+        self._write_down(report, failure)
+        if failure:
+            raise failure
+        return report
+
+    def _write_down(self, report: RunReport, failure: BaseException | None) -> None:
+        with self.ledger.transaction():
+            if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
+                pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
+                self.ledger.journal.set_fact(PAUSE, self._clock() + pause)
+            self.ledger.journal.add_run(report)
+            for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
+                if amount:
+                    self.ledger.journal.raise_fact(name, amount)
+
+    def _keep_books(self, tally: Tally, wanted: Range) -> None:
+        """Coverage of the days that were seen whole, and an end to what is older than any window."""
+        kept_days = self._config.collection_window_days + SPARE_DAYS
+        oldest = day_start(local_day(self._clock()) - timedelta(days=kept_days))
+        days = {
+            day.isoformat(): (jobs, tally.hooked_by_day[day])
+            for day, jobs in tally.jobs_by_day.items()
+            if day_start(day) >= max(wanted.start, oldest)
+        }
+        requeued_before = oldest - LOOKBACK_SECONDS
+        with self.ledger.transaction():
+            self.ledger.journal.set_coverage(days)
+            self.ledger.journal.set_fact(MISSED_END, max(tally.missed_end, self.ledger.journal.fact(MISSED_END)))
+            self.ledger.prune(
+                ended_before=oldest,
+                requeued_before=requeued_before,
+                runs_before=self._clock() - RUNS_KEPT_SECONDS,
+            )
+            note_forgotten(self.ledger, before=requeued_before)
+
+
+@contextmanager
+def open_session(
+    config: Config,
+    environ: Mapping[str, str],
+    *,
+    dry_run: bool = False,
+    level: int = logging.INFO,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Session]:
+    """Opens what a flush or a reconcile works with, as the one run that works on the spool.
+
+    :raises SpoolError: where the spool can't be used.
+    :raises Busy: where another run works on it.
+    """
+    complaints = Complaints()
+    try:
+        with open_spool(config.spool_dir, complain=complaints, dry_run=dry_run, alone=True) as spool:
+            slurm = make_slurm(config, environ, complaints)
+            receiver: Receiver = DryRun(config.api_url) if dry_run else make_dashboard(config)
+            yield Session(config, spool, slurm, receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
+    finally:
+        complaints.close()
 
 
 def window(days: int, first: date | None, last: date | None, now: float) -> Range:
     """The range that reconcile replays, in the cluster's local days, both included.
 
-    :param days: the collection window; where ``first`` is absent, the range begins so many days before ``last``.
+    :param days: the collection window; where ``first`` is absent, the range begins this many days before ``last``.
     :param now: epoch seconds; nothing has ended after it.
     :raises UsageError: where the range lies in the future.
     """
@@ -104,79 +306,13 @@ def window(days: int, first: date | None, last: date | None, now: float) -> Rang
     return Range(day_start(start), min(day_end(last or today), int(now)))
 
 
-def _record(parts: Parts, command: str, work: Callable[[Account], None]) -> RunReport:
-    account = Account()
-    started_at, started = time.time(), time.monotonic()
-    failure: ExporterError | KeyboardInterrupt | None = None
-    try:
-        work(account)
-        if account.delivery and account.delivery.refused:
-            hint = "see `queue list` for the dashboard's words, and the dashboard's own log"
-            raise DashboardUnreachable(account.message, hint=hint)
-        if account.delivery and account.delivery.rejected:
-            hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
-            raise RecordsRejected(account.message, hint=hint)
-    except ExporterError as error:
-        failure = error
-    except KeyboardInterrupt as error:
-        failure = error
-    report = RunReport(
-        command,
-        started_at,
-        time.monotonic() - started,
-        getattr(failure, "exit_code", STOPPED) if failure else 0,
-        str(failure) or "stopped" if failure else account.message,
-        account.delivery.delivered if account.delivery else 0,
-        account.delivery.rejected if account.delivery else 0,
-        account.missed,
-    )
-    _write_down(parts, report, failure)
-    _write_metrics(parts)
-    if failure:
-        raise failure
-    return report
-
-
-def _write_down(parts: Parts, report: RunReport, failure: BaseException | None) -> None:
-    with parts.ledger.transaction():
-        if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
-            parts.ledger.journal.set_fact(PAUSE, time.time() + min(failure.retry_after_seconds, LONGEST_PAUSE_SECONDS))
-        parts.ledger.journal.add_run(report)
-        for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
-            if amount:
-                parts.ledger.journal.raise_fact(name, amount)
-
-
-def _write_metrics(parts: Parts) -> None:
-    config = parts.config
-    if config.metrics_file is None or parts.dry_run:
-        return
-    from agent.status import metrics  # noqa: PLC0415  # not needed by a flush that writes none
-    from agent.status import snapshot as status  # noqa: PLC0415  # not needed by a flush that writes none
-
-    try:
-        metrics.write_metrics(config.metrics_file, status.take_snapshot(config, parts.ledger, time.time()))
-    except ExporterError as error:  # the run itself went as it went
-        logger.warning("%s (%s)", error, error.hint)
-
-
-def _keep_books(parts: Parts, reconcile: Reconcile, wanted: Range) -> None:
-    """Coverage of the days that were seen whole, and an end to what is older than any window."""
-    tally = reconcile.tally
-    oldest = day_start(local_day(time.time()) - timedelta(days=parts.config.collection_window_days + SPARE_DAYS))
-    days = {
-        day.isoformat(): (jobs, tally.hooked_by_day[day])
-        for day, jobs in tally.jobs_by_day.items()
-        if day_start(day) >= max(wanted.start, oldest)
-    }
-    with parts.ledger.transaction():
-        parts.ledger.journal.set_coverage(days)
-        parts.ledger.journal.set_fact(MISSED_END, max(tally.missed_end, parts.ledger.journal.fact(MISSED_END)))
-        requeued_before = oldest - earlier.LOOKBACK_SECONDS
-        parts.ledger.prune(
-            ended_before=oldest, requeued_before=requeued_before, runs_before=time.time() - RUNS_KEPT_SECONDS
-        )
-        earlier.note_forgotten(parts.ledger, before=requeued_before)
+def _raise_if_refused(outcome: Outcome) -> None:
+    if outcome.delivery and outcome.delivery.refused:
+        hint = "see `queue list` for the dashboard's words, and the dashboard's own log"
+        raise DashboardUnreachable(outcome.message, hint=hint)
+    if outcome.delivery and outcome.delivery.rejected:
+        hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
+        raise RecordsRejected(outcome.message, hint=hint)
 
 
 def _describe(delivery: Delivery) -> str:
@@ -188,8 +324,8 @@ def _describe(delivery: Delivery) -> str:
     )
 
 
-def _go_on(done_to: int, wanted: Range) -> str:
-    """How to take up a range again; days are done again from their first second on."""
+def _resume(done_to: int, wanted: Range) -> str:
+    """How to resume a range; days are done again from their first second on."""
     if done_to < wanted.start:
         return "nothing of the range was done"
     dates = f"--start-date {local_day(done_to + 1)}"

@@ -1,4 +1,4 @@
-"""Walks through Slurm's accounting by the time that jobs ended: slice by slice, what ended for good, with all its runs.
+"""Walks through Slurm's accounting by the time that jobs ended, slice by slice, and hands on each final job.
 
 A job is met in the slice in which its newest run has ended, together with its earlier runs, which are remembered. Only
 where that leaves a doubt is it asked for by ID: some jobs at a time, as each call takes longer than they do. However
@@ -8,143 +8,200 @@ many rows a slice has, only some of them are in memory.
 from __future__ import annotations
 
 from itertools import islice
-from typing import Callable, Generator, Iterator, List, NamedTuple
+from typing import Callable, Container, Iterator, NamedTuple, Protocol, Sequence
 
-from agent.jobs.job import has_all_runs, is_final, is_settled, runs_with
+from agent.jobs.job import (
+    LOOKBACK_SECONDS,
+    Runs,
+    Stage,
+    has_all_runs,
+    is_for_slurmctld,
+    runs_with,
+    stage,
+    stage_by_slurmctld,
+)
 from agent.jobs.rows import Rows
-from agent.jobs.run import REQUEUEABLE_STATES, Run
+from agent.jobs.run import REVOKED, Run
 from agent.localtime import Range
-from agent.slurm.sacct import IDS_PER_CALL, LOOKBACK_SECONDS, Answer, Query, Slurm
+from agent.slurm.sacct import IDS_PER_CALL, Answer, Query, Slurm
 from agent.sync.earlier import GOES_ON, EarlierRuns
 from agent.sync.slices import Plan
 
-#: So many jobs are handed out at a time.
+#: This many jobs are handed on at a time.
 JOBS_AT_ONCE = 500
-#: A doubt is not left standing longer than so many slices: an interrupted run would have to go on from there.
+#: A doubt is settled after this many slices at the latest: an interrupted run would have to resume from there.
 MOST_SLICES_IN_DOUBT = 16
 
-#: All runs of a job, oldest first, the last one final.
-History = List[Run]
+#: Says which of some raw IDs slurmctld knows as not ended; None where it does not answer.
+AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
 
 
-class Step(NamedTuple):
-    """What was met in one slice. The jobs have to be taken before the next step."""
+class Slice(NamedTuple):
+    """One slice of a walk, all of whose jobs have been handed on."""
 
     part: Range
     rows: int
-    jobs: Iterator[list[History]]  # some at a time
+    done_to: int  # epoch seconds: up to then nothing of the walk is left to do
+
+
+class Visitor(Protocol):
+    """What is done with the jobs that a walk meets."""
+
+    def take(self, jobs: list[Runs]) -> None:
+        """Takes some final jobs, each with all its runs."""
+
+    def finish(self, done: Slice) -> None:
+        """Takes note of the end of a slice."""
+
+    def may_go_ahead(self) -> bool:
+        """Whether sacct may work on the next slice while the jobs of this one are taken.
+
+        Not so where something else is delivered in between: what is sent must never be older than that.
+        """
 
 
 class Walk:
     """One walk.
 
+    :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
     :param clock: epoch seconds.
+    :param find_lost: also asks for the jobs whose newest row is a requeued one: slurmctld may have lost such a job with
+        its state, and a federation may have moved it to another cluster.
     """
 
-    def __init__(self, slurm: Slurm, earlier: EarlierRuns, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        slurm: Slurm,
+        earlier: EarlierRuns,
+        alive: AskSlurmctld,
+        clock: Callable[[], float],
+        *,
+        find_lost: bool = False,
+    ) -> None:
         self._slurm = slurm
         self._earlier = earlier
+        self._alive = alive
         self._clock = clock
-        self._doubtful: list[History] = []  # what is known of jobs that have to be asked for
+        self._find_lost = find_lost
+        self._doubtful: list[Runs] = []  # what is known of jobs that have to be asked for
         self._slices_in_doubt = 0
+        self._open: dict[int, Run] = {}  # by raw ID, the newest run of each job that goes on
         self._newest_end = 0  # of all rows that were met, in epoch seconds
 
-    def over(self, plan: Plan, *, ahead: Callable[[], bool] = lambda: True) -> Generator[Step, None, None]:
+    def over(self, plan: Plan, visitor: Visitor) -> None:
         """Goes through the slices of a plan; what was in doubt comes at the end at the latest.
 
-        :param ahead: whether sacct may work on the next slice while the caller is busy with the jobs of this one. Not
-            so where the caller delivers something else in between: what is sent must never be older than that.
         :raises SlurmUnreachable: where sacct does not answer.
         """
         part = plan(None, 0)
-        query = self._ask(part)
+        call = self._begin(part)
+        last = part
         try:
-            while part and query:
-                answer, query = self._answer(query, part), None
-                self._earlier.known_to = max(self._earlier.known_to, part.end)  # what is in it is kept below
-                told = self._ask_overdue()
+            while part and call:
+                answer, call = self._answer(call, part), None
+                self._earlier.known_up_to(part.end)  # what is in it is kept below
+                self._settle_overdue(visitor)  # before the next call is under way
                 following = plan(part, answer.rows)
-                if following and ahead():
-                    query = self._ask(following)
-                yield Step(part, answer.rows, self._jobs(told, answer))
-                query = query or self._ask(following)
+                if visitor.may_go_ahead():
+                    call = self._begin(following)
+                self._visit(answer, visitor)
+                visitor.finish(Slice(part, answer.rows, self._done_to(part)))
+                call = call or self._begin(following)
                 last, part = part, following
         finally:
-            if query:
-                query.cancel()
-        while self._doubtful:
-            yield Step(last, 0, iter([self._ask_doubtful()]))
+            if call:
+                call.cancel()
+        if last:
+            self._settle_rest(last, visitor)
         self._earlier.save(self._newest_end)
 
-    def done_to(self, step: Step) -> int:
-        """Up to when (epoch seconds) nothing is left to do, once the jobs of a step have been taken."""
-        return min([step.part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
-
-    def _ask(self, part: Range | None) -> Query | None:
+    def _begin(self, part: Range | None) -> Query | None:
         if not part:
             return None
         self._earlier.reach(part.start)
         return self._slurm.ask_window(*part)
 
-    def _answer(self, query: Query, part: Range) -> Answer:
-        """Nothing is believed when it is said twice: sacct says it, too, where slurmdbd's database fails it midway."""
-        answer = query.answer()
+    def _answer(self, call: Query, part: Range) -> Answer:
+        """An empty answer is trusted only if sacct repeats it: it also says that where its database fails midway."""
+        answer = call.answer()
         return answer if answer.rows else self._slurm.ask_window(*part).answer()
 
-    def _jobs(self, told: list[History], answer: Answer) -> Iterator[list[History]]:
-        """The jobs that ended for good in a slice, behind those that were asked for."""
-        if told:
-            yield told
+    def _visit(self, answer: Answer, visitor: Visitor) -> None:
+        """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
         going_on: list[Run] = []
         rows_of_jobs = _rows_of_jobs(answer, going_on)
-        chunk = list(islice(rows_of_jobs, JOBS_AT_ONCE))
-        while chunk:
-            yield self._settled_jobs(chunk)
-            chunk = list(islice(rows_of_jobs, JOBS_AT_ONCE))
+        while True:
+            some = list(islice(rows_of_jobs, JOBS_AT_ONCE))
+            if not some:
+                break
+            visitor.take(self._final_jobs(some))
         self._earlier.keep(going_on)
 
-    def _settled_jobs(self, rows_of_jobs: list[list[Run]]) -> list[History]:
-        """What of some jobs' rows in a slice is final. The rest is in doubt, or left to a later slice or run."""
+    def _final_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
+        """Those of some jobs that are final. What is in doubt is noted; the rest is left to a later slice or run."""
         earlier = self._earlier.of([rows[0].raw_id for rows in rows_of_jobs])
         now = self._clock()
-        jobs: list[History] = []
         self._newest_end = max(self._newest_end, *(run.end or 0 for rows in rows_of_jobs for run in rows))
+        final: list[Runs] = []
         for rows in rows_of_jobs:
-            for history in _histories(rows, earlier.get(rows[0].raw_id, [])):
-                if not is_final(history[-1]):
-                    continue
-                if history[-1].state in REQUEUEABLE_STATES or not has_all_runs(history):
-                    self._doubtful.append(history)
-                elif is_settled(history[-1], now):
-                    jobs.append(history)
-        return jobs
+            raw_id = rows[0].raw_id
+            for runs in _jobs_of_raw_id(rows, earlier.get(raw_id, [])):
+                told = stage(runs, now)
+                self._open.pop(raw_id, None)
+                if told is Stage.GOES_ON and self._find_lost:
+                    self._open[raw_id] = runs[-1]
+                elif told is Stage.IN_DOUBT or (told is Stage.FINAL and not has_all_runs(runs)):
+                    self._doubtful.append(runs)
+                elif told is Stage.FINAL:
+                    final.append(runs)
+        return final
 
-    def _ask_overdue(self) -> list[History]:
-        """Asks for what is in doubt where it has become much, or for long. No other call is under way meanwhile."""
+    def _done_to(self, part: Range) -> int:
+        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
+
+    def _settle_overdue(self, visitor: Visitor) -> None:
+        """Settles doubts that have become many, or old."""
         self._slices_in_doubt += bool(self._doubtful)
-        jobs: list[History] = []
-        while len(self._doubtful) >= IDS_PER_CALL or self._slices_in_doubt >= MOST_SLICES_IN_DOUBT:
-            jobs += self._ask_doubtful()
-        return jobs
+        while len(self._doubtful) >= IDS_PER_CALL or (self._doubtful and self._slices_in_doubt >= MOST_SLICES_IN_DOUBT):
+            self._settle_some(visitor)
 
-    def _ask_doubtful(self) -> list[History]:
-        """Asks for some of the jobs that may have gone on, or of which an earlier run is missing."""
+    def _settle_rest(self, last: Range, visitor: Visitor) -> None:
+        """Settles all doubts, and looks for what became of the jobs that went on and were not met again."""
+        self._doubtful += [[run] for run in self._open.values()]
+        self._open.clear()
+        while self._doubtful:
+            self._settle_some(visitor)
+            visitor.finish(Slice(last, 0, self._done_to(last)))
+
+    def _settle_some(self, visitor: Visitor) -> None:
+        """Asks sacct for some of the doubtful jobs by ID, and slurmctld about those that are still in doubt."""
         asked, self._doubtful = self._doubtful[:IDS_PER_CALL], self._doubtful[IDS_PER_CALL:]
         self._slices_in_doubt = 0
-        since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
-        rows = Rows(self._slurm.ask_ids([str(runs[-1].raw_id) for runs in asked], max(since, 0)).answer())
+        jobs = self._ask_by_id(asked)
         now = self._clock()
-        jobs: list[History] = []
-        for runs in asked:
-            history = runs_with(runs[-1], [*runs[:-1], *rows.of_raw_id(runs[-1].raw_id)])
-            newest = history[-1]
-            if newest.submit == runs[-1].submit and is_final(newest) and is_settled(newest, now):
-                jobs.append(history)
+        alive: Container[int] | None = ()
+        in_doubt = [runs[-1].raw_id for runs in jobs if is_for_slurmctld(runs, now)]
+        if in_doubt:
+            alive = self._alive(in_doubt)
+        visitor.take([runs for runs in jobs if stage_by_slurmctld(runs, now, alive) is Stage.FINAL])
+
+    def _ask_by_id(self, asked: list[Runs]) -> list[Runs]:
+        """What sacct knows by ID of some jobs; those are left out that have gone on in a newer run."""
+        raw_ids = [runs[-1].raw_id for runs in asked]
+        remembered = self._earlier.of(raw_ids)
+        since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
+        rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in raw_ids], max(since, 0)).answer())
+        jobs = []
+        for runs, raw_id in zip(asked, raw_ids):
+            whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
+            # A newer run that ends here brings the job when its turn comes. One that was revoked does not.
+            if whole[-1].submit == runs[-1].submit or whole[-1].state == REVOKED:
+                jobs.append(whole)
         return jobs
 
 
 def _rows_of_jobs(answer: Answer, going_on: list[Run]) -> Iterator[list[Run]]:
-    """The rows of each job in a slice; those whose job may go on are noted, too."""
+    """The rows of each raw ID in a slice; those whose job may go on are noted, too."""
     repeated = answer.repeated_ids()
     several: dict[int, list[Run]] = {}
     for run in answer:
@@ -158,7 +215,7 @@ def _rows_of_jobs(answer: Answer, going_on: list[Run]) -> Iterator[list[Run]]:
     yield from sorted(several.values(), key=lambda runs: max(run.end or 0 for run in runs))
 
 
-def _histories(rows: list[Run], earlier: list[Run]) -> Iterator[History]:
+def _jobs_of_raw_id(rows: list[Run], earlier: Runs) -> Iterator[Runs]:
     """The jobs that have had one raw ID, of which these rows ended in a slice.
 
     Of earlier owners only those that go by another JobID, as tasks of an array do: of one JobID the dashboard keeps
@@ -167,11 +224,11 @@ def _histories(rows: list[Run], earlier: list[Run]) -> Iterator[History]:
     :param earlier: what is remembered of the raw ID.
     """
     while rows:
-        newest, history = rows[0], rows
+        newest, runs = rows[0], rows
         if len(rows) > 1 or earlier:
             newest = max(rows, key=lambda run: run.submit)
-            history = runs_with(newest, [*earlier, *rows])
+            runs = runs_with(newest, [*earlier, *rows])
         # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
-        if history[-1].submit <= newest.submit:
-            yield history
-        rows = [run for run in rows if run.submit < history[0].submit and run.job_id != newest.job_id]
+        if runs[-1].submit <= newest.submit:
+            yield runs
+        rows = [run for run in rows if run.submit < runs[0].submit and run.job_id != newest.job_id]

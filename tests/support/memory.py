@@ -70,6 +70,7 @@ class MemorySlurm:
         self.asked: list[list[str]] = []
         self.failing_windows = 0
         self.hidden_by_id: set[str] = set()
+        self.states: dict[int, str] = {}  # of the jobs that slurmctld knows
 
     def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> MemoryQuery:
         """As :meth:`agent.slurm.sacct.Slurm.ask_window`."""
@@ -88,6 +89,14 @@ class MemorySlurm:
         shown = set(asked) - self.hidden_by_id
         wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
         return MemoryQuery([run for run in wanted if run.end is None or run.end >= since])
+
+    def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
+        """As :meth:`agent.slurm.sacct.Slurm.job_states`."""
+        return {raw_id: state for raw_id, state in self.states.items() if raw_id in raw_ids}
+
+    def cluster_name(self) -> str:
+        """As :meth:`agent.slurm.sacct.Slurm.cluster_name`."""
+        return "lab"
 
 
 class MemoryDashboard:

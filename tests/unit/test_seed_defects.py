@@ -11,7 +11,7 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.jobs.job import fold, own_runs
+from agent.jobs.job import own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
@@ -20,7 +20,7 @@ from agent.slurm.row import FIELDS, parse_tres
 from agent.slurm.sacct import Answer, Slurm, make_sacct_argv, make_window_selection
 from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery
-from agent.sync.flush import Settings
+from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile
 from agent.sync.session import window
 from tests.support.memory import MemoryDashboard, MemorySlurm
@@ -31,7 +31,7 @@ WEEK = Range(NOON - 7 * DAY, NOON)
 
 
 def payload(*runs: Run) -> dict[str, Any]:
-    return dict(json.loads(make_record(fold(own_runs(runs)), "lab").text))
+    return dict(json.loads(make_record(own_runs(runs), "lab").text))
 
 
 def replay(folder: Path, *runs: Run, batch_size: int = 100) -> MemoryDashboard:
@@ -41,7 +41,7 @@ def replay(folder: Path, *runs: Run, batch_size: int = 100) -> MemoryDashboard:
     delivery = Delivery(dashboard, ledger, "lab", command="reconcile", batch_size=batch_size, clock=lambda: NOON)
     settings = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
     slurm: Any = MemorySlurm(*runs)
-    Reconcile(ledger, slurm, delivery, settings, clock=lambda: NOON).run(WEEK)
+    Reconcile(ledger, slurm, delivery, settings, alive=lambda raw_ids: (), clock=lambda: NOON).run(WEEK)
     ledger.close()
     return dashboard
 

@@ -9,14 +9,13 @@ import pytest
 from agent.admin import repair
 from agent.errors import ExporterError, UsageError
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import fold
 from agent.jobs.record import make_record
 from agent.spool.ledger import Ledger
 from agent.spool.queue import Queue
 from agent.spool.spool import Spool
 from tests.support.rows import NOON, make_run
 
-REFUSED = make_record(fold([make_run(JobID="203_3", JobIDRaw="210")]), "lab")
+REFUSED = make_record([make_run(JobID="203_3", JobIDRaw="210")], "lab")
 
 
 @pytest.fixture
@@ -74,7 +73,7 @@ def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
 
 def test_retry_of_everything(ledger: Ledger) -> None:
     """What waits is due, what was refused waits again, and what was dropped stays dropped."""
-    dropped = make_record(fold([make_run(JobID="9", JobIDRaw="9")]), "lab")
+    dropped = make_record([make_run(JobID="9", JobIDRaw="9")], "lab")
     with ledger.transaction():
         ledger.rejected.add("lab", dropped, "no such user", NOON, hooked=True)
         ledger.rejected.drop(9, "9")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.job import Job, fold, is_final, may_be_requeued, own_runs
+from agent.jobs.job import LOOKBACK_SECONDS, Stage, ever_started, own_runs, stage, usage
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from tests.support.rows import NOON, make_run
@@ -21,17 +21,32 @@ def make_requeue(first_state: str = "REQUEUED", gap: int = 0, **second: str) -> 
     return [first, make_run(**{**values, "AllocCPUS": "2", **second})]
 
 
-def payload_of(job: Job) -> dict[str, Any]:
+def payload_of(runs: list[Run]) -> dict[str, Any]:
     """The fields of a job's record."""
-    payload: dict[str, Any] = json.loads(make_record(job, "lab").text)
+    payload: dict[str, Any] = json.loads(make_record(runs, "lab").text)
     return payload
 
 
+@pytest.mark.parametrize("gap", [0, 1, 601, 1800, 120 * 86_400, 300 * 86_400])
 @pytest.mark.parametrize("state", ["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
-def test_runs_of_a_requeued_job_belong_together(state: str) -> None:
-    """A run that ended in such a state and the one submitted at its end are one job."""
-    runs = make_requeue(state, gap=1)
+def test_runs_of_a_requeued_job_belong_together(state: str, gap: int) -> None:
+    """However late COMPLETING ends, or a hold: a slow Epilog, a hung node and an admin take their time."""
+    runs = make_requeue(state, gap)
     assert runs == own_runs(reversed(runs))
+
+
+def test_a_run_from_longer_ago_than_slurm_is_asked_for_is_left_out() -> None:
+    """So flush, which sees it by the job's ID, and reconcile, which does not, send the same."""
+    runs = make_requeue(gap=LOOKBACK_SECONDS)
+    assert runs[1:] == own_runs(runs)
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
+def test_a_job_that_was_not_requeued_and_whose_id_was_reused(state: str) -> None:
+    """Where Restarts tells that a row is a job's first, it is another job; so is a task of another array."""
+    reused = make_requeue(state, 3600, Restarts="0")
+    task = make_requeue(state, 3600, JobID="98_3")
+    assert (reused[1:], task[1:]) == (own_runs(reused), own_runs(task))
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"])
@@ -49,62 +64,55 @@ def test_requeue_after_the_end_where_slurm_tells() -> None:
 
 def test_another_users_requeued_job_is_not_mixed_in() -> None:
     """A JobID reused after slurmctld lost its state does not inherit a stranger's requeued run."""
-    runs = make_requeue(User="mallory")
+    runs = make_requeue(UID="1001")
     assert runs[1:] == own_runs(runs)
 
 
-def test_a_requeued_run_from_long_before_is_not_mixed_in() -> None:
-    """A requeued row whose job never came back does not belong to a later job under its JobID."""
-    runs = make_requeue(gap=100_000)
-    assert runs[1:] == own_runs(runs)
+def test_a_user_whose_name_resolves_later_is_the_same() -> None:
+    """The row of a run shows the number of a user that LDAP did not know at the time."""
+    runs = make_requeue(User="1000")
+    assert runs == own_runs(runs)
 
 
 def test_hours_of_all_runs_are_added() -> None:
     """With "sum" the hours are those of Slurm's own accounting: each row's elapsed time by its own allocation."""
-    job = fold(make_requeue())
-    assert (1000 * 4 + 500 * 2, 1000 * 2 + 500 * 2) == (job.cpu_seconds, job.gpu_seconds)
+    assert (1000 * 4 + 500 * 2, 1000 * 2 + 500 * 2) == usage(make_requeue(), requeued_runs="sum")
 
 
 def test_hours_of_the_last_run_alone() -> None:
     """With "last" an earlier run counts nothing."""
-    assert 500 * 2 == fold(make_requeue(), requeued_runs="last").cpu_seconds
+    assert 500 * 2 == usage(make_requeue(), requeued_runs="last").cpu_seconds
 
 
 def test_segments_of_the_last_run_count_with_it() -> None:
     """A resized run is its segments, so "last" counts all of them."""
-    assert 1000 * 4 + 500 * 2 == fold(make_requeue("RESIZING"), requeued_runs="last").cpu_seconds
+    assert 1000 * 4 + 500 * 2 == usage(make_requeue("RESIZING"), requeued_runs="last").cpu_seconds
 
 
 def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:
     """The last run never started; what the earlier one used is not lost, and "skip" does not skip it."""
     runs = make_requeue(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
-    job = fold(runs)
-    payload = payload_of(job)
-    assert (4000, True, 0, None) == (job.cpu_seconds, job.ever_started, payload["AllocCPUS"], payload["NodeList"])
+    payload = payload_of(runs)
+    assert (4000 / 3600, True) == (payload["CPUHours"], ever_started(runs))
+    assert (0, None) == (payload["AllocCPUS"], payload["NodeList"])
 
 
 @pytest.mark.parametrize(
-    ("state", "final"),
+    ("state", "told"),
     [
-        ("COMPLETED", True),
-        ("NODE_FAIL", True),
-        ("VAPORIZED", True),
-        ("REQUEUED", False),
-        ("RESIZING", False),
-        ("REVOKED", False),
-        ("RUNNING", False),
+        ("COMPLETED", Stage.FINAL),
+        ("VAPORIZED", Stage.FINAL),
+        ("NODE_FAIL", Stage.IN_DOUBT),
+        ("PREEMPTED", Stage.IN_DOUBT),
+        ("REQUEUED", Stage.GOES_ON),
+        ("RESIZING", Stage.GOES_ON),
+        ("REVOKED", Stage.ELSEWHERE),
+        ("RUNNING", Stage.LIVE),
     ],
 )
-def test_final(state: str, final: bool) -> None:
+def test_stage(state: str, told: Stage) -> None:
     """A job is final when its newest row has ended and the job does not go on in another, here or elsewhere."""
-    assert final is is_final(make_run(State=state))
-
-
-def test_grace_for_what_may_be_requeued() -> None:
-    """A run that was just preempted may have been requeued without a row of the next one; after a while it was not."""
-    run = make_run(State="PREEMPTED", End=str(NOON))
-    assert (True, False) == (may_be_requeued(run, NOON + 5), may_be_requeued(run, NOON + 900))
-    assert not may_be_requeued(make_run(End=str(NOON)), NOON + 5)
+    assert told is stage([make_run(State=state)], NOON + 4000)
 
 
 @pytest.mark.usefixtures("berlin")
@@ -130,7 +138,7 @@ def test_payload_of_a_plain_job() -> None:
         "WaitingTimeHours": 60 / 3600,
         "ElapsedHours": 1.0,
         "Cluster": "lab",
-    } == payload_of(fold([make_run()]))
+    } == payload_of([make_run()])
 
 
 @pytest.mark.usefixtures("berlin")
@@ -146,7 +154,7 @@ def test_payload_of_a_plain_job() -> None:
 def test_hours_across_a_change_of_the_clock(change: int, start: str, end: str) -> None:
     """An hour is an hour, whatever the wall clock says before and after."""
     run = make_run(Submit=str(change - 5400), Start=str(change - 1800), End=str(change + 1800), ElapsedRaw="3600")
-    payload = payload_of(fold([run]))
+    payload = payload_of([run])
     assert [start, end] == [payload["Start"], payload["End"]]
     assert [1.0, 1.0, 8.0] == [payload[name] for name in ("WaitingTimeHours", "ElapsedHours", "CPUHours")]
 
@@ -157,14 +165,14 @@ def test_a_requeue_across_new_year() -> None:
     eve = 1_704_063_600 - 3600
     first = make_run(State="REQUEUED", Submit=str(eve - 3600), Start=str(eve - 3600), End=str(eve + 7200))
     last = make_run(Submit=str(eve + 7200), Start=str(eve + 7200), End=str(eve + 10_800))
-    payload = payload_of(fold(own_runs([first, last])))
+    payload = payload_of(own_runs([first, last]))
     assert ["2024-01-01T01:00:00", 16.0] == [payload["Submit"], payload["CPUHours"]]
 
 
 def test_payload_of_a_job_that_never_started() -> None:
     """It has Start = End, no hours, no resources and no node, although Slurm still shows what it had asked for."""
     run = make_run(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
-    payload = payload_of(fold([run]))
+    payload = payload_of([run])
     assert payload["Start"] == payload["End"]
     shown = ["CPUHours", "GPUHours", "AllocCPUS", "AllocGPUS", "AllocNodes", "AllocMemoryMB", "NodeList"]
     assert [0.0, 0.0, 0, 0, 0, 0.0, None] == [payload[name] for name in shown]
@@ -172,6 +180,6 @@ def test_payload_of_a_job_that_never_started() -> None:
 
 def test_digest_changes_with_the_record() -> None:
     """An admin's edit in Slurm's accounting makes another digest, a replay of the same row does not."""
-    record, same = (make_record(fold([make_run()]), "lab") for _ in range(2))
-    edited = make_record(fold([make_run(Account="chemistry")]), "lab")
+    record, same = (make_record([make_run()], "lab") for _ in range(2))
+    edited = make_record([make_run(Account="chemistry")], "lab")
     assert record.digest == same.digest != edited.digest

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.jobs.job import ASK_SLURMCTLD_SECONDS, HALF_WRITTEN_SECONDS, UNANSWERED_SECONDS
 from agent.jobs.run import Run
-from agent.jobs.verdict import Fate, judge_entry
+from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from tests.support.rows import NOON, make_run
 
 ENDED = NOON + 3660
@@ -19,7 +19,7 @@ LIVE = {"State": "RUNNING", "End": "Unknown"}
 def test_final_job_is_sent() -> None:
     """A record that has ended when the hook said so is sent with its runs."""
     verdict = judge_entry(TOLD, [make_run()], LATER)
-    assert (Fate.SEND, (make_run(),)) == (verdict.fate, verdict.runs)
+    assert (Fate.SEND, [make_run()]) == (verdict.fate, verdict.runs)
 
 
 @pytest.mark.parametrize(
@@ -74,18 +74,36 @@ def test_revoked_job_is_let_go() -> None:
     assert Fate.LET_GO is judge_entry(TOLD, [make_run(State="REVOKED")], LATER).fate
 
 
-def test_preempted_job_is_held_until_it_can_not_be_requeued_any_more() -> None:
-    """The row of the next run can come some seconds late."""
-    run = make_run(State="PREEMPTED")
-    early = judge_entry(TOLD, [run], ENDED + 5)
-    assert (Fate.WAIT, "may be requeued") == (early.fate, early.reason)
-    assert Fate.SEND is judge_entry(TOLD, [run], early.not_before).fate
+@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
+def test_slurmctld_says_whether_a_preempted_job_goes_on(state: str) -> None:
+    """Its row has an End while the job is COMPLETING, and no age of it tells whether it will be requeued."""
+    asked = judge_entry(TOLD, [make_run(State=state)], LATER)
+    assert (Fate.ASK_SLURMCTLD, "may be requeued") == (asked.fate, asked.reason)
+    assert [Fate.WAIT, Fate.SEND] == [judge_doubtful(asked, LATER, alive).fate for alive in ({100}, {101})]
+
+
+def test_a_preempted_job_does_not_wait_for_ever_for_slurmctld() -> None:
+    """It is sent after a day without an answer; a later run would replace what is sent."""
+    asked = judge_entry(TOLD, [make_run(State="PREEMPTED")], LATER)
+    fates = [judge_doubtful(asked, ENDED + age, None).fate for age in (60, UNANSWERED_SECONDS)]
+    assert [Fate.WAIT, Fate.SEND] == fates
+
+
+def test_a_job_that_was_preempted_long_ago_is_final() -> None:
+    """slurmctld would have nothing to say about it."""
+    assert Fate.SEND is judge_entry(TOLD, [make_run(State="PREEMPTED")], ENDED + ASK_SLURMCTLD_SECONDS).fate
+
+
+def test_what_ran_here_counts_here_before_the_federation_moved_the_job() -> None:
+    """A requeued job that goes on elsewhere leaves its first run under a newest row that is REVOKED."""
+    moved = make_run(State="REVOKED", Submit=str(ENDED + 9), Start=str(ENDED + 10), End=str(ENDED + 20))
+    assert Fate.SEND is judge_entry(TOLD, [make_run(State="REQUEUED"), moved], LATER).fate
 
 
 def test_recycled_id_is_not_mistaken_for_its_earlier_owner() -> None:
     """With the new job's row there, only that is sent."""
     old = make_run(Submit=str(NOON - 10**7), Start=str(NOON - 10**7), End=str(NOON - 10**6))
-    assert (make_run(),) == judge_entry(TOLD, [old, make_run()], LATER).runs
+    assert [make_run()] == judge_entry(TOLD, [old, make_run()], LATER).runs
 
 
 def test_half_written_record_is_waited_for_but_not_for_ever() -> None:
@@ -100,4 +118,4 @@ def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
     half = make_run(JobID="100", Partition="", QOS="")
     assert Fate.WAIT is judge_entry(TOLD, [half], ENDED + 12 * 3600).fate
     again = make_run(JobID="99_1", JobIDRaw="100", End=str(ENDED + 12 * 3600))
-    assert (again,) == judge_entry(TOLD, [again], ENDED + 13 * 3600).runs
+    assert [again] == judge_entry(TOLD, [again], ENDED + 13 * 3600).runs

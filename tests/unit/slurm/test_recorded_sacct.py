@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 from io import BytesIO
 from pathlib import Path
@@ -11,10 +12,10 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs.job import fold, is_final, own_runs
+from agent.jobs.job import Stage, own_runs, stage
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
-from agent.jobs.verdict import Fate, judge_entry
+from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from agent.slurm.process import Output
 from agent.slurm.row import SEPARATOR
 from agent.slurm.sacct import Answer
@@ -65,9 +66,11 @@ def by_raw_id(runs: list[Run]) -> dict[int, list[Run]]:
 
 def made(runs: list[Run], requeued_runs: str = "sum") -> dict[str, dict[str, Any]]:
     """The records of all jobs among some rows that have ended for good."""
-    jobs = (own_runs(rows) for rows in by_raw_id(runs).values())
-    folded = (fold(job, requeued_runs=requeued_runs) for job in jobs if is_final(job[-1]))
-    return {job.run.job_id: json.loads(make_record(job, "lab").text) for job in folded}
+    jobs = [own_runs(rows) for rows in by_raw_id(runs).values()]
+    records = (
+        make_record(job, "lab", requeued_runs=requeued_runs) for job in jobs if stage(job, math.inf) is Stage.FINAL
+    )
+    return {record.job_id: json.loads(record.text) for record in records}
 
 
 def expected(version: str) -> dict[str, dict[str, Any]]:
@@ -152,7 +155,8 @@ def test_the_hook_alone_brings_every_job(tmp_path: Path, version: str, scenario:
     rows = by_raw_id(recorded(version, scenario))
     now = max(run.end or run.submit for runs in rows.values() for run in runs) + LONG_AFTER
     queue = Queue(tmp_path, complain=lambda error: pytest.fail(str(error)))
-    verdicts = [judge_entry(entry, rows[entry.job_id], now) for entry in queue.read(queue.claim())]
+    judged = [judge_entry(entry, rows[entry.job_id], now) for entry in queue.read(queue.claim())]
+    verdicts = [judge_doubtful(told, now, ()) if told.fate is Fate.ASK_SLURMCTLD else told for told in judged]
     sent = {verdict.runs[-1].job_id for verdict in verdicts if verdict.fate is Fate.SEND}
     assert {verdict.fate for verdict in verdicts} == {Fate.SEND}
     assert sent == set(made(recorded(version, scenario)))

@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UnreadableRow
-from agent.jobs.job import fold
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.slurm import row as records
@@ -25,6 +24,7 @@ def test_plain_row() -> None:
         raw_id=100,
         cluster="lab",
         user="alice",
+        uid="1000",
         account="physics",
         partition="cpu",
         state="COMPLETED",
@@ -177,4 +177,4 @@ def test_any_row_is_a_run_or_refused(values: list[str]) -> None:
     except UnreadableRow:
         return
     if run.end is not None:
-        json.loads(make_record(fold([run]), "lab").text, parse_constant=pytest.fail)
+        json.loads(make_record([run], "lab").text, parse_constant=pytest.fail)

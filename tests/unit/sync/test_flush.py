@@ -11,18 +11,19 @@ import pytest
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable
 from agent.jobs import verdict
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import HALF_WRITTEN_SECONDS, fold
+from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL, LOOKBACK_SECONDS
+from agent.slurm.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import Waiting
 from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, Delivery
-from agent.sync.flush import LONGEST_LINGER_SECONDS, LONGEST_PAUSE_SECONDS, Flush, Settings, has_work
+from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_KEPT_PAUSE_SECONDS, LONGEST_LINGER_SECONDS, Flush, has_work
+from agent.sync.prepare import Settings
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 
@@ -70,6 +71,7 @@ class Site:
         self.dashboard = FussyDashboard()
         self.now = NOW
         self.slept = 0.0
+        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
 
     def queue(self, *entries: QueueEntry) -> None:
         with self.ledger.transaction():
@@ -81,7 +83,15 @@ class Site:
         delivery = Delivery(
             self.dashboard, self.ledger, "lab", command="flush", batch_size=5000, clock=lambda: self.now
         )
-        Flush(self.ledger, self.slurm, delivery, settings, clock=lambda: self.now, sleep=self.sleep).run()  # type: ignore[arg-type]
+        Flush(
+            self.ledger,
+            self.slurm,  # type: ignore[arg-type]
+            delivery,
+            settings,
+            alive=lambda raw_ids: self.alive,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        ).run()
         return delivery
 
     def sleep(self, seconds: float) -> None:
@@ -235,7 +245,7 @@ def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: flo
     ("entry", "since"),
     [
         (QueueEntry(100, NOON, ENDED), NOON - LOOKBACK_SECONDS),
-        (QueueEntry(100), int(NOW) - LOOKBACK_SECONDS),
+        (QueueEntry(100), int(NOW) - LATE_ENTRY_SECONDS - LOOKBACK_SECONDS),
         (QueueEntry(100, 5), 0),
         (QueueEntry(100, 10**11), int(NOW) - LOOKBACK_SECONDS),
     ],
@@ -375,7 +385,7 @@ def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
 def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
     """Where the dashboard has a later run of the job already, an earlier one must not take its place."""
     site = Site(ledger, *ended_together(others), plain(9000))
-    later = make_record(fold([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))]), "lab")
+    later = make_record([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))], "lab")
     with ledger.transaction():
         ledger.delivered.add("lab", [later], "reconcile", NOW - 10, hooked=False)
     site.queue(*told_of(site.slurm.runs))
@@ -440,7 +450,7 @@ def test_an_innocent_that_was_refused_is_tried_again(ledger: Ledger) -> None:
     assert (["100"], {}) == (site.arrived(), site.waiting())
 
 
-@pytest.mark.parametrize("rest", [1.0, LONGEST_PAUSE_SECONDS])
+@pytest.mark.parametrize("rest", [1.0, LONGEST_KEPT_PAUSE_SECONDS])
 def test_a_dashboard_that_asked_to_be_left_alone(ledger: Ledger, rest: float) -> None:
     """Nothing is sent before its time, and sacct is not asked either."""
     site = Site(ledger, plain(100))

@@ -8,15 +8,15 @@ from typing import Any, Iterator
 import pytest
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import fold
+from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.sacct import GOES_ON_STATES
 from agent.spool.ledger import Ledger, open_ledger
 from agent.sync.delivery import Delivery
-from agent.sync.earlier import LATE_SECONDS, LOOKBACK_SECONDS, note_forgotten
-from agent.sync.flush import Settings
+from agent.sync.earlier import LATE_SECONDS, note_forgotten
+from agent.sync.prepare import Settings
 from agent.sync.reconcile import Interlude, Reconcile, Tally
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import MemoryDashboard, MemorySlurm
@@ -43,13 +43,22 @@ class Site:
         self.ledger = ledger
         self.slurm = MemorySlurm(*runs)
         self.dashboard = MemoryDashboard()
+        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
 
     def reconcile(
         self, wanted: Range = WINDOW, *, settings: Settings = SETTINGS, now: float = NOW, **options: Any
     ) -> Tally:
         """Runs reconcile at an instant."""
         delivery = self.deliver("reconcile", now)
-        run = Reconcile(self.ledger, self.slurm, delivery, settings, clock=lambda: now, **options)  # type: ignore[arg-type]
+        run = Reconcile(
+            self.ledger,
+            self.slurm,  # type: ignore[arg-type]
+            delivery,
+            settings,
+            alive=lambda raw_ids: self.alive,
+            clock=lambda: now,
+            **options,
+        )
         run.run(wanted)
         return run.tally
 
@@ -133,9 +142,11 @@ def test_a_requeued_job_that_lives_again_is_held(ledger: Ledger) -> None:
 
 
 def test_a_job_preempted_for_good_is_sent_after_a_while(ledger: Ledger) -> None:
-    """At first it may be requeued; when no newer run has come, it is final."""
+    """As long as slurmctld says that it is COMPLETING it may be requeued; when it does not any more, it is final."""
     site = Site(ledger, run_at(NOW - 10, State="PREEMPTED"))
-    assert 0 == site.reconcile().jobs
+    site.alive = {100}
+    assert 0 == site.reconcile(now=NOW + HOUR).jobs
+    site.alive = set()
     assert 1 == site.reconcile(now=NOW + HOUR).jobs
 
 
@@ -234,7 +245,7 @@ def test_coverage_counts_what_the_hook_had_brought(ledger: Ledger) -> None:
     flushed, waiting, missed, fresh = (run_at(NOON + DAY, job) for job in (1, 2, 3, 4))
     site = Site(ledger, flushed, waiting, missed, fresh._replace(end=NOW - 5))
     by_flush = site.deliver("flush")
-    by_flush.add(make_record(fold([flushed]), "lab"))
+    by_flush.add(make_record([flushed], "lab"))
     by_flush.flush()
     with ledger.transaction():
         ledger.waiting.add([QueueEntry(2)], NOW)
@@ -259,7 +270,7 @@ def test_a_refused_record_is_not_sent_again_unless_it_changes(ledger: Ledger) ->
     site.reconcile()
     site.sent()
     with ledger.transaction():
-        ledger.rejected.add("lab", make_record(fold([run_at(NOON + DAY)]), "lab"), "no such user", NOW, hooked=False)
+        ledger.rejected.add("lab", make_record([run_at(NOON + DAY)], "lab"), "no such user", NOW, hooked=False)
     site.reconcile()
     assert [] == site.sent()
     site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
@@ -281,7 +292,7 @@ def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -
     """A job that was preempted for good, and whose JobID another has had since, is still that job."""
     old = run_at(NOON + HOUR, State="PREEMPTED")
     for state in ("COMPLETED", "PREEMPTED", "REQUEUED"):
-        site = Site(ledger, old, run_at(NOON + 300 * DAY, State=state))
+        site = Site(ledger, old, run_at(NOON + 300 * DAY, State=state, UID="1001"))
         site.reconcile(now=NOW + 400 * DAY)
         assert ["PREEMPTED"] == [record["State"] for record in site.sent()], state
 

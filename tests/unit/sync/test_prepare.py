@@ -1,0 +1,144 @@
+"""One pipeline: whoever sends a job, and however often, the dashboard gets the same record."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.config import parse_config
+from agent.jobs.entry import QueueEntry
+from agent.jobs.job import ever_started, own_runs
+from agent.jobs.record import make_record
+from agent.jobs.run import Run
+from agent.spool.spool import open_spool
+from agent.sync.session import Session, window
+from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.rows import NOON, make_run
+
+DAY = 86_400
+HOUR = 3600
+GAPS = st.one_of(st.integers(0, 700), st.integers(700, 2 * DAY), st.integers(2 * DAY, 300 * DAY))
+GOING_ON = st.sampled_from(["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
+SETTINGS = list(itertools.product(["sum", "last"], ["submit", "skip"]))
+
+
+class Cluster:
+    """A cluster with an exporter on it, whose spool is new; time goes on by a day with each command.
+
+    :param now: epoch seconds.
+    """
+
+    def __init__(self, folder: Path, runs: Sequence[Run], now: float, requeued_runs: str, never_started: str) -> None:
+        content = {"api_url": "http://127.0.0.1:9", "api_key": "k", "cluster_name": "lab"}
+        settings = {"requeued_runs": requeued_runs, "never_started": never_started, "spool_dir": str(folder)}
+        self._config = parse_config({**content, **settings}, {})
+        self._slurm: Any = MemorySlurm(*runs)
+        self._dashboard = MemoryDashboard()
+        self._now = now
+
+    def do(self, command: str) -> None:
+        """Runs a flush of the last end that the hook told, or a reconcile of the collection window."""
+        with open_spool(self._config.spool_dir, complain=print, alone=True) as spool:
+            session = Session(
+                self._config,
+                spool,
+                self._slurm,
+                self._dashboard,
+                dry_run=False,
+                clock=lambda: self._now,
+                sleep=lambda seconds: None,
+            )
+            if command == "flush":
+                last = self._slurm.runs[-1]
+                spool.queue.append([QueueEntry(last.raw_id, last.submit, last.end)])
+                session.flush()
+            else:
+                session.reconcile(window(7, None, None, self._now), only_missing=command == "reconcile --only-missing")
+        self._now += DAY
+
+    def shown(self) -> dict[str, dict[str, Any]]:
+        """What the dashboard shows, by JobID: the record that arrived last stands."""
+        records = [json.loads(text) for batch in self._dashboard.batches for text in batch]
+        return {record["JobID"]: record for record in records}
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Run]:
+    """All runs of one job, oldest first, which ran, went on and ended for good, or was cancelled while pending."""
+    submit = NOON
+    runs = []
+    for state in draw(st.lists(GOING_ON, max_size=3)):
+        start = submit + draw(st.integers(0, DAY))
+        end = start + draw(st.integers(1, 2 * DAY))
+        runs.append(make_run(State=state, **times(submit, start, end)))
+        submit = end + draw(GAPS)
+    if draw(st.booleans()):
+        idle = {"State": "CANCELLED", "Start": "None", "ElapsedRaw": "0", "NodeList": "None assigned"}
+        runs.append(make_run(**{**times(submit, submit, submit + draw(st.integers(0, HOUR))), **idle}))
+    else:
+        start = submit + draw(st.integers(0, HOUR))
+        runs.append(make_run(**times(submit, start, start + draw(st.integers(1, HOUR)))))
+    return runs
+
+
+def times(submit: int, start: int, end: int) -> dict[str, str]:
+    return {"Submit": str(submit), "Start": str(start), "End": str(end), "ElapsedRaw": str(end - start)}
+
+
+def shown_after(commands: Sequence[str], runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[str, Any]]:
+    """What the dashboard shows after some commands, the first of them an hour after the job's end."""
+    with tempfile.TemporaryDirectory() as folder:
+        cluster = Cluster(Path(folder), runs, (runs[-1].end or 0) + HOUR, *settings)
+        for command in commands:
+            cluster.do(command)
+        return cluster.shown()
+
+
+def expected(runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[str, Any]]:
+    requeued_runs, never_started = settings
+    own = own_runs(runs)
+    if never_started == "skip" and not ever_started(own):
+        return {}
+    record = make_record(own, "lab", requeued_runs=requeued_runs)
+    return {record.job_id: json.loads(record.text)}
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    runs=histories(),
+    choice=st.sampled_from(SETTINGS),
+    order=st.lists(st.sampled_from(["flush", "reconcile", "reconcile --only-missing"]), min_size=1, max_size=5),
+)
+def test_flush_and_reconcile_send_the_same(runs: list[Run], choice: tuple[str, str], order: list[str]) -> None:
+    """Each alone, and both in any order with repeats; each reconcile prunes what it needs no more."""
+    want = expected(runs, choice)
+    assert want == shown_after(["flush"], runs, choice)
+    assert want == shown_after(["reconcile"], runs, choice)
+    assert want == shown_after(order, runs, choice)
+
+
+@pytest.mark.parametrize("days", [1, 91, 120, 300])
+def test_a_job_requeued_long_before_its_last_end(days: int) -> None:
+    """The second reconcile does not overwrite what flush and the first one have sent right."""
+    first = make_run(State="REQUEUED", **times(NOON, NOON, NOON + HOUR))
+    again = NOON + days * DAY
+    runs = [first, make_run(**times(NOON + HOUR, again, again + HOUR))]
+    shown = shown_after(["flush", "reconcile", "reconcile"], runs, ("sum", "submit"))
+    assert [16.0] == [record["CPUHours"] for record in shown.values()]
+
+
+def test_a_job_that_ran_and_was_cancelled_while_pending_again_has_started() -> None:
+    """With "last" no hour of it counts, but it is not left out as one that never started."""
+    idle = {"State": "CANCELLED", "Start": "None", "ElapsedRaw": "0", "NodeList": "None assigned"}
+    pending = make_run(**{**times(NOON + HOUR, NOON + HOUR, NOON + 2 * HOUR), **idle})
+    runs = [make_run(State="REQUEUED", **times(NOON, NOON, NOON + HOUR)), pending]
+    for command in ("flush", "reconcile"):
+        shown = shown_after([command], runs, ("last", "skip"))
+        assert [0.0] == [record["CPUHours"] for record in shown.values()], command
