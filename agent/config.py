@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 import os
 import stat
 import sys
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from agent.wording import did_you_mean
 
 NAME = "slurm-usage-history-exporter"
 SYSTEM_FOLDER = Path("/etc") / NAME
@@ -30,8 +23,7 @@ PLACEHOLDER = "your-secret-api-key"
 ENCODING = "utf-8-sig"
 
 
-@dataclass(frozen=True)
-class Config:
+class Config(NamedTuple):
     """The settings of a run, every one with its value."""
 
     api_url: str
@@ -81,8 +73,7 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, cluster_name: 
     beside = passed_over(found)
     if beside:
         warnings.append(f"{beside} is not read, as {found} goes before it: remove one of the two")
-    return replace(
-        config,
+    return config._replace(
         path=found,
         cluster_name=cluster_name or config.cluster_name,
         warnings=tuple(warnings),
@@ -124,7 +115,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding=ENCODING)
-        content = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        content = _parse(text, path.suffix)
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}",
@@ -139,6 +130,19 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
     return content
+
+
+def _parse(text: str, suffix: str) -> Any:
+    """Loads the parser that is needed alone: both take their time."""
+    if suffix == ".json":
+        import json  # noqa: PLC0415
+
+        return json.loads(text)
+    if sys.version_info >= (3, 11):
+        import tomllib  # noqa: PLC0415
+    else:
+        import tomli as tomllib  # noqa: PLC0415
+    return tomllib.loads(text)
 
 
 _MISSING_HINT = "see that the path behind --config is right"
@@ -225,8 +229,7 @@ def _is_known(name: str) -> bool:
 
 
 def _unknown_key(name: str) -> str:
-    near = difflib.get_close_matches(name, list(_BY_NAME), n=1)
-    return f"{name}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+    return f"{name}: unknown key{did_you_mean(name, _BY_NAME)}"
 
 
 def _text(value: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Iterable, NamedTuple
 
 from agent.localtime import local_day, local_text
 
@@ -36,6 +36,18 @@ def span(seconds: float) -> str:
         if len(words) == 2:
             break
     return " ".join(filter(None, words))
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """What follows the complaint about an unknown word: the nearest known one, if any is near.
+
+    >>> did_you_mean("statsu", ["status", "setup"])
+    '; did you mean status?'
+    """
+    from difflib import get_close_matches  # noqa: PLC0415  # slow to load, and only for whoever mistypes
+
+    near = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def moment(at: float, now: float) -> str:

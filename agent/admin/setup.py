@@ -6,7 +6,6 @@ import json
 import os
 import re
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Callable, Mapping
 
@@ -73,7 +72,7 @@ def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
     :raises DashboardUnreachable: where there is no sensible answer.
     """
     # In the key's place, so that no error message shows it.
-    return make_dashboard(replace(config, api_key=deploy_key)).exchange_deploy_key(deploy_key)
+    return make_dashboard(config._replace(api_key=deploy_key)).exchange_deploy_key(deploy_key)
 
 
 def read_api_key(config: Config, file: Path) -> tuple[str, str]:
@@ -85,7 +84,7 @@ def read_api_key(config: Config, file: Path) -> tuple[str, str]:
     """
     settings = {"api_url": config.api_url, "api_key_file": str(file.absolute())}
     api_key = parse_config(settings, {}).api_key
-    make_dashboard(replace(config, api_key=api_key)).submit(config.cluster_name or "setup", [], tries=1)
+    make_dashboard(config._replace(api_key=api_key)).submit(config.cluster_name or "setup", [], tries=1)
     return "", api_key
 
 

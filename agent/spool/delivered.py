@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
-from agent.jobs.record import Record
 from agent.localtime import local_day
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
+
+if TYPE_CHECKING:
+    from agent.jobs.record import Record
 
 
 class Known(NamedTuple):

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
 from agent.jobs.entry import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.jobs.record import Record
 from agent.jobs.verdict import LONGEST_WAIT_SECONDS
 from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
+
+if TYPE_CHECKING:
+    from agent.jobs.record import Record
 
 #: Nothing is put off for longer than that: what is, was so before the clock was set back.
 _IS_DUE = "(due_at <= ? OR due_at > ?)"
