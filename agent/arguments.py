@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 from datetime import date
 from pathlib import Path
-from typing import NoReturn, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, NoReturn, Sequence
 
 from agent import __version__
 from agent.config import NAME
 from agent.errors import UsageError
 from agent.localtime import parse_day
+from agent.wording import did_you_mean
 
 DESCRIPTION = """\
 Brings finished Slurm jobs to a usage dashboard: `flush` delivers what
@@ -67,6 +68,65 @@ COMMANDS = {
 }
 
 
+#: For each action of ``queue``: how many JobIDs it takes, as argparse has it, and what it does.
+QUEUE_ACTIONS = {
+    "list": (None, "show what is queued, waiting and rejected"),
+    "add": ("+", "queue jobs, to be sent by the next flush"),
+    "retry": ("*", "try waiting and rejected jobs again with the next flush; all of them if none is named"),
+    "drop": ("+", "never send these waiting jobs and rejected records"),
+}
+
+
+class GlobalOptions(NamedTuple):
+    """The options of every command."""
+
+    config: Path | None = None
+    cluster_name: str | None = None
+    dry_run: bool = False
+    verbose: bool = False
+
+
+class FlushOptions(NamedTuple):
+    """What ``flush`` is asked for, which has no options of its own."""
+
+
+class ReconcileOptions(NamedTuple):
+    """What ``reconcile`` is asked for. Days are the cluster's, both included."""
+
+    start_date: date | None
+    end_date: date | None
+    only_missing: bool
+
+
+class QueueOptions(NamedTuple):
+    """What ``queue`` is asked for."""
+
+    action: str
+    jobs: Sequence[str] = ()
+
+
+class StatusOptions(NamedTuple):
+    """How ``status`` is to be shown."""
+
+    json: bool
+    check: bool
+
+
+class CheckOptions(NamedTuple):
+    """How the findings of ``check`` are to be shown."""
+
+    json: bool
+
+
+class SetupOptions(NamedTuple):
+    """What ``setup`` is asked for; one of the two keys is given."""
+
+    api_url: str
+    deploy_key: str | None
+    api_key_file: Path | None
+    yes: bool
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting: the command line's main function is the only place that exits."""
 
@@ -74,29 +134,60 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(message, hint=f"see {self.prog} --help")
 
 
-def parse_argv(argv: Sequence[str]) -> argparse.Namespace:
-    """Reads the command line; options may stand before or after the command.
+def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
+    """Reads the command line: the options of every command, and those of the command that was given.
+
+    Options stand before or after the command. The options of every command are taken out first, wherever they stand;
+    of what is left, the first word that is a command's name is the command. Without one it is reconcile.
 
     :raises UsageError: where it makes no sense.
     :raises SystemExit: after --help and --version, as argparse does.
     """
-    parser = build_parser()
-    arguments = list(argv)
-    place = _command_place(parser, arguments)
-    if place is not None:
-        arguments.insert(0, arguments.pop(place))
-    elif not {"-h", "--help", "--version"} & set(arguments):
-        arguments.insert(0, "reconcile")
-    defaults = argparse.Namespace(config=None, cluster_name=None, dry_run=False, verbose=False)
-    options = parser.parse_args(arguments, defaults)
-    start, end = getattr(options, "start_date", None), getattr(options, "end_date", None)
+    everywhere = _Parser(prog=NAME, add_help=False, allow_abbrev=False)
+    _add_global_options(everywhere)
+    found, rest = everywhere.parse_known_args(argv)
+    given = next((word for word in rest if word in COMMANDS), None)
+    if "--version" in rest or (not given and {"-h", "--help"} & set(rest)):
+        build_parser().parse_args([word for word in rest if word in {"-h", "--help", "--version"}])
+    if given:
+        rest.remove(given)
+    if given == "queue":
+        _check_action(rest)
+    parser = _make_parser(given or "reconcile")
+    own, unknown = parser.parse_known_args(rest)
+    if unknown:
+        _refuse(unknown[0], parser, given)
+    options = _COMMANDS[given or "reconcile"].options(**vars(own))
+    if isinstance(options, ReconcileOptions):
+        _check_days(options)
+    return GlobalOptions(**vars(found)), options
+
+
+def _refuse(word: str, parser: argparse.ArgumentParser, command: str | None) -> NoReturn:
+    if not word.startswith("-") and command is None:
+        raise UsageError(f"{word!r} is no command{did_you_mean(word, COMMANDS)}", hint=f"one of: {', '.join(COMMANDS)}")
+    if not word.startswith("-"):
+        parser.error(f"{word!r} is one word too many")
+    known = (option for action in parser._actions for option in action.option_strings)
+    option = word.partition("=")[0]
+    parser.error(f"{command or 'reconcile'} has no option {option}{did_you_mean(option, known)}")
+
+
+def _check_action(words: Sequence[str]) -> None:
+    word = next((word for word in words if not word.startswith("-")), None)
+    if word is not None and word not in QUEUE_ACTIONS:
+        said = f"{word!r} is no action of queue{did_you_mean(word, QUEUE_ACTIONS)}"
+        raise UsageError(said, hint=f"one of: {', '.join(QUEUE_ACTIONS)}")
+
+
+def _check_days(options: ReconcileOptions) -> None:
+    start, end = options.start_date, options.end_date
     if start and end and start > end:
         raise UsageError(f"--start-date {start} is after --end-date {end}", hint="swap the two")
-    return options
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; documentation and completion are made from it, too."""
+    """The parser of all commands: their help, and what documentation and completion are made from."""
     parser = _Parser(
         prog=NAME,
         description=DESCRIPTION,
@@ -107,22 +198,29 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     _add_global_options(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    made = {
-        name: commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
-        for name, text in COMMANDS.items()
-    }
-    for command in made.values():
-        _add_global_options(command)
-    _add_reconcile_options(made["reconcile"])
-    _add_queue_options(made["queue"])
-    _add_status_options(made["status"])
-    made["check"].add_argument("--json", action="store_true", help="print it as JSON")
-    _add_setup_options(made["setup"])
+    for name, text in COMMANDS.items():
+        _fill(commands.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False), name)
     return parser
 
 
+def _make_parser(command: str) -> argparse.ArgumentParser:
+    """The parser of one command, which takes a fraction of the time of all of them."""
+    parser = _Parser(prog=f"{NAME} {command}", description=_sentence(COMMANDS[command]), allow_abbrev=False)
+    _fill(parser, command)
+    return parser
+
+
+def _fill(parser: argparse.ArgumentParser, command: str) -> None:
+    _add_global_options(parser)
+    _COMMANDS[command].add_options(parser)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."
+
+
 def _add_global_options(parser: argparse.ArgumentParser) -> None:
-    # A default of its own would overwrite what a parser further up has read.
+    # No defaults: what is not given is left to GlobalOptions.
     group = parser.add_argument_group("options of every command", argument_default=argparse.SUPPRESS)
     group.add_argument("--config", type=Path, metavar="PATH", help="configuration file, TOML or JSON")
     group.add_argument("--cluster-name", metavar="NAME", help="the cluster's name on the dashboard")
@@ -147,13 +245,8 @@ def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_queue_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
-    for name, count, text in (
-        ("list", None, "show what is queued, waiting and rejected"),
-        ("add", "+", "queue jobs, to be sent by the next flush"),
-        ("retry", "*", "try waiting and rejected jobs again with the next flush; all of them if none is named"),
-        ("drop", "+", "never send these waiting jobs and rejected records"),
-    ):
-        action = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    for name, (count, text) in QUEUE_ACTIONS.items():
+        action = actions.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False)
         _add_global_options(action)
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")
@@ -167,6 +260,10 @@ def _add_status_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="print one line with performance data and exit 0, 1 or 2, as a Nagios or Icinga plugin",
     )
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:
@@ -184,18 +281,18 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2024-01-31") from None
 
 
-def _command_place(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> int | None:
-    """Where the command stands; None where there is none. A command's name can also be an option's value."""
-    takes_value = {"--config", "--cluster-name", "--start-date", "--end-date"}
-    takes_value |= {"--api-url", "--deploy-key", "--api-key-file"}
-    behind_option = False
-    for place, argument in enumerate(arguments):
-        if behind_option:
-            behind_option = False
-        elif argument.startswith("-"):
-            behind_option = argument in takes_value
-        else:
-            if argument not in COMMANDS:
-                raise UsageError(f"{argument!r} is no command", hint=f"one of: {', '.join(COMMANDS)}")
-            return place
-    return None
+class _Command(NamedTuple):
+    """How a command's options are read, and what they become."""
+
+    add_options: Callable[[argparse.ArgumentParser], object]
+    options: Callable[..., Any]
+
+
+_COMMANDS: Mapping[str, _Command] = {
+    "flush": _Command(lambda parser: None, FlushOptions),
+    "reconcile": _Command(_add_reconcile_options, ReconcileOptions),
+    "queue": _Command(_add_queue_options, QueueOptions),
+    "status": _Command(_add_status_options, StatusOptions),
+    "check": _Command(_add_check_options, CheckOptions),
+    "setup": _Command(_add_setup_options, SetupOptions),
+}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import getpass
-import json
 import logging
 import os
 import signal
@@ -14,7 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
 
-from agent.arguments import parse_argv
+from agent.arguments import (
+    CheckOptions,
+    FlushOptions,
+    GlobalOptions,
+    QueueOptions,
+    ReconcileOptions,
+    SetupOptions,
+    StatusOptions,
+    parse_argv,
+)
 from agent.config import NAME, Config, load_config
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
 from agent.logs import Complaints, set_up_logging
@@ -28,15 +34,25 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line and returns the exit code."""
+def main(
+    argv: Sequence[str] | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    clock: Callable[[], float] = time.time,
+    sleep: Callable[[float], None] = time.sleep,
+) -> int:
+    """Runs the command line and returns the exit code.
+
+    :param clock: epoch seconds.
+    :param sleep: waits some seconds.
+    """
     _forget_shell_zone()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_up_logging(verbose=False)
     try:
-        arguments = parse_argv(sys.argv[1:] if argv is None else argv)
-        set_up_logging(verbose=arguments.verbose)
-        return _COMMANDS[arguments.command](arguments) or 0
+        options, wanted = parse_argv(sys.argv[1:] if argv is None else argv)
+        set_up_logging(verbose=options.verbose)
+        return _COMMANDS[type(wanted)](_Call(options, environ, clock, sleep), wanted) or 0
     except ExporterError as error:
         _report(error)
         return error.exit_code
@@ -53,110 +69,135 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _flush(arguments: argparse.Namespace) -> None:
-    level = logging.INFO if arguments.dry_run else logging.DEBUG
-    with _open_session(arguments, level) as session:
+class _Call:
+    """One call of the command line: the options of every command, and what the commands work with."""
+
+    def __init__(
+        self,
+        options: GlobalOptions,
+        environ: Mapping[str, str],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.options = options
+        self.environ = environ
+        self.clock = clock
+        self.sleep = sleep
+
+    def load_config(self) -> Config:
+        """The configuration, after its warnings."""
+        config = load_config(self.options.config, self.environ, cluster_name=self.options.cluster_name)
+        for warning in config.warnings:
+            logger.warning("%s", warning)
+        return config
+
+    @contextmanager
+    def open_session(self, config: Config, level: int) -> Iterator[Session]:
+        """A session, whose metrics are written when it has ended, however it went."""
+        from agent.sync.session import open_session  # noqa: PLC0415
+
+        dry_run = self.options.dry_run
+        with open_session(
+            config, self.environ, dry_run=dry_run, level=level, clock=self.clock, sleep=self.sleep
+        ) as session:
+            try:
+                yield session
+            finally:
+                if config.metrics_file is not None and not dry_run:
+                    self._write_metrics(config, config.metrics_file, session.ledger)
+
+    def _write_metrics(self, config: Config, path: Path, ledger: Ledger) -> None:
+        from agent.status import metrics, snapshot  # noqa: PLC0415
+
+        try:
+            metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, self.clock()))
+        except ExporterError as error:  # the run itself went as it went
+            logger.warning("%s (%s)", error, error.hint)
+
+    def screen_style(self) -> Style:
+        """What the screen can show."""
+        plain = self.environ.get("NO_COLOR") or self.environ.get("TERM", "dumb") == "dumb"
+        return Style(
+            colour=sys.stdout.isatty() and not plain,
+            unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
+        )
+
+
+def _flush(call: _Call, _: FlushOptions) -> None:
+    dry_run = call.options.dry_run
+    with call.open_session(call.load_config(), logging.INFO if dry_run else logging.DEBUG) as session:
         report = session.flush()
-        level = logging.INFO if report.delivered or arguments.dry_run else logging.DEBUG
-        logger.log(level, "%s", _summary("Flush", report, dry_run=arguments.dry_run))
+        level = logging.INFO if report.delivered or dry_run else logging.DEBUG
+        logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
         _print_sample(session.receiver)
 
 
-def _reconcile(arguments: argparse.Namespace) -> None:
+def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
     from agent.status import progress  # noqa: PLC0415
     from agent.sync.session import window  # noqa: PLC0415
 
-    config = _load(arguments)
-    wanted = window(config.collection_window_days, arguments.start_date, arguments.end_date, time.time())
-    with _open_session(arguments, logging.INFO, config) as session:
-        with progress.shown(wanted, on_terminal=sys.stderr.isatty()) as show:
+    config = call.load_config()
+    days = window(config.collection_window_days, wanted.start_date, wanted.end_date, call.clock())
+    with call.open_session(config, logging.INFO) as session:
+        with progress.shown(days, on_terminal=sys.stderr.isatty()) as show:
             report = session.reconcile(
-                wanted,
-                only_missing=arguments.only_missing,
+                days,
+                only_missing=wanted.only_missing,
                 on_progress=lambda progress: show(progress.done_to, progress.jobs),
             )
-        logger.info("%s", _summary("Reconcile", report, dry_run=arguments.dry_run))
+        logger.info("%s", _summary("Reconcile", report, dry_run=call.options.dry_run))
         _print_sample(session.receiver)
 
 
-@contextmanager
-def _open_session(arguments: argparse.Namespace, level: int, config: Config | None = None) -> Iterator[Session]:
-    """A session, whose metrics are written when it has ended, however it went."""
-    from agent.sync.session import open_session  # noqa: PLC0415
-
-    config = config or _load(arguments)
-    with open_session(config, os.environ, dry_run=arguments.dry_run, level=level) as session:
-        try:
-            yield session
-        finally:
-            if config.metrics_file is not None and not arguments.dry_run:
-                _write_metrics(config, config.metrics_file, session.ledger)
-
-
-def _write_metrics(config: Config, path: Path, ledger: Ledger) -> None:
-    from agent.status import metrics, snapshot  # noqa: PLC0415
-
-    try:
-        metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, time.time()))
-    except ExporterError as error:  # the run itself went as it went
-        logger.warning("%s (%s)", error, error.hint)
-
-
-def _queue(arguments: argparse.Namespace) -> None:
+def _queue(call: _Call, wanted: QueueOptions) -> None:
     from agent.admin import repair  # noqa: PLC0415
     from agent.spool.spool import open_spool  # noqa: PLC0415
 
-    entries = repair.parse_job_ids(getattr(arguments, "jobs", []))
-    mark = " (dry run)" if arguments.dry_run else ""
+    entries = repair.parse_job_ids(wanted.jobs)
+    dry_run = call.options.dry_run
+    mark = " (dry run)" if dry_run else ""
     complaints = Complaints()
-    with open_spool(_load(arguments).spool_dir, complain=complaints, dry_run=arguments.dry_run) as spool:
-        if arguments.action == "list":
+    with open_spool(call.load_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
+        if wanted.action == "list":
             for line in repair.list_lines(spool):
                 print(line)
-        elif arguments.action == "add":
-            if not arguments.dry_run:
+        elif wanted.action == "add":
+            if not dry_run:
                 spool.queue.append(entries)
             print(f"{count(len(entries), 'job')} queued for the next flush{mark}")
-        elif arguments.action == "retry":
+        elif wanted.action == "retry":
             print(f"{count(repair.retry(spool.ledger, entries), 'job')} to be tried again by the next flush{mark}")
         else:
             print(f"{count(repair.drop(spool, entries), 'job')} dropped{mark}")
     complaints.close()
 
 
-def _status(arguments: argparse.Namespace) -> int:
+def _status(call: _Call, wanted: StatusOptions) -> int:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
     from agent.status import health  # noqa: PLC0415
     from agent.status import screen as display  # noqa: PLC0415
     from agent.status import snapshot as status  # noqa: PLC0415
 
     try:
-        config = _load(arguments)
+        config = call.load_config()
         with look_at_ledger(config.spool_dir) as ledger:
-            snapshot = status.take_snapshot(config, ledger, time.time())
+            snapshot = status.take_snapshot(config, ledger, call.clock())
     except ExporterError as error:
-        if not arguments.check:
+        if not wanted.check:
             raise
         print(display.as_check_failure(_describe(error)))
         return health.Level.CRITICAL
     problems = health.find_problems(snapshot)
-    if arguments.json:
-        print(json.dumps(display.as_json(snapshot, problems), indent=2))
-    elif arguments.check:
+    if wanted.json:
+        _print_json(display.as_json(snapshot, problems))
+    elif wanted.check:
         print(display.as_check_line(snapshot, problems))
     else:
-        print(display.as_text(snapshot, problems, _screen_style()))
-    return health.worst_level(problems) if arguments.check else 0
+        print(display.as_text(snapshot, problems, call.screen_style()))
+    return health.worst_level(problems) if wanted.check else 0
 
 
-def _screen_style() -> Style:
-    return Style(
-        colour=sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "dumb") != "dumb",
-        unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
-    )
-
-
-def _check(arguments: argparse.Namespace) -> int:
+def _check(call: _Call, wanted: CheckOptions) -> int:
     from agent.check import checks as check  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
@@ -164,46 +205,48 @@ def _check(arguments: argparse.Namespace) -> int:
     from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
-        own = {name: os.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in os.environ}
-        return process.run(argv, environment=process.make_environment(os.environ, **own), timeout=10)
+        own = {name: call.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in call.environ}
+        return process.run(argv, environment=process.make_environment(call.environ, **own), timeout=10)
 
     try:
-        config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
+        config = load_config(call.options.config, call.environ, cluster_name=call.options.cluster_name)
         step_down(config.spool_dir)
-        slurm = make_slurm(config, os.environ, Complaints())
+        slurm = make_slurm(config, call.environ, Complaints())
         neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config))
     except ConfigError as error:
         neighbours = error
     findings = []
-    for finding in check.run_checks(neighbours, run, os.environ):
+    for finding in check.run_checks(neighbours, run, call.environ):
         findings.append(finding)
-        if not arguments.json:
-            print(check.as_lines(finding, _screen_style()), flush=True)
-    if arguments.json:
-        print(json.dumps(check.as_json(findings), indent=2))
+        if not wanted.json:
+            print(check.as_lines(finding, call.screen_style()), flush=True)
+    if wanted.json:
+        _print_json(check.as_json(findings))
     return 0 if all(finding.ok for finding in findings) else 1
 
 
-def _setup(arguments: argparse.Namespace) -> None:
+def _setup(call: _Call, wanted: SetupOptions) -> None:
     from agent.admin import setup  # noqa: PLC0415
 
-    path = arguments.config or setup.choose_path(os.environ)
-    if arguments.dry_run:
-        print(f"{path} would get a key for {arguments.api_url}")
+    path = call.options.config or setup.choose_path(call.environ)
+    if call.options.dry_run:
+        print(f"{path} would get a key for {wanted.api_url}")
         return
-    deploy_key = _read_secret("deploy key: ") if arguments.deploy_key == "-" else arguments.deploy_key
+    deploy_key = _read_secret("deploy key: ") if wanted.deploy_key == "-" else wanted.deploy_key
 
     def fetch_key(config: Config) -> tuple[str, str]:
-        if deploy_key:
-            return setup.exchange_deploy_key(config, deploy_key)
-        return setup.read_api_key(config, arguments.api_key_file)
+        if wanted.api_key_file:
+            return setup.read_api_key(config, wanted.api_key_file)
+        return setup.exchange_deploy_key(config, deploy_key or "")
 
-    setup.set_up(path, arguments.api_url, fetch_key, may_replace=lambda: arguments.yes or _ask(f"{path} holds a key"))
+    setup.set_up(path, wanted.api_url, fetch_key, may_replace=lambda: wanted.yes or _ask(f"{path} holds a key"))
     print(f"{path} is set up; `{NAME} check` tests the rest")
 
 
 def _read_secret(prompt: str) -> str:
-    secret = getpass.getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
+    from getpass import getpass  # noqa: PLC0415
+
+    secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
     if not secret.strip():
         raise UsageError("there is no key on standard input")
     return secret.strip()
@@ -213,21 +256,14 @@ def _ask(fact: str) -> bool:
     return sys.stdin.isatty() and input(f"{fact}. Replace it? [y/N] ").strip().lower() in {"y", "yes"}
 
 
-_COMMANDS: Mapping[str, Callable[[argparse.Namespace], int | None]] = {
-    "flush": _flush,
-    "reconcile": _reconcile,
-    "queue": _queue,
-    "status": _status,
-    "check": _check,
-    "setup": _setup,
+_COMMANDS: Mapping[type, Callable[[_Call, Any], int | None]] = {
+    FlushOptions: _flush,
+    ReconcileOptions: _reconcile,
+    QueueOptions: _queue,
+    StatusOptions: _status,
+    CheckOptions: _check,
+    SetupOptions: _setup,
 }
-
-
-def _load(arguments: argparse.Namespace) -> Config:
-    config = load_config(arguments.config, os.environ, cluster_name=arguments.cluster_name)
-    for warning in config.warnings:
-        logger.warning("%s", warning)
-    return config
 
 
 def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:
@@ -239,8 +275,16 @@ def _print_sample(receiver: Any) -> None:
     """After a dry run: what a record looks like."""
     sample = getattr(receiver, "sample", "")
     if sample:
+        import json  # noqa: PLC0415
+
         print("a record as it would be sent:")
-        print(json.dumps(json.loads(sample), indent=2))
+        _print_json(json.loads(sample))
+
+
+def _print_json(content: Any) -> None:
+    import json  # noqa: PLC0415  # what is not needed each time is loaded when it is: flush and status run often
+
+    print(json.dumps(content, indent=2))
 
 
 def _report(error: ExporterError) -> None:

@@ -131,7 +131,9 @@ class DryRun:
         return f"dry run of {len(texts)} jobs for {cluster}"
 
 
-def make_dashboard(config: Config) -> Dashboard:
+def make_dashboard(
+    config: Config, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
+) -> Dashboard:
     """The dashboard, as configured."""
     transport = RequestsTransport(timeout=config.timeout, ca_bundle=config.ca_bundle, secret=config.api_key)
-    return Dashboard(config.api_url, config.api_key, transport)
+    return Dashboard(config.api_url, config.api_key, transport, clock=clock, sleep=sleep)

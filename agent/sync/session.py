@@ -286,7 +286,8 @@ def open_session(
     try:
         with open_spool(config.spool_dir, complain=complaints, dry_run=dry_run, alone=True) as spool:
             slurm = make_slurm(config, environ, complaints)
-            receiver: Receiver = DryRun(config.api_url) if dry_run else make_dashboard(config)
+            receiver: Receiver
+            receiver = DryRun(config.api_url) if dry_run else make_dashboard(config, clock=clock, sleep=sleep)
             yield Session(config, spool, slurm, receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
     finally:
         complaints.close()

@@ -20,7 +20,7 @@ PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "/bin/python3")
 PROBE = """
 import sys
 assert sys.version_info >= (3, 8), "too old"
-import agent.cli, agent.assembly, agent.sync.session, requests, sqlite3, encodings.ascii
+import agent.cli, agent.sync.session, requests, sqlite3, encodings.ascii
 print(sys.executable, sys.base_prefix)
 """
 

@@ -41,7 +41,7 @@ DOORS = {
     "requests": {"dashboard/transport"},
     "filelock": {"spool/lock"},
     "sqlite3": {"spool/database"},
-    "argparse": {"arguments", "cli"},
+    "argparse": {"arguments"},
     "prometheus_client": {"status/metrics"},
     "tqdm": {"status/progress"},
 }

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.arguments import COMMANDS, parse_argv
+from agent import __version__
+from agent.arguments import COMMANDS, GlobalOptions, QueueOptions, ReconcileOptions, StatusOptions, parse_argv
 from agent.errors import UsageError
 
 
@@ -21,38 +22,39 @@ from agent.errors import UsageError
 )
 def test_options_before_or_after_or_without_the_command(line: str) -> None:
     """The command may stand anywhere; without one it is reconcile, as it was in the exporter before this one."""
-    options = parse_argv(line.split())
-    assert ("reconcile", Path("c.toml"), True, True, date(2024, 1, 1), None) == (
-        options.command,
-        options.config,
-        options.dry_run,
-        options.only_missing,
-        options.start_date,
-        options.end_date,
-    )
+    expected = (GlobalOptions(Path("c.toml"), dry_run=True), ReconcileOptions(date(2024, 1, 1), None, True))
+    assert expected == parse_argv(line.split())
 
 
-@pytest.mark.parametrize("line", ["--dry-run queue --verbose list", "queue list --dry-run --verbose"])
+@pytest.mark.parametrize(
+    "line",
+    ["--dry-run queue --verbose add 1 2", "queue add 1 2 --dry-run --verbose", "queue add 1 --verbose 2 --dry-run"],
+)
 def test_options_around_the_actions_of_queue(line: str) -> None:
     """Those of every command are also those of queue's actions."""
-    options = parse_argv(line.split())
-    assert ("queue", "list", True, True) == (options.command, options.action, options.dry_run, options.verbose)
+    expected = (GlobalOptions(dry_run=True, verbose=True), QueueOptions("add", ["1", "2"]))
+    assert expected == parse_argv(line.split())
 
 
 def test_a_commands_name_can_be_a_value() -> None:
     """What follows an option that takes a value is no command."""
-    options = parse_argv(["--cluster-name", "flush", "status"])
-    assert ("status", "flush") == (options.command, options.cluster_name)
+    expected = (GlobalOptions(cluster_name="flush"), StatusOptions(json=False, check=False))
+    assert expected == parse_argv(["--cluster-name", "flush", "status"])
 
 
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("flsh", "'flsh' is no command"),
+        ("flsh", "'flsh' is no command; did you mean flush[?]"),
+        ("--end-date 2024-01-01 x", "'x' is no command$"),
+        ("queue lst", "'lst' is no action of queue; did you mean list[?]"),
+        ("status now", "'now' is one word too many"),
+        ("flush status", "'status' is one word too many"),
+        ("--strat-date=2024-01-01", "reconcile has no option --strat-date; did you mean --start-date[?]"),
         ("--start-date 2024-02-01 --end-date 2024-01-01", "--start-date 2024-02-01 is after --end-date 2024-01-01"),
         ("--start-date 31.1.2024", "'31.1.2024' is no date; write it as 2024-01-31"),
-        ("flush --start-date 2024-01-01", "unrecognized arguments"),
-        ("--dry", "unrecognized arguments"),
+        ("flush --start-date 2024-01-01", "flush has no option --start-date$"),
+        ("--dry", "reconcile has no option --dry; did you mean --dry-run[?]"),
         ("queue", "required"),
         ("queue add", "required"),
         ("setup", "required"),
@@ -72,3 +74,11 @@ def test_help_stands_alone(command: str, capsys: pytest.CaptureFixture[str]) -> 
     text = capsys.readouterr().out
     assert (0, True) == (stop.value.code, "--config" in text)
     assert all(name in text for name in ([] if command else COMMANDS))
+
+
+@pytest.mark.parametrize("line", ["--version", "status --version"])
+def test_the_version_stands_alone(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever it is asked for."""
+    with pytest.raises(SystemExit) as stop:
+        parse_argv(line.split())
+    assert (0, f"slurm-usage-history-exporter {__version__}\n") == (stop.value.code, capsys.readouterr().out)

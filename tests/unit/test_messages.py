@@ -21,7 +21,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 import pytest
 
 from agent import cli
-from agent.arguments import COMMANDS
+from agent.arguments import COMMANDS, FlushOptions
 from agent.cli import main
 from agent.localtime import day_start, local_day
 from agent.slurm.row import FIELDS, SEPARATOR
@@ -398,13 +398,13 @@ SPOOL = [
     ),
 ]
 TYPED = [
-    Trouble("unknown command", nothing, "flsh", 2, "'flsh' is no command (one of: {commands})"),
+    Trouble("unknown command", nothing, "flsh", 2, "'flsh' is no command; did you mean flush? (one of: {commands})"),
     Trouble(
         "unknown option",
         nothing,
         "flush --fast",
         2,
-        "unrecognized arguments: --fast (see slurm-usage-history-exporter --help)",
+        "flush has no option --fast (see slurm-usage-history-exporter flush --help)",
     ),
     Trouble(
         "no such date",
@@ -750,10 +750,10 @@ def test_no_rights(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
 def test_a_defect_of_ours(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """It says so, that nothing was lost, and where it is: the one case for a traceback."""
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli._COMMANDS, "flush", fail)
+    monkeypatch.setitem(cli._COMMANDS, FlushOptions, fail)
     code, log = run(site, "flush", capsys)
     (said,) = messages(log)
     assert 1 == code
