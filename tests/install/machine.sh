@@ -5,6 +5,7 @@
 #   machine.sh boot DIR WHEELS  boots it; what it writes goes to DIR. It sees WHEELS as /wheels, and no network but
 #                               its own loopback. Runs until the machine is powered off.
 #
+# $SUITE is the Debian: bullseye, bookworm (where nothing is said) or trixie.
 # Needs root, debootstrap, systemd-container and, to build, the Debian mirror ($MIRROR).
 set -eu
 
@@ -14,7 +15,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)}
 # No python3-venv: many a controller has none, and no internet to get it from.
 PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,git,iproute2,procps
-BASE=$CACHE/machine-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
+SUITE=${SUITE:-bookworm}
+BASE=$CACHE/machine-$SUITE-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
 
 build() {
     if [ ! -d "$BASE" ]; then
@@ -23,8 +25,8 @@ build() {
         chmod 755 "$half"
         trap 'rm -rf --one-file-system "$half"' EXIT
         # In a mount namespace nothing of what debootstrap mounts is left over.
-        unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include="$PACKAGES" bookworm "$half" \
-            "$MIRROR" >"$CACHE/machine.log" 2>&1 || { echo "debootstrap failed: see $CACHE/machine.log" >&2; exit 1; }
+        unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$half" \
+            "$MIRROR" >"$CACHE/machine-$SUITE.log" 2>&1 || { echo "debootstrap failed: see $CACHE/machine-$SUITE.log" >&2; exit 1; }
         rm -rf "$half/var/cache/apt/archives" "$half/var/lib/apt/lists"
         echo controller >"$half/etc/hostname"
         echo '127.0.0.1 localhost controller' >"$half/etc/hosts"
@@ -55,5 +57,5 @@ inside() { # DIR WHEELS
 
 case "${1:-}" in
 build | boot | inside) "$@" ;;
-*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+*) sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac

@@ -1,0 +1,112 @@
+#!/bin/sh
+# Fits the exporter to this host: makes the spool and the configuration where they are missing, gives both to the user
+# that slurmctld runs as, and tells systemd of that user. Packages run it when they are installed. Run it again as root
+# once Slurm is there, or when SlurmUser has changed. It never touches slurm.conf and never restarts Slurm.
+#
+#   adapt               the host's own cluster
+#   adapt INSTANCE      another cluster or dashboard: see docs/instances.md
+#
+# Environment: SLURM_USER, where slurmctld can't be asked; SLURM_CONF, the slurm.conf of the instance.
+set -u
+umask 022
+
+NAME=slurm-usage-history-exporter
+HOOK=/usr/libexec/$NAME/jobcomp.sh
+EXAMPLE=/usr/share/$NAME/config.toml.example
+LABEL='# Written by slurm-usage-history-exporter'
+
+say() { printf '%s\n' "$@"; }
+err() { say "adapt: $1" >&2 && exit "${2:-1}"; }
+
+check_instance() { # sets the places: the names that systemd, the hook and the command take for an instance
+    case $instance in
+    -* | *[!A-Za-z0-9_-]*) err "$instance: an instance is named with letters, digits, - and _" 2 ;;
+    esac
+    etc=/etc/$NAME${instance:+/$instance}
+    spool=/var/spool/$NAME${instance:+@$instance}
+    services="$NAME${instance:+@$instance} $NAME-flush${instance:+@$instance}"
+}
+
+slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
+    value=$(timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
+    for file in "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
+        if [ -n "$value" ] || [ ! -r "$file" ]; then continue; fi
+        value=$(sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" | sed 's/[[:blank:]#].*//')
+    done
+    say "$value"
+}
+
+find_user() { # sets $user and, where he exists, $owner as numbers
+    PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
+    user=${SLURM_USER:-$(slurm_setting SlurmUser)}
+    user=${user:-slurm}
+    case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser $user: not a name" ;; esac
+    owner=$(id -u "$user" 2>/dev/null):$(id -g "$user" 2>/dev/null) || owner=''
+}
+
+make_places() {
+    mkdir -p "$etc" "$spool" || exit 1
+    chmod 750 "$spool" || exit 1
+    [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || exit 1
+    [ -z "$instance" ] || [ -e "$etc/jobcomp.sh" ] || write_hook
+}
+
+write_hook() { # what slurmctld runs for this instance: jobcomp/script hands down no argument and no environment
+    cat >"$etc/jobcomp.sh" <<EOF || exit 1
+#!/bin/sh
+# JobCompLoc of the slurmctld whose jobs go to the instance $instance.
+# For a second dashboard add another line like this one, with the spool of that instance.
+SLURM_USAGE_HISTORY_SPOOL=$spool $HOOK
+exit 0
+EOF
+    chmod 755 "$etc/jobcomp.sh"
+}
+
+give_away() { # links are not followed: the spool's owner could have set them
+    for file in "$etc/config.toml" "$etc/config.json"; do
+        [ ! -f "$file" ] || [ -L "$file" ] || { chmod 600 "$file" && chown "$owner" "$file"; } || exit 1
+    done
+    if [ "$(stat -c %u:%g "$spool")" != "$owner" ]; then # what the owner before had linked here is not ours to give
+        find "$spool" -xdev -maxdepth 1 '(' -type d -o -type f -links 1 ')' -exec chown -h "$owner" {} + || exit 1
+    fi
+    # By number: systemd-tmpfiles runs before name services are up.
+    say "$LABEL." "d $spool 0750 $(say "$owner" | tr : ' ') -" >"/etc/tmpfiles.d/$NAME${instance:+@$instance}.conf"
+}
+
+tell_units() { # the units say User=slurm
+    for service in $services; do
+        folder=/etc/systemd/system/$service.service.d
+        if [ "$user" != slurm ]; then
+            mkdir -p "$folder" && say "$LABEL: SlurmUser." '[Service]' "User=$user" >"$folder/slurm-user.conf" || exit 1
+        else
+            rm -f "$folder/slurm-user.conf"
+            rmdir "$folder" 2>/dev/null
+        fi
+    done
+    [ ! -d /run/systemd/system ] || systemctl --quiet daemon-reload
+}
+
+label() { ! command -v restorecon >/dev/null || restorecon -R "$etc" "$spool" "/var/cache/$NAME"; }
+
+main() {
+    [ $# -le 1 ] || err 'see the comment at the top of this file' 2
+    instance=${1:-}
+    check_instance
+    [ "$(id -u)" = 0 ] || err 'needs root'
+    find_user
+    make_places
+    if [ -n "$owner" ]; then
+        mkdir -p /etc/tmpfiles.d
+        give_away
+        tell_units
+    else
+        say "There is no user $user yet. Once Slurm is installed: sudo $0${instance:+ $instance}"
+    fi
+    label
+    if [ -n "$instance" ] && [ -n "$owner" ]; then
+        say "Instance $instance: configuration in $etc, spool $spool, of $user." \
+            "Its hook, for slurm.conf: JobCompLoc=$etc/jobcomp.sh"
+    fi
+}
+
+main "$@"
