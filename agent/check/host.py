@@ -156,8 +156,9 @@ def check_metrics(config: Config, sandbox: str) -> str:
 
 
 def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
-    """Where the hook lies: beside the virtual environment that install.sh has made, else in the checkout."""
-    for path in (environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
+    """Where the hook lies: where a package puts it, beside install.sh's virtual environment, or in the checkout."""
+    packaged = [Path("/usr/libexec") / NAME / "jobcomp.sh"] if package.parent == Path("/usr/share") / NAME else []
+    for path in (*packaged, environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
         if _may_be_there(path):
             return str(path)
     return "/path/to/jobcomp.sh"

@@ -61,20 +61,29 @@ def why_not_here() -> str:
     return f"missing: {', '.join(missing)}" if missing else ""
 
 
+def build_base(suite: str) -> Path:
+    """The folder that holds a Debian with systemd and Slurm, built where it is missing."""
+    environment = {**os.environ, "SUITE": suite}
+    build = subprocess.run([str(SCRIPT), "build"], check=True, capture_output=True, text=True, env=environment)
+    return Path(build.stdout.strip())
+
+
 class Machine:
     """Boots a machine, and powers it off at the end of its ``with``.
 
     :param wheels: a folder that it sees as /wheels.
+    :param suite: the Debian that it runs.
     """
 
-    def __init__(self, wheels: Path) -> None:
-        build = subprocess.run([str(SCRIPT), "build"], check=True, capture_output=True, text=True)
-        self._base = Path(build.stdout.strip())
+    def __init__(self, wheels: Path, suite: str = "bookworm") -> None:
+        build_base(suite)
+        self._suite = suite
         self._wheels = wheels
 
     def __enter__(self) -> Machine:
         self._folder = Path(tempfile.mkdtemp(prefix="machine-"))
-        self._daemons = Daemons(self._folder, {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"]})
+        environment = {"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "SUITE": self._suite}
+        self._daemons = Daemons(self._folder, environment)
         self._daemons.start("machine", [str(SCRIPT), "boot", str(self._folder), str(self._wheels)])
         try:
             self.wait_for_boot()

@@ -1,0 +1,252 @@
+"""The deb in booted Debians 11, 12 and 13, from the first installation to the last file removed.
+
+Run by `make test-packages`. The tests of one machine go on where the one before has ended, so they run in the order in
+which they stand here. What they measure they print: pytest -s shows it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.install.installation import NAME
+from tests.install.machine import Machine, why_not_here
+from tests.packaging.building import VERSION, build_packages, build_zipapp
+from tests.support.dashboard import DEPLOY_KEY, ReceivingDashboard
+from tests.support.waiting import wait_for
+
+CONFIG = f"/etc/{NAME}/config.toml"
+SPOOL = f"/var/spool/{NAME}"
+HOOK = f"/usr/libexec/{NAME}/jobcomp.sh"
+ADAPT = f"/usr/libexec/{NAME}/adapt"
+TIMERS = (f"{NAME}.timer", f"{NAME}-flush.timer")
+WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
+#: Where an installation could leave something. Logs, Slurm's own state and what is in memory are not its doing; dpkg
+#: and apt keep books of their own.
+NOT_SEARCHED: tuple[str, ...] = (
+    "/var/log/",
+    "/var/lib/slurm",
+    "/var/lib/mysql",
+    "/var/lib/munge",
+    "/var/lib/dpkg/",
+    "/var/lib/apt/",
+)
+NOT_SEARCHED += ("/var/cache/", "/tmp/", "/var/tmp/", "/run/", "/root/")
+SEARCHED = "find / -xdev " + " ".join(f"-not -path '{place}*'" for place in NOT_SEARCHED)
+
+pytestmark = pytest.mark.timeout(900)
+
+
+@pytest.fixture(scope="module")
+def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two releases of the deb."""
+    folder = tmp_path_factory.mktemp("debs")
+    zipapp = build_zipapp(folder)
+    for release in ("1", "2"):
+        build_packages(folder, zipapp, "--deb", "--release", release)
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["bullseye", "bookworm", "trixie"])
+def machine(request: pytest.FixtureRequest, debs: Path) -> Iterator[Machine]:
+    reason = why_not_here()
+    if reason:
+        pytest.fail(reason)
+    with Machine(debs, request.param) as machine:
+        yield machine
+
+
+@pytest.fixture(scope="module")
+def files_before(machine: Machine) -> set[str]:
+    """Every file of the machine before anything is installed."""
+    return set(machine.run("sh", "-c", SEARCHED).splitlines())
+
+
+@pytest.fixture(scope="module")
+def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
+    with machine.dashboard(deploy_keys={DEPLOY_KEY: "booted"}) as dashboard:
+        yield dashboard
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine, files_before: set[str], dashboard: ReceivingDashboard) -> str:
+    """Installs, sets up, enables and wires the hook; returns what apt and the package said."""
+    assert files_before
+    said = install(machine, "1")
+    machine.run(NAME, "setup", "--api-url", dashboard.url, "--deploy-key", "-", stdin=DEPLOY_KEY)
+    machine.run("systemctl", "enable", "--now", *TIMERS)
+    machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    return said
+
+
+def install(machine: Machine, release: str) -> str:
+    """Installs a release of the deb over whatever is there, without a network and without a question."""
+    deb = f"/wheels/{NAME}_{VERSION}-{release}_all.deb"
+    options = ["--yes", "--no-install-recommends", "--allow-downgrades"]
+    return machine.run("apt-get", "install", *options, deb, DEBIAN_FRONTEND="noninteractive")
+
+
+def owner_and_mode(machine: Machine, path: str) -> str:
+    return machine.run("stat", "-c", "%U:%G %a", path).strip()
+
+
+def deliver(machine: Machine, dashboard: ReceivingDashboard) -> float:
+    """Runs a job, and waits until the timers have brought it; returns the seconds from its end."""
+    job = machine.run_job()
+    began = time.monotonic()
+    wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=420)
+    return time.monotonic() - began
+
+
+def active(machine: Machine) -> list[str]:
+    return machine.run("systemctl", "is-active", *TIMERS, expect=None).split()
+
+
+def version(machine: Machine) -> str:
+    return machine.run("dpkg-query", "-W", "-f", "${Version} ${Status}", NAME)
+
+
+def test_the_spool_and_the_key_are_the_slurm_users(machine: Machine, installed: str) -> None:
+    """From the installation on, as Slurm was there first; everything else is root's."""
+    assert "There is no user" not in installed
+    assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
+    assert "slurm:slurm 600" == owner_and_mode(machine, CONFIG)
+    assert "root:root 755" == owner_and_mode(machine, HOOK)
+    assert "root:root 755" == owner_and_mode(machine, f"/etc/{NAME}")
+
+
+def test_the_first_job_arrives(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
+    """By hook and timer, with the Python that the Debian has."""
+    assert installed
+    seconds = deliver(machine, dashboard)
+    print(f"\n{machine.run('cat', '/etc/debian_version').strip()}: first job {seconds:.0f} s after its end")
+
+
+def test_check_finds_all_well(machine: Machine, installed: str) -> None:
+    """The hook is found where the package has put it, and nothing is said to be wrong."""
+    assert installed
+    machine.run("systemctl", "start", f"{NAME}.service")
+    checks = json.loads(machine.run(NAME, "check", "--json", expect=None))["checks"]
+    # The receiving dashboard speaks plain HTTP.
+    wrong = {finding["name"]: finding["text"] for finding in checks if not finding["ok"]}
+    assert {} == {name: text for name, text in wrong.items() if "http://" not in text}
+
+
+def test_bytecode_is_made_once_and_for_all(machine: Machine, installed: str) -> None:
+    """So that a flush, which may not write there, starts as fast as from a virtual environment."""
+    assert installed
+    made = machine.run("find", f"/var/cache/{NAME}", "-path", "*/agent/cli.*.pyc")
+    assert 1 == len(made.splitlines()), made
+
+
+def test_dpkg_finds_every_file_as_it_was_packed(machine: Machine, installed: str) -> None:
+    """`dpkg --verify` has nothing to say, whatever setup has written."""
+    assert installed
+    assert "" == machine.run("dpkg", "--verify", NAME)
+
+
+@pytest.mark.parametrize("release", ["2", "1"], ids=["upgrade", "downgrade"])
+def test_another_release_takes_over(
+    machine: Machine, installed: str, dashboard: ReceivingDashboard, release: str
+) -> None:
+    """The configuration, the queue and what is enabled stay, and what was queued before is delivered after."""
+    assert installed
+    machine.run("systemctl", "stop", f"{NAME}-flush.timer")
+    job = machine.run_job()
+    machine.run("systemctl", "start", f"{NAME}-flush.timer")
+    before = machine.run("cat", CONFIG)
+    machine.write(f"/etc/{NAME}/environment", "#a site's own line\n")
+    install(machine, release)
+    assert f"{VERSION}-{release} install ok installed" == version(machine)
+    assert before == machine.run("cat", CONFIG)
+    assert "#a site's own line\n" == machine.run("cat", f"/etc/{NAME}/environment")
+    assert ["active", "active"] == active(machine)
+    assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
+    wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=420)
+
+
+def test_a_second_run_of_adapt_changes_nothing(machine: Machine, installed: str) -> None:
+    """It is what one runs when SlurmUser has changed, or when in doubt."""
+    assert installed
+    listing = ("sh", "-c", f"find /etc/{NAME} {SPOOL} /etc/tmpfiles.d /etc/systemd/system -printf '%p %u %m %T@\\n'")
+    machine.run("systemctl", "stop", *TIMERS)
+    machine.run("touch", f"/etc/tmpfiles.d/{NAME}.conf", "--date=@0")
+    before = [line.rpartition(" ")[0] for line in machine.run(*listing).splitlines()]
+    machine.run(ADAPT)
+    assert before == [line.rpartition(" ")[0] for line in machine.run(*listing).splitlines()]
+    machine.run("systemctl", "start", *TIMERS)
+
+
+def test_systemd_makes_the_spool_again(machine: Machine, installed: str) -> None:
+    """On a host whose /var is empty at each boot; by number, before name services are up."""
+    assert installed
+    machine.run("systemctl", "stop", *TIMERS)
+    machine.run("mv", SPOOL, f"{SPOOL}.before")
+    machine.run("systemd-tmpfiles", "--create")
+    assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
+    machine.run("sh", "-c", f"rm -rf {SPOOL} && mv {SPOOL}.before {SPOOL}")
+    machine.run("systemctl", "start", *TIMERS)
+
+
+def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
+    """Configuration, queue and ledger; installed again, all goes on."""
+    assert installed
+    machine.run("apt-get", "remove", "--yes", NAME)
+    assert ["inactive", "inactive"] == active(machine)
+    assert machine.succeeds(f"test -s {CONFIG} && test -d {SPOOL} && ! test -e /var/cache/{NAME}")
+    assert f"{VERSION}-1 deinstall ok config-files" == version(machine)
+    install(machine, "1")
+    machine.run("systemctl", "enable", "--now", *TIMERS)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    deliver(machine, dashboard)
+
+
+def test_purging_leaves_nothing(machine: Machine, installed: str, files_before: set[str]) -> None:
+    """A listing of the machine's files is as before the installation."""
+    assert installed
+    machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.run("apt-get", "purge", "--yes", NAME)
+    left = set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before
+    assert set() == {path for path in left if "slurm-usage" in path}
+    print(f"\nothers' files since: {sorted(left)[:20]}")
+
+
+def test_without_slurm_a_second_command_mends_it(machine: Machine, installed: str) -> None:
+    """The package is installed into an image before Slurm: it says so, and `adapt` gives the spool away later."""
+    assert installed
+    machine.run("systemctl", "stop", "slurmctld", "slurmdbd", "slurmd")
+    machine.run("cp", "/etc/passwd", "/etc/group", "/root")
+    machine.run("sed", "-i", "s/^slurm:/later:/", "/etc/passwd", "/etc/group")
+    said = install(machine, "1")
+    assert f"There is no user slurm yet. Once Slurm is installed: sudo {ADAPT}" in said
+    assert "root:root 750" == owner_and_mode(machine, SPOOL)
+    machine.run("cp", "/root/passwd", "/root/group", "/etc")
+    assert "" == machine.run(ADAPT)
+    assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
+    assert "slurm:slurm 600" == owner_and_mode(machine, CONFIG)
+
+
+def test_another_slurm_user_is_told_to_the_units(machine: Machine, installed: str) -> None:
+    """By a drop-in, which an upgrade keeps and a purge removes."""
+    assert installed
+    machine.run("useradd", "--system", "hpc")
+    machine.run("sed", "-i", "s/^SlurmUser=.*/SlurmUser=hpc/", "/etc/slurm/slurm.conf")
+    machine.run(ADAPT)
+    assert "hpc:hpc 750" == owner_and_mode(machine, SPOOL)
+    install(machine, "2")
+    services = [f"{NAME}.service", f"{NAME}-flush.service"]
+    users = machine.run("systemctl", "show", "--property=User", "--value", *services)
+    assert ["hpc", "hpc"] == users.split()
+    machine.run("apt-get", "purge", "--yes", NAME)
+    assert "" == machine.run(
+        "sh", "-c", f"find / -xdev -name '*{NAME}*' -not -path '/var/lib/*' -not -path '/wheels/*'"
+    )

@@ -1,0 +1,35 @@
+"""Builds the packages for the tests, once for each release number that they upgrade to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.install.installation import CHECKOUT, NAME
+
+VERSION = "1.0.0"
+#: The Pythons of Debian 11, 12 and 13: all wheels would take a minute more.
+PYTHONS = ("3.9", "3.11", "3.12", "3.13")
+
+
+def build_zipapp(folder: Path) -> Path:
+    """The program; skips the test where it can't be built."""
+    options = [word for python in PYTHONS for word in ("--python", python)]
+    build = [sys.executable, str(CHECKOUT / "etc/bundle.py"), "--zipapp", *options, str(folder)]
+    made = subprocess.run(build, check=False, capture_output=True, text=True)
+    if made.returncode and os.environ.get("CI") != "true":
+        pytest.skip(f"the zipapp can't be built without PyPI: {made.stderr[-300:]}")
+    assert made.returncode == 0, made.stderr
+    return folder / f"{NAME}.pyz"
+
+
+def build_packages(folder: Path, zipapp: Path, *options: str) -> list[Path]:
+    """Runs ``etc/packaging/package.py``, and returns what it has built."""
+    build = [sys.executable, str(CHECKOUT / "etc/packaging/package.py"), "--zipapp", str(zipapp), *options, str(folder)]
+    made = subprocess.run(build, check=False, capture_output=True, text=True)
+    assert made.returncode == 0, made.stderr
+    return [Path(line) for line in made.stdout.splitlines()]

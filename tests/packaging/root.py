@@ -1,0 +1,67 @@
+"""A root folder of its own: an overlay over a built Debian, for a package manager to install into."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.install.machine import build_base
+from tests.support.tools import need
+
+
+def need_root() -> None:
+    """Skips the test where this machine can make no root folder; in CI, which has to run every test, fails it."""
+    need("debootstrap")
+    need("rpmbuild")
+    if os.geteuid() != 0:
+        pytest.skip("a root folder needs root")
+
+
+class Root:
+    """A root folder that a test may do anything to; nothing of it is left behind its ``with``.
+
+    :param suite: the Debian below it, with systemd, Slurm and their users.
+    """
+
+    def __init__(self, suite: str = "bookworm") -> None:
+        self._base = build_base(suite)
+
+    def __enter__(self) -> Root:
+        self._folder = Path(tempfile.mkdtemp(prefix="root-"))
+        for name in ("upper", "work", "root"):
+            (self._folder / name).mkdir()
+        self.path = self._folder / "root"
+        layers = f"lowerdir={self._base},upperdir={self._folder}/upper,workdir={self._folder}/work"
+        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, str(self.path)], check=True)
+        subprocess.run(["mount", "-t", "proc", "proc", str(self.path / "proc")], check=True)
+        subprocess.run(["mount", "--bind", "/dev/null", str(self.path / "dev/null")], check=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for place in ("dev/null", "proc", "."):
+            subprocess.run(["umount", "--lazy", str(self.path / place)], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--one-file-system", str(self._folder)], check=True)
+
+    def run(self, *argv: str, expect: int | None = 0, **environ: str) -> str:
+        """Runs a command inside as root, without a network, and returns what it printed on either stream."""
+        clean = ["env", "-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", "LC_ALL=C.UTF-8"]
+        changes = [f"{name}={value}" for name, value in environ.items()]
+        inside = ["unshare", "--net", "chroot", str(self.path), *clean, *changes, *argv]
+        return finish(inside, expect)
+
+    def rpm(self, *options: str, expect: int | None = 0) -> str:
+        """Runs this machine's rpm on the root, its scripts inside; without a network."""
+        return finish(["unshare", "--net", "rpm", "--root", str(self.path), *options], expect)
+
+
+def finish(argv: list[str], expect: int | None) -> str:
+    """Runs a command to its end, checks the exit code, and returns what it printed."""
+    done = subprocess.run(
+        argv, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True
+    )
+    assert expect in {None, done.returncode}, f"{argv}: exit {done.returncode}\n{done.stdout}"
+    return done.stdout

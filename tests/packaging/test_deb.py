@@ -1,0 +1,54 @@
+"""The deb as a file; what it does on a machine is tried in booted Debians by `make test-packages`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.install.installation import NAME
+from tests.packaging.building import build_packages, build_zipapp
+from tests.packaging.root import finish
+from tests.support.tools import need
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    need("dpkg-deb")
+    folder = tmp_path_factory.mktemp("deb")
+    (deb,) = build_packages(folder, build_zipapp(folder), "--deb")
+    return deb
+
+
+def test_lintian_finds_nothing_that_is_not_explained(deb: Path) -> None:
+    """Not in its hints either; each exception stands in etc/packaging/deb/lintian-overrides."""
+    need("lintian")
+    assert "" == finish(["lintian", "--allow-root", "--pedantic", "--display-info", str(deb)], 0)
+
+
+def test_everything_in_it_is_roots(deb: Path) -> None:
+    """And nobody else can write to it."""
+    for line in finish(["dpkg-deb", "--contents", str(deb)], 0).splitlines():
+        mode, owner, *_ = line.split()
+        assert "root/root" == owner, line
+        assert "w" not in mode[2:].replace(mode[2], "", 1), line
+
+
+def test_it_depends_on_python_alone(deb: Path) -> None:
+    """No Slurm, of which sites build their own, and no package with a Python library in it."""
+    assert "python3 (>= 3.8)\n" == finish(["dpkg-deb", "--field", str(deb), "Depends"], 0)
+
+
+def test_no_question_is_asked_on_an_upgrade(deb: Path) -> None:
+    """setup writes the key into the configuration: of a conffile dpkg would ask, and an unattended upgrade stop."""
+    control = finish(["dpkg-deb", "--info", str(deb), "conffiles"], 0)
+    assert f"/etc/{NAME}/environment\n" == control
+
+
+def test_the_same_files_make_the_same_package(deb: Path, tmp_path: Path) -> None:
+    """Byte for byte, so that anyone can tell whether a package was made of these sources."""
+    zipapp = deb.parent / f"{NAME}.pyz"
+    (again,) = build_packages(tmp_path, zipapp, "--deb")
+    assert deb.read_bytes() == again.read_bytes()

@@ -1,0 +1,223 @@
+"""The RPM, installed by Debian's own rpm into a root folder: scripts, files, ownership, upgrade, downgrade, removal.
+
+EL and SUSE are not at hand. What can be played of them is: which packages there are, and that EL 8's python3 is 3.6
+with a python3.12 beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.install.installation import CHECKOUT, NAME
+from tests.packaging.building import VERSION, build_packages, build_zipapp
+from tests.packaging.root import Root, finish, need_root
+from tests.support.tools import need
+
+ADAPT = f"/usr/libexec/{NAME}/adapt"
+SPOOL = f"/var/spool/{NAME}"
+CONFIG = f"/etc/{NAME}/config.toml"
+#: What a distribution provides, as far as the package asks for it.
+DISTRIBUTION = """\
+Name: distribution
+Version: 1
+Release: 1
+Summary: Stands for what a distribution provides
+License: none
+BuildArch: noarch
+Provides: /bin/sh coreutils sed util-linux {provides}
+%description
+%files
+"""
+
+pytestmark = pytest.mark.timeout(600)
+
+
+@pytest.fixture(scope="module")
+def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The RPM in the releases 1 and 2, and the source RPM as release src."""
+    need_root()
+    folder = tmp_path_factory.mktemp("rpms")
+    zipapp = build_zipapp(folder)
+    for release in ("1", "2"):
+        build_packages(folder, zipapp, "--rpm", "--release", release)
+    found = {release: folder / f"{NAME}-{VERSION}-{release}.noarch.rpm" for release in ("1", "2")}
+    return {**found, "src": folder / f"{NAME}-{VERSION}-1.src.rpm"}
+
+
+@pytest.fixture(scope="module")
+def root() -> Iterator[Root]:
+    """The root that the tests of this file go through together, as an admin would."""
+    with Root() as root:
+        yield root
+
+
+def provide(root: Root, folder: Path, *provides: str) -> None:
+    """Installs a package that stands for the distribution."""
+    spec = folder / "distribution.spec"
+    spec.write_text(DISTRIBUTION.format(provides=" ".join(provides)))
+    finish(["rpmbuild", "-bb", "--quiet", f"--define=_topdir {folder}", str(spec)], 0)
+    (made,) = folder.glob("RPMS/noarch/*.rpm")
+    root.rpm("-Uvh", "--force", str(made))
+
+
+def owner_and_mode(root: Root, path: str) -> str:
+    return root.run("stat", "-c", "%U:%G %a", path).strip()
+
+
+@pytest.mark.parametrize(
+    ("provides", "missing"),
+    [
+        ("python3=3.6.8", True),
+        ("python3=3.6.8 python3.12=3.12.1", False),
+        ("python3=3.9.18", False),
+        ("python3=3.6.15 python311=3.11.5", False),
+    ],
+    ids=["EL 8", "EL 8 with python3.12", "EL 9", "SUSE 15 with python311"],
+)
+def test_the_package_asks_for_a_python_that_will_do(
+    rpms: dict[str, Path], tmp_path: Path, provides: str, missing: bool
+) -> None:
+    """Not for one by name: the distribution's own where it is new enough, else one beside it."""
+    with Root() as root:
+        provide(root, tmp_path, *[word.replace("=", " = ") for word in provides.split()])
+        said = root.rpm("--test", "-Uvh", str(rpms["1"]), expect=1 if missing else 0)
+        assert missing == ("python3.12" in said), said
+
+
+def test_it_needs_no_slurm_package(rpms: dict[str, Path]) -> None:
+    """Sites build their own, under many names."""
+    assert "slurm" not in finish(["rpm", "-qp", "--requires", str(rpms["1"])], 0).replace(NAME, "")
+
+
+def test_installing_gives_the_spool_to_the_slurm_user(root: Root, rpms: dict[str, Path], tmp_path: Path) -> None:
+    """Everything else is root's, and rpm finds all as it was packed."""
+    provide(root, tmp_path, "python3 = 3.11")
+    said = root.rpm("-Uvh", str(rpms["1"]))
+    assert "no user" not in said
+    assert "warning" not in said
+    assert "slurm:slurm 750" == owner_and_mode(root, SPOOL)
+    assert "slurm:slurm 600" == owner_and_mode(root, CONFIG)
+    assert "root:root 755" == owner_and_mode(root, f"/usr/libexec/{NAME}/jobcomp.sh")
+    assert "" == root.rpm("-V", NAME)
+    assert f"{NAME} {VERSION}\n" == root.run(NAME, "--version")
+
+
+def test_the_slurm_user_can_run_it(root: Root, rpms: dict[str, Path]) -> None:
+    """And `check` gets as far as the example's key."""
+    said = root.run("runuser", "-u", "slurm", "--", NAME, "check", expect=1)
+    assert "still has the example's API key" in said
+
+
+def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) -> None:
+    """On upgrade and downgrade: the configuration, the services' environment, and what lies in the spool."""
+    (root.path / "etc" / NAME / "environment").write_text("HTTPS_PROXY=http://proxy\n")
+    with (root.path / CONFIG.lstrip("/")).open("a") as config:
+        config.write("# the site's own line\n")
+    (root.path / SPOOL.lstrip("/") / "queue").write_text("1 - - -\n")
+    for release, options in (("2", ["-Uvh"]), ("1", ["-Uvh", "--oldpackage"])):
+        root.rpm(*options, str(rpms[release]))
+        assert f"{NAME}-{VERSION}-{release}.noarch\n" == root.rpm("-q", NAME)
+        assert "HTTPS_PROXY=http://proxy\n" == (root.path / "etc" / NAME / "environment").read_text()
+        assert (root.path / CONFIG.lstrip("/")).read_text().endswith("# the site's own line\n")
+        assert "1 - - -\n" == (root.path / SPOOL.lstrip("/") / "queue").read_text()
+        assert "slurm:slurm 600" == owner_and_mode(root, CONFIG)
+        assert "slurm:slurm 750" == owner_and_mode(root, SPOOL)
+        changed = [line.split()[-1] for line in root.rpm("-V", NAME, expect=None).splitlines()]
+        assert [f"/etc/{NAME}/environment"] == changed
+
+
+def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path]) -> None:
+    """And says so; nothing else is left."""
+    said = root.rpm("-e", NAME)
+    assert f"Left: /etc/{NAME} and {SPOOL}" in said
+    found = root.run("find", "/", "-xdev", "-name", f"*{NAME}*", "-not", "-path", "/proc/*").split()
+    assert {f"/etc/{NAME}", SPOOL, f"/etc/tmpfiles.d/{NAME}.conf"} == set(found)
+    left = sorted(path.name for path in (root.path / "etc" / NAME).iterdir())
+    assert ["config.toml", "environment.rpmsave"] == left
+    assert (root.path / SPOOL.lstrip("/") / "queue").exists()
+
+
+def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Root, rpms: dict[str, Path]) -> None:
+    """A config.toml would go before its config.json."""
+    folder = root.path / "etc" / NAME
+    (folder / "config.toml").unlink()
+    (folder / "config.json").write_text('{"api_url": "https://dashboard.example.com", "api_key": "key"}')
+    root.rpm("-Uvh", str(rpms["1"]))
+    assert ["config.json", "environment", "environment.rpmsave"] == sorted(path.name for path in folder.iterdir())
+    assert "slurm:slurm 600" == owner_and_mode(root, f"/etc/{NAME}/config.json")
+    root.rpm("-e", NAME)
+
+
+def test_el_8s_python3_is_passed_over(root: Root, rpms: dict[str, Path]) -> None:
+    """python3 leads to 3.6 there, by /etc/alternatives, and python3.12 lies beside it."""
+    binaries = root.path / "usr/bin"
+    real = next(binaries.glob("python3.1[0-9]"))
+    shutil.copy(real, binaries / "python3.12")
+    for old in ("python3", real.name):
+        (binaries / old).rename(binaries / f"{old}.away")
+    (binaries / "python3.6").write_text("#!/bin/sh\necho 'this is Python 3.6' >&2\nexit 1\n")
+    (binaries / "python3.6").chmod(0o755)
+    (root.path / "etc/alternatives").mkdir(exist_ok=True)
+    (root.path / "etc/alternatives/python3").symlink_to("/usr/bin/python3.6")
+    (binaries / "python3").symlink_to("/etc/alternatives/python3")
+    root.rpm("-Uvh", str(rpms["1"]))
+    assert f"{NAME} {VERSION}\n" == root.run(NAME, "--version")
+    (binaries / "python3.12").unlink()
+    assert "needs Python 3.8 or later in /usr/bin" in root.run(NAME, "--version", expect=1)
+    root.rpm("-e", NAME)
+    (binaries / "python3").unlink()
+    for old in ("python3", real.name):
+        (binaries / f"{old}.away").rename(binaries / old)
+
+
+def test_without_slurm_a_second_command_mends_it(root: Root, rpms: dict[str, Path]) -> None:
+    """An image gets the package before it gets Slurm."""
+    shutil.copy(root.path / "etc/passwd", root.path / "root/passwd")
+    root.run("sed", "-i", "s/^slurm:/later:/", "/etc/passwd")
+    root.run("rm", "-rf", SPOOL, f"/etc/{NAME}", f"/etc/tmpfiles.d/{NAME}.conf")
+    said = root.rpm("-Uvh", str(rpms["1"]))
+    assert f"There is no user slurm yet. Once Slurm is installed: sudo {ADAPT}" in said
+    assert "root:root 750" == owner_and_mode(root, SPOOL)
+    shutil.copy(root.path / "root/passwd", root.path / "etc/passwd")
+    assert "" == root.run(ADAPT)
+    assert "slurm:slurm 750" == owner_and_mode(root, SPOOL)
+    assert "" == root.rpm("-V", NAME)
+
+
+@pytest.mark.parametrize("name", ["", "../etc", "a b", "-x", "a/b", "ä", "a.b"])
+def test_an_instance_is_named_with_plain_letters(root: Root, rpms: dict[str, Path], name: str) -> None:
+    """Whatever is in a name, it makes no folder elsewhere. An empty one is no instance."""
+    before = set((root.path / "etc").rglob("*"))
+    root.run(ADAPT, name, expect=2 if name else 0)
+    assert before == set((root.path / "etc").rglob("*"))
+
+
+def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tmp_path: Path) -> None:
+    """As mock, koji and a site's own build host do it; the same files come out."""
+    rebuild = ["unshare", "--net", "rpmbuild", "--rebuild", "--quiet", f"--define=_topdir {tmp_path}"]
+    finish([*rebuild, str(rpms["src"])], 0)
+    (again,) = tmp_path.glob("RPMS/noarch/*.rpm")
+    dump = ["rpm", "-qp", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS} %{FILEMODES:perms}\\n]"]
+    assert finish([*dump, str(rpms["1"])], 0) == finish([*dump, str(again)], 0)
+
+
+def test_rpmlint_finds_nothing_that_is_not_explained(rpms: dict[str, Path]) -> None:
+    """Each exception stands in etc/packaging/rpm/rpmlint.toml, with its reason."""
+    need("rpmlint")
+    settings = CHECKOUT / "etc/packaging/rpm/rpmlint.toml"
+    said = finish(["rpmlint", "-c", str(settings), str(rpms["1"]), str(rpms["src"])], 0)
+    assert "0 errors, 0 warnings" in said, said
+
+
+def test_the_sums_are_of_the_files(rpms: dict[str, Path]) -> None:
+    """SHA256SUMS, for a site that keeps the packages in its own repository."""
+    folder = rpms["1"].parent
+    subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], check=True, cwd=folder)
+    assert {path.name for path in folder.glob("*.rpm")} == {
+        line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()
+    }
