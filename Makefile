@@ -3,11 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh tests/*/*.sh) .ci/run
+SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix proof test-ends test-pythons test-install help venv lint test unit soak manual bundle zipapp demo bench clean
+.PHONY: test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -29,7 +29,7 @@ lint: $(READY) ## ruff, mypy and shellcheck
 	@! command -v shellcheck >/dev/null || { echo shellcheck $(SHELL_SCRIPTS); shellcheck $(SHELL_SCRIPTS); }
 
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
-	@tests/support/provision.sh slurm monitoring proxies install || [ "$${CI:-}" != true ]
+	@tests/support/provision.sh slurm monitoring proxies install packages || [ "$${CI:-}" != true ]
 	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
 
 soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?
@@ -60,12 +60,25 @@ test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the n
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'
 
-manual: $(READY) ## the man page and the shell completions, from the command line's help
+manual: $(READY) ## the man page and the completions, from the command line's help; the template units, from the plain ones
 	$(BIN)/python etc/manual.py
+	$(BIN)/python etc/templates.py
 
 test-install: $(READY) ## boots a controller and installs, upgrades, breaks and removes everything there (needs root)
 	@tests/support/provision.sh machine
 	$(BIN)/pytest --capture no tests/install/booted.py
+
+test-packages: $(READY) ## boots a Debian 11, 12 and 13 and installs, upgrades, removes and purges the deb there (needs root)
+	@tests/support/provision.sh machine packages
+	$(BIN)/pytest --capture no tests/packaging/booted.py
+
+deb: $(READY) ## a package for Debian and Ubuntu, in dist/
+	@tests/support/provision.sh packages
+	$(BIN)/python etc/packaging/package.py --deb
+
+rpm: $(READY) ## a package for EL, Fedora and SUSE, in dist/
+	@tests/support/provision.sh packages
+	$(BIN)/python etc/packaging/package.py --rpm
 
 bundle: $(READY) ## an archive in dist/ that installs without internet
 	$(BIN)/python etc/bundle.py --bundle

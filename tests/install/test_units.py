@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,9 +62,25 @@ def sandbox_of(service: Path) -> str:
 
 def test_both_services_have_the_same_sandbox() -> None:
     """It stands in two files, as older systemds know no other way."""
-    first, second = map(sandbox_of, SERVICES)
+    first, second = (sandbox_of(unit) for unit in SERVICES if "@" not in unit.name)
     assert first
     assert first == second
+
+
+def test_the_template_units_are_the_plain_ones_with_an_instance(tmp_path: Path) -> None:
+    """`make manual` was not forgotten, and no template is left of a unit that is not there any more."""
+    subprocess.run([sys.executable, CHECKOUT / "etc/templates.py", tmp_path], check=True)
+    made = {unit.name: unit.read_text() for unit in tmp_path.iterdir()}
+    assert made == {unit.name: unit.read_text() for unit in UNITS if "@" in unit.name}
+
+
+def test_an_instance_shares_nothing_with_the_plain_units() -> None:
+    """Each name and each folder that a template mentions is the instance's; the program alone is the same."""
+    for unit in UNITS:
+        if "@" in unit.name:
+            settings = [line for line in unit.read_text().splitlines() if line and not line.startswith("#")]
+            mine = [line for line in settings if NAME in line and not line.startswith("Documentation=")]
+            assert [] == [line for line in mine if "%i" not in line]
 
 
 def settings_of(unit: str) -> list[str]:

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring|proxies|install|chroots|machine]...  all but the last two, if none is named
+#   provision.sh [python|lint|slurm|monitoring|proxies|install|packages|chroots|machine]...
+#                    all but the last two, if none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -54,6 +55,14 @@ want_proxies() {
     need_cmd openssl openssl
 }
 
+want_packages() {
+    need_cmd dpkg-deb dpkg
+    need_cmd rpmbuild rpm
+    need_cmd lintian lintian
+    need_cmd rpmlint rpmlint
+    need_cmd debootstrap debootstrap
+}
+
 want_install() { need_cmd systemd-analyze systemd; }
 
 want_chroots() {
@@ -85,11 +94,11 @@ install_packages() { # PACKAGE...
 }
 
 main() {
-    [ $# -gt 0 ] || set -- python lint slurm monitoring proxies install
+    [ $# -gt 0 ] || set -- python lint slurm monitoring proxies install packages
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring | proxies | install | chroots | machine) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring proxies install chroots machine" ;;
+        python | lint | slurm | monitoring | proxies | install | packages | chroots | machine) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring proxies install packages chroots machine" ;;
         esac
     done
     [ -n "$missing" ] || return 0
