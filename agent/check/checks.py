@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
+from agent.check import calls, daemons, wiring
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
@@ -13,7 +16,7 @@ from agent.check.finding import Finding, examine
 from agent.config import Config
 from agent.dashboard.client import Dashboard
 from agent.dashboard.transport import Answer
-from agent.errors import ConfigError
+from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.sacct import Slurm
 from agent.spool.spool import LEDGER_NAME
 from agent.wording import Style
@@ -37,10 +40,21 @@ def run_checks(
     """Each finding as soon as it is there.
 
     :param neighbours: or why there are none.
-    :param run: runs systemctl.
+    :param run: runs a command, such as systemctl.
     """
+    findings = []
+    units = check_timers.read_units(run, environ)
+    for finding in _check_needs(neighbours, run, environ, units):
+        findings.append(finding)
+        yield finding
+    yield from _check_timers(units, run, rest_is_well=all(finding.ok for finding in findings))
+
+
+def _check_needs(
+    neighbours: Neighbours | ConfigError, run: check_timers.Run, environ: Mapping[str, str], units: check_timers.Units
+) -> Iterator[Finding]:
+    """All that a run needs."""
     yield examine("Python", check_host.check_python)
-    units = check_timers.read_units(run)
     if isinstance(neighbours, ConfigError):
         mend = neighbours.hint or "mend these keys; config.toml.example beside the program shows them all"
         yield Finding("configuration", False, str(neighbours), mend)
@@ -50,25 +64,43 @@ def run_checks(
         settings: dict[str, str] = {}
         yield examine("configuration", lambda: check_host.check_configuration(config))
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
-        yield from _check_slurm(config, slurm, settings)
+        yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run))
         yield from _check_spool(config, settings, units)
-        yield from _check_hook(config, settings)
+        yield from _check_hook(config, slurm, settings, run)
         yield from _check_dashboard(config, dashboard, settings, environ)
-    yield examine("daily timer", lambda: check_timers.check_timer(units, check_timers.RECONCILE))
-    yield examine("flush timer", lambda: check_timers.check_timer(units, check_timers.FLUSH))
+
+
+def _check_timers(units: check_timers.Units, run: check_timers.Run, *, rest_is_well: bool) -> Iterator[Finding]:
+    cron, user = check_timers.Cron(run=run), check_host.own_name()
+    for name, unit in (("daily timer", check_timers.RECONCILE), ("flush timer", check_timers.FLUSH)):
+        yield examine(name, partial(check_timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
     yield examine("path unit", lambda: check_timers.check_path_unit(units))
 
 
-def _check_slurm(config: Config, slurm: Slurm, settings: dict[str, str]) -> Iterator[Finding]:
-    """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers."""
+def _check_slurm(
+    config: Config, slurm: Slurm, settings: dict[str, str], states: Mapping[str, str]
+) -> Iterator[Finding]:
+    """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers.
+
+    :param states: of the daemons on this host.
+    """
     sacct = examine("sacct", slurm.version)
     yield sacct
     if sacct.ok:
         yield examine("commands", lambda: check_slurm.check_commands(config))
 
     def ask() -> str:
-        settings.update(slurm.read_config())
+        try:
+            settings.update(slurm.read_config())
+        except SlurmUnreachable as error:
+            raise daemons.explain(error, states, "slurmctld") from error
         return f"answers, runs as {check_slurm.slurm_user(settings)}"
+
+    def ask_slurmdbd() -> str:
+        try:
+            return check_slurm.check_slurmdbd(slurm, settings)
+        except SlurmUnreachable as error:
+            raise daemons.explain(error, states, "slurmdbd", "database") from error
 
     yield examine("slurmctld", ask)
     if settings:
@@ -76,7 +108,7 @@ def _check_slurm(config: Config, slurm: Slurm, settings: dict[str, str]) -> Iter
     if not (settings and sacct.ok):
         yield from _untested("sacct and slurmctld", "slurmdbd", "privileges")
         return
-    slurmdbd = examine("slurmdbd", lambda: check_slurm.check_slurmdbd(slurm, settings))
+    slurmdbd = examine("slurmdbd", ask_slurmdbd)
     yield slurmdbd
     if slurmdbd.ok:
         yield examine("privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name()))
@@ -105,19 +137,34 @@ def wants_hook(config: Config) -> bool:
     return any(config.status_coverage_percent)
 
 
-def _check_hook(config: Config, settings: Mapping[str, str]) -> Iterator[Finding]:
+def _check_hook(config: Config, slurm: Slurm, settings: Mapping[str, str], run: check_timers.Run) -> Iterator[Finding]:
     if not wants_hook(config):
         yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
         return
     if not settings:
-        yield from _untested("slurmctld", "slurm.conf", "hook")
+        yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
         return
-    wiring = examine("slurm.conf", lambda: check_slurm.check_wiring(settings, check_host.find_hook()))
-    yield wiring
-    if wiring.ok:
-        yield examine("hook", lambda: check_slurm.check_hook(Path(wiring.text), config.spool_dir))
-    else:
-        yield from _untested("slurm.conf", "hook")
+    conf = wiring.read_conf(settings)
+    lines = examine(
+        "slurm.conf",
+        lambda: wiring.check_wiring(settings, conf, check_host.find_hook(), wiring.find_template()),
+    )
+    yield lines
+    call = wiring.wiring_of_slurmctld(settings).find_call()
+    if not call:
+        yield from _untested("slurm.conf", "hook", "hook calls")
+        return
+    hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir))
+    yield hook
+    if not hook.ok:
+        yield from _untested("the hook", "hook calls")
+        return
+    controller = calls.Controller(settings, run, calls.is_here())
+
+    def count_ended(since: float) -> int:
+        return calls.count_ended_jobs(slurm, since, time.time() - calls.SETTLED_SECONDS)
+
+    yield examine("hook calls", lambda: calls.check_calls(controller, call.script, config.spool_dir, count_ended))
 
 
 def _check_dashboard(
@@ -151,6 +198,7 @@ def as_lines(finding: Finding, style: Style) -> str:
     mark, arrow = (sign, "→") if style.unicode else (word, "->")
     margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
     text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {finding.mend}" if finding.mend else "")
+    text += f"{margin}# {finding.run}" if finding.run else ""
     return f"{style.paint(mark, colour)} {finding.name:{NAME_WIDTH}}{text}"
 
 

@@ -14,10 +14,23 @@ class Finding(NamedTuple):
     ok: bool | None  # None: it could not be tested
     text: str
     mend: str = ""
+    run: str = ""  # a line of shell for root, or for whoever installed it, that does what ``mend`` says
 
 
 class NotWell(ExporterError):
-    """A check has found something wrong; the hint says how to mend it."""
+    """A check has found something wrong.
+
+    :param hint: how to fix it.
+    :param run: a line of shell that does so, safe to run as it stands; empty where no line can.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", run: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.run = run
+
+
+class NotTested(NotWell):
+    """A check could not be made, which is no fault by itself; the hint says what would make it possible."""
 
 
 def examine(name: str, check: Callable[[], str]) -> Finding:
@@ -28,4 +41,5 @@ def examine(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, check())
     except ExporterError as error:
-        return Finding(name, False, str(error), error.hint)
+        ok = None if isinstance(error, NotTested) else False
+        return Finding(name, ok, str(error), error.hint, getattr(error, "run", ""))

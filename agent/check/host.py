@@ -45,9 +45,15 @@ def check_secrecy(config: Config) -> str:
     """Whether the Slurm user, as whom the check runs by now, can read the configuration, and nobody else can."""
     for path in filter(None, (config.path, config.api_key_file)):
         if not os.access(path, os.R_OK):
-            raise NotWell(f"{own_name()} can't read {path}", hint=f"chown {own_name()} {path}")
+            raise NotWell(
+                f"{own_name()} can't read {path}", hint=f"chown {own_name()} {path}", run=f"chown {own_name()} {path}"
+            )
         if is_exposed(path):
-            raise NotWell(f"{path} holds the API key and can be read or written by others", hint=f"chmod 600 {path}")
+            raise NotWell(
+                f"{path} holds the API key and can be read or written by others",
+                hint=f"chmod 600 {path}",
+                run=f"chmod 600 {path}",
+            )
     return f"only {own_name()} can read it"
 
 

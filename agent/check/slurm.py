@@ -7,16 +7,15 @@ import re
 import shutil
 import time
 from pathlib import Path
-from typing import Callable, Iterator, Mapping
+from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
+from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
 from agent.slurm.sacct import Slurm
 from agent.wording import count, span
 
 DAY_SECONDS = 86_400
-#: Every hook names it; so does a script of the site's that calls one.
-MARK = re.compile(r"SLURM_USAGE_HISTORY_SPOOL|/jobcomp\.sh\b")
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
 _PATH_LINE = re.compile(r"^export PATH=(.*)$", re.MULTILINE)
 #: Of what cron starts; systemd's is the same but for the last two.
@@ -92,57 +91,33 @@ def _keeps_to_itself(database: Mapping[str, str]) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= (26, 5)
 
 
-def check_wiring(settings: Mapping[str, str], installed: str) -> str:
-    """Whether slurmctld calls the hook; returns its path.
-
-    :param installed: where the hook lies that ought to be called.
-    """
-    for script in _called_scripts(settings):
-        if _is_hook(script):
-            return str(script)
-    jobcomp = settings.get("JobCompType", "")
-    location = f" {settings.get('JobCompLoc')}" if jobcomp == "jobcomp/script" else ""
-    free = jobcomp in {"", "jobcomp/none", "none", "(null)", "jobcomp/script"}
-    lines = f"JobCompType=jobcomp/script and JobCompLoc={installed}" if free else f"EpilogSlurmctld={installed}"
-    raise NotWell(
-        f"slurmctld does not call the hook: JobCompType is {jobcomp or 'not set'}{location}",
-        hint=f"set {lines} in slurm.conf, and restart slurmctld",
-    )
-
-
-def _called_scripts(settings: Mapping[str, str]) -> Iterator[Path]:
-    if settings.get("JobCompType", "").rpartition("/")[2] == "script":
-        yield Path(settings.get("JobCompLoc", ""))
-    for name, value in settings.items():
-        if name.partition("[")[0] == "EpilogSlurmctld":  # from 24.05 on there can be several, numbered
-            yield from (Path(script) for script in value.split(",") if script.startswith("/"))
-
-
-def _is_hook(script: Path) -> bool:
-    """Also where it can't be read or is not there: then it is the hook by its name, and :func:`check_hook` tells."""
-    try:
-        return bool(MARK.search(script.read_text(encoding="utf-8", errors="replace")))
-    except OSError:
-        return bool(MARK.search(str(script)))
-
-
-def check_hook(hook: Path, spool: Path) -> str:
+def check_hook(call: Call, spool: Path) -> str:
     """Whether the Slurm user, as whom the check runs, can run the hook, and it writes to the agent's spool."""
-    if not os.access(hook, os.R_OK | os.X_OK):
-        fact = "is not there" if _is_missing(hook) else "can't be read and run by the Slurm user"
-        raise NotWell(f"{hook} {fact}", hint="run install.sh again, and see that its folders can be entered")
-    script = hook.read_text(encoding="utf-8", errors="replace")
-    path = _PATH_LINE.search(script)
+    for script in (call.script, call.hook):
+        _check_runs(script)
+    text = call.hook.read_text(encoding="utf-8", errors="replace")
+    path = _PATH_LINE.search(text)
     if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
         raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
-    line = _SPOOL_LINE.search(script)
+    line = _SPOOL_LINE.search(text)
     if line and Path(line.group(1)) != spool:
         raise NotWell(
             f"the hook writes to {line.group(1)}, and the configuration says {spool}",
             hint=f"run SLURM_USAGE_HISTORY_SPOOL={spool} ./install.sh again",
         )
-    return f"writes to {line.group(1) if line else SYSTEM_SPOOL}"
+    through = "" if call.script == call.hook else f", called by {call.script}"
+    return f"writes to {line.group(1) if line else SYSTEM_SPOOL}{through}"
 
 
-def _is_missing(path: Path) -> bool:
-    return os.access(path.parent, os.X_OK) and not path.exists()
+def _check_runs(script: Path) -> None:
+    if os.access(script, os.R_OK | os.X_OK):
+        return
+    if is_missing(script):
+        raise NotWell(f"{script} is not there", hint=f"run install.sh again, and {RESTART_HINT}")
+    closed = next((path for path in reversed(script.parents) if not os.access(path, os.X_OK)), None)
+    mode, path = ("a+x", closed) if closed else ("a+rx", script)
+    raise NotWell(
+        f"the Slurm user can't {'enter' if closed else 'read and run'} {path}",
+        hint=f"chmod {mode} {path}, and {RESTART_HINT}",
+        run=f"chmod {mode} {path} && {RESTART}",
+    )

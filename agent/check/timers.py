@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import os
+import time
+from datetime import datetime
 from pathlib import Path
-from typing import Callable, Mapping, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from agent.check.finding import NotWell
 from agent.config import NAME
-from agent.errors import SlurmUnreachable
+from agent.errors import ConfigError, KeyRefused, RecordsRejected, SlurmUnreachable, Unreachable
 from agent.slurm.process import Output
+from agent.wording import moment
 
 RECONCILE = NAME
 FLUSH = f"{NAME}-flush"
 CRON = Path("/etc/cron.d") / NAME
+LINGER = Path("/var/lib/systemd/linger")
 _UNITS = (f"{RECONCILE}.timer", f"{RECONCILE}.service", f"{FLUSH}.timer", f"{FLUSH}.service", f"{FLUSH}.path")
-_PROPERTIES = "Id,LoadState,ActiveState,UnitFileState,LastTriggerUSec,Result,ExecMainStatus,ReadWritePaths"
+_PROPERTIES = (
+    "Id,LoadState,ActiveState,UnitFileState,LastTriggerUSec,Result,ExecMainStatus,ExecMainExitTimestamp,ReadWritePaths"
+)
+#: What systemd calls a moment that has not been.
+_NEVER = {"", "n/a", "0"}
+_CRON_DAEMONS = {"cron", "crond", "fcron", "cronie", "dcron", "busybox-crond"}
+#: Failures whose cause the other checks look at, by exit status.
+_TESTED = {
+    Unreachable.exit_code: "the dashboard or Slurm was out of reach",
+    KeyRefused.exit_code: "the dashboard refused the API key",
+    ConfigError.exit_code: "the configuration was wrong",
+}
 
 #: Runs a command; raises SlurmUnreachable where there is none.
 Run = Callable[[Sequence[str]], Output]
@@ -25,11 +41,15 @@ class Units:
 
     :param properties: of each unit that is there, by its name.
     :param manager: how systemctl is called for them.
+    :param silent: whether the units lie on the disk, but the user's own systemd can't be asked about them.
     """
 
-    def __init__(self, properties: Mapping[str, Mapping[str, str]], manager: str = "systemctl") -> None:
+    def __init__(
+        self, properties: Mapping[str, Mapping[str, str]], manager: str = "systemctl", *, silent: bool = False
+    ) -> None:
         self._properties = properties
         self.manager = manager
+        self.silent = silent
 
     def __getitem__(self, unit: str) -> Mapping[str, str]:
         return self._properties.get(unit, {})
@@ -38,17 +58,41 @@ class Units:
         return unit in self._properties
 
 
-def read_units(run: Run) -> Units:
+class Cron(NamedTuple):
+    """Where cron would be told of the runs, and whether it is there to listen."""
+
+    file: Path = CRON
+    processes: Path = Path("/proc")
+    run: Run | None = None
+
+    def table(self) -> str:
+        """Where a line for the exporter stands; empty where none does."""
+        if self.file.exists():
+            return str(self.file)
+        try:
+            listed = self.run(["crontab", "-l"]).text if self.run else ""
+        except SlurmUnreachable:  # no crontab
+            return ""
+        lines = [line for line in listed.splitlines() if NAME in line and not line.lstrip().startswith("#")]
+        return "crontab -l" if lines else ""
+
+    def is_alive(self) -> bool:
+        """Whether a cron daemon runs."""
+        return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
+
+
+def read_units(run: Run, environ: Mapping[str, str]) -> Units:
     """The units of the system, else the user's own, else none."""
     for manager in (("systemctl",), ("systemctl", "--user")):
         try:
             output = run([*manager, "show", *_UNITS, f"--property={_PROPERTIES}"])
         except SlurmUnreachable:  # no systemctl at all
-            break
+            return Units({})
         units = parse_units(output.text)
         if units:
             return Units(units, " ".join(manager))
-    return Units({})
+    folder = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config") / "systemd" / "user"
+    return Units({}, "systemctl --user", silent=os.path.exists(folder / _UNITS[0]))  # noqa: PTH110  # raises nothing
 
 
 def parse_units(text: str) -> dict[str, dict[str, str]]:
@@ -57,31 +101,77 @@ def parse_units(text: str) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded"}
 
 
-def check_timer(units: Units, name: str, cron: Path = CRON) -> str:
-    """Whether a timer is active, and stays so, and how its last run ended."""
+def check_timer(
+    units: Units, name: str, cron: Cron, user: str, *, rest_is_well: bool = False, linger: Path = LINGER
+) -> str:
+    """Whether a timer is active, and stays so, and how its last run ended.
+
+    :param user: whose systemd it is, where it is not the system's.
+    :param rest_is_well: whether everything that a run needs was found well just now.
+    """
     timer, service = f"{name}.timer", f"{name}.service"
     if timer not in units:
-        if cron.exists():
-            return f"cron, by {cron}"
-        raise NotWell(f"there is neither {timer} nor {cron}", hint="run install.sh again")
+        return _check_cron(units, timer, cron, user)
     unit, enable = units[timer], f"{units.manager} enable --now {timer}"
     if unit["ActiveState"] != "active":
-        raise NotWell(f"{timer} is {unit['ActiveState']}", hint=enable)
+        raise NotWell(f"{timer} is {unit['ActiveState']}: nothing starts it", hint="enable it", run=enable)
     if unit["UnitFileState"] != "enabled":
-        raise NotWell(f"{timer} will be gone after a reboot", hint=enable)
-    _check_last_run(units, service)
-    ran = unit["LastTriggerUSec"]
-    return f"active, last ran {ran}" if ran else "active, has not run yet"
-
-
-def _check_last_run(units: Units, service: str) -> None:
-    result, status = units[service].get("Result", "success"), units[service].get("ExecMainStatus", "0")
-    if result != "success":
-        journal = "journalctl --user" if "--user" in units.manager else "journalctl"
+        raise NotWell(f"{timer} will be gone after a reboot", hint="enable it", run=enable)
+    if "--user" in units.manager and not os.path.exists(linger / user):  # noqa: PTH110  # raises nothing
         raise NotWell(
-            f"the last run of {service} failed: {result}, exit status {status}",
-            hint=f"{journal} -u {service} -n 20",
+            f"{timer} stops when {user} logs out",
+            hint="let systemd keep it at work; where that is not allowed, root can",
+            run=f"loginctl enable-linger {user}",
         )
+    told = _check_last_run(units, service, rest_is_well=rest_is_well)
+    ran = unit["LastTriggerUSec"]
+    return told or (f"active, last ran {ran}" if ran not in _NEVER else "active, has not run yet")
+
+
+def _check_cron(units: Units, timer: str, cron: Cron, user: str) -> str:
+    table = cron.table()
+    if table and cron.is_alive():
+        return f"cron, by {table}"
+    if table:
+        raise NotWell(
+            f"{table} is there, but no cron daemon runs",
+            hint="install one and start it (Debian: cron, EL: cronie), or run install.sh without --no-systemd",
+            run="systemctl enable --now cron || systemctl enable --now crond",
+        )
+    if units.silent:
+        raise NotWell(
+            f"{timer} is there, but {user}'s own systemd can't be reached: there is no session of {user}'s, or only"
+            " one by su or sudo",
+            hint="let systemd keep one (root can, where you may not), and log in by ssh; without a login:"
+            f" export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}",
+            run=f"loginctl enable-linger {user}",
+        )
+    raise NotWell(f"there is neither {timer} nor {cron.file}", hint="run install.sh again")
+
+
+def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Callable[[], float] = time.time) -> str:
+    """What to say of a failure that is over; empty where there was none."""
+    result, status = units[service].get("Result", "success"), units[service].get("ExecMainStatus", "0")
+    if result == "success":
+        return ""
+    ended = _epoch(units[service].get("ExecMainExitTimestamp", ""))
+    when = f" at {moment(ended, now())}" if ended else ""
+    why = _TESTED.get(int(status)) if result == "exit-code" and status.isdigit() else None
+    start = f"{units.manager} start {service}"
+    if why and rest_is_well:
+        return f"active; its last run{when} failed, as {why}. That is over, and the next run will show it: {start}"
+    if result == "exit-code" and status == str(RecordsRejected.exit_code):
+        raise NotWell(
+            f"the dashboard refused records in the last run of {service}{when}; the others went through",
+            hint=f"see them with `{NAME} queue list`; fix the cause, then let the next flush send them again",
+            run=f"{NAME} queue retry && {start}",
+        )
+    journal = "journalctl --user" if "--user" in units.manager else "journalctl"
+    raise NotWell(
+        f"the last run of {service}{when} failed: {result}, exit status {status}{f' ({why})' if why else ''}",
+        hint=f"{journal} -u {service} -n 20 shows why; once that is fixed, start it",
+        run=start,
+    )
 
 
 def check_path_unit(units: Units) -> str:
@@ -91,5 +181,23 @@ def check_path_unit(units: Units) -> str:
     if state == "active":
         return "active: a flush within seconds of a job's end"
     if state == "failed" or unit.get("UnitFileState") == "enabled":
-        raise NotWell(f"{FLUSH}.path is {state}", hint=f"{units.manager} restart {FLUSH}.path")
+        raise NotWell(f"{FLUSH}.path is {state}", hint="restart it", run=f"{units.manager} restart {FLUSH}.path")
     return "not enabled, which is fine: the timer flushes"
+
+
+def _epoch(text: str) -> float | None:
+    """A moment as systemctl prints it, ``Mon 2026-11-23 02:11:09 UTC``; None where it is none."""
+    words = text.split()
+    if len(words) < 3:
+        return None
+    try:
+        return datetime.strptime(" ".join(words[1:3]), "%Y-%m-%d %H:%M:%S").timestamp()  # local
+    except ValueError:
+        return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:  # it ended meanwhile
+        return ""

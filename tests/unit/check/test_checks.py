@@ -8,7 +8,6 @@ import os
 import re
 import time
 from email.utils import formatdate
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
 
@@ -20,6 +19,7 @@ from agent.check import host as check_host
 from agent.check import slurm as check_slurm
 from agent.check import timers as check_timers
 from agent.check.finding import Finding, NotWell, examine
+from agent.check.wiring import Call
 from agent.cli import main
 from agent.config import PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.client import Dashboard
@@ -33,11 +33,6 @@ from tests.support.dashboard import API_KEY, ReceivingDashboard
 
 HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
-#: From `systemctl show` on systemd 252, 239 leaves the same lines.
-UNIT = (
-    "Id={}\nLoadState=loaded\nActiveState=active\nUnitFileState=enabled\nLastTriggerUSec=Mon 2026-11-23 02:11:09 UTC\n"
-)
-SERVICE = "Id={}\nLoadState=loaded\nActiveState=inactive\nUnitFileState=static\nResult={}\nExecMainStatus={}\n"
 
 
 def complaint(call: Callable[[], str]) -> tuple[str, str]:
@@ -270,40 +265,8 @@ def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
     assert "kept nowhere" in complaint(lambda: check_slurm.check_slurmdbd(FakeSlurm(), settings))[0]
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        WIRED,
-        {"JobCompType": "script", "JobCompLoc": str(HOOK)},
-        {"JobCompType": "jobcomp/elasticsearch", "EpilogSlurmctld": str(HOOK)},
-        {"EpilogSlurmctld": f"/bin/true,{HOOK}"},
-        {"EpilogSlurmctld[0]": "/bin/true", "EpilogSlurmctld[1]": str(HOOK)},
-    ],
-)
-def test_the_hook_is_wired_in_either_way(settings: Mapping[str, str]) -> None:
-    """As JobCompLoc, or as one of the EpilogSlurmctld."""
-    assert str(HOOK) == check_slurm.check_wiring(settings, "")
-
-
-def test_a_sites_own_script_may_call_the_hook(tmp_path: Path) -> None:
-    """It is told by what it says."""
-    own = tmp_path / "epilog"
-    own.write_text("#!/bin/sh\n/opt/slurm-usage-history-exporter/bin/jobcomp.sh\n")
-    assert str(own) == check_slurm.check_wiring({"EpilogSlurmctld": str(own)}, "")
-
-
-@pytest.mark.parametrize(
-    ("settings", "line"),
-    [
-        ({"JobCompType": "jobcomp/none", "JobCompLoc": str(HOOK)}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
-        ({}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
-        ({"JobCompType": "jobcomp/script", "JobCompLoc": "/bin/true"}, "JobCompType=jobcomp/script and JobCompLoc=/h"),
-        ({"JobCompType": "jobcomp/kafka", "EpilogSlurmctld": "(null)"}, "EpilogSlurmctld=/h"),
-    ],
-)
-def test_a_hook_that_is_not_wired_comes_with_the_line_to_add(settings: Mapping[str, str], line: str) -> None:
-    """Where another plugin has the place of JobCompType, it is EpilogSlurmctld's."""
-    assert f"set {line} in slurm.conf" in complaint(lambda: check_slurm.check_wiring(settings, "/h"))[1]
+def call_of(script: Path) -> Call:
+    return Call("JobCompLoc", script, script)
 
 
 def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
@@ -316,77 +279,28 @@ def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
 def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
     """Two spools would be one too many."""
     hook = make_hook(tmp_path, tmp_path / "spool")
-    assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(hook, tmp_path / "spool")
-    mend = complaint(lambda: check_slurm.check_hook(hook, tmp_path / "other"))[1]
+    assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(call_of(hook), tmp_path / "spool")
+    mend = complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path / "other"))[1]
     assert f"SLURM_USAGE_HISTORY_SPOOL={tmp_path}/other ./install.sh" in mend
 
 
 def test_the_hook_finds_flock(tmp_path: Path) -> None:
     """In the PATH that it sets itself, whatever the shell's is."""
     hook = make_hook(tmp_path, tmp_path)
-    assert examine("hook", lambda: check_slurm.check_hook(hook, tmp_path)).ok
+    assert examine("hook", lambda: check_slurm.check_hook(call_of(hook), tmp_path)).ok
     hook.write_text(re.sub(r"(?m)^export PATH=.*$", f"export PATH={tmp_path}", HOOK.read_text()))
     wrong = "there is no flock, which the hook needs", "install util-linux"
-    assert wrong == complaint(lambda: check_slurm.check_hook(hook, tmp_path))
+    assert wrong == complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))
 
 
 def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     """Without the x it is as good as missing."""
     hook = make_hook(tmp_path, tmp_path, mode=0o644)
-    assert "can't be read and run" in complaint(lambda: check_slurm.check_hook(hook, tmp_path))[0]
-    assert "is not there" in complaint(lambda: check_slurm.check_hook(tmp_path / "gone", tmp_path))[0]
+    assert "can't read and run" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
+    assert "is not there" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "gone"), tmp_path))[0]
 
 
 # --- the timers
-
-
-def make_units(timer: str = UNIT, result: str = "success", status: int = 0) -> check_timers.Units:
-    name = check_timers.FLUSH
-    text = f"{timer.format(name + '.timer')}\n{SERVICE.format(name + '.service', result, status)}"
-    return check_timers.Units(check_timers.parse_units(text))
-
-
-def test_an_active_timer_tells_when_it_last_ran() -> None:
-    """In systemd's words."""
-    assert "active, last ran Mon 2026-11-23 02:11:09 UTC" == check_timers.check_timer(make_units(), check_timers.FLUSH)
-    never = UNIT.replace("Mon 2026-11-23 02:11:09 UTC", "")
-    assert "active, has not run yet" == check_timers.check_timer(make_units(never), check_timers.FLUSH)
-
-
-@pytest.mark.parametrize(
-    ("units", "mend"),
-    [
-        (make_units(UNIT.replace("=active", "=inactive")), f"systemctl enable --now {check_timers.FLUSH}.timer"),
-        (make_units(UNIT.replace("=enabled", "=disabled")), f"systemctl enable --now {check_timers.FLUSH}.timer"),
-        (make_units(result="exit-code", status=78), f"journalctl -u {check_timers.FLUSH}.service -n 20"),
-        (make_units(UNIT.replace("=loaded", "=not-found")), "run install.sh again"),
-    ],
-)
-def test_a_timer_that_is_not_well(units: check_timers.Units, mend: str, tmp_path: Path) -> None:
-    """Not running, gone after a reboot, failing, or not there: each has its own mend."""
-    assert mend == complaint(lambda: check_timers.check_timer(units, check_timers.FLUSH, tmp_path / "none"))[1]
-
-
-def test_cron_does_it_as_well(tmp_path: Path) -> None:
-    """Where there are no units, the file that install.sh --no-systemd leaves counts."""
-    cron = tmp_path / "cron"
-    cron.touch()
-    assert f"cron, by {cron}" == check_timers.check_timer(check_timers.Units({}), check_timers.FLUSH, cron)
-
-
-def test_a_users_own_units_are_found(tmp_path: Path) -> None:
-    """They are asked for where the system has none, and the mend is for them."""
-    calls = []
-
-    def run(argv: Sequence[str]) -> Output:
-        calls.append(argv[1])
-        state = "loaded" if argv[1] == "--user" else "not-found"
-        timer = UNIT.format(f"{check_timers.FLUSH}.timer").replace("loaded", state).replace("=active", "=inactive")
-        return Output(0, BytesIO(timer.encode()), "")
-
-    units = check_timers.read_units(run)
-    mend = complaint(lambda: check_timers.check_timer(units, check_timers.FLUSH, tmp_path / "none"))[1]
-    assert (["show", "--user"], f"systemctl --user enable --now {check_timers.FLUSH}.timer") == (calls, mend)
 
 
 @pytest.mark.parametrize(

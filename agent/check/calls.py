@@ -1,0 +1,216 @@
+"""Whether slurmctld really calls the hook, which its configuration does not tell.
+
+slurmctld looks for JobCompLoc and EpilogSlurmctld when it starts, and never calls a script that was not there then,
+even when it is there later (seen on 22.05). So what counts is a call; before the first one, slurmctld's log and the
+times at which it and the hook came to be.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+
+from agent.check.finding import NotWell
+from agent.check.wiring import RESTART, RESTART_HINT
+from agent.errors import SlurmUnreachable
+from agent.localtime import local_text
+from agent.slurm.process import Output
+from agent.slurm.sacct import Slurm
+from agent.spool.ledger import view_ledger
+from agent.spool.queue import Queue
+from agent.spool.spool import LEDGER_NAME
+from agent.wording import count, moment, span
+
+#: A job that ended a moment ago may still be in slurmctld's list of calls to make.
+SETTLED_SECONDS = 60
+DAY_SECONDS = 86_400
+#: As much of slurmctld's log is read, from its end.
+LOG_BYTES = 8 << 20
+#: Of what slurmctld says when it does not find a script, on 20.11 to 26.05.
+_REFUSED = re.compile(
+    r"jobcomp/script: (failed to stat|.* isn't a regular file|.* is not executable)|Invalid EpilogSlurmctld"
+)
+_STARTED = re.compile(r"slurmctld version \S+ started")
+POLL_SECONDS = 1.0
+
+Run = Callable[[Sequence[str]], Output]
+
+
+class Seen(NamedTuple):
+    """What the spool tells of calls."""
+
+    calls: int
+    last: float | None  # epoch seconds
+
+
+def read_calls(spool: Path) -> Seen:
+    """The calls on the books, and those that lie in the queue still.
+
+    :raises SpoolError: where the spool can't be read.
+    """
+    ledger = view_ledger(spool / LEDGER_NAME)
+    try:
+        booked = ledger.calls().values()
+    finally:
+        ledger.close()
+    queue = Queue(spool, complain=lambda error: None)
+    files = queue.files()
+    moments = [last for _, last in booked]
+    written = queue.last_write(files)
+    if written is not None:
+        moments.append(written)
+    queued = sum(1 for _ in queue.read(files))
+    return Seen(sum(number for number, _ in booked) + queued, max(moments, default=None))
+
+
+def boot_time(settings: Mapping[str, str]) -> float | None:
+    """When slurmctld started, in epoch seconds; None where it does not tell."""
+    text = settings.get("BOOT_TIME", "")
+    return float(text) if text.isdigit() else None  # SLURM_TIME_FORMAT=%s
+
+
+def is_here(processes: Path = Path("/proc")) -> bool:
+    """Whether a slurmctld runs on this host."""
+    for name in processes.glob("[0-9]*/comm"):
+        try:
+            if name.read_text(encoding="ascii", errors="replace").strip() == "slurmctld":
+                return True
+        except OSError:  # it ended meanwhile
+            continue
+    return False
+
+
+class Controller(NamedTuple):
+    """The slurmctld that ought to call, and how its log is read."""
+
+    settings: Mapping[str, str]
+    run: Run
+    here: bool
+
+    @property
+    def boot(self) -> float | None:
+        """When it started."""
+        return boot_time(self.settings)
+
+    @property
+    def log(self) -> str:
+        """Its SlurmctldLogFile, empty where it has none."""
+        name = self.settings.get("SlurmctldLogFile", "")
+        return name if name.startswith("/") else ""
+
+    def refusal(self) -> str | None:
+        """What slurmctld said of the script at its last start: empty for nothing, None where that can't be read."""
+        verdict = None
+        for line in self._log_lines():
+            if _REFUSED.search(line):
+                verdict = line.strip()
+            elif _STARTED.search(line):
+                verdict = ""
+        return verdict
+
+    def _log_lines(self) -> Iterator[str]:
+        if self.log:
+            return _tail(Path(self.log))
+        boot = self.boot or 0.0
+        since, until = f"--since=@{boot - 5:.0f}", f"--until=@{boot + 60:.0f}"
+        try:
+            output = self.run(["journalctl", "_COMM=slurmctld", since, until, "--output=cat", "--no-pager"])
+        except SlurmUnreachable:  # no journal here
+            return iter(())
+        return iter(output.text.splitlines())
+
+
+def _tail(path: Path, size: int = LOG_BYTES) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
+            for line in file:
+                yield line.decode("utf-8", "replace")
+    except OSError:
+        return
+
+
+def check_calls(
+    controller: Controller,
+    script: Path,
+    spool: Path,
+    count_ended: Callable[[float], int],
+    clock: Callable[[], float] = time.time,
+) -> str:
+    """Whether slurmctld has called since it started; if not, whether it can.
+
+    :param script: what slurm.conf names.
+    :param count_ended: how many jobs ran and ended since a moment, in epoch seconds.
+    """
+    now, boot, seen = clock(), controller.boot, read_calls(spool)
+    if seen.last is not None and (boot is None or seen.last >= boot):
+        return f"slurmctld called it last at {moment(seen.last, now)}"
+    if boot is None or not controller.here:
+        return "not called yet: slurmctld runs on another host"
+    started = local_text(int(boot)).replace("T", " ")
+    refusal = controller.refusal()
+    if refusal:
+        raise NotWell(
+            f"slurmctld did not find the hook when it started, {started}, and so never calls it: {refusal[-200:]}",
+            hint=RESTART_HINT,
+            run=RESTART,
+        )
+    appeared = _appeared(script)
+    if refusal is None and appeared is not None and int(appeared) > boot:
+        raise NotWell(
+            f"slurmctld started at {started}, before the hook was there as it is now"
+            f" ({local_text(int(appeared)).replace('T', ' ')}): it looks for it only then, and has not called it yet",
+            hint=RESTART_HINT,
+            run=RESTART,
+        )
+    ended = count_ended(max(boot, now - DAY_SECONDS))
+    if ended:
+        log = controller.log or "journalctl -u slurmctld"
+        raise NotWell(
+            f"{count(ended, 'job')} ended since slurmctld started, {started}, and it called the hook for none of them",
+            hint=f"look for jobcomp and EpilogSlurmctld in slurmctld's log ({log}); then {RESTART_HINT}",
+            run=RESTART,
+        )
+    return f"no job has ended since slurmctld started, {started}; `check --test-job` shows that it is called"
+
+
+def _appeared(script: Path) -> float | None:
+    """When a script came to be what it is: its own times and its folder's change with each move, chmod and chown."""
+    try:
+        return max(script.stat().st_ctime, script.parent.stat().st_ctime)
+    except OSError:
+        return None
+
+
+def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
+    """How many jobs have run and ended between two moments: for the others EpilogSlurmctld is not called."""
+    if until <= since:
+        return 0
+    runs = slurm.ask_window(int(since), int(until)).answer()
+    return sum(1 for run in runs if run.start is not None and run.node_list is not None)
+
+
+def wait_for_call(
+    spool: Path,
+    before: Seen,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> str:
+    """Waits until slurmctld calls the hook.
+
+    :param before: the calls that were made before.
+    :raises NotWell: where it does not within so many seconds.
+    """
+    began = clock()
+    while clock() - began < seconds:
+        if read_calls(spool).calls > before.calls:
+            return f"slurmctld called it, after {span(clock() - began)}"
+        sleep(POLL_SECONDS)
+    raise NotWell(
+        f"slurmctld did not call the hook within {span(seconds)}",
+        hint="if a job ended meanwhile, look for jobcomp and EpilogSlurmctld in slurmctld's log, and restart slurmctld",
+    )

@@ -1,0 +1,305 @@
+"""Whether slurmctld calls the hook by its configuration, and if not, which lines of slurm.conf make it."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Iterator, Mapping, NamedTuple
+
+from agent.check.finding import NotWell
+from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
+
+#: Stands in every hook, and in nothing else.
+MARK = "SLURM_USAGE_HISTORY_SPOOL"
+RESTART = "systemctl restart slurmctld"
+#: What a restart means for a controller at work.
+RESTART_HINT = "restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops"
+#: From here on slurm.conf may have several EpilogSlurmctld lines.
+SEVERAL_EPILOGS = (24, 5)
+#: Keys of slurm.conf that name a script which runs elsewhere, or at another time.
+_OTHER_TIMES = {
+    "Epilog": "slurmd runs on each node, where there is no queue",
+    "Prolog": "slurmd runs on each node before a job",
+    "PrologSlurmctld": "slurmctld runs before a job",
+    "TaskEpilog": "slurmstepd runs on each node, as the job's user",
+}
+_NO_JOBCOMP = {"", "none", "(null)"}
+_MENTIONED = re.compile(r"[^\s\"';|&()=]*/jobcomp\.sh\b")
+_COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
+#: What a shell and sed take as it stands.
+_PLAIN = re.compile(r"[\w/.+@-]+", re.ASCII)
+
+
+class Call(NamedTuple):
+    """A script that slurmctld calls at a job's end, and the hook which that script is, or calls."""
+
+    key: str
+    script: Path
+    hook: Path
+
+
+class Wiring(NamedTuple):
+    """What a configuration has slurmctld call when a job ends."""
+
+    jobcomp: str  # the plugin, without its jobcomp/
+    location: str  # JobCompLoc, which is a script's path for the plugin "script" alone
+    epilogs: tuple[str, ...]
+
+    def find_call(self) -> Call | None:
+        """The first call that reaches the hook."""
+        for key, script in self._scripts():
+            hook = find_hook_in(script)
+            if hook:
+                return Call(key, script, hook)
+        return None
+
+    def _scripts(self) -> Iterator[tuple[str, Path]]:
+        if self.jobcomp == "script" and self.location:
+            yield "JobCompLoc", Path(self.location)
+        yield from (("EpilogSlurmctld", Path(epilog)) for epilog in self.epilogs)
+
+
+def wiring_of_slurmctld(settings: Mapping[str, str]) -> Wiring:
+    """By ``scontrol show config``: from 24.05 on it numbers the EpilogSlurmctld lines."""
+    epilogs = [value for name, value in settings.items() if name.partition("[")[0] == "EpilogSlurmctld"]
+    return _make_wiring(settings.get("JobCompType", ""), settings.get("JobCompLoc", ""), epilogs)
+
+
+def wiring_of_file(conf: Conf) -> Wiring:
+    """By slurm.conf."""
+    jobcomp, location = conf.get("JobCompType"), conf.get("JobCompLoc")
+    epilogs = [setting.value for setting in conf.get_all("EpilogSlurmctld")]
+    return _make_wiring(jobcomp.value if jobcomp else "", location.value if location else "", epilogs)
+
+
+def _make_wiring(jobcomp: str, location: str, epilogs: list[str]) -> Wiring:
+    plugin = jobcomp.rpartition("/")[2]
+    scripts = [script for value in epilogs for script in value.split(",") if script.startswith("/")]
+    return Wiring("" if plugin in _NO_JOBCOMP else plugin, "" if location == "(null)" else location, tuple(scripts))
+
+
+def find_hook_in(script: Path) -> Path | None:
+    """The hook that a script is, or calls; where it can't be read or is not there, by its name."""
+    try:
+        text = _COMMENT.sub("", script.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return script if script.name == "jobcomp.sh" else None
+    if MARK in text:
+        return script
+    mentioned = _MENTIONED.search(text)
+    if not mentioned:
+        return None
+    return Path(mentioned[0]) if mentioned[0].startswith("/") else script  # $DIR/jobcomp.sh
+
+
+def read_conf(settings: Mapping[str, str]) -> Conf:
+    """slurm.conf on this host, by the path that slurmctld tells."""
+    return read_slurm_conf(_conf_path(settings), settings.get("ClusterName", ""))
+
+
+def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> str:
+    """Whether slurmctld calls the hook, by what it has read, and whether slurm.conf still says so.
+
+    :param installed: where the hook lies that ought to be called.
+    :param template: where the wrapper lies that calls the hook and a script of the site's.
+    """
+    wiring = wiring_of_slurmctld(settings)
+    call = wiring.find_call()
+    if call is None:
+        raise Diagnosis(settings, conf, installed, template).trouble()
+    _check_place(call, conf, installed)
+    if conf.settings and conf.complete and not wiring_of_file(conf).find_call():
+        lines = _assignments(call, installed)
+        raise NotWell(
+            f"slurmctld calls {call.script}, but {_conf_path(settings)} no longer names it: from its next start on it"
+            " will not",
+            hint=f"put {' and '.join(lines)} back",
+            run=_append(_conf_path(settings), lines),
+        )
+    return f"{call.key}={call.script}"
+
+
+def _check_place(call: Call, conf: Conf, installed: str) -> None:
+    """A path that leads nowhere, while the hook lies somewhere else."""
+    if not is_missing(call.hook) or call.hook == Path(installed) or is_missing(Path(installed)):
+        return
+    found: Setting | Path | None = call.script
+    where = f"{call.script} calls {call.hook}"
+    if call.script == call.hook:
+        found = setting = _setting_of(conf, call.key, str(call.script))
+        where = f"{setting.place if setting else 'slurm.conf'} says {call.key}={call.script}"
+    raise NotWell(
+        f"{where}, where nothing is: the hook is {installed}",
+        hint=f"name {installed} there, and {RESTART_HINT}",
+        run=_then_restart(_replace(found, str(call.hook), installed)) if found else "",
+    )
+
+
+class Diagnosis:
+    """Why slurmctld does not call the hook, and which lines would make it, without taking a site's own away."""
+
+    def __init__(self, settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> None:
+        self._settings, self._conf = settings, conf
+        self._installed, self._template = installed, template
+        self._path = _conf_path(settings)
+        self._wiring = wiring_of_slurmctld(settings)
+
+    def trouble(self) -> NotWell:
+        """What to tell the admin."""
+        return self._not_read() or self._at_another_time() or self._advise()
+
+    def _not_read(self) -> NotWell | None:
+        """The lines are there, but not where or when slurmctld has looked."""
+        call = wiring_of_file(self._conf).find_call()
+        if call:
+            setting = next(one for one in reversed(self._conf.settings) if one.value == str(call.script))
+            return NotWell(
+                f"{setting.place} names {call.script}, but slurmctld has not read that line yet",
+                hint=RESTART_HINT,
+                run=RESTART,
+            )
+        for other in map(Path, USUAL_PLACES):
+            if not _is_same(other, self._path):
+                call = wiring_of_file(read_slurm_conf(other)).find_call()
+                if call:
+                    return NotWell(
+                        f"{other} names {call.script}, but slurmctld reads {self._path}",
+                        hint=f"put {' and '.join(_assignments(call, str(call.script)))} there, and {RESTART_HINT}",
+                        run=f"{_append(self._path, _assignments(call, str(call.script)))} && {RESTART}",
+                    )
+        return None
+
+    def _at_another_time(self) -> NotWell | None:
+        for key, meaning in _OTHER_TIMES.items():
+            value = self._settings.get(key, self._settings.get(f"{key}[0]", ""))
+            if value.startswith("/") and find_hook_in(Path(value)):
+                advice = self._advise()
+                return NotWell(
+                    f"slurm.conf says {key}={value}, which {meaning}",
+                    hint=f"take that line out; {advice.hint}",
+                )
+        return None
+
+    def _advise(self) -> NotWell:
+        """The lines that fit what slurm.conf has already."""
+        jobcomp, location, epilogs = self._wiring
+        name = self._settings.get("JobCompType", "") or "not set"
+        if jobcomp == "script":
+            text = f"slurmctld does not call the hook: JobCompLoc is {location or 'not set'}"
+            if location and not is_missing(Path(location)):
+                return self._call_both(text, "JobCompLoc", location)
+            return self._point_to_hook(text, location)
+        text = f"slurmctld does not call the hook: JobCompType is {name}"
+        if not jobcomp:
+            return self._add(text, "JobCompType=jobcomp/script", f"JobCompLoc={self._installed}")
+        if location and find_hook_in(Path(location)) and location == self._installed:
+            return NotWell(
+                f"JobCompType is {name}, which takes JobCompLoc={location}, the hook, for something else",
+                hint=f"set JobCompType=jobcomp/script in {self._path}, and {RESTART_HINT}",
+            )
+        if epilogs and version_of(self._settings) < SEVERAL_EPILOGS:
+            return self._call_both(f"{text}, and EpilogSlurmctld is {epilogs[0]}", "EpilogSlurmctld", epilogs[0])
+        return self._add(text, f"EpilogSlurmctld={self._installed}", beside=epilogs)
+
+    def _add(self, text: str, *lines: str, beside: tuple[str, ...] = ()) -> NotWell:
+        keep = f"; the line with {beside[0]} stays, as Slurm takes several from 24.05 on" if beside else ""
+        return NotWell(
+            text,
+            hint=f"add {' and '.join(lines)} to {self._path}{keep}; then {RESTART_HINT}",
+            run=f"{_append(self._path, lines)} && {RESTART}",
+        )
+
+    def _point_to_hook(self, text: str, location: str) -> NotWell:
+        here = _setting_of(self._conf, "JobCompLoc", location)
+        line = f"JobCompLoc={self._installed}"
+        change = _replace(here, location, self._installed) if here else _append(self._path, [line])
+        return NotWell(
+            f"{text}{', where nothing is' if location else ''}",
+            hint=f"set {line} in {here.place if here else self._path}, and {RESTART_HINT}",
+            run=_then_restart(change),
+        )
+
+    def _call_both(self, text: str, key: str, script: str) -> NotWell:
+        """A site's own script goes on being called, with the same environment, and its exit status still counts."""
+        setting = _setting_of(self._conf, key, script)
+        both = self._path.parent / "call-both.sh"
+        fill_in = f"s|^site_script=.*|site_script={script}|; s|^hook=.*|hook={self._installed}|"
+        steps = [
+            f"sed {shlex.quote(fill_in)} {shlex.quote(self._template)} >{both}",
+            f"chmod 755 {both}",
+            _replace(setting, script, str(both)) if setting else "",
+            RESTART,
+        ]
+        return NotWell(
+            text,
+            hint=f"keep {script}: fill it in in a copy of {self._template}, which calls both; set {key} to that copy"
+            f" in {setting.place if setting else self._path}, and {RESTART_HINT}",
+            run=" && ".join(steps) if all(steps) and not both.exists() else "",
+        )
+
+
+def version_of(settings: Mapping[str, str]) -> tuple[int, int]:
+    """slurmctld's, such as (22, 5); (0, 0) where it does not tell."""
+    match = re.match(r"(\d+)\.(\d+)", settings.get("SLURM_VERSION", ""))
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def find_template(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
+    """Where the wrapper lies: beside the virtual environment that install.sh has made, else in the checkout."""
+    installed = environment.parent / "call-both.sh"
+    return str(installed if installed.exists() else package.parent / "etc" / "hooks" / "call-both.sh")
+
+
+def is_missing(path: Path) -> bool:
+    """Whether nothing is there; not where this user may not look."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return False
+
+
+def _conf_path(settings: Mapping[str, str]) -> Path:
+    return Path(settings.get("SLURM_CONF") or USUAL_PLACES[0])
+
+
+def _setting_of(conf: Conf, key: str, value: str) -> Setting | None:
+    """The last line that gives a key a value, or a list which holds it."""
+    found = [setting for setting in conf.get_all(key) if value and value in setting.value.split(",")]
+    return found[-1] if found else None
+
+
+def _assignments(call: Call, script: str) -> list[str]:
+    lines = [f"{call.key}={script}"]
+    return ["JobCompType=jobcomp/script", *lines] if call.key == "JobCompLoc" else lines
+
+
+def _append(path: Path, lines: tuple[str, ...] | list[str]) -> str:
+    """The line before them is ended first, which an editor may have left open."""
+    form = "\\n" + "%s\\n" * len(lines)
+    return f"printf '{form}' {' '.join(map(shlex.quote, lines))} >>{shlex.quote(str(path))}"
+
+
+def _replace(place: Setting | Path, old: str, new: str) -> str:
+    """A value for another: that of a key in slurm.conf, or any in a script. Empty where a path is not plain."""
+    if not all(map(_PLAIN.fullmatch, (old, new))):
+        return ""
+    if isinstance(place, Setting):
+        change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'
+        return f"sed -i {shlex.quote(change)} {shlex.quote(str(place.file))}"
+    return f"sed -i {shlex.quote(f's|{old}|{new}|')} {shlex.quote(str(place))}"
+
+
+def _then_restart(change: str) -> str:
+    return f"{change} && {RESTART}" if change else ""

@@ -1,0 +1,190 @@
+"""What proves that slurmctld calls the hook, and what proves that it never will."""
+
+from __future__ import annotations
+
+import os
+import time
+from io import BytesIO
+from pathlib import Path
+from typing import Callable, Mapping, Sequence
+
+import pytest
+
+from agent.check.calls import Controller, Seen, boot_time, check_calls, is_here, read_calls, wait_for_call
+from agent.check.finding import NotWell
+from agent.check.wiring import RESTART, RESTART_HINT
+from agent.errors import SlurmUnreachable
+from agent.localtime import local_text
+from agent.slurm.process import Output
+
+#: From slurmctld 22.05 and 24.11, with their times.
+STARTED = "[2026-11-28T05:23:56.001] slurmctld version 22.05.8 started on cluster lab(0)\n"
+REFUSED = (
+    "[2026-11-28T05:23:56.012] error: jobcomp/script: failed to stat /opt/x/jobcomp.sh: No such file or directory\n"
+)
+NO_EPILOG = "[2026-11-28T05:23:56.012] error: Invalid EpilogSlurmctld(`/opt/x/jobcomp.sh`): No such file or directory\n"
+
+
+def no_journal(_: Sequence[str]) -> Output:
+    raise SlurmUnreachable("no journalctl")
+
+
+class Site:
+    """A spool, the script that slurm.conf names, and slurmctld's log. All of it is a minute old."""
+
+    def __init__(self, folder: Path) -> None:
+        self.spool, self.script, self.log = folder / "spool", folder / "bin" / "jobcomp.sh", folder / "slurmctld.log"
+        self.spool.mkdir()
+        self.script.parent.mkdir()
+        self.script.touch()
+        self.now = time.time() + 60
+        self.here = True
+        self.ended = 0
+        self.asked: list[float] = []
+
+    def settings(self, boot: float) -> Mapping[str, str]:
+        return {"BOOT_TIME": f"{boot:.0f}", "SlurmctldLogFile": str(self.log)}
+
+    def check(self, boot: float, run: Callable[[Sequence[str]], Output] = no_journal, **settings: str) -> str:
+        """:param boot: when slurmctld started, in seconds before now."""
+        controller = Controller({**self.settings(self.now - boot), **settings}, run, self.here)
+        return check_calls(controller, self.script, self.spool, self._count, lambda: self.now)
+
+    def fault(self, boot: float) -> NotWell:
+        with pytest.raises(NotWell) as caught:
+            self.check(boot)
+        return caught.value
+
+    def call(self, seconds_ago: float) -> None:
+        queue = self.spool / "queue"
+        queue.write_text("\n7 - - -\n")
+        os.utime(queue, (self.now - seconds_ago,) * 2)
+
+    def at(self, seconds_ago: float) -> str:
+        return local_text(int(self.now - seconds_ago)).replace("T", " ")
+
+    def _count(self, since: float) -> int:
+        self.asked.append(since)
+        return self.ended
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def test_a_call_since_the_start_is_proof(site: Site) -> None:
+    """Whatever the log and the times say: nothing else is looked at."""
+    site.log.write_text(STARTED + REFUSED)
+    site.call(10)
+    assert site.check(100_000).startswith("slurmctld called it last at ")
+    assert [] == site.asked
+
+
+def test_a_call_before_the_start_proves_nothing(site: Site) -> None:
+    """slurmctld has looked for the script anew since."""
+    site.call(1000)
+    site.log.write_text(STARTED + REFUSED)
+    expected = (
+        f"slurmctld did not find the hook when it started, {site.at(500)}, and so never calls it: {REFUSED.strip()}"
+    )
+    fault = site.fault(500)
+    assert (expected, RESTART_HINT, RESTART) == (str(fault), fault.hint, fault.run)
+
+
+@pytest.mark.parametrize("line", [REFUSED, NO_EPILOG, "error: jobcomp/script: /x is not executable\n"])
+def test_the_log_tells_of_the_latest_start_alone(site: Site, line: str) -> None:
+    """A start that went well after one that did not is what counts, and the other way round."""
+    site.log.write_text(STARTED + line + STARTED)
+    assert site.check(500).startswith("no job has ended since slurmctld started")
+    site.log.write_text(STARTED + STARTED + line)
+    assert line.strip() in str(site.fault(500))
+
+
+def test_a_script_younger_than_slurmctld(site: Site) -> None:
+    """Without a log the times tell: it was installed, or became executable, too late."""
+    fault = site.fault(600)
+    assert str(fault).startswith(f"slurmctld started at {site.at(600)}, before the hook was there as it is now (")
+    assert (RESTART_HINT, RESTART) == (fault.hint, fault.run)
+
+
+def test_a_log_of_the_start_is_better_than_the_times(site: Site) -> None:
+    """An upgrade makes the script younger than slurmctld, which calls it all the same."""
+    site.log.write_text(STARTED)
+    assert site.check(600).startswith("no job has ended")
+
+
+def test_jobs_that_ended_without_a_call(site: Site) -> None:
+    """Whatever the reason is."""
+    site.log.write_text(STARTED)
+    site.ended = 3
+    fault = site.fault(50)
+    expected = f"3 jobs ended since slurmctld started, {site.at(50)}, and it called the hook for none of them"
+    assert expected == str(fault)
+    assert f"look for jobcomp and EpilogSlurmctld in slurmctld's log ({site.log}); then {RESTART_HINT}" == fault.hint
+    assert [int(site.now - 50)] == [int(since) for since in site.asked]
+
+
+def test_before_the_first_job(site: Site) -> None:
+    """Right after the restart nothing can be known, and that is no fault."""
+    expected = f"no job has ended since slurmctld started, {site.at(50)}; `check --test-job` shows that it is called"
+    assert expected == site.check(50)
+
+
+def test_a_slurmctld_on_another_host(site: Site) -> None:
+    """The script and the log there are not these."""
+    site.here = False
+    assert "not called yet: slurmctld runs on another host" == site.check(600)
+
+
+def test_a_slurmctld_without_a_log_file(site: Site) -> None:
+    """Then it is the journal's, from the time of its start."""
+    asked = []
+
+    def journal(argv: Sequence[str]) -> Output:
+        asked.append(argv)
+        return Output(0, BytesIO((STARTED + REFUSED).encode()), "")
+
+    with pytest.raises(NotWell, match="did not find the hook"):
+        site.check(600, journal, SlurmctldLogFile="(null)")
+    boot = int(boot_time(site.settings(site.now - 600)) or 0)
+    assert [f"--since=@{boot - 5}", f"--until=@{boot + 60}"] == asked[0][2:4]
+
+
+def test_a_long_log_is_read_from_its_end(site: Site) -> None:
+    """Of gigabytes the last few suffice; a start that is not among them is not known."""
+    site.log.write_bytes(REFUSED.encode() + b"x" * (9 << 20) + b"\n")
+    assert "before the hook was there" in str(site.fault(600))
+
+
+def test_a_slurmctld_that_does_not_tell_when_it_started(site: Site) -> None:
+    """Any call will do then."""
+    site.call(10_000)
+    assert site.check(600, BOOT_TIME="").startswith("slurmctld called it last at ")
+
+
+def test_the_calls_in_the_spool(site: Site) -> None:
+    """Those in the queue count before any flush has booked them."""
+    assert Seen(0, None) == read_calls(site.spool)
+    site.call(30)
+    seen = read_calls(site.spool)
+    assert (1, int(site.now - 30)) == (seen.calls, int(seen.last or 0))
+
+
+def test_waiting_for_a_call(site: Site) -> None:
+    """It ends with the first one, or when the time is over."""
+    moments = iter(range(100))
+    before = read_calls(site.spool)
+    clock = lambda: float(next(moments))  # noqa: E731
+    assert "slurmctld called it, after " in wait_for_call(site.spool, before, 50, clock, lambda _: site.call(0))
+    with pytest.raises(NotWell, match="slurmctld did not call the hook within 30 s"):
+        wait_for_call(site.spool, read_calls(site.spool), 30, clock, lambda _: None)
+
+
+def test_whether_slurmctld_is_here(tmp_path: Path) -> None:
+    """By the names of the processes."""
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "comm").write_text("slurmctld\n")
+    assert is_here(tmp_path)
+    (tmp_path / "12" / "comm").write_text("slurmctld_x\n")
+    assert not is_here(tmp_path)

@@ -1,0 +1,81 @@
+"""Slurm's commands complain of the symptom; check names the daemon, where it is on this host."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Mapping, Sequence
+
+import pytest
+
+from agent.check.daemons import explain, read_daemons
+from agent.errors import SlurmUnreachable
+from agent.slurm.process import Output
+
+#: From Slurm 22.05, with munged stopped.
+MUNGE = "scontrol show config failed: scontrol: error: If munged is up, restart with --num-threads=10"
+REFUSED = "scontrol show config failed: slurm_load_ctl_conf error: Unable to contact slurm controller (connect failure)"
+NO_DATABASE = "sacct failed with exit status 1: sacct: error: Problem talking to the database: Connection refused"
+
+
+def test_the_daemons_of_this_host() -> None:
+    """Those alone that systemd has a unit for."""
+    text = (
+        "Id=munge.service\nLoadState=loaded\nActiveState=active\n\n"
+        "Id=mysqld.service\nLoadState=not-found\nActiveState=inactive\n\n"
+        "Id=slurmctld.service\nLoadState=loaded\nActiveState=failed\n"
+    )
+    assert {"munge": "active", "slurmctld": "failed"} == read_daemons(lambda _: Output(0, BytesIO(text.encode()), ""))
+
+
+def test_a_host_without_systemd() -> None:
+    """Nothing is known of its daemons."""
+
+    def run(_: Sequence[str]) -> Output:
+        raise SlurmUnreachable("no systemctl")
+
+    assert {} == read_daemons(run)
+
+
+@pytest.mark.parametrize(
+    ("said", "states", "text", "line"),
+    [
+        (
+            MUNGE,
+            {"munge": "inactive", "slurmctld": "active"},
+            f"munge does not answer (munge.service is inactive), and without it no command of Slurm works: {MUNGE}",
+            "systemctl start munge",
+        ),
+        (
+            MUNGE,
+            {"munge": "active"},
+            f"munge does not answer, and without it no command of Slurm works: {MUNGE}",
+            "systemctl restart munge",
+        ),
+        (MUNGE, {}, f"munge does not answer, and without it no command of Slurm works: {MUNGE}", ""),
+        (
+            REFUSED,
+            {"munge": "active", "slurmctld": "failed"},
+            f"slurmctld.service is failed on this host: {REFUSED}",
+            "systemctl start slurmctld",
+        ),
+    ],
+)
+def test_what_is_down(said: str, states: Mapping[str, str], text: str, line: str) -> None:
+    """And the line that starts it, where it is here."""
+    told = explain(SlurmUnreachable(said), states, "slurmctld")
+    assert (text, line) == (str(told), getattr(told, "run", ""))
+
+
+def test_a_slurmdbd_whose_database_is_down() -> None:
+    """slurmdbd itself runs on without it."""
+    states = {"munge": "active", "slurmdbd": "active", "mariadb": "inactive"}
+    told = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
+    assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(told)
+    assert "systemctl start mariadb" == getattr(told, "run", "")
+
+
+def test_what_is_elsewhere_stays_as_it_was() -> None:
+    """Nothing is known of daemons on other hosts: the command's own words and hint stand."""
+    error = SlurmUnreachable(REFUSED, hint="scontrol ping")
+    assert error is explain(error, {"munge": "active"}, "slurmctld")
+    assert error is explain(error, {"munge": "active", "slurmctld": "active"}, "slurmctld")

@@ -1,0 +1,65 @@
+"""slurm.conf as it lies on the disk is read as Slurm reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from agent.slurm.conf import read_slurm_conf
+
+
+def write(folder: Path, text: str, name: str = "slurm.conf") -> Path:
+    path = folder / name
+    path.write_text(text)
+    return path
+
+
+def test_keys_and_values_with_their_places(tmp_path: Path) -> None:
+    """Keys in any case, blanks around the sign, quotes, comments, several pairs on a line, a line that goes on."""
+    path = write(
+        tmp_path,
+        '# JobCompType=jobcomp/none\nJOBCOMPTYPE = jobcomp/script # ours\nJobCompLoc="/a/b.sh"\n\n'
+        "NodeName=n[1-2] \\\n  CPUs=4\nMailProg=/bin/true TmpFS=/tmp\n",
+    )
+    conf = read_slurm_conf(path)
+    found = [(setting.key, setting.value, setting.line) for setting in conf.settings]
+    assert [
+        ("JOBCOMPTYPE", "jobcomp/script", 2),
+        ("JobCompLoc", "/a/b.sh", 3),
+        ("NodeName", "n[1-2]", 5),
+        ("CPUs", "4", 5),
+        ("MailProg", "/bin/true", 7),
+        ("TmpFS", "/tmp", 7),
+    ] == found
+    setting = conf.get("jobcomptype")
+    assert setting
+    assert f"{path}:2" == setting.place
+    assert conf.complete
+
+
+def test_of_several_lines_the_last_counts(tmp_path: Path) -> None:
+    """As slurmctld says itself: "specified more than once, latest value used"."""
+    conf = read_slurm_conf(write(tmp_path, "JobCompLoc=/a\nEpilogSlurmctld=/1\nJobCompLoc=/b\nEpilogSlurmctld=/2\n"))
+    setting = conf.get("JobCompLoc")
+    assert setting
+    assert ("/b", 3) == (setting.value, setting.line)
+    assert ["/1", "/2"] == [setting.value for setting in conf.get_all("EpilogSlurmctld")]
+    assert None is conf.get("JobCompType")
+
+
+def test_included_files(tmp_path: Path) -> None:
+    """A name without a folder is beside slurm.conf, %c is the cluster, and the places are the included files' own."""
+    (tmp_path / "conf.d").mkdir()
+    write(tmp_path, "JobCompLoc=/c\nInclude other.conf\n", "lab.conf")
+    write(tmp_path, "MailProg=/m\n", "other.conf")
+    write(tmp_path, "TmpFS=/t\n", "conf.d/1.conf")
+    conf = read_slurm_conf(write(tmp_path, "include %c.conf\nInclude conf.d/*.conf\n"), "lab")
+    assert {"JobCompLoc": "lab.conf", "MailProg": "other.conf", "TmpFS": "1.conf"} == {
+        setting.key: setting.file.name for setting in conf.settings
+    }
+
+
+def test_what_cannot_be_read_is_known(tmp_path: Path) -> None:
+    """Then nothing can be concluded from what is not there. A file that includes itself ends."""
+    assert not read_slurm_conf(tmp_path / "none").complete
+    assert not read_slurm_conf(write(tmp_path, "Include none.conf\nTmpFS=/t\n")).complete
+    assert read_slurm_conf(write(tmp_path, "Include slurm.conf\nTmpFS=/t\n")).complete
