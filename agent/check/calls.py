@@ -53,7 +53,7 @@ def read_calls(spool: Path) -> Seen:
     """
     ledger = view_ledger(spool / LEDGER_NAME)
     try:
-        booked = ledger.calls().values()
+        booked = ledger.journal.calls().values()
     finally:
         ledger.close()
     queue = Queue(spool, complain=lambda error: None)
@@ -178,9 +178,9 @@ def check_calls(
 
 
 def _appeared(script: Path) -> float | None:
-    """When a script came to be what it is: its own times and its folder's change with each move, chmod and chown."""
+    """When a script came to be what it is: its own time changes with each move, chmod and chown."""
     try:
-        return max(script.stat().st_ctime, script.parent.stat().st_ctime)
+        return script.stat().st_ctime
     except OSError:
         return None
 

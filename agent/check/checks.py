@@ -151,7 +151,7 @@ def _check_hook(config: Config, slurm: Slurm, settings: Mapping[str, str], run: 
     )
     yield lines
     call = wiring.wiring_of_slurmctld(settings).find_call()
-    if not call:
+    if not (lines.ok and call):
         yield from _untested("slurm.conf", "hook", "hook calls")
         return
     hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir))
