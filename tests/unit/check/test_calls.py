@@ -37,7 +37,7 @@ class Site:
         self.spool.mkdir()
         self.script.parent.mkdir()
         self.script.touch()
-        self.now = time.time() + 60
+        self.now = float(int(time.time()) + 60)
         self.here = True
         self.ended = 0
         self.asked: list[float] = []
