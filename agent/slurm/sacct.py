@@ -16,6 +16,7 @@ from agent.errors import ConfigError, ExporterError, SlurmUnreachable, Unreadabl
 from agent.jobs.run import Run
 from agent.slurm.process import Child, Output, make_environment, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
+from agent.slurm.squeue import make_squeue_argv, parse_states
 
 #: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
@@ -192,7 +193,9 @@ class Slurm:
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
-        _, _, text = self._print(self._sacctmgr, "show", "configuration").partition("SlurmDBD configuration:")
+        _, _, text = self._print(self._beside_sacct("sacctmgr"), "show", "configuration").partition(
+            "SlurmDBD configuration:"
+        )
         return _parse_settings(text)
 
     def admin_level(self, user: str) -> str:
@@ -201,7 +204,7 @@ class Slurm:
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
         selection = ("show", "user", f"user={user}", "format=AdminLevel")
-        return self._print(self._sacctmgr, "--noheader", "--parsable2", *selection).strip()
+        return self._print(self._beside_sacct("sacctmgr"), "--noheader", "--parsable2", *selection).strip()
 
     def version(self) -> str:
         """What sacct calls itself, such as ``slurm 22.05.8``.
@@ -211,11 +214,12 @@ class Slurm:
         return self._print(self._sacct, "--version").strip()
 
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
-        """The state of those of some jobs that slurmctld knows, such as COMPLETING; see squeue(1).
+        """The state of those of some jobs that slurmctld knows, such as COMPLETING, by their raw IDs.
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
-        raise SlurmUnreachable("squeue is not asked yet")
+        argv = make_squeue_argv(self._beside_sacct("squeue"), raw_ids)
+        return parse_states(run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout)))
 
     def cluster_name(self) -> str:
         """The ClusterName that slurmctld goes by.
@@ -230,10 +234,9 @@ class Slurm:
             raise _no_cluster_name("scontrol show config names no ClusterName")
         return name
 
-    @property
-    def _sacctmgr(self) -> str:
-        """It lies where sacct lies."""
-        return str(Path(self._sacct).with_name("sacctmgr")) if "/" in self._sacct else "sacctmgr"
+    def _beside_sacct(self, command: str) -> str:
+        """Slurm's other commands lie where sacct lies."""
+        return str(Path(self._sacct).with_name(command)) if "/" in self._sacct else command
 
     def _print(self, *argv: str) -> str:
         """What a command prints that should take no time."""
