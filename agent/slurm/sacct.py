@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.config import Config
-from agent.errors import ConfigError, ExporterError, SlurmUnreachable, UnreadableRow
+from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
 from agent.jobs.run import Run
+from agent.slurm.controllers import Controllers, find_in_control, parse_controllers
 from agent.slurm.process import Child, Output, make_environment, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
 from agent.slurm.squeue import make_squeue_argv, parse_states
@@ -28,6 +29,8 @@ GOES_ON_STATES = "RQ,RS,PR,NF"
 IDS_PER_CALL = 190
 #: For a call that asks for no jobs.
 QUICK_SECONDS = 30
+#: For scontrol ping, which waits 10 s (MessageTimeout) for a controller whose host is off.
+PING_SECONDS = 15
 #: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
 EARLIEST_SECONDS = 1_000_000
 _NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
@@ -221,18 +224,21 @@ class Slurm:
         argv = make_squeue_argv(self._beside_sacct("squeue"), raw_ids)
         return parse_states(run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout)))
 
-    def cluster_name(self) -> str:
-        """The ClusterName that slurmctld goes by.
+    def controllers(self) -> Controllers:
+        """The controllers of the cluster, by slurmctld's own configuration.
 
-        :raises ConfigError: where it can't be found out; it is never guessed.
+        :raises SlurmUnreachable: where slurmctld does not answer.
         """
+        return parse_controllers(self.read_config())
+
+    def in_control(self) -> str | None:
+        """The name of the controller that is in control, None where none answers."""
+        # scontrol's exit code tells no more than its words; a host that is off is waited for.
+        argv = (self._scontrol, "ping")
         try:
-            name = self.read_config().get("ClusterName", "")
-        except SlurmUnreachable as error:
-            raise _no_cluster_name(str(error)) from error
-        if not name or name == "(null)":
-            raise _no_cluster_name("scontrol show config names no ClusterName")
-        return name
+            return find_in_control(run(argv, environment=self._environment, timeout=PING_SECONDS).text)
+        except SlurmUnreachable:
+            return None
 
     def _beside_sacct(self, command: str) -> str:
         """Slurm's other commands lie where sacct lies."""
@@ -258,13 +264,6 @@ class Slurm:
         output = run([self._sacct, "--helpformat"], environment=self._environment, timeout=self._timeout)
         known = output.text.split()
         return (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in known else FIELDS
-
-
-def _no_cluster_name(why: str) -> ConfigError:
-    return ConfigError(
-        f"the cluster's name is unknown: {why}",
-        hint="start slurmctld, or set cluster_name in the configuration, or give --cluster-name",
-    )
 
 
 def _check(output: Output, wanted: str) -> int:

@@ -18,6 +18,7 @@ class Known(NamedTuple):
     digest: bytes  # of what was delivered of the same run; empty where nothing was
     hooked: bool
     superseded: bool  # by a newer job or run of the same JobID
+    delivered_at: float = 0.0  # first, in epoch seconds
 
 
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
@@ -46,7 +47,8 @@ class DeliveredJobs:
         rows_of: dict[int, list[Any]] = {}
         for chunk in chunks([record.raw_id for record in records]):
             for job_id, *row in self._database.execute(
-                f"SELECT job_id, submit, digest, hooked, shown_id FROM delivered WHERE cluster = ? AND {IS_ONE_OF}",  # noqa: S608
+                "SELECT job_id, submit, digest, hooked, shown_id, delivered_at FROM delivered"  # noqa: S608
+                f" WHERE cluster = ? AND {IS_ONE_OF}",
                 (cluster, *chunk),
             ):
                 rows_of.setdefault(job_id, []).append(row)
@@ -75,6 +77,12 @@ class DeliveredJobs:
                 "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
                 ((cluster, *record.key) for record in records),
             )
+
+    def first_end(self, cluster: str, since: float) -> int | None:
+        """When the first of those jobs ended that were delivered for the first time since an instant."""
+        query = "SELECT min(ended) FROM delivered WHERE cluster = ? AND delivered_at >= ?"
+        end: int | None = self._database.execute(query, (cluster, since))[0][0]
+        return end
 
     def latencies(self, since: float, limit: int) -> list[float]:
         """Seconds from the End to the dashboard of the jobs that flush has delivered since then, sorted.
@@ -158,11 +166,12 @@ def _shown_id(record: Record) -> str | None:
 
 
 def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
-    known_digest, known_hooked, superseded = NOT_KNOWN
-    for submit, digest, hooked, shown_id in rows:
+    known = NOT_KNOWN
+    superseded = False
+    for submit, digest, hooked, shown_id, delivered_at in rows:
         if submit == record.submit:
-            known_digest, known_hooked = digest, bool(hooked)
+            known = Known(digest, bool(hooked), superseded=False, delivered_at=delivered_at)
         # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
         elif submit > record.submit and shown_id == _shown_id(record):
             superseded = superseded or local_day(submit).year == local_day(record.submit).year
-    return Known(known_digest, known_hooked, superseded)
+    return known._replace(superseded=superseded)

@@ -10,6 +10,8 @@ GIVEN_UP = "given_up"
 MISSED = "missed"
 #: When the newest of these that had run ended.
 MISSED_END = "missed_end"
+#: When a reconcile of another controller has gone well.
+OTHERS_RECONCILED = "others_reconciled"
 #: With the command's name behind it: jobs that it has delivered, repeats included.
 DELIVERED_BY = "delivered_by_"
 #: How many records the dashboard is trusted to take in time, 0 where it has never failed to.

@@ -57,14 +57,16 @@ class Tally:
         self.jobs_by_day: Counter[date] = Counter()
         self.hooked_by_day: Counter[date] = Counter()
 
-    def count(self, job: Prepared, *, is_waiting: bool, fresh_since: float) -> None:
+    def count(self, job: Prepared, *, is_waiting: bool, is_told: bool) -> None:
         """Counts a job, and whether the hook had brought it.
+
+        :param is_told: whether this host's hook must have brought it by now.
 
         EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook.
         """
         record, known = job.record, job.known
         self.jobs += 1
-        if record.end >= fresh_since:
+        if not is_told:
             return
         day = local_day(record.end)
         self.jobs_by_day[day] += 1
@@ -80,6 +82,8 @@ class Reconcile:
 
     :param only_missing: leaves out what was delivered before and has not changed.
     :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
+    :param in_charge: tells of an instant whether this host's hook is the one that was called for what ended then.
+    :param choose: says of a job that may be sent whether it is.
     :param interlude: done between two slices where it is due.
     :param on_progress: told after each slice how far it has come.
     :param clock: epoch seconds.
@@ -94,6 +98,8 @@ class Reconcile:
         *,
         alive: AskSlurmctld,
         only_missing: bool = False,
+        in_charge: Callable[[float], bool] = lambda end: True,
+        choose: Callable[[Prepared], bool] = lambda job: True,
         interlude: Interlude | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
         clock: Callable[[], float] = time.time,
@@ -102,6 +108,8 @@ class Reconcile:
         self._ledger = ledger
         self._delivery = delivery
         self._preparer = Preparer(ledger, settings, only_changed=only_missing)
+        self._in_charge = in_charge
+        self._choose = choose
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
@@ -129,8 +137,10 @@ class Reconcile:
         waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
         self._formatted += len(prepared)
         for job in prepared:
-            self.tally.count(job, is_waiting=job.record.raw_id in waiting, fresh_since=self._fresh_since)
-            if job.hold is None:
+            end = job.record.end
+            is_told = end < self._fresh_since and self._in_charge(end)
+            self.tally.count(job, is_waiting=job.record.raw_id in waiting, is_told=is_told)
+            if job.hold is None and self._choose(job):
                 self._delivery.add(job.record)
 
     def finish(self, done: Slice) -> None:

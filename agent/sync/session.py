@@ -25,11 +25,12 @@ from agent.slurm.sacct import Slurm, make_slurm
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
+from agent.sync.control import Control, TakingTurns
 from agent.sync.delivery import Delivery, Receiver
 from agent.sync.earlier import note_forgotten
 from agent.sync.flush import LONGEST_KEPT_PAUSE_SECONDS, Flush, check_pause, has_work
 from agent.sync.prepare import Settings
-from agent.sync.reconcile import Progress, Reconcile, Tally
+from agent.sync.reconcile import FRESH_SECONDS, Progress, Reconcile, Tally
 
 #: Beyond the collection window the ledger keeps this many days more of what was delivered.
 SPARE_DAYS = 2
@@ -79,6 +80,7 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._settings: Settings | None = None
+        self._control = Control(slurm, spool.ledger.journal, clock=clock)
         self._last_interlude = time.monotonic()
 
     def flush(self) -> RunReport:
@@ -112,12 +114,16 @@ class Session:
         """Delivers what the hook has queued while a long reconcile holds the lock."""
         self._spool.take_over(self._clock())
         self._make_flush(self._make_delivery("flush")).run()
+        self._control.look()
         self._last_interlude = time.monotonic()
 
     def _flush(self, outcome: Outcome) -> None:
         self._spool.take_over(self._clock())
-        if not has_work(self.ledger, self._clock()):
-            return
+        if has_work(self.ledger, self._clock()):
+            self._deliver_queue(outcome)
+        self._control.look()
+
+    def _deliver_queue(self, outcome: Outcome) -> None:
         outcome.delivery = self._make_delivery("flush")
         self._make_flush(outcome.delivery).run()
         waiting, _ = self.ledger.waiting.count()
@@ -133,7 +139,9 @@ class Session:
             done_to = progress.done_to
             on_progress(progress)
 
-        check_pause(self.ledger.journal, self._clock())
+        began = self._clock()
+        check_pause(self.ledger.journal, began)
+        self._control.look()
         outcome.delivery = self._make_delivery("reconcile")
         reconcile = Reconcile(
             self.ledger,
@@ -142,6 +150,7 @@ class Session:
             self.settings,
             alive=self._ask_slurmctld,
             only_missing=only_missing,
+            in_charge=self._control.in_charge(),
             interlude=self,
             on_progress=progressed,
             clock=self._clock,
@@ -157,10 +166,35 @@ class Session:
         finally:
             outcome.missed = reconcile.tally.missed
         self._keep_books(reconcile.tally, wanted)
+        self._send_again(outcome.delivery, began)
+        turns = self._control.turns()
+        if turns and not self._dry_run:
+            turns.note(self._clock())
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery)}, "
             f"{reconcile.tally.missed} missed by flush"
         )
+
+    def _send_again(self, delivery: Delivery, began: float) -> None:
+        """Sends again what this run and another host's may have erased of each other: see :mod:`agent.spool.turns`.
+
+        That is what this run has sent for the first time, and what has ended since shortly before it began.
+        """
+        if self._dry_run or not self._control.may_meet_others:
+            return
+        fresh_since = began - FRESH_SECONDS
+        logger.info("Sending again what another host may have erased meanwhile")
+        again = Reconcile(
+            self.ledger,
+            self._slurm,
+            delivery,
+            self.settings,
+            alive=self._ask_slurmctld,
+            choose=lambda job: job.known.delivered_at >= began or job.record.end >= fresh_since,
+            clock=self._clock,
+        )
+        first = self.ledger.delivered.first_end(self.settings.cluster, began)
+        again.run(Range(int(min(fresh_since, first or fresh_since)), int(self._clock())))
 
     @property
     def settings(self) -> Settings:
@@ -170,7 +204,7 @@ class Session:
         """
         if self._settings is None:
             config = self._config
-            cluster = config.cluster_name or self._slurm.cluster_name()
+            cluster = config.cluster_name or self._control.cluster_name()
             logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
             self._settings = Settings(
                 cluster=cluster,
@@ -181,8 +215,9 @@ class Session:
         return self._settings
 
     def _make_delivery(self, command: str) -> Delivery:
+        turns = None if self._dry_run else self._control.turns()
         return Delivery(
-            self.receiver,
+            TakingTurns(self.receiver, turns) if turns else self.receiver,
             self.ledger,
             self.settings.cluster,
             command=command,

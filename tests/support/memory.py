@@ -5,10 +5,12 @@ The accounting answers as sacct does where it matters here: by state and End wit
 
 from __future__ import annotations
 
+import socket
 from collections import Counter
 from typing import Iterator, Sequence
 
 from agent.jobs.run import Run
+from agent.slurm.controllers import Controllers
 from agent.slurm.sacct import ENDED_STATES
 
 _WORDS = {
@@ -94,9 +96,9 @@ class MemorySlurm:
         """As :meth:`agent.slurm.sacct.Slurm.job_states`."""
         return {raw_id: state for raw_id, state in self.states.items() if raw_id in raw_ids}
 
-    def cluster_name(self) -> str:
-        """As :meth:`agent.slurm.sacct.Slurm.cluster_name`."""
-        return "lab"
+    def controllers(self) -> Controllers:
+        """As :meth:`agent.slurm.sacct.Slurm.controllers`."""
+        return Controllers("lab", (socket.gethostname(),), "/nonexistent")
 
 
 class MemoryDashboard:

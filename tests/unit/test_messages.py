@@ -303,9 +303,9 @@ SLURM = [
         "no name for the cluster",
         lambda site: site.configure(cluster_name=None, scontrol="/bin/false"),
         "flush",
-        78,
+        69,
         "the cluster's name is unknown: /bin/false show config failed: it said nothing"
-        " (start slurmctld, or set cluster_name in the configuration, or give --cluster-name)",
+        " (start slurmctld, or set cluster_name in the configuration, or give --cluster-name; everything is kept)",
     ),
 ]
 CONFIGURATION = [

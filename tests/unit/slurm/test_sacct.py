@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.process import Output, run
 from agent.slurm.row import FIELDS, SEPARATOR
 from agent.slurm.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
@@ -225,9 +225,9 @@ def test_a_missing_command_is_named(tmp_path: Path) -> None:
     assert "client tools" in caught.value.hint
 
 
-def test_cluster_name(commands: Commands) -> None:
+def test_controllers(commands: Commands) -> None:
     """slurmctld's own word for the cluster."""
-    assert "lab" == commands.slurm("").cluster_name()
+    assert "lab" == commands.slurm("").controllers().cluster
 
 
 def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) -> None:
@@ -242,10 +242,9 @@ def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) ->
     assert mend == caught.value.hint
 
 
-@pytest.mark.parametrize("script", ["exit 1", "echo Nothing", "echo 'ClusterName = (null)'"])
-def test_cluster_name_is_never_guessed(commands: Commands, script: str) -> None:
-    """Data under a guessed name would go to the wrong place."""
+@pytest.mark.parametrize("script", ["echo Nothing", "echo 'ClusterName = (null)'"])
+def test_a_cluster_without_a_name(commands: Commands, script: str) -> None:
+    """It is never guessed."""
     slurm = commands.slurm("")
     commands.write("scontrol", script)
-    with pytest.raises(ConfigError, match="the cluster's name is unknown"):
-        slurm.cluster_name()
+    assert "" == slurm.controllers().cluster

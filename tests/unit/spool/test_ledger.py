@@ -19,6 +19,7 @@ from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool import schema
 from agent.spool.database import put_aside
+from agent.spool.delivered import Known
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, open_ledger, view_ledger
 from agent.sync.earlier import KNOWN_TO
@@ -122,8 +123,11 @@ def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
     old, new = make_record(7), make_record(7, submit=int(NOW) - 50)
     with ledger.transaction():
         ledger.delivered.add("lab", [new], "flush", NOW, hooked=True)
-    assert (new.digest, True, False) == ledger.delivered.known("lab", [new])[new.key]
-    assert (b"", False, True) == ledger.delivered.known("lab", [old])[old.key]
+    assert (
+        Known(new.digest, hooked=True, superseded=False, delivered_at=NOW)
+        == ledger.delivered.known("lab", [new])[new.key]
+    )
+    assert Known(b"", hooked=False, superseded=True) == ledger.delivered.known("lab", [old])[old.key]
     assert {} == ledger.delivered.known("other", [new])
 
 

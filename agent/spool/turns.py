@@ -1,0 +1,101 @@
+"""Turns: of all controllers of a cluster one sends at a time.
+
+The dashboard reads a year's file, adds to it and writes it back without a lock: of two hosts that send in the same
+second one erases what the other brought. All controllers share slurmctld's StateSaveLocation, so a lock file lies
+there. It is a POSIX lock: those reach across hosts on NFS, Lustre (mounted with flock), GPFS, CephFS, GFS2 and OCFS2.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import logging
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Callable, Iterator
+
+LOCK_NAME = "slurm-usage-history-exporter.lock"
+POLL_SECONDS = 0.1
+#: After a turn of its own a run leaves the others this long to take theirs: however many batches a reconcile has, a
+#: flush that polls comes in between.
+YIELD_SECONDS = 0.3
+#: Longer than any POST with its retries. A lock that is held longer is stuck, and never sending would be worse.
+LONGEST_WAIT_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
+
+
+class Turns:
+    """The turns of one run.
+
+    :param folder: StateSaveLocation.
+    :param clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.path = folder / LOCK_NAME
+        #: Why this run has not had a turn for each of its batches; empty where it has.
+        self.failure = ""
+        self._clock = clock
+        self._sleep = sleep
+        self._not_before = clock()
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """While it lasts no other controller sends. Where that can't be had it goes on all the same, and says so."""
+        file = None if self.failure else self._take()
+        try:
+            yield
+        finally:
+            if file is not None:
+                os.close(file)
+                self._not_before = self._clock() + YIELD_SECONDS
+
+    def note(self, epoch_seconds: float) -> None:
+        """Tells the other controllers when a reconcile has gone well."""
+        try:
+            self.path.write_text(f"{epoch_seconds:.0f}\n", encoding="ascii")
+        except OSError as error:
+            logger.debug("%s: %s", self.path, error)
+
+    def last_noted(self) -> float:
+        """When a reconcile of any controller has gone well, in epoch seconds; 0 where that is not known."""
+        try:
+            return float(self.path.read_text(encoding="ascii") or 0)
+        except (OSError, ValueError):
+            return 0.0
+
+    def _take(self) -> int | None:
+        try:
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as error:
+            self._go_on_without(os.strerror(error.errno or 0))
+            return None
+        self._sleep(max(self._not_before - self._clock(), 0))
+        deadline = self._clock() + LONGEST_WAIT_SECONDS
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return file
+            except OSError as error:
+                if error.errno not in {errno.EAGAIN, errno.EACCES}:
+                    os.close(file)
+                    self._go_on_without(os.strerror(error.errno or 0))
+                    return None
+            if self._clock() >= deadline:
+                os.close(file)
+                self._go_on_without(f"another controller has held it for {LONGEST_WAIT_SECONDS:.0f} s")
+                return None
+            self._sleep(POLL_SECONDS)
+
+    def _go_on_without(self, why: str) -> None:
+        self.failure = f"cannot take turns with the other controllers by {self.path}: {why}"
+        logger.warning("%s; see docs/controllers.md", self.failure)

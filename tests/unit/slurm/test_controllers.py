@@ -1,0 +1,64 @@
+"""Which hosts control a cluster, and which of them does so now."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from agent.slurm.controllers import Controllers, find_in_control, is_this_host, parse_controllers
+
+BOTH_UP = "Slurmctld(primary) at ctl1 is UP\nSlurmctld(backup) at ctl2 is UP\n"
+
+
+def test_a_pair_as_scontrol_shows_it() -> None:
+    """The hosts come in the order in which they take control."""
+    settings = {
+        "SlurmctldHost[1]": "ctl2(10.77.0.2)",
+        "ClusterName": "ha",
+        "SlurmctldHost[0]": "ctl1(10.77.0.1)",
+        "StateSaveLocation": "/shared/state",
+        "SlurmctldPort": "6817",
+    }
+    assert Controllers("ha", ("ctl1(10.77.0.1)", "ctl2(10.77.0.2)"), "/shared/state") == parse_controllers(settings)
+
+
+def test_a_slurmctld_that_names_nothing() -> None:
+    """What is not there is empty, never guessed."""
+    assert Controllers("", (), "") == parse_controllers({"ClusterName": "(null)"})
+
+
+@pytest.mark.parametrize(
+    ("ping", "name"),
+    [
+        (BOTH_UP, "ctl1"),
+        (BOTH_UP.replace("ctl1 is UP", "ctl1 is DOWN"), "ctl2"),
+        (BOTH_UP.replace("UP", "DOWN"), None),
+        (
+            "Slurmctld(backup1) at ctl2 is DOWN\nSlurmctld(backup2) at c3 is UP",
+            "c3",
+        ),
+        ("", None),
+    ],
+)
+def test_who_is_in_control(ping: str, name: str | None) -> None:
+    """The first that is up."""
+    assert name == find_in_control(ping)
+
+
+def test_this_host_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With its domain or without, in whatever case."""
+    monkeypatch.setattr(socket, "gethostname", lambda: "ctl1.example.com")
+    assert is_this_host("CTL1(192.0.2.77)")
+    assert not is_this_host("ctl2(192.0.2.78)")
+
+
+def test_a_loopback_address_is_everybodys() -> None:
+    """It proves nothing."""
+    assert not is_this_host("another(127.0.0.1)")
+    assert not is_this_host("another(127.0.1.1)")
+
+
+def test_a_name_that_does_not_resolve() -> None:
+    """It is another's."""
+    assert not is_this_host("no-such-host.invalid")

@@ -1,0 +1,127 @@
+"""One controller sends at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.spool.turns import LOCK_NAME, LONGEST_WAIT_SECONDS, YIELD_SECONDS, Turns
+from tests.support.exporter import ROOT
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from agent.spool.turns import Turns
+with Turns(Path(sys.argv[1])).turn():
+    print("mine", flush=True)
+    sys.stdin.read()
+"""
+
+
+class Holder:
+    """Another controller's run, in the middle of its turn."""
+
+    def __init__(self, folder: Path) -> None:
+        argv = [sys.executable, "-c", HOLD, str(folder)]
+        self._process = subprocess.Popen(argv, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout
+        assert "mine" == self._process.stdout.readline().strip()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def test_a_turn_waits_for_the_other_to_end(tmp_path: Path) -> None:
+    """Nothing is sent while another controller sends."""
+    other = Holder(tmp_path)
+    threading.Timer(0.4, other.end).start()
+    began = time.monotonic()
+    turns = Turns(tmp_path)
+    with turns.turn():
+        assert time.monotonic() - began >= 0.3
+    assert "" == turns.failure
+
+
+def test_a_killed_run_has_no_turn_any_more(tmp_path: Path) -> None:
+    """The kernel sees to it."""
+    other = Holder(tmp_path)
+    other.kill()
+    with Turns(tmp_path, sleep=lambda seconds: pytest.fail(f"slept {seconds}") if seconds else None).turn():
+        pass
+
+
+def test_after_a_turn_the_others_have_time_for_theirs(tmp_path: Path) -> None:
+    """A reconcile of many batches lets a flush of another controller come in between."""
+    now = 0.0
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    turns = Turns(tmp_path, clock=lambda: now, sleep=sleep)
+    with turns.turn():
+        pass
+    with turns.turn():
+        pass
+    assert [0.0, YIELD_SECONDS] == slept
+
+
+def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """After the longest wait that any POST explains the run sends all the same, and does not wait again."""
+    other = Holder(tmp_path)
+    now = 0.0
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += max(seconds, 1.0)
+
+    turns = Turns(tmp_path, clock=lambda: now, sleep=sleep)
+    with turns.turn():
+        assert LONGEST_WAIT_SECONDS <= now < LONGEST_WAIT_SECONDS + 10
+    waited = now
+    with turns.turn():
+        assert waited == now
+    other.end()
+    assert turns.failure.endswith(f"{LOCK_NAME}: another controller has held it for 600 s")
+    assert 1 == caplog.text.count("cannot take turns")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """The batch goes out, and the run knows that it was not alone."""
+    turns = Turns(tmp_path / "missing")
+    with turns.turn():
+        pass
+    assert turns.failure.endswith(f"{LOCK_NAME}: No such file or directory")
+
+
+def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """NFS without a lock service says so."""
+
+    def refuse(file: int, how: int) -> None:
+        raise OSError(37, os.strerror(37))  # ENOLCK
+
+    monkeypatch.setattr(fcntl, "lockf", refuse)
+    turns = Turns(tmp_path)
+    with turns.turn():
+        pass
+    assert turns.failure.endswith("No locks available")
+
+
+def test_when_a_reconcile_went_well(tmp_path: Path) -> None:
+    """One controller's word reaches the others; without any it is 0."""
+    assert 0.0 == Turns(tmp_path).last_noted()
+    Turns(tmp_path).note(1_700_000_000.7)
+    assert 1_700_000_001.0 == Turns(tmp_path).last_noted()
+    (tmp_path / LOCK_NAME).write_text("garbage")
+    assert 0.0 == Turns(tmp_path).last_noted()

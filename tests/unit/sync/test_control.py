@@ -1,0 +1,196 @@
+"""This host among the controllers of its cluster."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Iterator
+
+import pytest
+
+from agent.errors import ConfigError, SlurmUnreachable
+from agent.slurm.controllers import Controllers
+from agent.spool.facts import OTHERS_RECONCILED
+from agent.spool.journal import HANDED_ON_SECONDS, LOOKS_APART_SECONDS
+from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.turns import Turns
+from agent.sync.control import LOOK_SECONDS, REMEMBERED_SECONDS, Control, TakingTurns
+from tests.support.memory import MemoryDashboard
+from tests.support.rows import NOON
+
+PAIR = ("ctl1(10.77.0.1)", "ctl2(10.77.0.2)")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened, _ = open_ledger(tmp_path / "ledger.db")
+    yield opened
+    opened.close()
+
+
+class Site:
+    """A slurmctld that is asked, and a clock."""
+
+    def __init__(self, ledger: Ledger, state: Path, hosts: tuple[str, ...] = PAIR) -> None:
+        self.known: Controllers | None = Controllers("ha", hosts, str(state))
+        self.active: str | None = "ctl1"
+        self.asked = 0
+        self.now = float(NOON)
+        self.ledger = ledger
+
+    def controllers(self) -> Controllers:
+        self.asked += 1
+        if self.known is None:
+            raise SlurmUnreachable("scontrol show config failed", hint="see that slurmctld runs")
+        return self.known
+
+    def in_control(self) -> str | None:
+        return self.active
+
+    def control(self, host: str = "ctl1") -> Control:
+        """What a run on a host goes by."""
+        is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
+        return Control(self, self.ledger.journal, clock=lambda: self.now, is_here=is_here)  # type: ignore[arg-type]
+
+
+def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
+    """Once slurmctld has told it, no later run needs slurmctld for it, however long it is down."""
+    site = Site(ledger, tmp_path)
+    assert "ha" == site.control().cluster_name()
+    site.known = None
+    site.now += 30 * 86_400
+    assert "ha" == site.control().cluster_name()
+
+
+def test_slurmctld_is_asked_once_in_a_while(ledger: Ledger, tmp_path: Path) -> None:
+    """A flush a minute later asks nothing; an hour later a new name, or a new backup, is noticed."""
+    site = Site(ledger, tmp_path)
+    site.control().cluster_name()
+    site.now += REMEMBERED_SECONDS - 1
+    site.control().cluster_name()
+    assert 1 == site.asked
+    site.now += 1
+    site.known = Controllers("renamed", PAIR, str(tmp_path))
+    assert "renamed" == site.control().cluster_name()
+
+
+def test_a_name_that_was_never_told_is_no_configuration_error(ledger: Ledger, tmp_path: Path) -> None:
+    """slurmctld is unreachable, exit 69: the next run may find it."""
+    site = Site(ledger, tmp_path)
+    site.known = None
+    with pytest.raises(SlurmUnreachable) as caught:
+        site.control().cluster_name()
+    assert 69 == caught.value.exit_code
+    assert "the cluster's name is unknown: scontrol show config failed" == str(caught.value)
+    assert caught.value.hint.startswith("start slurmctld, or set cluster_name in the configuration")
+
+
+def test_a_name_is_asked_for_where_none_was_needed_before(ledger: Ledger, tmp_path: Path) -> None:
+    """A run with cluster_name in its configuration has noted that slurmctld did not answer; one without asks."""
+    site = Site(ledger, tmp_path)
+    told, site.known = site.known, None
+    assert site.control().turns() is None
+    site.known = told
+    assert "ha" == site.control().cluster_name()
+
+
+def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
+    """That is a matter for the configuration."""
+    site = Site(ledger, tmp_path)
+    site.known = Controllers("", PAIR, str(tmp_path))
+    with pytest.raises(ConfigError, match="the cluster's name is unknown"):
+        site.control().cluster_name()
+
+
+def test_a_clock_that_was_set_back_asks_again(ledger: Ledger, tmp_path: Path) -> None:
+    """Otherwise nothing would be asked until the old time comes again."""
+    site = Site(ledger, tmp_path)
+    site.control().cluster_name()
+    site.now -= 86_400
+    site.control().cluster_name()
+    assert 2 == site.asked
+
+
+def test_with_a_configured_name_a_slurmctld_out_of_reach_is_asked_rarely(ledger: Ledger, tmp_path: Path) -> None:
+    """Each attempt waits for scontrol's own time limit."""
+    site = Site(ledger, tmp_path)
+    site.known = None
+    for _ in range(3):
+        assert site.control().turns() is None
+    assert 1 == site.asked
+
+
+@pytest.mark.parametrize(
+    ("hosts", "host", "answers"),
+    [
+        (PAIR, "ctl1", (True, False)),
+        (PAIR, "ctl2", (True, False)),
+        (PAIR, "login", (False, True)),  # whatever lies under that path there is its own
+        (("ctl1",), "ctl1", (False, False)),
+        (("ctl1",), "login", (False, True)),
+        ((), "ctl1", (False, False)),
+    ],
+)
+def test_who_takes_turns(
+    ledger: Ledger, tmp_path: Path, hosts: tuple[str, ...], host: str, answers: tuple[bool, bool]
+) -> None:
+    """Several controllers do. Another host may meet them; the only controller meets nobody."""
+    control = Site(ledger, tmp_path, hosts).control(host)
+    assert answers == (control.turns() is not None, control.may_meet_others)
+
+
+def test_without_the_common_folder_they_may_meet(ledger: Ledger, tmp_path: Path) -> None:
+    """Only when a turn could not be had."""
+    control = Site(ledger, tmp_path / "missing").control()
+    turns = control.turns()
+    assert turns
+    assert not control.may_meet_others
+    TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
+    assert control.may_meet_others
+
+
+def test_in_charge_only_while_in_control(ledger: Ledger, tmp_path: Path) -> None:
+    """Between two looks that agree and lie close together; not around a change, and not on the other host."""
+    site = Site(ledger, tmp_path)
+    began = site.now
+    for active in ("ctl1", "ctl1", "ctl1", "ctl2", "ctl2", "ctl1", "ctl1"):
+        site.active = active
+        site.control("ctl1").look()
+        site.now += LOOK_SECONDS
+    in_charge = site.control("ctl1").in_charge()
+    asked = [began - 1, began, began + 1.5 * LOOK_SECONDS, began + 2 * LOOK_SECONDS - 1, began + 3.5 * LOOK_SECONDS]
+    assert [False, True, True, False, False] == [in_charge(moment) for moment in asked]
+    assert in_charge(began + 6 * LOOK_SECONDS - HANDED_ON_SECONDS)
+
+
+def test_a_long_break_between_two_looks_tells_nothing(ledger: Ledger, tmp_path: Path) -> None:
+    """Control may have changed twice meanwhile."""
+    site = Site(ledger, tmp_path)
+    site.control().look()
+    site.now += LOOKS_APART_SECONDS + 1
+    site.control().look()
+    assert not site.control().in_charge()(NOON + 100)
+
+
+def test_a_clock_that_was_set_back_forgets_what_lies_ahead(ledger: Ledger, tmp_path: Path) -> None:
+    """What was seen then has no place in time any more."""
+    site = Site(ledger, tmp_path)
+    site.control().look()
+    site.now -= 1000
+    site.control().look()
+    assert site.now == ledger.journal.last_look()
+
+
+def test_the_only_controller_is_always_in_charge(ledger: Ledger, tmp_path: Path) -> None:
+    """Nobody is asked."""
+    site = Site(ledger, tmp_path, ("ctl1",))
+    site.control().look()
+    assert site.control().in_charge()(0.0)
+    assert 0.0 == ledger.journal.last_look()
+
+
+def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_path: Path) -> None:
+    """So that a host without a timer for it is not told that none has gone well."""
+    site = Site(ledger, tmp_path)
+    Turns(tmp_path).note(NOON - 50)
+    site.control().look()
+    assert NOON - 50 == ledger.journal.fact(OTHERS_RECONCILED)
