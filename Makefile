@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
+SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 

@@ -73,7 +73,7 @@ put() { # MODE FILE: makes standard input the content of FILE, whole or not at a
 # --- what is asked for
 
 parse_options() {
-    mode=install dry_run=no for_user=no systemd=yes enable=no
+    mode=install dry_run=no for_user=no systemd=yes enable=no set_up_failed=no
     prefix='' wheelhouse='' api_url='' deploy_key='' api_key_file=''
     while [ $# -gt 0 ]; do
         case $1 in
@@ -175,12 +175,25 @@ find_slurm() { # sets $user and $group, as whom the exporter will run, and $slur
 }
 
 slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
-    value=$(say "$slurm_config" | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
-    for file in "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
-        if [ -n "$value" ] || [ ! -r "$file" ]; then continue; fi
-        value=$(sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" | sed 's/[[:blank:]#].*//')
-    done
+    if [ -n "$slurm_config" ]; then slurmctld_setting "$1"; else conf_setting "$1"; fi
+}
+
+slurmctld_setting() { # KEY
+    value=$(say "$slurm_config" | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//' | head -n 1)
     [ "$value" = '(null)' ] || say "$value"
+}
+
+conf_setting() { # KEY: the last value that slurm.conf gives it
+    sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$(conf_file)" 2>/dev/null |
+        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1
+}
+
+conf_file() {
+    for file in "$(slurmctld_setting SLURM_CONF)" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf \
+        /opt/slurm/etc/slurm.conf; do
+        if [ -r "$file" ]; then say "$file" && return; fi
+    done
+    say /etc/slurm/slurm.conf
 }
 
 as_user() { # COMMAND...: as the user that the exporter will run as
@@ -297,6 +310,7 @@ install_files() {
     install_hook
     put 755 "$root$program/install.sh" <"$sources/install.sh"
     put 644 "$root$program/config.toml.example" <"$sources/etc/config.toml.example"
+    sed "s|^hook=.*|hook=$hook|" "$sources/etc/hooks/call-both.sh" | put 644 "$root$program/call-both.sh" || exit 1
     make_folder "$root${link%/*}"
     ensure ln -sfn "$program/venv/bin/$NAME" "$root$link"
     for file in $MANUAL; do # below etc/ each of them lies in a folder of another name
@@ -309,9 +323,12 @@ install_files() {
 
 # In a folder named bin, because there SELinux' policy lets services run what they find.
 # shellcheck disable=SC2016  # the hook's own line, as it stands there
-install_hook() {
-    sed 's|^\(: "${SLURM_USAGE_HISTORY_SPOOL:=\).*|\1'"$spool"'}"|' "$sources/hooks/jobcomp.sh" |
-        put 755 "$root$hook" || exit 1
+install_hook() { # one that is the same stays untouched: `check` tells by its age whether slurmctld can have seen it
+    hook_was_there=no
+    if [ -x "$root$hook" ]; then hook_was_there=yes; fi
+    new_hook=$(sed 's|^\(: "${SLURM_USAGE_HISTORY_SPOOL:=\).*|\1'"$spool"'}"|' "$sources/hooks/jobcomp.sh") || exit 1
+    [ "$hook_was_there,$new_hook" = "yes,$(cat "$root$hook" 2>/dev/null)" ] ||
+        say "$new_hook" | put 755 "$root$hook" || exit 1
 }
 
 install_config() { # sets $config
@@ -390,19 +407,27 @@ set_up() {
         return 0
     fi
     set -- "$root$program/venv/bin/$NAME" --config "$root$config" setup --api-url "$api_url"
+    trap : INT # Ctrl-C ends the question for the key, and what is installed is told all the same
     if [ -n "$api_key_file" ]; then
-        ensure "$@" --api-key-file "$api_key_file"
+        run "$@" --api-key-file "$api_key_file" || set_up_failed=yes
     elif [ "$deploy_key" = - ]; then
-        ensure "$@" --deploy-key -
+        run "$@" --deploy-key - || set_up_failed=yes
     else # not as an argument, which every user can see
-        say "$deploy_key" | ensure "$@" --deploy-key - || exit 1
+        say "$deploy_key" | run "$@" --deploy-key - || set_up_failed=yes
     fi
+    trap 'exit 1' INT
 }
 
 enable_timers() {
-    [ "$enable,$systemd" = yes,yes ] || return 0
+    [ "$enable,$systemd,$set_up_failed" = yes,yes,no ] || return 0
     set --
-    if [ -n "$root" ]; then set -- --root "$root"; elif manager_runs; then set -- --now; fi
+    if [ -n "$root" ]; then
+        set -- --root "$root"
+    elif manager_runs; then
+        set -- --now
+    elif [ "$for_user" = yes ]; then
+        return 0 # nobody to tell: print_timers says what to do
+    fi
     # shellcheck disable=SC2086  # a list
     control "$@" enable $TIMERS || err 'the timers cannot be enabled'
 }
@@ -410,45 +435,136 @@ enable_timers() {
 # --- what is left to the admin
 
 print_next_steps() {
-    [ "$dry_run" = yes ] || say '' 'Done.'
-    ! [ "$dry_run" = yes ] && grep -q your-secret-api-key "$root$config" && say "Fill in $config."
-    if is_wired; then
-        say 'slurm.conf names the hook already.'
+    command=$sudo$NAME
+    command -v "$NAME" >/dev/null || command=$sudo${link%/*}/$NAME # sudo on EL does not look into /usr/local/bin
+    if [ "$set_up_failed" = yes ]; then
+        say '' 'NOT SET UP: the program, its hook and its units are installed, but there is no API key. Go on with:' \
+            "    $command setup --api-url $api_url --deploy-key -" \
+            'A deploy key that was accepted once is used up; the dashboard makes another. Or: --api-key-file FILE.' ''
+    elif [ "$dry_run" = no ]; then
+        say '' 'Done.'
+        ! grep -q your-secret-api-key "$root$config" || say "Fill in $config."
+    fi
+    print_hook
+    if [ "$systemd" = yes ]; then print_timers; else print_cron; fi
+    [ -n "$root" ] || [ -e "$spool/ledger.db" ] ||
+        say "Jobs that have ended before today: $command reconcile brings those of the last week, and" \
+            "    $command --start-date 2024-01-01    more."
+    say "See that all is well: $command check"
+    [ "$set_up_failed" = no ]
+}
+
+print_hook() {
+    if names_hook slurmctld_setting; then
+        if [ "$hook_was_there" = yes ]; then
+            say 'slurm.conf names the hook already.'
+        else
+            say 'slurm.conf names the hook already, but slurmctld has looked for it when it was not there yet:' \
+                "    ${sudo}systemctl restart slurmctld"
+        fi
+    elif names_hook conf_setting; then
+        say "$(conf_file) names the hook already, and slurmctld has yet to read that:" \
+            "    ${sudo}systemctl restart slurmctld"
     elif [ "$for_user" = no ] || [ "$user" = "$(slurm_setting SlurmUser)" ]; then
         print_wiring
     else
         say "Slurm's hook cannot write to your spool, so that the daily reconcile brings all jobs. Set in $config:" \
             '    status_coverage_percent = [0, 0]'
     fi
-    if [ "$enable,$systemd" = no,yes ]; then
-        say "Start the timers: systemctl$manager enable --now $TIMERS"
-    fi
-    [ "$systemd" = no ] || say "Optional, seconds instead of minutes: systemctl$manager enable --now $WATCH"
-    command -v "$NAME" >/dev/null || sudo=$sudo${link%/*}/ # sudo on EL, for one, does not look into /usr/local/bin
-    say "See that all is well: $sudo$NAME check"
 }
 
-is_wired() {
-    case "$(slurm_setting JobCompLoc) $(slurm_setting 'EpilogSlurmctld[][0-9]*')" in
-    *"$hook"*) ;;
-    *) false ;;
-    esac
+names_hook() { # READER: whether slurmctld_setting, or conf_setting, has the hook in it, or a script that calls it
+    for script in $("$1" JobCompLoc) $("$1" 'EpilogSlurmctld[][0-9]*' | tr , ' '); do
+        if [ "$script" = "$hook" ] || sed 's/^[[:blank:]]*#.*//' "$script" 2>/dev/null | grep -qF "$hook"; then return; fi
+    done
+    false
 }
 
-print_wiring() {
-    jobcomp=$(slurm_setting JobCompType)
+is_wired() { names_hook slurmctld_setting || names_hook conf_setting; }
+
+print_wiring() { # the same lines as `check` gives: no script and no plugin of the site's is taken away
+    jobcomp=$(slurm_setting JobCompType) location=$(slurm_setting JobCompLoc)
     epilog=$(slurm_setting 'EpilogSlurmctld[][0-9]*')
-    case $jobcomp in
-    '' | none | jobcomp/none)
-        say 'Add to slurm.conf on every controller, and restart slurmctld:' \
-            "    JobCompType=jobcomp/script" "    JobCompLoc=$hook"
+    case ${jobcomp##*/},$epilog in
+    ,* | none,*)
+        print_lines '' "JobCompType=jobcomp/script" "JobCompLoc=$hook"
+        ;;
+    script,*)
+        if [ -e "$location" ]; then
+            print_both JobCompLoc "$location"
+        else
+            print_lines " in place of JobCompLoc=$location" "JobCompLoc=$hook"
+        fi
+        ;;
+    *,)
+        print_lines ", as $jobcomp has the place of JobCompType" "EpilogSlurmctld=$hook"
         ;;
     *)
-        say "Add to slurm.conf on every controller, as $jobcomp has the place of JobCompType, and restart slurmctld:" \
-            "    EpilogSlurmctld=$hook"
-        [ -z "$epilog" ] || say "Beside $epilog that takes Slurm 24.05 or later; before, call the hook from $epilog."
+        if several_epilogs; then
+            print_lines ", beside the line with $epilog, which stays" "EpilogSlurmctld=$hook"
+        else
+            print_both EpilogSlurmctld "$epilog"
+        fi
         ;;
     esac
+}
+
+print_lines() { # WHERE LINE...
+    where=$1
+    shift
+    say "Add to $(conf_file)$where:"
+    for line; do say "    $line"; done
+    print_roll_out
+}
+
+print_both() { # KEY SCRIPT
+    both=$(dirname "$(conf_file)")/call-both.sh
+    say "$1 is $2 already. Have a script call both: $2 goes on as it is, and its exit status counts." \
+        "    sed 's|^site_script=.*|site_script=$2|' $program/call-both.sh | ${sudo}tee $both" \
+        "    ${sudo}chmod 755 $both" \
+        "and in $(conf_file)" \
+        "    $1=$both"
+    print_roll_out
+}
+
+print_roll_out() {
+    say 'Nodes compare their slurm.conf with the controllers: roll it out to all of them, as you always do.' \
+        'Then restart slurmctld: running jobs go on.' \
+        "    ${sudo}systemctl restart slurmctld"
+}
+
+several_epilogs() { # from 24.05 on
+    version=$(slurmctld_setting SLURM_VERSION | sed -n 's/^\([0-9][0-9]*\)\.0*\([0-9][0-9]*\).*/\1 \2/p')
+    # shellcheck disable=SC2086  # two numbers
+    [ -n "$version" ] && set -- $version && [ "$(($1 * 100 + $2))" -ge 2405 ]
+}
+
+print_timers() {
+    if [ "$for_user" = yes ] && [ -z "$root" ] && ! manager_runs; then
+        say 'Your own systemd cannot be reached: su and sudo open no session. Log in by ssh, or let root keep one:' \
+            "    sudo loginctl enable-linger $user && export XDG_RUNTIME_DIR=/run/user/$(id -u)" \
+            "Then: systemctl --user daemon-reload && systemctl --user enable --now $TIMERS"
+        return
+    fi
+    # shellcheck disable=SC2086  # a list
+    is_active $TIMERS || [ "$enable,$set_up_failed" = yes,no ] ||
+        say "Start the timers: ${sudo}systemctl$manager enable --now $TIMERS"
+    is_active "$WATCH" || say "Optional, seconds instead of minutes: ${sudo}systemctl$manager enable --now $WATCH"
+    [ "$for_user" = no ] || [ -n "$root" ] || [ -e "/var/lib/systemd/linger/$user" ] ||
+        say "The timers stop when you log out, unless: loginctl enable-linger $user"
+}
+
+is_active() { # UNIT...: all of them
+    manager_runs || return
+    for unit; do
+        # shellcheck disable=SC2086  # an option or none
+        systemctl $manager is-active --quiet "$unit" || return
+    done
+}
+
+print_cron() {
+    [ -n "$root" ] || cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'cron|crond|fcron|cronie|busybox-crond' ||
+        say 'No cron daemon runs here. Install one and start it (Debian: apt install cron, EL: dnf install cronie).'
 }
 
 # --- removing

@@ -247,9 +247,10 @@ def version_of(settings: Mapping[str, str]) -> tuple[int, int]:
 
 
 def find_template(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
-    """Where the wrapper lies: beside the virtual environment that install.sh has made, else in the checkout."""
-    installed = environment.parent / "call-both.sh"
-    return str(installed if installed.exists() else package.parent / "etc" / "hooks" / "call-both.sh")
+    """Where the wrapper lies: beside install.sh's virtual environment, beside the package, or in the checkout."""
+    places = [environment.parent / "call-both.sh", package.parent / "call-both.sh"]
+    checkout = package.parent / "etc" / "hooks" / "call-both.sh"
+    return str(next((place for place in places if not is_missing(place)), checkout))
 
 
 def is_missing(path: Path) -> bool:

@@ -95,7 +95,7 @@ def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: Re
     options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine has no way to PyPI
     options += ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
     said = machine.run("/root/exporter/install.sh", *options)
-    assert WIRING == "".join(f"{line.strip()}\n" for line in said.splitlines() if line.startswith("    "))
+    assert WIRING == "".join(f"{line}\n" for line in re.findall("^    ([A-Z]\\w+=.*)", said, re.MULTILINE))
     machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
     machine.run("systemctl", "restart", "slurmctld")
     job = machine.run_job()
@@ -350,7 +350,7 @@ def test_epilogslurmctld_does_as_well(
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
     (line,) = re.findall("\n    (EpilogSlurmctld=.*)\n", machine.run("/wheels/bundle/install.sh"))
-    assert f"set {line} in slurm.conf" in check(machine)["slurm.conf"]["mend"]
+    assert f"add {line} to {conf}" in check(machine)["slurm.conf"]["mend"]
     machine.run("sh", "-c", f"echo {line} >>{conf}; systemctl restart slurmctld")
     machine.wait_for_slurm()
     wait_for_job(dashboard, machine.run_job(), 60)

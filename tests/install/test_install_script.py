@@ -18,7 +18,7 @@ from tests.install.installation import CHECKOUT, NAME, Installation
 from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
 
-UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir())
+UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir() if "@" not in path.name)
 #: Below the folder "share", and where each comes from.
 MANUAL = {
     f"man/man8/{NAME}.8": f"man/{NAME}.8",
@@ -43,7 +43,7 @@ def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> 
     installation, _ = installed
     wanted = {f"etc/systemd/system/{unit}" for unit in UNITS} | {f"usr/local/share/{name}" for name in MANUAL}
     wanted |= {f"etc/{NAME}/config.toml", f"usr/local/bin/{NAME}"}
-    ours = ("bin/jobcomp.sh", "config.toml.example", "folders", "install.sh", "venv")
+    ours = ("bin/jobcomp.sh", "call-both.sh", "config.toml.example", "folders", "install.sh", "venv")
     wanted |= {f"opt/{NAME}/{name}" for name in ours}
     assert wanted == installation.files().keys()
     assert f"/opt/{NAME}/venv/bin/{NAME}" == installation.files()[f"usr/local/bin/{NAME}"]
@@ -85,8 +85,11 @@ def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installati
     [
         ("JobCompType=jobcomp/none\n", "JobCompLoc=/opt"),
         ("JobCompType = jobcomp/elasticsearch # ours\n", f"    EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh"),
-        ("jobcomptype=jobcomp/kafka\nEpilogSlurmctld=/site/epilog\n", "Beside /site/epilog that takes Slurm 24.05"),
-        (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n", "names the hook already"),
+        (
+            "jobcomptype=jobcomp/kafka\nEpilogSlurmctld=/site/epilog\n",
+            "EpilogSlurmctld is /site/epilog already. Have a script call both",
+        ),
+        (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n", "names the hook already, and slurmctld has yet to read that"),
     ],
 )
 def test_the_lines_fit_the_slurm_conf_that_is_there(
