@@ -17,7 +17,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS waiting (
     job_id INTEGER NOT NULL, array_task INTEGER NOT NULL, submit INTEGER, ended INTEGER,
     queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'no_record',  -- or 'refused': then the reason is what the dashboard said
+    state TEXT NOT NULL DEFAULT 'no_record',  -- half_written, or refused: then the reason is the dashboard's
     PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ends ON waiting (ended, due_at) WHERE ended IS NOT NULL;
 CREATE TABLE IF NOT EXISTS delivered (

@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 #: Nothing is put off for longer than that: what is, was so before the clock was set back.
 _IS_DUE = "(due_at <= ? OR due_at > ?)"
-#: What a job waits for: its record in the accounting, or that the dashboard, which has refused it, is proven right.
+#: What a job waits for: its record in the accounting, the rest of a half-written one, which may take a day and is
+#: nobody's fault, or that the dashboard, which has refused it, is proven right.
 NO_RECORD = "no_record"
+HALF_WRITTEN = "half_written"
 REFUSED = "refused"
 _REFUSED_WORDS = "refused by the dashboard"
 
@@ -129,9 +131,17 @@ class WaitingJobs:
             last = rows[-1][:2]
 
     def count(self) -> tuple[int, float | None]:
-        """How many wait, and when the one that ended first did, as far as its queue entry told."""
-        ((count, oldest),) = self._database.execute("SELECT count(*), min(ifnull(ended, queued_at)) FROM waiting")
+        """How many wait, and when the one that ended first did, as far as its queue entry told.
+
+        Of those whose record is half written the end is left out: they wait for a day, whatever anybody does.
+        """
+        ended = f"CASE state WHEN '{HALF_WRITTEN}' THEN NULL ELSE ifnull(ended, queued_at) END"
+        ((count, oldest),) = self._database.execute(f"SELECT count(*), min({ended}) FROM waiting")  # noqa: S608
         return count, oldest
+
+    def count_half_written(self) -> int:
+        """How many wait for the rest of their record."""
+        return int(self._database.execute("SELECT count(*) FROM waiting WHERE state = ?", (HALF_WRITTEN,))[0][0])
 
     def reasons(self) -> dict[str, int]:
         """How many wait for which reason. What the dashboard said of each that it refused is left out."""
@@ -164,9 +174,8 @@ class WaitingJobs:
     def postpone(self, postponed: Iterable[Waiting]) -> None:
         """Writes down when the jobs are to be asked for again, and what their records lack."""
         self._database.execute_many(
-            "UPDATE waiting SET attempts = ?, due_at = ?, reason = ?, state = 'no_record'"
-            " WHERE job_id = ? AND array_task = ?",
-            ((item.attempts, item.due_at, item.reason, *item.key) for item in postponed),
+            "UPDATE waiting SET attempts = ?, due_at = ?, reason = ?, state = ? WHERE job_id = ? AND array_task = ?",
+            ((item.attempts, item.due_at, item.reason, item.state, *item.key) for item in postponed),
         )
 
     def add_refused(self, key: tuple[int, int], record: Record, words: str, now: float, *, due_at: float) -> None:

@@ -65,7 +65,8 @@ def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
     warning, critical = (minutes * 60 for minutes in snapshot.config.status_queue_age_minutes)
     if age >= min(warning, critical):
         level = Level.CRITICAL if age >= critical else Level.WARNING
-        text = f"{count(backlog.queued + backlog.waiting, 'job')} not delivered yet, the oldest for {span(age)}"
+        jobs = count(backlog.queued + backlog.waiting - backlog.half_written, "job")
+        text = f"{jobs} not delivered yet, the oldest for {span(age)}"
         yield Problem(level, text, "`queue list` says why each waits")
 
 

@@ -17,7 +17,7 @@ from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
 from agent.localtime import local_day
 from agent.spool.delivered import Rejected
-from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, OTHERS_RECONCILED, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.lock import lock_holder
@@ -63,10 +63,11 @@ class Backlog(NamedTuple):
     unreadable: int  # lines there that are no JobID
     waiting: int
     reasons: dict[str, int]  # why, and how many
-    oldest: float | None  # when the first of all these jobs ended, as far as the hook told
+    oldest: float | None  # when the first of all these jobs ended, as far as the hook told, half-written ones left out
     rejected: int
     given_up: int  # left to reconcile after retry_max_age_days, since the ledger was begun
     paused_until: float | None  # the dashboard asked to be left alone
+    half_written: int = 0  # of those that wait: slurmdbd knows little more than their end, for a day at the most
 
 
 class Runs(NamedTuple):
@@ -146,7 +147,7 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         backlog=_make_backlog(ledger, queued, now),
         rejected=tuple(ledger.rejected.newest(SHOWN_REJECTED)),
         flush=_read_runs(ledger, "flush"),
-        reconcile=_read_runs(ledger, "reconcile"),
+        reconcile=_with_others(_read_runs(ledger, "reconcile"), ledger.journal.fact(OTHERS_RECONCILED)),
         delay=make_delay(ledger.delivered.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
     )
@@ -217,6 +218,7 @@ def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Backlog:
         rejected=ledger.rejected.count(),
         given_up=int(ledger.journal.fact(GIVEN_UP)),
         paused_until=paused_until if paused_until > now else None,
+        half_written=ledger.waiting.count_half_written(),
     )
 
 
@@ -229,6 +231,11 @@ def _read_runs(ledger: Ledger, command: str) -> Runs:
         last_delivery=delivery.started_at + delivery.seconds if delivery else None,
         delivered=int(ledger.journal.fact(DELIVERED_BY + command)),
     )
+
+
+def _with_others(own: Runs, others: float) -> Runs:
+    """A reconcile of another controller, as of epoch seconds, has delivered what one here would have."""
+    return own._replace(last_success=max(own.last_success or 0, others) or None)
 
 
 def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> Coverage:

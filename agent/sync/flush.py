@@ -11,7 +11,7 @@ import time
 from typing import Callable, Iterable, Iterator, List, Tuple
 
 from agent.errors import DashboardUnreachable
-from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS, Runs
+from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS, Runs, is_half_written
 from agent.jobs.rows import Rows
 from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
 from agent.jobs.verdict import (
@@ -26,7 +26,7 @@ from agent.slurm.sacct import IDS_PER_CALL, Query, Slurm
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.journal import Journal
 from agent.spool.ledger import Ledger
-from agent.spool.waiting import Waiting
+from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
 from agent.sync import backlog
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
@@ -41,6 +41,8 @@ LONGEST_LINGER_SECONDS = 15.0
 SHORTEST_LINGER_SECONDS = 0.1
 #: An entry without the job's Submit was queued at most this long after the job's end.
 LATE_ENTRY_SECONDS = 86_400
+#: A task that was asked for in vain this often, which takes two minutes, is asked for by its raw ID, too.
+LAST_RESORT_ATTEMPTS = 8
 #: No Retry-After holds longer than this: the clock may have been set back since.
 LONGEST_KEPT_PAUSE_SECONDS = 6 * 3600.0
 
@@ -196,7 +198,14 @@ class Flush:
         So an outage, or a step of the clock, gives up no job.
         """
         attempts = item.attempts + 1
-        return item._replace(attempts=attempts, due_at=self._clock() + record_delay(attempts), reason=verdict.reason)
+        now = self._clock()
+        is_half = bool(verdict.runs) and is_half_written(verdict.runs[-1], now)
+        return item._replace(
+            attempts=attempts,
+            due_at=now + record_delay(attempts),
+            reason=verdict.reason,
+            state=HALF_WRITTEN if is_half else NO_RECORD,
+        )
 
     def _deliver(self, final: Judged) -> None:
         """Hands on the records of final jobs; those that are held back have been dealt with."""
@@ -236,8 +245,8 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
     """How sacct is asked for a job. A task that it does not find may be written without its array, and stay so where
     slurmctld was killed: then the raw ID is the last resort, as it brings the whole array, too."""
     yield item.entry.asked
-    ended = item.entry.end or int(item.queued_at)
-    if item.entry.array_task is not None and item.attempts and now - ended >= HALF_WRITTEN_SECONDS:
+    is_old = item.attempts and now - (item.entry.end or int(item.queued_at)) >= HALF_WRITTEN_SECONDS
+    if item.entry.array_task is not None and (is_old or item.attempts >= LAST_RESORT_ATTEMPTS):
         yield str(item.entry.job_id)
 
 

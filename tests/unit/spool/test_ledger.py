@@ -22,6 +22,7 @@ from agent.spool.database import put_aside
 from agent.spool.delivered import Known
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, open_ledger, view_ledger
+from agent.spool.waiting import NO_RECORD
 from agent.sync.earlier import KNOWN_TO
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
@@ -295,7 +296,9 @@ def test_what_is_asked_for_again_is_refused_no_more(ledger: Ledger) -> None:
     """Its record may have changed since."""
     with ledger.transaction():
         ledger.waiting.add_refused((1, -1), make_record(1), "500", NOW, due_at=NOW + 1800)
-        ledger.waiting.postpone([item._replace(reason="no record yet") for item in ledger.waiting.all()])
+        ledger.waiting.postpone(
+            [item._replace(reason="no record yet", state=NO_RECORD) for item in ledger.waiting.all()]
+        )
     assert {"no record yet": 1} == ledger.waiting.reasons()
 
 

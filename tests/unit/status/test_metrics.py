@@ -144,6 +144,7 @@ NO_METRICS = {
     "under_way.command": "the file is written when a run ends",
     "under_way.pid": "the file is written when a run ends",
     "under_way.since": "the file is written when a run ends",
+    "backlog.half_written": "waiting_jobs with its reason",
     "hook.first_day": "a day that never changes",
     "hook.calls_today": "the increase of hook_calls_total",
     "hook.silent": "missed_job_end against hook_last_call, as the alert has it",
