@@ -35,6 +35,8 @@ class Config(NamedTuple):
     spool_dir: Path
     batch_size: int  # records in one POST
     ca_bundle: Path | None
+    client_cert: Path | None
+    client_key: Path | None  # None: client_cert holds it, too
     sacct: str
     scontrol: str
     sacct_timeout: float  # seconds, for one call
@@ -172,11 +174,13 @@ def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder:
     if environ.get(SPOOL_VARIABLE):
         values["spool_dir"] = Path(environ[SPOOL_VARIABLE])
     values["spool_dir"] = values.get("spool_dir") or default_spool(environ)
-    for name in ("spool_dir", "ca_bundle", "metrics_file", "api_key_file"):
+    for name in ("spool_dir", "ca_bundle", "client_cert", "client_key", "metrics_file", "api_key_file"):
         if values.get(name):
             values[name] = folder / values[name]
     if content.get("api_url") is None:
         problems.append("api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com")
+    if values.get("client_key") and not values.get("client_cert"):
+        problems.append("client_key: needs client_cert, the certificate that it belongs to")
     problems += _find_api_key(values, environ)
     if problems:
         raise ConfigError("the configuration is wrong:\n  " + "\n  ".join(problems), subject=problems)
@@ -205,10 +209,15 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
         source, key = API_KEY_VARIABLE, environ[API_KEY_VARIABLE].strip()
     if not key:
         return [] if "api_key" not in values else ["api_key: is missing; get one from the dashboard's administrator"]
-    if not key.isascii() or not key.isprintable() or " " in key:
+    if not is_key(key):
         return [f"{source}: must be one word of printable ASCII characters"]
     values["api_key"] = key
     return []
+
+
+def is_key(text: str) -> bool:
+    """Whether a text can be sent as a key: nothing else fits into a header."""
+    return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def is_exposed(path: Path) -> bool:
@@ -300,6 +309,8 @@ KEYS = (
     Key("spool_dir", None, "a path", _path, "where the queue and the ledger lie"),
     Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
     Key("ca_bundle", None, "a path", _path, "a file of CA certificates for the dashboard"),
+    Key("client_cert", None, "a path", _path, "a certificate that the dashboard asks its clients for"),
+    Key("client_key", None, "a path", _path, "its key, where the certificate's file does not hold it"),
     Key("sacct", "sacct", "a command or its path", _text, "the sacct to call"),
     Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol to call"),
     Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "limit for one sacct call"),

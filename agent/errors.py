@@ -60,6 +60,7 @@ class DashboardUnreachable(Unreachable):
     :param retry_after_seconds: how long the dashboard asked to be left alone, 0 where it did not.
     :param permanent: trying again within the run can't help.
     :param timed_out: there was no answer in time, and the dashboard may be at work on the request still.
+    :param overwhelmed: it, or a proxy before it, gave this request up; a smaller one may get through.
     """
 
     def __init__(
@@ -70,11 +71,13 @@ class DashboardUnreachable(Unreachable):
         retry_after_seconds: float = 0.0,
         permanent: bool = False,
         timed_out: bool = False,
+        overwhelmed: bool = False,
     ) -> None:
         super().__init__(message, hint=hint)
         self.retry_after_seconds = retry_after_seconds
         self.permanent = permanent
         self.timed_out = timed_out
+        self.overwhelmed = overwhelmed
 
 
 class BatchRefused(ExporterError):

@@ -4,10 +4,35 @@ from __future__ import annotations
 
 import math
 from typing import Iterable, NamedTuple
+from urllib.parse import quote
 
 from agent.localtime import local_day, local_text
 
 _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
+
+
+def clean(text: str, limit: int = 500) -> str:
+    """Words from outside as one short line that can be stored, logged and printed anywhere.
+
+    Runs of white space become a blank; what is not printable (controls, escapes, lone surrogates, marks that turn the
+    direction of writing) becomes a question mark.
+
+    >>> clean("no\\n  such\\x1b[31m user\\ud800")
+    'no such?[31m user?'
+    """
+    line = " ".join(text[: 4 * limit].split())[:limit]
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def hide(text: str, secret: str) -> str:
+    """A text without a key, neither as it is nor as a URL spells it.
+
+    >>> hide("?key=s%2Fcret or s/cret", "s/cret")
+    '?key=*** or ***'
+    """
+    for spelling in {secret, quote(secret, safe="")} if secret else ():
+        text = text.replace(spelling, "***")
+    return text
 
 
 def count(number: float, noun: str) -> str:

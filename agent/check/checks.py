@@ -14,8 +14,8 @@ from agent.check import slurm as check_slurm
 from agent.check import timers as check_timers
 from agent.check.finding import Finding, examine
 from agent.config import Config
+from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.sacct import Slurm
 from agent.spool.spool import LEDGER_NAME

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from agent.check.finding import NotWell
 from agent.config import Config
+from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.dashboard.transport import Answer
 from agent.wording import span
 
 #: Further apart, the dashboard's days are not the cluster's.

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, Mapping, NamedTuple
 
 from agent.dashboard import backoff
-from agent.dashboard.transport import Answer
 from agent.errors import (
     BatchForbidden,
     BatchRefused,
@@ -16,13 +15,25 @@ from agent.errors import (
     ExporterError,
     KeyRefused,
 )
+from agent.wording import clean, hide
 
 TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: What proxies say where the dashboard behind them gave up, or took too long: a smaller batch may get through.
+OVERWHELMED = frozenset({408, 502, 503, 504, 520, 524})
 _WRONG_URL = frozenset({404, 405, 410})
 #: An error page may be long, and only its beginning is told.
 _LONGEST_WORDS = 10_000
 URL_HINT = "check api_url: the address of the dashboard's backend, without /api"
 _KEPT = "everything is kept"
+
+
+class Answer(NamedTuple):
+    """What came back from a request."""
+
+    status: int
+    headers: Mapping[str, str]
+    text: str
+    secret: str = ""  # is not repeated, wherever it stands in the answer
 
 
 def judge(answer: Answer, *, sent: int, now: float) -> str:
@@ -46,9 +57,9 @@ def _judge_success(answer: Answer, sent: int) -> str:
     if content.get("success") is not True:
         raise BatchRefused(f"the dashboard did not store the jobs: {describe(answer)}")
     counted = content.get("jobs_processed", sent)
-    if counted != sent:
-        raise BatchRefused(f"the dashboard counted {counted!r} jobs of {sent} sent")
-    return str(content.get("message", f"{sent} jobs"))
+    if type(counted) is not int or counted != sent:
+        raise BatchRefused(f"the dashboard counted {_words(answer, repr(counted), 40)} jobs of {sent} sent")
+    return _words(answer, content.get("message") or f"{sent} jobs")
 
 
 def _explain_failure(answer: Answer, now: float) -> ExporterError:
@@ -59,14 +70,9 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
         return BatchForbidden(said)
     if status == 413:
         return BatchTooLarge(f"the dashboard takes no POST of this size: {said}")
-    if 300 <= status < 400:
-        location = answer.headers.get("Location", "")
-        return DashboardUnreachable(
-            f"the dashboard redirects to {location[:200]!r}, which is not followed: the API key stays here",
-            hint=f"set api_url to the address behind the redirect; {_KEPT}",
-        )
-    if status in _WRONG_URL:
-        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=f"{URL_HINT}; {_KEPT}")
+    astray = explain_astray(answer)
+    if astray:
+        return astray
     pause = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), now)
     if status > 500 or (status in TEMPORARY and (status != 500 or pause)):
         wish = f", and wants to be left alone for {pause:.0f} s" if pause else ""
@@ -74,8 +80,32 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
             f"the dashboard is not available{wish}: {said}",
             hint=f"{_KEPT}; a later run tries again",
             retry_after_seconds=pause,
+            overwhelmed=status in OVERWHELMED and not pause,
+            timed_out=status in {408, 504, 524},
         )
     return BatchRefused(f"the dashboard refused the jobs: {said}", named=_named_records(answer))
+
+
+def explain_astray(answer: Answer) -> DashboardUnreachable | None:
+    """What an answer means that is not from the dashboard's interface at all; None where it may be."""
+    status = answer.status
+    if status == 407:
+        return DashboardUnreachable(
+            f"the proxy refuses us: {describe(answer)}",
+            hint=f"it wants a password: HTTP_PROXY=http://USER:PASSWORD@HOST:PORT; {_KEPT}",
+        )
+    if 300 <= status < 400:
+        target = _words(answer, answer.headers.get("Location", ""), 200)
+        return DashboardUnreachable(
+            f"the dashboard redirects to {target!r}, which is not followed: the API key stays here",
+            hint=f"set api_url to the address behind the redirect; {_KEPT}",
+        )
+    if status in _WRONG_URL:
+        said = describe(answer)
+        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=f"{URL_HINT}; {_KEPT}")
+    if status < 200:
+        return DashboardUnreachable(f"this is not the dashboard's answer: {status}", hint=f"{URL_HINT}; {_KEPT}")
+    return None
 
 
 def refused_key(said: str) -> KeyRefused:
@@ -90,23 +120,62 @@ def _named_records(answer: Answer) -> dict[int, str]:
     named: dict[int, list[str]] = {}
     for problem in detail if isinstance(detail, list) else []:
         where = problem.get("loc") if isinstance(problem, dict) else None
-        if isinstance(where, list) and len(where) >= 3 and where[1] == "jobs" and isinstance(where[2], int):
-            field = ".".join(map(str, where[3:])) or "record"
-            named.setdefault(where[2], []).append(f"{field}: {problem.get('msg')} (sent {problem.get('input')!r})")
-    return {index: "; ".join(words)[:500] for index, words in named.items()}
+        if isinstance(where, list) and len(where) >= 3 and where[1] == "jobs" and type(where[2]) is int:
+            told = named.setdefault(where[2], [])
+            if len(told) < _MOST_PROBLEMS:
+                told.append(_problem(answer, where[3:], problem))
+    return {index: clean("; ".join(words)) for index, words in named.items()}
+
+
+#: More that is wrong with one record is not told.
+_MOST_PROBLEMS = 10
+
+
+def _problem(answer: Answer, field: list[Any], problem: Mapping[str, Any]) -> str:
+    name = ".".join(_words(answer, part, 40) for part in field[:5]) or "record"
+    return f"{name}: {_words(answer, problem.get('msg'))} (sent {_words(answer, repr(problem.get('input')))})"
 
 
 def read_json(answer: Answer) -> dict[str, Any]:
     """The answer's JSON object, empty where it holds none."""
     try:
-        content = json.loads(answer.text)
+        content = json.loads(answer.text, parse_int=_parse_int)
     except (ValueError, RecursionError):  # brackets in brackets without end
         return {}
     return content if isinstance(content, dict) else {}
 
 
+def read_name(answer: Answer, field: str) -> str:
+    """A cluster's name in an answer; empty where there is none, or one that can't be a name."""
+    name = read_json(answer).get(field)
+    name = name.strip() if isinstance(name, str) else ""
+    return name if name == clean(name, 100) else ""
+
+
+def shown_clusters(answer: Answer) -> list[str] | None:
+    """The clusters that a dashboard shows, from the answer of its health check; None where it does not tell."""
+    names = read_json(answer).get("hostnames")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else None
+
+
+def _parse_int(digits: str) -> int:
+    """Old Pythons spend minutes on a number of a million digits."""
+    if len(digits) > 20:
+        raise ValueError("no number of the dashboard's")
+    return int(digits)
+
+
 def describe(answer: Answer) -> str:
     """Status and words of an answer, short and on one line."""
-    detail = read_json(answer).get("detail") or read_json(answer).get("message") or answer.text
-    words = " ".join(re.sub(r"<[^<>]*>", " ", str(detail)[:_LONGEST_WORDS]).split())
-    return f"{answer.status} {words[:300]!r}" if words else str(answer.status)
+    content = read_json(answer)
+    words = _words(answer, content.get("detail") or content.get("message") or answer.text)
+    return f"{answer.status} {words!r}" if words else str(answer.status)
+
+
+def _words(answer: Answer, said: object, limit: int = 300) -> str:
+    """Words of the dashboard's, or of whoever answers in its place: without tags and without the key, short, in a line.
+
+    The one way for them to get into a message, and so into the log, the ledger and onto a screen.
+    """
+    text = hide(str(said), answer.secret)[:_LONGEST_WORDS]
+    return clean(re.sub(r"<[^<>]*>", " ", text), limit)

@@ -8,22 +8,41 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import time
 from typing import Any, Callable, Mapping, Sequence
 
-from agent.config import Config
+from agent.config import Config, is_key
 from agent.dashboard import backoff
-from agent.dashboard.answer import TEMPORARY, URL_HINT, describe, judge, read_json
-from agent.dashboard.transport import Answer, RequestsTransport, Transport
-from agent.errors import DashboardUnreachable, KeyRefused
+from agent.dashboard.answer import (
+    OVERWHELMED,
+    TEMPORARY,
+    URL_HINT,
+    Answer,
+    describe,
+    explain_astray,
+    judge,
+    read_json,
+    read_name,
+)
+from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
 
 INGEST = "/api/data/ingest"
 HEALTH = "/api/dashboard/health"
 EXCHANGE = "/api/agent/exchange-deploy-key"
+LIST_FILES = "/api/agent/list-files"
+KEY_HEALTH = "/api/agent/health"
 
 #: A longer Retry-After is not waited for within the run, but kept for the next ones.
 LONGEST_PAUSE_SECONDS = 60.0
+#: Before a dashboard counts as gone it is asked so often whether it is there.
+PULSE_TRIES = 3
+#: What proxies say where there is nobody behind them.
+_NOBODY = OVERWHELMED | {521, 522, 523}
+
+#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
+Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +78,8 @@ class Dashboard:
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = backoff.TRIES) -> str:
         """Posts records, given as JSON texts, and returns the dashboard's message once it has taken all of them.
 
+        Where several records were too much for it, the same several are not sent again.
+
         :raises BatchRefused: where it does not take this batch; BatchTooLarge where smaller ones may do,
             BatchForbidden where it may not want any from us.
         :raises DashboardUnreachable: where it can't be reached, or asks to be left alone.
@@ -66,50 +87,112 @@ class Dashboard:
         """
         body = f'{{"hostname":{json.dumps(cluster)},"jobs":[{",".join(texts)}]}}'.encode()
         headers = {"X-API-Key": self._api_key, "Content-Type": "application/json"}
-        answer = self._send("POST", INGEST, headers, body, tries)
+        answer = self._send("POST", INGEST, headers, body, tries, stubborn=len(texts) <= 1)
         return judge(answer, sent=len(texts), now=self._clock())
 
+    def answers(self) -> bool:
+        """Whether it is there at all, after a request that it has not answered.
+
+        It is waited for a little: it may be at work on that request still, during which the real one is silent, or
+        about to start again.
+        """
+        for attempt in range(1, PULSE_TRIES + 1):
+            if attempt > 1:
+                self._sleep(backoff.request_delay(attempt - 1, self._dice()))
+            try:
+                if self._transport("GET", self._api_url + HEALTH, {}, None).status not in _NOBODY:
+                    return True
+            except DashboardUnreachable as error:
+                logger.debug("%s", error)
+        return False
+
     def health(self) -> Answer:
-        """Asks whether the dashboard is there at all, without a key.
+        """Asks whether the dashboard is well, without a key.
 
         :raises DashboardUnreachable: where it is not.
         """
         answer = self._send("GET", HEALTH, {}, None, 1)
         if answer.status != 200:
-            raise DashboardUnreachable(f"the dashboard's health check answered {describe(answer)}", hint=URL_HINT)
+            raise explain_astray(answer) or DashboardUnreachable(
+                f"the dashboard's health check answered {describe(answer)}", hint=URL_HINT
+            )
         return answer
 
-    def exchange_deploy_key(self, deploy_key: str) -> tuple[str, str]:
-        """Exchanges a one-time deploy key for the cluster's name and its API key.
+    def check_key(self, cluster: str) -> str:
+        """Tests the key, and leaves no cluster behind that is none.
 
-        :raises KeyRefused: where the deploy key is invalid, used or expired.
+        A POST makes a folder of the name that it is for. So whose the key is is asked first; only a key of no cluster's
+        own, as older dashboards have, is tested by an empty POST, under the cluster's name.
+
+        :param cluster: its name on the dashboard, empty where nobody knows it.
+        :returns: the name of the cluster that the key belongs to, empty where the dashboard does not tell.
+        :raises KeyRefused: where the key is not accepted.
         :raises DashboardUnreachable: where there is no sensible answer.
         """
-        answer = self._send("POST", EXCHANGE, {}, {"deploy_key": deploy_key}, 1)
+        headers = {"X-API-Key": self._api_key}
+        for path in (LIST_FILES, KEY_HEALTH):
+            answer = self._send("GET", path, headers, None, 1)
+            if answer.status == 200 and read_json(answer):
+                return read_name(answer, "cluster")
+        if cluster:
+            self.submit(cluster, [], tries=1)
+            return ""
+        raise KeyRefused(
+            f"the dashboard knows the API key as no cluster's own: {describe(answer)}",
+            hint="a key that several clusters share can only be tested with cluster_name (or --cluster-name)",
+        )
+
+    def exchange_deploy_key(self, deploy_key: str) -> tuple[str, str]:
+        """Exchanges a one-time deploy key for the cluster's name, empty where it is none, and its API key.
+
+        :raises KeyRefused: where the deploy key is invalid, used or expired.
+        :raises DashboardUnreachable: where there is no sensible answer. Where there may be a key in it none the less,
+            which will not be given again, ``subject`` is all of it.
+        """
+        try:
+            answer = self._send("POST", EXCHANGE, {}, {"deploy_key": deploy_key}, 1)
+        except DashboardUnreachable as error:
+            error.hint += "; the deploy key may be used up now" if error.overwhelmed else ""
+            raise
         if answer.status in {401, 403}:
             raise KeyRefused(
                 f"the dashboard does not accept the deploy key: {describe(answer)}",
                 hint="deploy keys work once and for seven days; ask the dashboard's administrator for a new one",
             )
-        content = read_json(answer)
-        if answer.status == 200 and isinstance(content.get("api_key"), str) and content["api_key"]:
-            return str(content.get("cluster_name") or ""), content["api_key"]
-        raise DashboardUnreachable(f"the exchange of the deploy key failed: {describe(answer)}", hint=URL_HINT)
+        failure = DashboardUnreachable(f"the exchange of the deploy key failed: {describe(answer)}", hint=URL_HINT)
+        if not 200 <= answer.status < 300:
+            raise explain_astray(answer) or failure
+        api_key = read_json(answer).get("api_key")
+        if isinstance(api_key, str) and is_key(api_key.strip()):
+            return read_name(answer, "cluster_name"), api_key.strip()
+        if "api_key" not in answer.text:
+            raise failure
+        failure = DashboardUnreachable("the exchange of the deploy key brought a key that can't be used")
+        failure.subject = answer.text
+        raise failure
 
-    def _send(self, method: str, path: str, headers: Mapping[str, str], body: Any, tries: int) -> Answer:
-        """Sends a request until it gets an answer that is no passing trouble, or the tries are used up."""
+    def _send(
+        self, method: str, path: str, headers: Mapping[str, str], body: Any, tries: int, *, stubborn: bool = True
+    ) -> Answer:
+        """Sends a request until it gets an answer that is no passing trouble, or the tries are used up.
+
+        :param stubborn: whether what may have been too much for the dashboard is sent again, too.
+        """
         for attempt in range(1, tries + 1):
             last = attempt == tries
             delay = backoff.request_delay(attempt, self._dice())
             try:
                 answer = self._transport(method, self._api_url + path, headers, body)
             except DashboardUnreachable as error:
-                if last or error.permanent:
+                if last or error.permanent or (error.overwhelmed and not stubborn):
                     raise
                 trouble = str(error)
             else:
                 wanted = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
+                too_much = answer.status in OVERWHELMED and not wanted
                 if last or answer.status not in TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:
+                    return answer
+                if too_much and not stubborn:
                     return answer
                 trouble = f"the dashboard answered {answer.status}"
                 delay = max(delay, wanted)
@@ -130,10 +213,42 @@ class DryRun:
         self.sample = self.sample or (texts[0] if texts else "")
         return f"dry run of {len(texts)} jobs for {cluster}"
 
+    def answers(self) -> bool:
+        """Nothing is ever too much for it."""
+        return True
+
+
+class _LateTransport:
+    """Loads requests with the first request: that takes longer than an idle flush takes to run."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._transport: Transport | None = None
+
+    def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
+        if self._transport is None:
+            from agent.dashboard.transport import RequestsTransport  # noqa: PLC0415
+
+            config = self._config
+            self._transport = RequestsTransport(
+                timeout=config.timeout,
+                ca_bundle=config.ca_bundle,
+                client_cert=config.client_cert,
+                client_key=config.client_key,
+                secret=config.api_key,
+            )
+        return self._transport(method, url, headers, body)
+
 
 def make_dashboard(
     config: Config, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
 ) -> Dashboard:
-    """The dashboard, as configured."""
-    transport = RequestsTransport(timeout=config.timeout, ca_bundle=config.ca_bundle, secret=config.api_key)
-    return Dashboard(config.api_url, config.api_key, transport, clock=clock, sleep=sleep)
+    """The dashboard, as configured.
+
+    :raises ConfigError: where a file that the configuration names is not there for this user.
+    """
+    files = {"ca_bundle": config.ca_bundle, "client_cert": config.client_cert, "client_key": config.client_key}
+    missing = [f"{key}: {file} can't be read" for key, file in files.items() if file and not os.access(file, os.R_OK)]
+    if missing:
+        raise ConfigError("\n  ".join(missing), hint="it must be there, and readable for the Slurm user")
+    return Dashboard(config.api_url, config.api_key, _LateTransport(config), clock=clock, sleep=sleep)

@@ -1,39 +1,37 @@
 """The one place that speaks HTTP, with requests.
 
-A request is bounded as a whole, name look-up and slow drips included. Redirects are never followed, so that the API
-key stays with the host it was given for.
+A request is bounded as a whole, name look-up and slow drips included, and so is its answer, which is read as it comes:
+nothing is unpacked. Redirects are never followed, so that the API key stays with the host it was given for.
 """
 
 from __future__ import annotations
 
+import http.client
+import importlib.util
 import re
+import ssl
 import threading
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Mapping, NamedTuple, Sequence
+from typing import Any, Callable, Mapping, Sequence
+from urllib.parse import urlsplit
+
+import requests
+from requests.utils import get_environ_proxies, select_proxy
+from urllib3.exceptions import HTTPError
 
 from agent import __version__
-from agent.errors import DashboardUnreachable
+from agent.dashboard.answer import Answer
+from agent.errors import ConfigError, DashboardUnreachable
+from agent.wording import clean, hide
 
-if TYPE_CHECKING:
-    import requests
-
-#: No answer of the dashboard is longer; of a longer one only this much is read.
-LONGEST_ANSWER = 1 << 24
-
-
-class Answer(NamedTuple):
-    """What came back from a request."""
-
-    status: int
-    headers: Mapping[str, str]
-    text: str
+#: Of an answer only so many bytes are read. A 422 that names thousands of records may be longer, and is then as good as
+#: one that names none.
+LONGEST_ANSWER = 1 << 20
 
 
 #: Where distributions keep the authorities that the host trusts, a site's own and the newest ones among them.
 CA_STORES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
-
-#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
-Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
 
 class RequestsTransport:
@@ -41,7 +39,10 @@ class RequestsTransport:
 
     :param timeout: seconds for a whole request; nothing it does can take longer.
     :param ca_bundle: trusted instead of the host's authorities, or of those that REQUESTS_CA_BUNDLE names.
+    :param client_cert: a certificate that the dashboard, or the proxy before it, asks its clients for.
+    :param client_key: its key; absent where ``client_cert`` holds it, too.
     :param secret: cut out of every answer and every error message.
+    :raises ConfigError: where one of the files can't be used.
     """
 
     def __init__(
@@ -49,45 +50,51 @@ class RequestsTransport:
         *,
         timeout: float,
         ca_bundle: Path | None = None,
+        client_cert: Path | None = None,
+        client_key: Path | None = None,
         secret: str = "",
         ca_stores: Sequence[str] = CA_STORES,
     ) -> None:
         self._timeout = timeout
-        self._ca_bundle = str(ca_bundle) if ca_bundle else None
-        self._ca_store = next((store for store in ca_stores if Path(store).is_file()), True)  # True: certifi's
         self._secret = secret
+        self._verify = _checked_ca_bundle(ca_bundle)
+        self._ca_store = next((store for store in ca_stores if Path(store).is_file()), True)  # True: certifi's
+        self._cert = _checked_client_cert(client_cert, client_key)
         self._session: requests.Session | None = None
 
     def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
         """Sends one request.
 
+        :raises ConfigError: where the URL, or the proxy's, can't be used at all.
         :raises DashboardUnreachable: where no answer came.
         """
-        import requests  # noqa: PLC0415  # takes longer to import than an idle flush takes to run
-
-        if self._session is None:
-            self._session = requests.Session()
-            self._session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
-            self._session.auth = _no_auth
-            self._session.verify = self._ca_store
-        session = self._session
+        proxy = _proxy_for(url)
+        session = self._session = self._session or self._open_session()
         try:
             answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
-        except (requests.exceptions.SSLError, requests.exceptions.InvalidURL) as error:
-            raise DashboardUnreachable(
-                f"no safe connection to {url}: {self._clean(error)}",
-                hint="check api_url, or name the site's CA file as ca_bundle; everything is kept",
-                permanent=True,
-            ) from error
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+            raise ConfigError(f"no request can be sent to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
-            # The dashboard may be at work on it, and takes no harm-free second request meanwhile.
+            # The dashboard may be at work on it still: what is sent again at once only adds to that.
             self._session = None
             words = f"no answer from {url} within {self._timeout:g} s"
-            raise DashboardUnreachable(words, hint=_SLOW_HINT, permanent=True, timed_out=True) from error
-        except (OSError, ValueError) as error:  # all of requests' are OSErrors
+            raise DashboardUnreachable(
+                words, hint=_SLOW_HINT, permanent=True, timed_out=True, overwhelmed=True
+            ) from error
+        except (OSError, ValueError, HTTPError, http.client.HTTPException) as error:  # all of requests' are OSErrors
             self._session = None
-            raise DashboardUnreachable(f"no answer from {url}: {self._clean(error)}", hint=_REACH_HINT) from error
+            raise self._explain(error, url, proxy) from error
         return answer
+
+    def _open_session(self) -> requests.Session:
+        session = _Session()
+        session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
+        session.headers["Accept-Encoding"] = "identity"
+        session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        session.auth = _no_auth
+        session.verify = self._ca_store
+        session.cert = self._cert
+        return session
 
     def _exchange(
         self, session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: Any
@@ -100,39 +107,153 @@ class RequestsTransport:
             timeout=self._timeout,
             allow_redirects=False,
             stream=True,
-            verify=self._ca_bundle,
+            verify=self._verify,
         ) as response:
-            content = b""
-            for chunk in response.iter_content(1 << 16):
-                content += chunk
-                if len(content) >= LONGEST_ANSWER:
-                    break
-            return Answer(response.status_code, response.headers, self._hide_secret(content.decode("utf-8", "replace")))
+            text = _read(response).decode("utf-8", "replace")
+            return Answer(response.status_code, response.headers, hide(text, self._secret), self._secret)
 
-    def _hide_secret(self, text: str) -> str:
-        return text.replace(self._secret, "***") if self._secret else text
+    def _explain(self, error: BaseException, url: str, proxy: str) -> DashboardUnreachable:
+        """What an error of the network means; ``proxy`` is the one in between, without its password."""
+        words, root = self._words(error), _root(error)
+        broken_off = isinstance(root, _BROKEN_OFF)
+        if isinstance(error, requests.exceptions.ProxyError) and proxy:
+            refused = any(f"failed: {status}" in words for status in (401, 403, 407))
+            hint = _PASSWORD_HINT if "407" in words else f"check the proxy, and what it allows: {_PROXY_HINT}"
+            return DashboardUnreachable(f"no way through the proxy {proxy}: {words}", hint=hint, permanent=refused)
+        if isinstance(error, requests.exceptions.SSLError) and not broken_off:
+            return DashboardUnreachable(f"no safe connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
+        return DashboardUnreachable(f"no answer from {url}: {words}", hint=_REACH_HINT, overwhelmed=broken_off)
 
-    def _clean(self, error: BaseException) -> str:
+    def _words(self, error: BaseException) -> str:
         """What lies at the bottom of an error, without the key and without a proxy's password."""
-        words = self._hide_secret(" ".join(_root_words(error).split()))[:500]
-        return re.sub(r"//[^/@\s]+@", "//***@", words)
+        root = _root(error)
+        words = root.strerror if isinstance(root, OSError) else ""
+        shown = hide(str(words or root or type(root).__name__), self._secret)
+        return clean(re.sub(r"//[^/@\s]+@", "//***@", shown))
 
 
+class _Session(requests.Session):
+    """Looks at no redirect: requests would read all of its answer, unpack it, and parse where it leads."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """There is none."""
+
+
+#: What shows that a connection stood, and that the other side gave it up.
+_BROKEN_OFF = (
+    ConnectionResetError,
+    ConnectionAbortedError,
+    BrokenPipeError,
+    ssl.SSLEOFError,
+    ssl.SSLZeroReturnError,
+    http.client.HTTPException,
+)
+_PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY and NO_PROXY name it; everything is kept"
+_PASSWORD_HINT = "the proxy wants a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT; everything is kept"  # noqa: S105
 _SLOW_HINT = "see how the dashboard is, or give it more time with `timeout`; everything is kept"
 _REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
+_TLS_HINT = "check api_url, or name the site's CA file as ca_bundle; everything is kept"
 
 
-def _root_words(error: BaseException) -> str:
+def _read(response: requests.Response) -> bytes:
+    """The beginning of an answer's body, as it came.
+
+    :raises ConnectionResetError: where it ends before it should; old versions of urllib3 don't mind.
+    """
+    content = b""
+    while len(content) < LONGEST_ANSWER:
+        chunk = response.raw.read(min(1 << 16, LONGEST_ANSWER - len(content)), decode_content=False)
+        if not chunk:
+            promised = response.headers.get("Content-Length", "")
+            if promised.isascii() and promised.isdigit() and len(content) < float(promised):
+                raise ConnectionResetError(f"the answer ended after {len(content)} bytes of {promised}")
+            break
+        content += chunk
+    return content
+
+
+def _checked_ca_bundle(file: Path | None) -> str | None:
+    """OpenSSL's own words, at the first request, would be about something else.
+
+    :raises ConfigError: where the file is none of certificates.
+    """
+    if file is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(*((None, file) if file.is_dir() else (file,)))
+    except (OSError, ValueError) as error:
+        words = f"ca_bundle: {file} can't be used: {_plain(error)}"
+        raise ConfigError(words, hint="it must be a PEM file of certificates that this user can read") from error
+    return str(file)
+
+
+def _checked_client_cert(cert: Path | None, key: Path | None) -> tuple[str, str] | None:
+    """Likewise.
+
+    :raises ConfigError: where certificate and key can't be used, or not together.
+    """
+    if cert is None:
+        return None
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_cert_chain(cert, key, _no_password)
+    except (OSError, ValueError) as error:
+        words = f"client_cert: {cert} can't be used: {_plain(error)}"
+        hint = "a PEM file with its key in it or in client_key, without a password, that this user can read"
+        raise ConfigError(words, hint=hint) from error
+    return str(cert), str(key or cert)
+
+
+def _plain(error: Exception) -> str:
+    return clean(str((error.strerror if isinstance(error, OSError) else "") or error))
+
+
+def _proxy_for(url: str) -> str:
+    """The proxy that the environment names for a URL, without user and password; empty where there is none.
+
+    :raises ConfigError: where it is none that could be used.
+    """
+    proxy = select_proxy(url, get_environ_proxies(url))
+    if not proxy:
+        return ""
+    try:
+        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        shown = (
+            f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
+        )
+        usable = parts.scheme in {"http", "https"} or (parts.scheme.startswith("socks") and _can_speak_socks())
+    except ValueError:  # a port that is no number
+        parts, shown, usable = None, "", False
+    if not parts or not parts.hostname or not usable or not clean(shown) == shown or " " in shown:
+        raise ConfigError(
+            f"the proxy in the environment can't be used: {_without_password(proxy)!r}",
+            hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
+        )
+    return shown
+
+
+def _can_speak_socks() -> bool:
+    return importlib.util.find_spec("socks") is not None
+
+
+def _without_password(proxy: str) -> str:
+    return clean(proxy.rpartition("@")[2])
+
+
+def _root(error: BaseException) -> BaseException:
     """requests wraps the system's plain words, such as "Connection refused", into three layers of its own."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    words = error.strerror if isinstance(error, OSError) else ""
-    return words or str(error) or type(error).__name__
+    return error
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Keeps requests from sending what a ~/.netrc holds for the host."""
     return request
+
+
+def _no_password() -> str:
+    """OpenSSL would ask for it on the terminal, and a service has none."""
+    raise ValueError("its key has a password")
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:

@@ -14,5 +14,8 @@ MISSED_END = "missed_end"
 OTHERS_RECONCILED = "others_reconciled"
 #: With the command's name behind it: jobs that it has delivered, repeats included.
 DELIVERED_BY = "delivered_by_"
-#: How many records the dashboard is trusted to take in time, 0 where it has never failed to.
-BATCH_SIZE = "batch_size"
+#: How many bytes the dashboard is trusted to take in one POST, 0 where nothing is known yet.
+BATCH_BYTES = "batch_bytes"
+#: The bytes above which batches have failed, 0 where none has; and since when that is known.
+BATCH_CEILING = "batch_ceiling_bytes"
+BATCH_CEILING_AT = "batch_ceiling_at"

@@ -164,3 +164,7 @@ class TakingTurns(Receiver):
         """See :class:`Receiver`."""
         with self._turns.turn():
             return self._receiver.submit(cluster, texts, **options)
+
+    def answers(self) -> bool:
+        """See :class:`Receiver`. Looking changes nothing: whose turn it is does not matter."""
+        return self._receiver.answers()

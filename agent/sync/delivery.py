@@ -1,21 +1,25 @@
-"""Brings records to the dashboard in batches, and finds the record for whose sake it refuses one.
+"""Brings records to the dashboard in batches that it can take.
 
 The one place where jobs leave the books: in the transaction that follows a 2xx, or the refusal of a single record by
-a dashboard that is proven to take others.
+a dashboard that is proven to take others. How large a batch may be is told by :mod:`agent.sync.batch_size`, which
+record one was refused for by :mod:`agent.sync.culprit`.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Callable, Iterator, Mapping, Protocol, Sequence
+import time
+from typing import Callable, Protocol, Sequence
 
 from agent.dashboard import backoff
 from agent.dashboard.answer import refused_key
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
-from agent.spool.facts import BATCH_SIZE
+from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
+from agent.sync.batch_size import FIRST_BYTES, BatchSize, Trust
+from agent.sync.culprit import Budget, Search
 
 #: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
 #: more: to see before and after that the dashboard is well, and to try the batch and the record itself again.
@@ -25,8 +29,6 @@ SEARCH_REQUESTS = 200
 MOST_UNPROVEN = 3
 #: What was refused without proof is tried again after so long, or together with the next job that comes.
 REFUSED_PAUSE_SECONDS = 1800.0
-#: However slow the dashboard is, batches are not made smaller than this for it.
-SMALLEST_BATCH = 100
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,9 @@ class Receiver(Protocol):
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = ...) -> str:
         """See :meth:`agent.dashboard.client.Dashboard.submit`."""
 
+    def answers(self) -> bool:
+        """See :meth:`agent.dashboard.client.Dashboard.answers`."""
+
 
 class Delivery:
     """Collects records and posts them, one batch at a time.
@@ -47,7 +52,10 @@ class Delivery:
     fault).
 
     :param command: ``flush`` or ``reconcile``, on whose behalf; flush delivers what the hook has caught.
+    :param batch_size: records in a batch, at the most.
+    :param timeout: seconds that a request may take.
     :param clock: epoch seconds.
+    :param stopwatch: seconds since whenever, to measure how long the dashboard takes.
     :param level: the log level of the routine lines.
     """
 
@@ -60,6 +68,8 @@ class Delivery:
         command: str,
         batch_size: int,
         clock: Callable[[], float],
+        timeout: float = 30.0,
+        stopwatch: Callable[[], float] = time.monotonic,
         level: int = logging.INFO,
     ) -> None:
         self.delivered = 0
@@ -67,7 +77,7 @@ class Delivery:
         self.refused = 0
         self.cpu_seconds = 0
         self.gpu_seconds = 0
-        self._requests_left = SEARCH_REQUESTS
+        self._budget = Budget(SEARCH_REQUESTS)
         self._witness: Record | None = None  # the last one that the dashboard has taken
         self._unproven = 0  # batches refused before it had taken any
         self._suspects: list[Record] = []  # refused alone before it had taken any
@@ -75,11 +85,15 @@ class Delivery:
         self._ledger = ledger
         self._cluster = cluster
         self._command = command
-        self._most = batch_size
-        self._batch_size = min(int(ledger.journal.fact(BATCH_SIZE)) or batch_size, batch_size)
+        self._most_records = batch_size
+        self._size = BatchSize(_load_trust(ledger), timeout=timeout)
+        self._troubled = 0  # records that are left of a batch that was too much, and is gone through again in parts
+        self._before_trouble = self._size.trust
         self._clock = clock
+        self._stopwatch = stopwatch
         self._level = level
         self._outbox: dict[tuple[int, int], Record] = {}
+        self._outbox_bytes = 0
         self._waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     def add(self, record: Record, waiting: tuple[int, int] | None = None) -> None:
@@ -87,11 +101,13 @@ class Delivery:
 
         :param waiting: the key in the ledger of the queue entry that is served by it.
         """
-        self._outbox[record.key] = record
         if waiting is not None:
             self._waiting.setdefault(record.key, []).append(waiting)
-        if len(self._outbox) >= self._batch_size:
-            self.flush()
+        self._take_out([record])  # an older one in its place
+        self._outbox[record.key] = record
+        self._outbox_bytes += _bytes_of(record)
+        while len(self._outbox) >= self._most_records or self._outbox_bytes > self._size.bytes:
+            self._send_next()
 
     def flush(self) -> None:
         """Sends what was taken on.
@@ -99,15 +115,14 @@ class Delivery:
         :raises DashboardUnreachable: what is left is not delivered, and stays on the books.
         :raises KeyRefused: likewise.
         """
-        records = list(self._outbox.values())
-        self._outbox.clear()
-        while records:
-            batch, records = records[: self._batch_size], records[self._batch_size :]
-            self._send(batch)
+        while self._outbox:
+            self._send_next()
         if self._witness and self._suspects:
             suspects, self._suspects = self._suspects, []
             self.refused -= len(suspects)
-            self._send(suspects)
+            for record in suspects:
+                self.add(record)
+            self.flush()
 
     def forget_witness(self) -> None:
         """Tells that others have delivered meanwhile: what was sent before may be out of date and is not sent again."""
@@ -117,85 +132,183 @@ class Delivery:
     def _hooked(self) -> bool:
         return self._command == "flush"
 
-    def _send(self, records: Sequence[Record]) -> None:
-        try:
-            self._submit(records)
-        except BatchTooLarge as refusal:
-            if len(records) == 1:
-                self._search(records, refusal)
-                return
-            self._batch_size = self._most = len(records) // 2
-            for half in _halves(records):
-                self._send(half)
-        except BatchRefused as refusal:
-            self._search(records, refusal)
+    # A batch
 
-    def _submit(self, records: Sequence[Record], *, tries: int = backoff.TRIES) -> None:
-        logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
+    def _send_next(self) -> None:
+        """Sends a batch. What of it is done with, delivered or not, leaves the outbox; the rest goes out again."""
+        batch = self._cut()
+        full = len(batch) < len(self._outbox) or _size_of(batch) >= self._size.bytes
+        rest = {record.key for record in self._send(batch, full=full)}
+        self._take_out([record for record in batch if record.key not in rest])
+        self._troubled = max(self._troubled - len(batch) + len(rest), 0)
+
+    def _send(self, batch: Sequence[Record], *, full: bool) -> Sequence[Record]:
+        """Sends some records, and deals with what comes in between.
+
+        :param full: whether they are as many as may go out at once.
+        :returns: those that have to go out again.
+        """
         try:
-            message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
+            self._post(batch, full=full)
+        except BatchTooLarge as refusal:
+            return self._go_smaller(batch, str(refusal)) if len(batch) > 1 else self._find_culprits(batch, refusal)
+        except BatchRefused as refusal:
+            return self._find_culprits(batch, refusal)
         except DashboardUnreachable as error:
-            if error.timed_out:
-                self._trust(len(records) // 2)
-            raise
+            return self._recover(batch, error)
+        return []
+
+    def _cut(self) -> list[Record]:
+        """The next batch: as many records as are allowed, and at least one."""
+        batch: list[Record] = []
+        left = self._size.bytes
+        for record in self._outbox.values():
+            left -= _bytes_of(record)
+            if batch and (left < 0 or len(batch) >= self._most_records):
+                break
+            batch.append(record)
+        return batch
+
+    def _take_out(self, records: Sequence[Record]) -> None:
+        for record in records:
+            gone = self._outbox.pop(record.key, None)
+            self._outbox_bytes -= _bytes_of(gone) if gone else 0
+
+    def _post(self, records: Sequence[Record], *, tries: int = backoff.TRIES, full: bool = False) -> None:
+        """Sends records, and books what the dashboard has taken."""
+        logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
+        started = self._stopwatch()
+        message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
+        seconds = self._stopwatch() - started
         logger.log(self._level, "Successfully submitted: %s", message)
-        if self._batch_size < self._most and len(records) >= self._batch_size:
-            self._trust(self._batch_size * 2)
+        before = self._size.trust
+        self._size.went_through(_size_of(records), seconds, self._clock(), full=full)
         with self._ledger.transaction():
             self._ledger.delivered.add(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
             self._ledger.waiting.forget(key for record in records for key in self._waiting.pop(record.key, []))
+            if self._size.trust != before:
+                self._write_trust()
         self._witness = records[-1]
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
 
-    def _trust(self, records: int) -> None:
-        """Makes the batches smaller that the dashboard could not take in time, in the next run, or larger again."""
-        self._batch_size = max(min(records, self._most), min(SMALLEST_BATCH, self._most))
+    # A batch that was too much
+
+    def _recover(self, batch: Sequence[Record], error: DashboardUnreachable) -> Sequence[Record]:
+        """Goes on after a request that was not answered, as long as the dashboard is there at all.
+
+        :returns: the records that have to go out again.
+        :raises DashboardUnreachable: where it is not.
+        """
+        if not error.overwhelmed:
+            raise error
+        if not self._dashboard.answers():
+            if error.timed_out:  # it may be this batch that it is busy with: the next run begins with less
+                self._go_smaller(batch, "")
+            raise error
+        if len(batch) == 1:
+            return self._hold_back(batch[0], error)
+        if self._troubled or error.timed_out:
+            return self._go_smaller(batch, str(error))
+        logger.warning("%s; but the dashboard is there: trying again", error)
+        self._enter_trouble(batch)
+        return batch
+
+    def _go_smaller(self, batch: Sequence[Record], words: str) -> Sequence[Record]:
+        """Makes the batches smaller that follow; all records of this one have to go out again."""
+        self._enter_trouble(batch)
+        self._size.failed(_size_of(batch))
         with self._ledger.transaction():
-            self._ledger.journal.set_fact(BATCH_SIZE, self._batch_size)
+            self._write_trust()
+        if words:
+            logger.warning("%s; going on with at most %d kB at a time", words, -(-self._size.bytes // 1024))
+        return batch
 
-    def _search(self, records: Sequence[Record], refusal: BatchRefused) -> None:
-        """Finds the records at fault in a refused batch, sets them aside, and sends the others."""
-        self._unproven += not self._witness
-        if not self._witness and self._unproven > MOST_UNPROVEN:
-            raise DashboardUnreachable(f"the dashboard refuses every record: {refusal}", hint=_LOG_HINT)
-        if len(records) > 1:
+    def _enter_trouble(self, batch: Sequence[Record]) -> None:
+        """A batch is gone through again, perhaps in parts: the cause may be its size, or one of its records."""
+        if not self._troubled:
+            self._troubled, self._before_trouble = len(batch), self._size.trust
+
+    def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
+        """Keeps a record that the dashboard does not get done with, though it is there and may take others."""
+        self._give_up_where_nothing_was_taken(str(error))
+        proven = self._check_dashboard(BatchRefused(str(error)))
+        if not proven:
+            self._suspects.append(record)
+        if self._troubled:  # it was this record, not the size, for which parts of a batch have failed
+            before = self._before_trouble
+            self._size.forget_failures(before if proven else before._replace(size=self._size.bytes))
+            with self._ledger.transaction():
+                self._write_trust()
+        self._keep([record], str(error))
+        return []
+
+    def _write_trust(self) -> None:
+        for name, value in zip((BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT), self._size.trust):
+            self._ledger.journal.set_fact(name, value)
+
+    # A batch that was refused
+
+    def _find_culprits(self, batch: Sequence[Record], refusal: BatchRefused) -> Sequence[Record]:
+        """Finds the records at fault in a refused batch, sets them aside, and sends the others.
+
+        Where there are none, its size was at fault.
+
+        :returns: the records that have to go out again: in parts that were too much, though they were not refused.
+        """
+        self._give_up_where_nothing_was_taken(str(refusal))
+        if len(batch) > 1:
             self._check_dashboard(refusal)
-            logger.warning("%s; looking for the record at fault among %d", refusal, len(records))
-        suspects: list[tuple[Record, str]] = []
-        pending = [(records, refusal)]
-        while pending:
-            part, refusal = pending.pop()
-            if not self._witness and len(suspects) >= MOST_UNPROVEN:
-                self._keep(part, str(refusal))
-                continue
-            named = _named(part, refusal)
-            suspects += [(part[index], words) for index, words in named.items()]
-            for rest in _others(part, named) if named else _halves(part):
-                again = self._try(rest)
-                if again:
-                    pending.append((rest, again))
-        proven = bool(suspects) and self._check_dashboard(refusal)
-        for record, words in suspects:
-            if proven:
-                self._reject(record, words)
-            else:
-                self._suspects.append(record)
-                self._keep([record], words)
+            logger.warning("%s; looking for the record at fault among %d", refusal, len(batch))
+        before = self._size.trust
+        self._size.failed(_size_of(batch))
+        too_much: list[Record] = []
+        search = Search(lambda part: self._attempt(part, too_much), self._budget, self._has_enough_suspects)
+        search.look_into(batch, refusal)
+        suspects, unsearched = search.findings
+        if suspects:
+            self._size.forget_failures(before)
+        with self._ledger.transaction():
+            self._write_trust()
+        for part, words in unsearched:
+            self._keep(part, words)
+        self._judge(suspects)
+        return too_much
 
-    def _try(self, records: Sequence[Record]) -> BatchRefused | None:
-        """Sends a part of a refused batch; returns the refusal, None where there is nothing left to look into."""
-        if not self._requests_left:
-            self._keep(records, "among others that the dashboard refused")
-            return None
-        self._requests_left -= 1
+    def _attempt(self, part: Sequence[Record], too_much: list[Record]) -> BatchRefused | None:
+        """Sends a part of a refused batch. A single record is not condemned for the dashboard's passing trouble.
+
+        :param too_much: takes the part on where it was no refusal that it met.
+        """
         try:
-            # A single record is not condemned for the dashboard's passing trouble.
-            self._submit(records, tries=backoff.TRIES if len(records) == 1 else 1)
+            self._post(part, tries=backoff.TRIES if len(part) == 1 else 1)
         except BatchRefused as refusal:
+            if not refusal.named:
+                self._size.failed(_size_of(part))
             return refusal
+        except DashboardUnreachable as error:
+            too_much += self._recover(part, error)
         return None
+
+    def _has_enough_suspects(self, suspects: int) -> bool:
+        return self._witness is None and suspects >= MOST_UNPROVEN
+
+    def _judge(self, suspects: Sequence[tuple[Record, str]]) -> None:
+        """Sets records aside that were refused alone, or keeps them where it may be the dashboard's fault."""
+        if suspects and self._check_dashboard(BatchRefused(suspects[-1][1])):
+            for record, words in suspects:
+                self._reject(record, words)
+            return
+        for record, words in suspects:
+            self._suspects.append(record)
+            self._keep([record], words)
+
+    def _give_up_where_nothing_was_taken(self, words: str) -> None:
+        if not self._witness:
+            self._unproven += 1
+            if self._unproven > MOST_UNPROVEN:
+                raise DashboardUnreachable(f"the dashboard refuses every record: {words}", hint=_LOG_HINT)
 
     def _check_dashboard(self, refusal: BatchRefused) -> bool:
         """Sends again what the dashboard has just taken, or nothing where it has not taken any record yet.
@@ -240,19 +353,15 @@ class Delivery:
 _LOG_HINT = "see the dashboard's own log; everything is kept"
 
 
-def _named(records: Sequence[Record], refusal: BatchRefused) -> dict[int, str]:
-    """The records that a refusal is about, by their index, with its words; none where it names none of several."""
-    named = {index: words for index, words in refusal.named.items() if 0 <= index < len(records)}
-    return named or ({0: str(refusal)} if len(records) == 1 else {})
+def _bytes_of(record: Record) -> int:
+    """What a record adds to a POST. It is plain ASCII."""
+    return len(record.text) + 1
 
 
-def _others(records: Sequence[Record], named: Mapping[int, str]) -> Iterator[Sequence[Record]]:
-    others = [record for index, record in enumerate(records) if index not in named]
-    if others:
-        yield others
+def _size_of(records: Sequence[Record]) -> int:
+    return sum(map(_bytes_of, records))
 
 
-def _halves(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
-    middle = len(records) // 2
-    yield records[:middle]
-    yield records[middle:]
+def _load_trust(ledger: Ledger) -> Trust:
+    size = int(ledger.journal.fact(BATCH_BYTES)) or FIRST_BYTES
+    return Trust(size, int(ledger.journal.fact(BATCH_CEILING)), ledger.journal.fact(BATCH_CEILING_AT))

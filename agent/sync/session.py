@@ -222,6 +222,7 @@ class Session:
             self.settings.cluster,
             command=command,
             batch_size=self._config.batch_size,
+            timeout=self._config.timeout,
             clock=self._clock,
             level=self._level,
         )

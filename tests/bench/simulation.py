@@ -11,10 +11,9 @@ import statistics
 import threading
 from typing import Any, Callable, Mapping, NamedTuple
 
+from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.dashboard.transport import Answer
 from agent.errors import DashboardUnreachable
-from agent.sync.delivery import SMALLEST_BATCH
 from agent.sync.flush import check_pause
 
 from .clockwork import Clockwork
@@ -22,6 +21,7 @@ from .clockwork import Clockwork
 HOUR = 3600.0
 TIMEOUT_SECONDS = 30.0  # the configuration's default
 BATCH_SIZE = 5000  # likewise
+SMALLEST_BATCH = 1
 #: Measured at the real dashboard: 60,000 jobs took 5.5, 2.4 and 2.0 s in batches of 1,000, 5,000 and 20,000.
 SECONDS_PER_POST = 0.065
 OUTAGE = (1.0 * HOUR, 2.0 * HOUR)
@@ -77,7 +77,7 @@ class Server:
         took = self._free_at - now
         self._time.sleep(min(took, TIMEOUT_SECONDS))
         if took > TIMEOUT_SECONDS:  # the server does not know, and goes on
-            raise DashboardUnreachable("no answer in time", timed_out=True)
+            raise DashboardUnreachable("no answer in time", timed_out=True, overwhelmed=True)
         return Answer(200, {}, f'{{"success": true, "jobs_processed": {records}}}')
 
 

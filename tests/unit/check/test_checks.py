@@ -22,8 +22,8 @@ from agent.check.finding import Finding, NotWell, examine
 from agent.check.wiring import Call
 from agent.cli import main
 from agent.config import PLACEHOLDER, Config, load_config, parse_config
+from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.dashboard.transport import Answer
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.process import Output
 from agent.slurm.sacct import Query, Slurm

@@ -22,7 +22,7 @@ from agent.check import slurm as check_slurm
 from agent.check.finding import NotWell
 from agent.check.wiring import Call
 from agent.config import NAME, PLACEHOLDER, Config, load_config, parse_config
-from agent.dashboard.transport import Answer
+from agent.dashboard.answer import Answer
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.sacct import Slurm
 

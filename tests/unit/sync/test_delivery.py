@@ -17,7 +17,7 @@ from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardU
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.ledger import Ledger, open_ledger
-from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, SMALLEST_BATCH, Delivery
+from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
 
 NOW = 1_700_000_000.0
 Verdict = Callable[[Sequence[int]], "ExporterError | None"]
@@ -47,6 +47,10 @@ class PickyDashboard:
             raise trouble
         self.taken += job_ids
         return f"{len(texts)} jobs for {cluster}"
+
+    def answers(self) -> bool:
+        """It is there, if this is asked at all."""
+        return True
 
 
 def breaks_on(bad: Iterable[int]) -> Verdict:
@@ -322,33 +326,6 @@ def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
     with pytest.raises(KeyRefused):
         site.deliver([1, 2])
     assert ([], [1, 2]) == (site.rejected(), site.waiting())
-
-
-def test_batches_that_are_too_large_for_a_slow_dashboard(ledger: Ledger) -> None:
-    """One that does not answer in time gets half of it in the next run, and more again as soon as it keeps up."""
-    slow = DashboardUnreachable("no answer", permanent=True, timed_out=True)
-    site = Site(ledger, lambda job_ids: slow if len(job_ids) > 300 else None, batch_size=1000)
-    site.queue(range(1, 2001))
-    for _ in range(2):
-        with pytest.raises(DashboardUnreachable):
-            site.deliver(site.waiting())
-    with pytest.raises(DashboardUnreachable):
-        site.deliver(site.waiting())
-    assert [1000, 500, 250, 500] == site.dashboard.sizes
-    site.dashboard.manners = lambda job_ids: None
-    site.deliver(site.waiting())
-    assert [250, 500, 1000] == site.dashboard.sizes[4:]
-    assert [] == site.waiting()
-
-
-def test_a_dashboard_that_hangs_for_days(ledger: Ledger) -> None:
-    """Batches do not shrink to nothing for it."""
-    site = Site(ledger, lambda job_ids: DashboardUnreachable("no answer", permanent=True, timed_out=True))
-    site.queue(range(1, 2001))
-    for _ in range(20):
-        with pytest.raises(DashboardUnreachable):
-            site.deliver(site.waiting())
-    assert SMALLEST_BATCH == site.dashboard.sizes[-1]
 
 
 def test_a_search_has_its_limit(ledger: Ledger) -> None:
