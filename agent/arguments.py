@@ -20,6 +20,10 @@ and catches what the hook missed. Without a command: reconcile, with its
 --start-date, --end-date and --only-missing. COMMAND --help tells the options of
 each."""
 
+#: How long `check --wait` waits without a number, and how long it may be told to.
+WAIT_SECONDS = 600
+LONGEST_WAIT_SECONDS = 86_400
+
 EPILOG = """\
 examples:
   slurm-usage-history-exporter --dry-run --verbose
@@ -113,9 +117,11 @@ class StatusOptions(NamedTuple):
 
 
 class CheckOptions(NamedTuple):
-    """How the findings of ``check`` are to be shown."""
+    """How the findings of ``check`` are to be shown, and whether a real call of the hook is to be seen."""
 
     json: bool
+    wait: int | None = None  # seconds
+    test_job: bool = False
 
 
 class SetupOptions(NamedTuple):
@@ -264,6 +270,20 @@ def _add_status_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument(
+        "--wait",
+        type=_seconds,
+        nargs="?",
+        const=WAIT_SECONDS,
+        metavar="SECONDS",
+        help=f"wait until slurmctld calls the hook, for {WAIT_SECONDS} s if no number is given",
+    )
+    parser.add_argument(
+        "--test-job",
+        action="store_true",
+        help="submit a job that ends at once, and wait for the call; it appears on the dashboard, with zero hours"
+        " where JobCompLoc calls the hook, as it is cancelled before it starts",
+    )
 
 
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:
@@ -272,6 +292,12 @@ def _add_setup_options(parser: argparse.ArgumentParser) -> None:
     key.add_argument("--deploy-key", metavar="KEY", help="a one-time key; - reads it from standard input")
     key.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file that holds the API key")
     parser.add_argument("--yes", action="store_true", help="replace a key that is there without asking")
+
+
+def _seconds(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LONGEST_WAIT_SECONDS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST_WAIT_SECONDS}")
+    return int(text)
 
 
 def _day(text: str) -> date:

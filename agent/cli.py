@@ -216,7 +216,9 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
     except ConfigError as error:
         neighbours = error
     findings = []
-    for finding in check.run_checks(neighbours, run, call.environ):
+    test_job = wanted.test_job and not call.options.dry_run
+    watch = check.Watch(wanted.wait, test_job) if wanted.wait or test_job else None
+    for finding in check.run_checks(neighbours, run, call.environ, watch):
         findings.append(finding)
         if not wanted.json:
             print(check.as_lines(finding, call.screen_style()), flush=True)

@@ -7,6 +7,7 @@ times at which it and the hook came to be.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -34,9 +35,13 @@ _REFUSED = re.compile(
     r"jobcomp/script: (failed to stat|.* isn't a regular file|.* is not executable)|Invalid EpilogSlurmctld"
 )
 _STARTED = re.compile(r"slurmctld version \S+ started")
-POLL_SECONDS = 1.0
+POLL_SECONDS = 0.5
+#: A test job may have to wait for a node.
+TEST_JOB_SECONDS = 120.0
 
 Run = Callable[[Sequence[str]], Output]
+
+logger = logging.getLogger(__name__)
 
 
 class Seen(NamedTuple):
@@ -193,24 +198,66 @@ def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
     return sum(1 for run in runs if run.start is not None and run.node_list is not None)
 
 
+class SampleJob:
+    """A job that makes slurmctld call the hook: cancelled before it starts where that is enough, else run.
+
+    :param sacct: as configured; the other commands lie where it lies.
+    :param started: whether it has to run: EpilogSlurmctld is not called for a job that never started.
+    """
+
+    def __init__(self, run: Run, sacct: str, *, started: bool) -> None:
+        self._run, self._started = run, started
+        self._folder = Path(sacct).parent if "/" in sacct else None
+
+    def submit(self) -> str:
+        """Submits it and returns its JobID.
+
+        :raises NotWell: where Slurm does not take it.
+        """
+        options = ["--parsable", "--job-name=usage-history-test", "--output=/dev/null", "--chdir=/", "--export=NONE"]
+        hold = [] if self._started else ["--hold"]
+        job = self._call("sbatch", *options, "--ntasks=1", "--time=1", *hold, "--wrap=true").partition(";")[0].strip()
+        if not self._started:
+            self._call("scancel", job)
+        return job
+
+    def _call(self, command: str, *arguments: str) -> str:
+        output = self._run([str(self._folder / command) if self._folder else command, *arguments])
+        if output.returncode:
+            raise NotWell(
+                f"no test job: {command} says {output.stderr.strip()[:300]}",
+                hint="run any job of a user's own, while `check --wait` waits for it",
+            )
+        return output.text
+
+
 def wait_for_call(
     spool: Path,
-    before: Seen,
-    seconds: float,
+    seconds: float | None,
+    job: SampleJob | None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Waits until slurmctld calls the hook.
+    """Waits until slurmctld calls the hook; empty where it did not and, for all one knows, had no reason to.
 
-    :param before: the calls that were made before.
-    :raises NotWell: where it does not within so many seconds.
+    :param seconds: how long; None for as long as a test job may take.
+    :raises NotWell: where a test job ended without a call, or could not be submitted.
     """
+    limit = seconds or TEST_JOB_SECONDS
+    before = read_calls(spool)
+    number = job.submit() if job else ""
     began = clock()
-    while clock() - began < seconds:
+    logger.info("waiting for slurmctld to call the hook, %s at most", span(limit))
+    while clock() - began < limit:
         if read_calls(spool).calls > before.calls:
-            return f"slurmctld called it, after {span(clock() - began)}"
+            return (
+                f"slurmctld called it, {span(clock() - began)} after {f'test job {number}' if number else 'this began'}"
+            )
         sleep(POLL_SECONDS)
-    raise NotWell(
-        f"slurmctld did not call the hook within {span(seconds)}",
-        hint="if a job ended meanwhile, look for jobcomp and EpilogSlurmctld in slurmctld's log, and restart slurmctld",
-    )
+    if number:
+        raise NotWell(
+            f"slurmctld did not call the hook for test job {number} within {span(limit)}",
+            hint=f"see that squeue shows it no more and look for jobcomp in slurmctld's log; then {RESTART_HINT}",
+            run=RESTART,
+        )
+    return ""

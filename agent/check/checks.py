@@ -34,24 +34,39 @@ class Neighbours(NamedTuple):
     dashboard: Dashboard
 
 
+class Watch(NamedTuple):
+    """What is to be done to see a real call of the hook."""
+
+    seconds: int | None  # how long to wait for it
+    test_job: bool
+
+
 def run_checks(
-    neighbours: Neighbours | ConfigError, run: check_timers.Run, environ: Mapping[str, str]
+    neighbours: Neighbours | ConfigError,
+    run: check_timers.Run,
+    environ: Mapping[str, str],
+    watch: Watch | None = None,
 ) -> Iterator[Finding]:
     """Each finding as soon as it is there.
 
     :param neighbours: or why there are none.
     :param run: runs a command, such as systemctl.
+    :param watch: whether a call of the hook is to be waited for.
     """
     findings = []
     units = check_timers.read_units(run, environ)
-    for finding in _check_needs(neighbours, run, environ, units):
+    for finding in _check_needs(neighbours, run, environ, units, watch):
         findings.append(finding)
         yield finding
     yield from _check_timers(units, run, rest_is_well=all(finding.ok for finding in findings))
 
 
 def _check_needs(
-    neighbours: Neighbours | ConfigError, run: check_timers.Run, environ: Mapping[str, str], units: check_timers.Units
+    neighbours: Neighbours | ConfigError,
+    run: check_timers.Run,
+    environ: Mapping[str, str],
+    units: check_timers.Units,
+    watch: Watch | None,
 ) -> Iterator[Finding]:
     """All that a run needs."""
     yield examine("Python", check_host.check_python)
@@ -66,7 +81,7 @@ def _check_needs(
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
         yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run))
         yield from _check_spool(config, settings, units)
-        yield from _check_hook(config, slurm, settings, run)
+        yield from _check_hook(config, slurm, settings, run, watch)
         yield from _check_dashboard(config, dashboard, settings, environ)
 
 
@@ -137,7 +152,9 @@ def wants_hook(config: Config) -> bool:
     return any(config.status_coverage_percent)
 
 
-def _check_hook(config: Config, slurm: Slurm, settings: Mapping[str, str], run: check_timers.Run) -> Iterator[Finding]:
+def _check_hook(
+    config: Config, slurm: Slurm, settings: Mapping[str, str], run: check_timers.Run, watch: Watch | None
+) -> Iterator[Finding]:
     if not wants_hook(config):
         yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
         return
@@ -164,7 +181,15 @@ def _check_hook(config: Config, slurm: Slurm, settings: Mapping[str, str], run: 
     def count_ended(since: float) -> int:
         return calls.count_ended_jobs(slurm, since, time.time() - calls.SETTLED_SECONDS)
 
-    yield examine("hook calls", lambda: calls.check_calls(controller, call.script, config.spool_dir, count_ended))
+    def check_calls() -> str:
+        return calls.check_calls(controller, call.script, config.spool_dir, count_ended)
+
+    def see_call() -> str:
+        job = calls.SampleJob(run, config.sacct, started=call.key != "JobCompLoc") if watch and watch.test_job else None
+        seen = calls.wait_for_call(config.spool_dir, watch.seconds if watch else None, job)
+        return seen or f"{check_calls()}; none was seen"
+
+    yield examine("hook calls", see_call if watch else check_calls)
 
 
 def _check_dashboard(

@@ -16,7 +16,7 @@ _shtab_slurm_usage_history_exporter_queue_retry_option_strings=(-h --help --conf
 _shtab_slurm_usage_history_exporter_queue_drop_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_queue_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_status_option_strings=(-h --help --config --cluster-name --dry-run --verbose --json --check)
-_shtab_slurm_usage_history_exporter_check_option_strings=(-h --help --config --cluster-name --dry-run --verbose --json)
+_shtab_slurm_usage_history_exporter_check_option_strings=(-h --help --config --cluster-name --dry-run --verbose --json --wait --test-job)
 _shtab_slurm_usage_history_exporter_setup_option_strings=(-h --help --config --cluster-name --dry-run --verbose --api-url --deploy-key --api-key-file --yes)
 _shtab_slurm_usage_history_exporter_option_strings=(-h --help --version --config --cluster-name --dry-run --verbose --start-date --end-date --only-missing)
 
@@ -76,6 +76,8 @@ _shtab_slurm_usage_history_exporter_check___help_nargs=0
 _shtab_slurm_usage_history_exporter_check___dry_run_nargs=0
 _shtab_slurm_usage_history_exporter_check___verbose_nargs=0
 _shtab_slurm_usage_history_exporter_check___json_nargs=0
+_shtab_slurm_usage_history_exporter_check___wait_nargs='?'
+_shtab_slurm_usage_history_exporter_check___test_job_nargs=0
 _shtab_slurm_usage_history_exporter_setup__h_nargs=0
 _shtab_slurm_usage_history_exporter_setup___help_nargs=0
 _shtab_slurm_usage_history_exporter_setup___dry_run_nargs=0

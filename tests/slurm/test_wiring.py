@@ -64,12 +64,10 @@ class Controller:
         subprocess.run(["/bin/sh", "-ec", change], check=True)
         self.restart()
 
-    def check(self) -> dict[str, dict[str, Any]]:
-        answer = json.loads(subprocess.run(self._argv(), env=self.slurm.env, capture_output=True, check=False).stdout)
+    def check(self, *options: str) -> dict[str, dict[str, Any]]:
+        argv = self.exporter.argv("check", "--json", *options)
+        answer = json.loads(subprocess.run(argv, env=self.slurm.env, capture_output=True, check=False).stdout)
         return {finding["name"]: finding for finding in answer["checks"]}
-
-    def _argv(self) -> list[str]:
-        return self.exporter.argv("check", "--json")
 
     def run_job(self) -> None:
         self.slurm.sbatch("--wait")
@@ -167,3 +165,15 @@ def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, line
         wait_for(controller.calls.exists, "a call of the site's own script")
     if any("records" in line for line in lines):
         assert (folder / "records").read_text()
+
+
+@pytest.mark.parametrize("wiring", ["JobCompType=jobcomp/script\nJobCompLoc={}", "EpilogSlurmctld={}"])
+def test_a_test_job_brings_a_call_about(controller: Controller, wiring: str) -> None:
+    """Held and cancelled, or run, whichever makes this slurmctld call; without a call it says so."""
+    controller.add(*wiring.format(controller.hook()).splitlines())
+    controller.restart()
+    text = controller.check("--test-job")["hook calls"]["text"]
+    assert "slurmctld called it, " in text
+    assert " after test job " in text
+    assert controller.was_called()
+    assert "slurmctld" in controller.check("--wait", "1")["hook calls"]["text"]

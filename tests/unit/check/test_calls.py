@@ -10,7 +10,7 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.calls import Controller, Seen, boot_time, check_calls, is_here, read_calls, wait_for_call
+from agent.check.calls import Controller, Seen, SampleJob, boot_time, check_calls, is_here, read_calls, wait_for_call
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
@@ -171,14 +171,82 @@ def test_the_calls_in_the_spool(site: Site) -> None:
     assert (1, int(site.now - 30)) == (seen.calls, int(seen.last or 0))
 
 
+class Clock:
+    """Seconds that pass only where somebody sleeps; something may happen meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
+        self.now, self._meanwhile = 0.0, meanwhile
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+        self._meanwhile()
+
+
+class Sbatch:
+    """Slurm's commands for a test job, which is job 7."""
+
+    def __init__(self, *, refuses: bool = False) -> None:
+        self.refuses = refuses
+        self.called: list[Sequence[str]] = []
+
+    def __call__(self, argv: Sequence[str]) -> Output:
+        self.called.append(argv)
+        if self.refuses:
+            return Output(1, BytesIO(), "sbatch: error: Batch job submission failed: Invalid account\n")
+        return Output(0, BytesIO(b"7;lab\n" if "sbatch" in argv[0] else b""), "")
+
+
 def test_waiting_for_a_call(site: Site) -> None:
-    """It ends with the first one, or when the time is over."""
-    moments = iter(range(100))
-    before = read_calls(site.spool)
-    clock = lambda: float(next(moments))  # noqa: E731
-    assert "slurmctld called it, after " in wait_for_call(site.spool, before, 50, clock, lambda _: site.call(0))
-    with pytest.raises(NotWell, match="slurmctld did not call the hook within 30 s"):
-        wait_for_call(site.spool, read_calls(site.spool), 30, clock, lambda _: None)
+    """It ends with the first one; without a job nothing is proved by waiting in vain."""
+    clock = Clock(lambda: site.call(0))
+    assert "slurmctld called it, 0.5 s after this began" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
+    clock = Clock()
+    assert "" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
+    assert 50 == clock.now
+
+
+def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
+    """It is held and cancelled: that makes slurmctld call, and takes nobody's node."""
+    clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
+    job = SampleJob(sbatch, "/opt/slurm/bin/sacct", started=False)
+    assert "slurmctld called it, 0.5 s after test job 7" == wait_for_call(site.spool, None, job, clock, clock.sleep)
+    submitted, cancelled = sbatch.called
+    assert ("/opt/slurm/bin/sbatch", True) == (submitted[0], "--hold" in submitted)
+    assert ["/opt/slurm/bin/scancel", "7"] == cancelled
+
+
+def test_a_test_job_for_epilogslurmctld_runs(site: Site) -> None:
+    """A job that never started makes slurmctld call nothing there."""
+    clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
+    wait_for_call(site.spool, None, SampleJob(sbatch, "sacct", started=True), clock, clock.sleep)
+    assert [("sbatch", False)] == [(argv[0], "--hold" in argv) for argv in sbatch.called]
+
+
+def test_a_test_job_without_a_call(site: Site) -> None:
+    """That is proof of the contrary."""
+    clock = Clock()
+    with pytest.raises(NotWell) as caught:
+        wait_for_call(site.spool, None, SampleJob(Sbatch(), "sacct", started=True), clock, clock.sleep)
+    expected = (
+        "slurmctld did not call the hook for test job 7 within 2 min",
+        f"see that squeue shows it no more and look for jobcomp in slurmctld's log; then {RESTART_HINT}",
+        RESTART,
+    )
+    assert expected == (str(caught.value), caught.value.hint, caught.value.run)
+
+
+def test_a_test_job_that_slurm_does_not_take(site: Site) -> None:
+    """The Slurm user may have no account: any other job will do."""
+    with pytest.raises(NotWell) as caught:
+        wait_for_call(site.spool, None, SampleJob(Sbatch(refuses=True), "sacct", started=True))
+    said = "no test job: sbatch says sbatch: error: Batch job submission failed: Invalid account"
+    assert (said, "run any job of a user's own, while `check --wait` waits for it") == (
+        str(caught.value),
+        caught.value.hint,
+    )
 
 
 def test_whether_slurmctld_is_here(tmp_path: Path) -> None:
