@@ -10,7 +10,7 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.calls import Controller, Seen, SampleJob, boot_time, check_calls, is_here, read_calls, wait_for_call
+from agent.check.calls import Controller, SampleJob, Seen, boot_time, check_calls, is_here, read_calls, wait_for_call
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
