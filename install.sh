@@ -254,7 +254,7 @@ install_program() {
     trap 'exit 1' HUP INT TERM
     make_folder "$root$program/bin"
     make_environment "$root$program/$new"
-    try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.spool.ledger, requests, filelock'
+    try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.spool.ledger, requests'
     old=$(readlink "$root$program/venv")
     ensure ln -sfn "$new" "$root$program/venv.new"
     ensure mv -fT "$root$program/venv.new" "$root$program/venv"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
+from agent.cli import run
 
-from agent.cli import main
-
-sys.exit(main())
+run()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from contextlib import suppress
 from datetime import date
 from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, NoReturn, Sequence
@@ -133,8 +136,26 @@ class SetupOptions(NamedTuple):
     yes: bool
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Asks for the screen's width itself: argparse loads half a dozen libraries for it, with each option."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_screen_width() - 2)
+
+
+def _screen_width() -> int:
+    with suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"])
+    with suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or 80
+    return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """Raises instead of exiting: the command line's main function is the only place that exits."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message, hint=f"see {self.prog} --help")
@@ -149,7 +170,7 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     :raises UsageError: where it makes no sense.
     :raises SystemExit: after --help and --version, as argparse does.
     """
-    everywhere = _Parser(prog=NAME, add_help=False, allow_abbrev=False)
+    everywhere = _Parser(prog=NAME, add_help=False)
     _add_global_options(everywhere)
     found, rest = everywhere.parse_known_args(argv)
     given = next((word for word in rest if word in COMMANDS), None)
@@ -198,20 +219,18 @@ def build_parser() -> argparse.ArgumentParser:
         prog=NAME,
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     _add_global_options(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, text in COMMANDS.items():
-        _fill(commands.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False), name)
+        _fill(commands.add_parser(name, help=text, description=_sentence(text)), name)
     return parser
 
 
 def _make_parser(command: str) -> argparse.ArgumentParser:
     """The parser of one command, which takes a fraction of the time of all of them."""
-    parser = _Parser(prog=f"{NAME} {command}", description=_sentence(COMMANDS[command]), allow_abbrev=False)
+    parser = _Parser(prog=f"{NAME} {command}", description=_sentence(COMMANDS[command]))
     _fill(parser, command)
     return parser
 
@@ -252,7 +271,7 @@ def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
 def _add_queue_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     for name, (count, text) in QUEUE_ACTIONS.items():
-        action = actions.add_parser(name, help=text, description=_sentence(text), allow_abbrev=False)
+        action = actions.add_parser(name, help=text, description=_sentence(text))
         _add_global_options(action)
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")

@@ -9,7 +9,7 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NoReturn, Sequence
 
 from agent.arguments import (
     CheckOptions,
@@ -67,6 +67,14 @@ def main(
     except Exception:
         logger.exception("unexpected error; everything that is not delivered yet is kept. Please report this:")
         return 1
+
+
+def run() -> NoReturn:
+    """The command as a process. What the kernel clears away is not taken apart first: a tenth of a short run's time."""
+    code = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class _Call:
@@ -129,7 +137,7 @@ def _flush(call: _Call, _: FlushOptions) -> None:
         report = session.flush()
         level = logging.INFO if report.delivered or dry_run else logging.DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
-        _print_sample(session.receiver)
+        _print_sample(session.sample)
 
 
 def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
@@ -146,7 +154,7 @@ def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
                 on_progress=lambda progress: show(progress.done_to, progress.jobs),
             )
         logger.info("%s", _summary("Reconcile", report, dry_run=call.options.dry_run))
-        _print_sample(session.receiver)
+        _print_sample(session.sample)
 
 
 def _queue(call: _Call, wanted: QueueOptions) -> None:
@@ -201,12 +209,13 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
     from agent.check import checks as check  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
+    from agent.slurm.environment import make_environment  # noqa: PLC0415
     from agent.slurm.sacct import make_slurm  # noqa: PLC0415
     from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
         own = {name: call.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in call.environ}
-        return process.run(argv, environment=process.make_environment(call.environ, **own), timeout=10)
+        return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
         config = load_config(call.options.config, call.environ, cluster_name=call.options.cluster_name)
@@ -273,9 +282,8 @@ def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:
     return f"{command}{' (dry run)' if dry_run else ''}: {report.message}, in {report.seconds:.1f} s"
 
 
-def _print_sample(receiver: Any) -> None:
+def _print_sample(sample: str) -> None:
     """After a dry run: what a record looks like."""
-    sample = getattr(receiver, "sample", "")
     if sample:
         import json  # noqa: PLC0415
 

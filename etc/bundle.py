@@ -50,9 +50,9 @@ PACKAGES = {packages!r}
 newest = max(PACKAGES)
 sys.path[1:1] = [sys.path[0] + "/" + name for name in PACKAGES[min(sys.version_info[:2], newest)]]
 
-from agent.cli import main
+from agent.cli import run
 
-sys.exit(main())
+run()
 """
 
 

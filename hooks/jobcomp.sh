@@ -45,7 +45,7 @@ append_locked() { # together with other hooks, as a line goes out in one piece; 
     } 9<>"$lock" # NFS shares a lock only where the file can be read
 }
 
-still_there() { # some versions of filelock remove the lock file when they let go: then this lock keeps nobody out
+still_there() { # whoever cleans up may have removed the lock file meanwhile: then this lock keeps nobody out
     # shellcheck disable=SC3013  # -ef is POSIX since 2024; a shell without it leaves a side file each time
     [ "$lock" -ef /proc/self/fd/9 ]
 }

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import random
 import time
 from typing import Any, Callable, Mapping, Sequence
 
@@ -65,7 +64,7 @@ class Dashboard:
         *,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
-        dice: Callable[[], float] = random.random,
+        dice: Callable[[], float] = lambda: os.urandom(1)[0] / 256,
     ) -> None:
         self.ingest_url = api_url + INGEST
         self._api_url = api_url

@@ -9,14 +9,12 @@ from __future__ import annotations
 import enum
 from typing import Container, Iterable, NamedTuple, Sequence
 
-from agent.jobs.entry import QueueEntry
+from agent.jobs.entry import LONGEST_WAIT_SECONDS, QueueEntry
 from agent.jobs.job import Stage, own_runs, stage, stage_by_slurmctld
 from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.
 SLACK_SECONDS = 1
-#: A queued job whose record is not there yet is asked for again after 1, 2, 4 ... seconds, at last every hour.
-LONGEST_WAIT_SECONDS = 3600.0
 
 
 class Fate(enum.Enum):

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
+import os
 import re
-import socket
 from typing import Mapping, NamedTuple
 
 _UP = re.compile(r"\((?:primary|backup\d*)\) at (\S+) is UP")
@@ -45,7 +44,7 @@ def find_in_control(ping: str) -> str | None:
 def is_this_host(host: str) -> bool:
     """Whether one of :attr:`Controllers.hosts` is the host that this runs on, by its name or its address."""
     name, _, address = host.rstrip(")").partition("(")
-    return _short(name) == _short(socket.gethostname()) or _is_own(address or name)
+    return _short(name) == _short(os.uname().nodename) or _is_own(address or name)
 
 
 def _short(name: str) -> str:
@@ -54,6 +53,9 @@ def _short(name: str) -> str:
 
 def _is_own(address: str) -> bool:
     """Only an address of this host's can be bound to. Every host has a loopback address: that one proves nothing."""
+    import ipaddress  # noqa: PLC0415  # what few sites need is loaded there alone
+    import socket  # noqa: PLC0415
+
     try:
         found = socket.getaddrinfo(address, None, type=socket.SOCK_DGRAM)
     except OSError:

@@ -1,4 +1,4 @@
-"""The one place that starts processes: an argv, a clean environment, a time limit, and the whole group killed at it."""
+"""The one place that starts processes: an argv, an environment, a time limit, and the whole group killed at it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import IO, Mapping, NamedTuple, Sequence
 
 from agent.errors import SlurmUnreachable
+from agent.slurm.environment import DEFAULT_PATH
 
-#: What a child may inherit; everything else that a shell or a unit sets could change what Slurm prints.
-INHERITED = ("LD_LIBRARY_PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET")
-DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 #: How long a killed child may take to be gone.
 DEATH_SECONDS = 5
 #: A longer output goes to a file that has no name, so that memory does not grow with it.
@@ -40,13 +38,6 @@ class Output(NamedTuple):
         """All of a short standard output."""
         self.stdout.seek(0)
         return self.stdout.read().decode("utf-8", "replace")
-
-
-def make_environment(environ: Mapping[str, str], **changes: str) -> dict[str, str]:
-    """The environment of a child: a PATH, UTF-8, what Slurm needs to find its controller, and ``changes``."""
-    inherited = {name: environ[name] for name in INHERITED if name in environ}
-    path = environ.get("PATH") or DEFAULT_PATH
-    return {"PATH": path, "LC_ALL": "C.UTF-8", **inherited, **changes}
 
 
 class Child:
@@ -100,6 +91,13 @@ class Child:
             ) from self._full_disk
         return Output(self._process.returncode, self._stdout, self._stderr.decode("utf-8", "replace"))
 
+    def finish(self) -> Output:
+        """The same; where the caller is interrupted while it waits, the child is killed."""
+        try:
+            return self.wait()
+        finally:
+            self.kill()
+
     def kill(self) -> None:
         """Ends the child and its own children at once, if they live. Harmless afterwards."""
         if self._process.poll() is None:
@@ -146,8 +144,4 @@ def _guarded(argv: Sequence[str], timeout: float) -> list[str]:
 
 def run(argv: Sequence[str], *, environment: Mapping[str, str], timeout: float) -> Output:
     """Runs a command to its end; see :class:`Child`."""
-    child = Child(argv, environment=environment, timeout=timeout)
-    try:
-        return child.wait()
-    finally:
-        child.kill()
+    return Child(argv, environment=environment, timeout=timeout).finish()

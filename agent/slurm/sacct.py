@@ -9,15 +9,18 @@ from __future__ import annotations
 import re
 from array import array
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
 
 from agent.config import Config
 from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
 from agent.jobs.run import Run
 from agent.slurm.controllers import Controllers, find_in_control, parse_controllers
-from agent.slurm.process import Child, Output, make_environment, run
+from agent.slurm.environment import make_environment
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
 from agent.slurm.squeue import make_squeue_argv, parse_states
+
+if TYPE_CHECKING:
+    from agent.slurm.process import Child, Output
 
 #: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
@@ -222,7 +225,7 @@ class Slurm:
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
         argv = make_squeue_argv(self._beside_sacct("squeue"), raw_ids)
-        return parse_states(run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout)))
+        return parse_states(self._child(argv, min(QUICK_SECONDS, self._timeout)).finish())
 
     def controllers(self) -> Controllers:
         """The controllers of the cluster, by slurmctld's own configuration.
@@ -236,7 +239,7 @@ class Slurm:
         # scontrol's exit code tells no more than its words; a host that is off is waited for.
         argv = (self._scontrol, "ping")
         try:
-            return find_in_control(run(argv, environment=self._environment, timeout=PING_SECONDS).text)
+            return find_in_control(self._child(argv, PING_SECONDS).finish().text)
         except SlurmUnreachable:
             return None
 
@@ -246,7 +249,7 @@ class Slurm:
 
     def _print(self, *argv: str) -> str:
         """What a command prints that should take no time."""
-        output = run(argv, environment=self._environment, timeout=min(QUICK_SECONDS, self._timeout))
+        output = self._child(argv, min(QUICK_SECONDS, self._timeout)).finish()
         if output.returncode:
             raise SlurmUnreachable(
                 f"{' '.join(argv[:3])} failed: {_first_line(output.stderr)}",
@@ -257,11 +260,16 @@ class Slurm:
     def _start(self, *selection: str) -> Query:
         fields = self._fields = self._fields or self._known_fields()
         argv = make_sacct_argv(self._sacct, fields, *selection)
-        return Query(Child(argv, environment=self._environment, timeout=self._timeout), fields, self._complain)
+        return Query(self._child(argv, self._timeout), fields, self._complain)
+
+    def _child(self, argv: Sequence[str], timeout: float) -> Child:
+        from agent.slurm.process import Child  # noqa: PLC0415  # slow to load, and most flushes ask for nothing
+
+        return Child(argv, environment=self._environment, timeout=timeout)
 
     def _known_fields(self) -> tuple[str, ...]:
         """One unknown field fails the whole call, so the one that not every version has is looked up first."""
-        output = run([self._sacct, "--helpformat"], environment=self._environment, timeout=self._timeout)
+        output = self._child([self._sacct, "--helpformat"], self._timeout).finish()
         known = output.text.split()
         return (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in known else FIELDS
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from agent.errors import SlurmUnreachable
-from agent.slurm.process import Output
+
+if TYPE_CHECKING:
+    from agent.slurm.process import Output
 
 #: What squeue says of a single job that slurmctld has forgotten, or never knew; of several it lists the others.
 _NOT_KNOWN = "Invalid job id specified"

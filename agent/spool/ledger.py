@@ -8,13 +8,16 @@ to be true after a crash is written in one transaction: a job leaves ``waiting``
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from agent.errors import LedgerDamaged
 from agent.spool.database import Database, put_aside
 from agent.spool.delivered import DeliveredJobs, RejectedRecords
-from agent.spool.earlier_runs import RememberedRuns
 from agent.spool.journal import Journal
 from agent.spool.waiting import WaitingJobs
+
+if TYPE_CHECKING:
+    from agent.spool.earlier_runs import RememberedRuns
 
 LEFT = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
 
@@ -27,11 +30,17 @@ class Ledger:
         self.waiting = WaitingJobs(database)
         self.delivered = DeliveredJobs(database)
         self.rejected = RejectedRecords(database)
-        self.earlier_runs = RememberedRuns(database)
         self.journal = Journal(database)
         self.transaction = database.transaction
         self.rehearsal = database.rehearsal
         self.close = database.close
+
+    @property
+    def earlier_runs(self) -> RememberedRuns:
+        """The table of that name, which neither ``status`` nor most runs of flush look at."""
+        from agent.spool.earlier_runs import RememberedRuns  # noqa: PLC0415
+
+        return RememberedRuns(self.database)
 
     @property
     def rehearses(self) -> bool:

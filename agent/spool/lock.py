@@ -1,10 +1,13 @@
 """The spool's two locks: the queue's, which the hook takes, too, and the one that lets a single run work.
 
-The hook's ``flock(1)`` and filelock take the same kernel lock. The kernel lets go of it when its holder dies.
+They are flock(2)'s, as the hook's ``flock(1)`` takes them. The kernel lets go of one when its holder dies.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator
@@ -24,18 +27,35 @@ def locked(lock: Path, wait_seconds: float, otherwise: ExporterError) -> Iterato
     :param otherwise: raised where another process has held it for so long.
     :raises SpoolError: where the disk or the permissions don't allow it.
     """
-    from filelock import FileLock, Timeout  # noqa: PLC0415  # slow to load, and status takes no lock
-
-    held = FileLock(str(lock))
+    give_up_at = time.monotonic() + wait_seconds
     with explained(lock):
-        try:
-            held.acquire(wait_seconds, POLL_SECONDS)
-        except Timeout:
-            raise otherwise from None
+        file = _take(lock)
+        while file is None and time.monotonic() < give_up_at:
+            time.sleep(POLL_SECONDS)
+            file = _take(lock)
+    if file is None:
+        raise otherwise
     try:
         yield
     finally:
-        held.release()
+        fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile has it open, too
+        os.close(file)
+
+
+def _take(lock: Path) -> int | None:
+    """The open file, locked; None where another process holds it, or where it has just been removed."""
+    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file).st_nlink:
+            return file
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(file)
+        raise
+    os.close(file)
+    return None
 
 
 @contextmanager

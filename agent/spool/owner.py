@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
 import pwd
@@ -63,7 +62,9 @@ def step_down(spool: Path) -> None:
 
 
 def _can_import(names: Sequence[str]) -> bool:
+    from importlib.util import find_spec  # noqa: PLC0415  # slow to load, and most runs begin as this user
+
     try:
-        return all(map(importlib.util.find_spec, names))
+        return all(map(find_spec, names))
     except OSError:  # a zipapp that can't be opened any more
         return False

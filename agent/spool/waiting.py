@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
-from agent.jobs.entry import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.jobs.verdict import LONGEST_WAIT_SECONDS
+from agent.jobs.entry import LAST_JOB_ID, LONGEST_WAIT_SECONDS, NO_TASK, QueueEntry
 from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
 

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.controllers import Controllers, is_this_host
-from agent.slurm.sacct import Slurm
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.journal import Journal
 from agent.spool.turns import Turns
-from agent.sync.delivery import Receiver
+
+if TYPE_CHECKING:
+    from agent.slurm.sacct import Slurm
+    from agent.sync.delivery import Receiver
 
 #: What Slurm has said of its controllers holds for so long; then it is asked again.
 REMEMBERED_SECONDS = 3600.0
@@ -152,7 +154,7 @@ class Control:
         return known["asked_at"], Controllers(known["cluster"], tuple(known["hosts"]), known["state_folder"])
 
 
-class TakingTurns(Receiver):
+class TakingTurns:
     """A dashboard that is sent to only while no other controller sends."""
 
     def __init__(self, receiver: Receiver, turns: Turns) -> None:

@@ -10,7 +10,6 @@ import logging
 import time
 from typing import Callable, Iterable, Iterator, List, Tuple
 
-from agent.errors import DashboardUnreachable
 from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS, Runs, is_half_written
 from agent.jobs.rows import Rows
 from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
@@ -23,19 +22,17 @@ from agent.jobs.verdict import (
     record_delay,
 )
 from agent.slurm.sacct import IDS_PER_CALL, Query, Slurm
-from agent.spool.facts import GIVEN_UP, PAUSE
-from agent.spool.journal import Journal
+from agent.spool.facts import GIVEN_UP
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
 from agent.sync import backlog
 from agent.sync.delivery import Delivery
+from agent.sync.due import LINGER_SECONDS, check_pause
 from agent.sync.earlier import EarlierRuns
 from agent.sync.prepare import Preparer, Settings
 from agent.sync.walk import AskSlurmctld, Slice, Walk
 
-#: A record that is due this soon is waited for, within one run this long altogether: slurmctld calls the hook before it
-#: sends the record to slurmdbd, which takes a second or two.
-LINGER_SECONDS = 4.0
+#: Records that are about to come are waited for this long altogether within one run.
 LONGEST_LINGER_SECONDS = 15.0
 #: However quickly something is due again, a run pauses this long before it looks.
 SHORTEST_LINGER_SECONDS = 0.1
@@ -43,8 +40,6 @@ SHORTEST_LINGER_SECONDS = 0.1
 LATE_ENTRY_SECONDS = 86_400
 #: A task that was asked for in vain this often, which takes two minutes, is asked for by its raw ID, too.
 LAST_RESORT_ATTEMPTS = 8
-#: No Retry-After holds longer than this: the clock may have been set back since.
-LONGEST_KEPT_PAUSE_SECONDS = 6 * 3600.0
 
 #: Jobs that wait, each with what sacct's rows say about it.
 Judged = List[Tuple[Waiting, Verdict]]
@@ -216,24 +211,6 @@ class Flush:
                 self._delivery.add(job.record, item.key)
         with self._ledger.transaction():
             self._ledger.waiting.forget(item.key for (item, _), job in zip(final, prepared) if job.hold is not None)
-
-
-def has_work(ledger: Ledger, now: float) -> bool:
-    """Whether anything is due, or about to be."""
-    due = ledger.waiting.next_due(now)
-    return due is not None and due <= now + LINGER_SECONDS
-
-
-def check_pause(journal: Journal, now: float) -> None:
-    """Obeys a Retry-After that outlasted the run which received it.
-
-    :raises DashboardUnreachable: while the dashboard wants to be left alone.
-    """
-    rest = journal.fact(PAUSE) - now
-    if 0 < rest <= LONGEST_KEPT_PAUSE_SECONDS:
-        raise DashboardUnreachable(
-            f"the dashboard asked to be left alone for another {rest:.0f} s", hint="everything is kept"
-        )
 
 
 def _submitted(item: Waiting) -> int:

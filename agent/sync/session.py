@@ -1,4 +1,7 @@
-"""One flush or reconcile from begin to end: does it, and writes down how it went."""
+"""One flush or reconcile from begin to end: does it, and writes down how it went.
+
+Most runs of flush find nothing to do: what only the others need is loaded when they need it.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ import logging
 import time
 from contextlib import contextmanager
 from datetime import date, timedelta
-from typing import Callable, Container, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Container, Iterator, Mapping, Sequence
 
 from agent.config import Config
-from agent.dashboard.client import DryRun, make_dashboard
 from agent.errors import (
     STOPPED,
     DashboardUnreachable,
@@ -26,11 +28,13 @@ from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.control import Control, TakingTurns
-from agent.sync.delivery import Delivery, Receiver
-from agent.sync.earlier import note_forgotten
-from agent.sync.flush import LONGEST_KEPT_PAUSE_SECONDS, Flush, check_pause, has_work
-from agent.sync.prepare import Settings
-from agent.sync.reconcile import FRESH_SECONDS, Progress, Reconcile, Tally
+from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, check_pause, has_work
+
+if TYPE_CHECKING:
+    from agent.sync.delivery import Delivery, Receiver
+    from agent.sync.flush import Flush
+    from agent.sync.prepare import Settings
+    from agent.sync.reconcile import Progress, Tally
 
 #: Beyond the collection window the ledger keeps this many days more of what was delivered.
 SPARE_DAYS = 2
@@ -63,14 +67,15 @@ class Session:
         config: Config,
         spool: Spool,
         slurm: Slurm,
-        receiver: Receiver,
+        make_receiver: Callable[[], Receiver],
         *,
         dry_run: bool,
         level: int = logging.INFO,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.receiver = receiver
+        self._make_receiver = make_receiver
+        self._receiver: Receiver | None = None
         self._config = config
         self.ledger = spool.ledger
         self._spool = spool
@@ -132,6 +137,8 @@ class Session:
     def _reconcile(
         self, outcome: Outcome, wanted: Range, only_missing: bool, on_progress: Callable[[Progress], None]
     ) -> None:
+        from agent.sync.reconcile import Reconcile  # noqa: PLC0415
+
         done_to = wanted.start - 1
 
         def progressed(progress: Progress) -> None:
@@ -180,6 +187,8 @@ class Session:
 
         That is what this run has sent for the first time, and what has ended since shortly before it began.
         """
+        from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
+
         if self._dry_run or not self._control.may_meet_others:
             return
         fresh_since = began - FRESH_SECONDS
@@ -197,11 +206,25 @@ class Session:
         again.run(Range(int(min(fresh_since, first or fresh_since)), int(self._clock())))
 
     @property
+    def receiver(self) -> Receiver:
+        """What takes the records, made when the first ones are there."""
+        if self._receiver is None:
+            self._receiver = self._make_receiver()
+        return self._receiver
+
+    @property
+    def sample(self) -> str:
+        """After a dry run: the first record as it would have been sent."""
+        return str(getattr(self._receiver, "sample", ""))
+
+    @property
     def settings(self) -> Settings:
         """What flush and reconcile go by; Slurm is asked for the cluster's name where nobody has given one.
 
         :raises ConfigError: where the name can't be found out.
         """
+        from agent.sync.prepare import Settings  # noqa: PLC0415
+
         if self._settings is None:
             config = self._config
             cluster = config.cluster_name or self._control.cluster_name()
@@ -215,6 +238,8 @@ class Session:
         return self._settings
 
     def _make_delivery(self, command: str) -> Delivery:
+        from agent.sync.delivery import Delivery  # noqa: PLC0415
+
         turns = None if self._dry_run else self._control.turns()
         return Delivery(
             TakingTurns(self.receiver, turns) if turns else self.receiver,
@@ -228,6 +253,8 @@ class Session:
         )
 
     def _make_flush(self, delivery: Delivery) -> Flush:
+        from agent.sync.flush import Flush  # noqa: PLC0415
+
         return Flush(
             self.ledger,
             self._slurm,
@@ -284,6 +311,8 @@ class Session:
 
     def _keep_books(self, tally: Tally, wanted: Range) -> None:
         """Coverage of the days that were seen whole, and an end to what is older than any window."""
+        from agent.sync.earlier import note_forgotten  # noqa: PLC0415
+
         kept_days = self._config.collection_window_days + SPARE_DAYS
         oldest = day_start(local_day(self._clock()) - timedelta(days=kept_days))
         days = {
@@ -319,12 +348,16 @@ def open_session(
     :raises Busy: where another run works on it.
     """
     complaints = Complaints()
+
+    def make_receiver() -> Receiver:
+        from agent.dashboard.client import DryRun, make_dashboard  # noqa: PLC0415
+
+        return DryRun(config.api_url) if dry_run else make_dashboard(config, clock=clock, sleep=sleep)
+
     try:
         with open_spool(config.spool_dir, complain=complaints, dry_run=dry_run, alone=True) as spool:
             slurm = make_slurm(config, environ, complaints)
-            receiver: Receiver
-            receiver = DryRun(config.api_url) if dry_run else make_dashboard(config, clock=clock, sleep=sleep)
-            yield Session(config, spool, slurm, receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
+            yield Session(config, spool, slurm, make_receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
     finally:
         complaints.close()
 

@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Iterator, NamedTuple, Sequence
 
-from filelock import FileLock
-
+from agent.errors import Busy
+from agent.spool.lock import QUEUE_LOCK, locked
 from tests.support.slurm import Slurm
 
 from . import workload
@@ -62,7 +62,7 @@ class Agent:
 
     def queue(self, jobs: Sequence[Job]) -> None:
         """Queues jobs, as so many calls of the hook would."""
-        with FileLock(self.spool / "queue.lock"), (self.spool / "queue").open("a") as queue:
+        with locked(self.spool / QUEUE_LOCK, 10, Busy("a hook is stuck")), (self.spool / "queue").open("a") as queue:
             queue.writelines(job.line for job in jobs)
 
 

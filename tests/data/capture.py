@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Callable, TypeVar
 
-from agent.slurm.process import make_environment
+from agent.slurm.environment import make_environment
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.sacct import make_ids_selection, make_sacct_argv, make_window_selection
 from tests.data import scenarios

@@ -123,7 +123,7 @@ def test_killed_at_every_system_call(tmp_path: Path, hinder: Callable[[Path], No
 
 
 def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
-    """Some versions of filelock remove the file as they let go: a hook that has opened it writes beside the queue."""
+    """A hook that has opened a lock file which somebody removes writes beside the queue."""
     slow = tmp_path / "hook.sh"
     slow.write_text(HOOK.read_text().replace("flock -s -n 9", "sleep 1 && flock -s -n 9"))
     assert slow.read_text() != HOOK.read_text()

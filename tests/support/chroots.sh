@@ -16,7 +16,7 @@ set -eu
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests/chroots
 PACKAGES=slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-venv,iproute2,procps,tzdata,make
-TEST_TOOLS='pytest pytest-timeout hypothesis requests filelock tomli tqdm prometheus-client'
+TEST_TOOLS='pytest pytest-timeout hypothesis requests tomli tqdm prometheus-client'
 BUILD_SECONDS=600 # for try: a mirror may hang
 SRC=$(cd "$(dirname "$0")/../.." && pwd)
 

@@ -101,7 +101,15 @@ class Doom:
 
 def serve() -> None:
     """Forks a run for each order on standard input, and answers with how it ended."""
-    for module in ("agent.cli", "agent.sync.reconcile", "agent.sync.session", "requests", "sqlite3"):
+    for module in (
+        "agent.cli",
+        "agent.slurm.process",
+        "agent.sync.flush",
+        "agent.sync.reconcile",
+        "agent.sync.session",
+        "requests",
+        "sqlite3",
+    ):
         importlib.import_module(module)
 
     for line in sys.stdin:

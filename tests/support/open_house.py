@@ -15,12 +15,12 @@ from typing import Sequence
 from tests.support.exporter import ROOT
 
 #: What a run imports, with what that imports; tomli below 3.11 alone.
-PACKAGES = ("requests", "urllib3", "idna", "certifi", "charset_normalizer", "filelock", "typing_extensions", "tomli")
+PACKAGES = ("requests", "urllib3", "idna", "certifi", "charset_normalizer", "typing_extensions", "tomli")
 PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "/bin/python3")
 PROBE = """
 import sys
 assert sys.version_info >= (3, 8), "too old"
-import agent.cli, agent.sync.session, requests, sqlite3, encodings.ascii
+import agent.cli, agent.sync.session, agent.sync.flush, agent.sync.reconcile, requests, sqlite3, encodings.ascii
 print(sys.executable, sys.base_prefix)
 """
 

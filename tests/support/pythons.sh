@@ -32,7 +32,7 @@ run() { # PYTHON VERSION oldest|newest
             return
         touch "$venv/ready"
     fi
-    echo "Python $2 with the $3 of $("$venv/bin/pip" freeze --disable-pip-version-check | grep -iE '^(requests|filelock|tomli|urllib3)=' | tr '\n' ' ')"
+    echo "Python $2 with the $3 of $("$venv/bin/pip" freeze --disable-pip-version-check | grep -iE '^(requests|tomli|urllib3)=' | tr '\n' ' ')"
     "$venv/bin/python" -m pytest --quiet -p no:cacheprovider tests/unit
 }
 

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from filelock import FileLock
 
+from agent.errors import Busy
 from agent.jobs.entry import QueueEntry
+from agent.spool.lock import QUEUE_LOCK, locked
 from agent.spool.queue import Queue
 
 HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
@@ -122,15 +123,15 @@ def test_follows_no_link_in_place_of_the_queue(tmp_path: Path) -> None:
 
 
 def test_keeps_its_line_while_python_holds_the_lock(tmp_path: Path) -> None:
-    """filelock keeps flock(1) out: the hook writes beside the queue at once."""
-    with FileLock(tmp_path / "queue.lock"):
+    """The hook writes beside the queue at once."""
+    with locked(tmp_path / QUEUE_LOCK, 0, Busy("")):
         assert call_hook(tmp_path, **JOBCOMP) == 0
         assert not (tmp_path / "queue").exists()
     assert claimed(tmp_path) == [QueueEntry(7, 100, 160)]
 
 
 def test_python_waits_while_a_hook_holds_the_lock(tmp_path: Path) -> None:
-    """flock(1) keeps filelock out: a claim takes the queue only when the hook has let go."""
+    """A claim takes the queue only when the hook has let go."""
     call_hook(tmp_path, **JOBCOMP)
     holder = subprocess.Popen(
         ["flock", tmp_path / "queue.lock", "sh", "-c", "echo held; read -r line"],

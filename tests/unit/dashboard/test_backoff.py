@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.dashboard.backoff import LONGEST_DELAY_SECONDS, parse_retry_after, request_delay
-from agent.jobs.verdict import LONGEST_WAIT_SECONDS, record_delay
+from agent.jobs.entry import LONGEST_WAIT_SECONDS
+from agent.jobs.verdict import record_delay
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))

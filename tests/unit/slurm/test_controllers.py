@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import socket
+import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_who_is_in_control(ping: str, name: str | None) -> None:
 
 def test_this_host_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """With its domain or without, in whatever case."""
-    monkeypatch.setattr(socket, "gethostname", lambda: "ctl1.example.com")
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(nodename="ctl1.example.com"))
     assert is_this_host("CTL1(192.0.2.77)")
     assert not is_this_host("ctl2(192.0.2.78)")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import math
 import os
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
 from agent.jobs.entry import LAST_JOB_ID, QueueEntry
-from agent.spool.lock import lock_holder, run_lock
+from agent.spool.lock import lock_holder, locked, run_lock
 from agent.spool.owner import check_spool
 from agent.spool.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue
 
@@ -133,7 +134,7 @@ def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Pa
 
 
 @pytest.mark.usefixtures("lock_held_by_flock")
-def test_flock_keeps_filelock_out(spool: Spool) -> None:
+def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
     """While flock(1) holds the lock, nothing is appended and the queue stays where it is."""
     spool.write("queue", "1\n")
     with pytest.raises(SpoolError) as caught:
@@ -154,7 +155,7 @@ def test_a_stuck_lock_holds_up_nothing_else(spool: Spool) -> None:
     assert [True] == ["has been held" in str(error) for error in spool.complaints]
 
 
-def test_filelock_keeps_flock_out(spool: Spool) -> None:
+def test_a_claim_keeps_the_hooks_lock_out(spool: Spool) -> None:
     """While a claim is under way, flock(1) does not get the lock; afterwards it does."""
     flock = ["flock", "--nonblock", str(spool.folder / "queue.lock"), "true"]
     with spool.queue._locked():
@@ -211,6 +212,32 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
     assert lock_holder(tmp_path) is None
     with run_lock(tmp_path):
         pass
+
+
+def test_a_lock_that_is_removed_while_it_is_taken_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep nobody out: another one is taken."""
+    take = fcntl.flock
+
+    def remove_first(file: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", take)
+        (tmp_path / "x.lock").unlink()
+        take(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    lock = tmp_path / "x.lock"
+    with locked(lock, 1, Busy("not free")), pytest.raises(Busy, match="held"), locked(lock, 0, Busy("held")):
+        pass
+    with locked(tmp_path / "x.lock", 0, Busy("held")):
+        pass
+
+
+def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    """Whoever can write to the spool must not have root's file opened."""
+    (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
+    lock = tmp_path / "x.lock"
+    with pytest.raises(SpoolError, match="Too many levels of symbolic links"), locked(lock, 0, Busy("held")):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
 
 
 def test_a_spool_is_made(tmp_path: Path) -> None:

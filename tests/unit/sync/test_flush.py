@@ -9,8 +9,7 @@ from typing import Iterator, Sequence
 import pytest
 
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable
-from agent.jobs import verdict
-from agent.jobs.entry import QueueEntry
+from agent.jobs.entry import LONGEST_WAIT_SECONDS, QueueEntry
 from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
@@ -22,7 +21,8 @@ from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import Waiting
 from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, Delivery
-from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_KEPT_PAUSE_SECONDS, LONGEST_LINGER_SECONDS, Flush, has_work
+from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, has_work
+from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS, Flush
 from agent.sync.prepare import Settings
 from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
@@ -238,7 +238,7 @@ def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: flo
     while site.waiting():
         site.flush(at=site.now + 300)
     assert ["100"] == site.arrived()
-    assert site.now - after <= verdict.LONGEST_WAIT_SECONDS + 600
+    assert site.now - after <= LONGEST_WAIT_SECONDS + 600
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ class Cluster:
                 self._config,
                 spool,
                 self._slurm,
-                self._dashboard,
+                lambda: self._dashboard,
                 dry_run=False,
                 clock=lambda: self._now,
                 sleep=lambda seconds: None,
