@@ -247,10 +247,19 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
-            return setup.read_api_key(config, wanted.api_key_file)
+            from agent.slurm.sacct import make_slurm  # noqa: PLC0415
+
+            config = config._replace(cluster_name=call.options.cluster_name or config.cluster_name)
+            slurm = make_slurm(config, call.environ, Complaints())
+            return setup.read_api_key(config, wanted.api_key_file, lambda: slurm.read_config().get("ClusterName", ""))
         return setup.exchange_deploy_key(config, deploy_key or "")
 
-    setup.set_up(path, wanted.api_url, fetch_key, may_replace=lambda: wanted.yes or _ask(f"{path} holds a key"))
+    def may_replace() -> bool:
+        return wanted.yes or _ask(f"{path} holds a key")
+
+    config = setup.set_up(path, wanted.api_url, fetch_key, may_replace=may_replace)
+    for line in setup.describe_cluster(config):
+        print(line)
     print(f"{path} is set up; `{NAME} check` tests the rest")
 
 

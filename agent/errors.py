@@ -68,12 +68,13 @@ class DashboardUnreachable(Unreachable):
         message: str,
         *,
         hint: str = "",
+        subject: object = None,
         retry_after_seconds: float = 0.0,
         permanent: bool = False,
         timed_out: bool = False,
         overwhelmed: bool = False,
     ) -> None:
-        super().__init__(message, hint=hint)
+        super().__init__(message, hint=hint, subject=subject)
         self.retry_after_seconds = retry_after_seconds
         self.permanent = permanent
         self.timed_out = timed_out

@@ -7,11 +7,12 @@ import os
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Iterator, Mapping
 
 from agent.config import ENCODING, PLACEHOLDER, Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.dashboard.answer import shown_clusters
 from agent.dashboard.client import make_dashboard
-from agent.errors import ConfigError, UsageError
+from agent.errors import ConfigError, DashboardUnreachable, ExporterError, UsageError
 
 #: Goes before api_key, and would hide the new one.
 RIVAL = "api_key_file"
@@ -33,7 +34,7 @@ def set_up(
     fetch_key: Callable[[Config], tuple[str, str]],
     *,
     may_replace: Callable[[], bool],
-) -> None:
+) -> Config:
     """Writes a configuration for a dashboard, or renews the one that is there.
 
     What can go wrong is tried before the key is fetched, as a deploy key works only once. A file that is there keeps
@@ -42,7 +43,8 @@ def set_up(
     :param fetch_key: given the configuration as it will be but for its key, returns the cluster's name, which may be
         empty, and the key.
     :param may_replace: asked where there is a key already.
-    :raises ConfigError: where the configuration is wrong or can't be written.
+    :returns: what is configured then.
+    :raises ConfigError: where the configuration is wrong or can't be written; a key that was fetched is kept.
     :raises UsageError: where the key that is there is to stay.
     """
     path = path.resolve()  # a link stays a link
@@ -60,9 +62,19 @@ def set_up(
     write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}).unlink()
     if _holds_key(content) and not may_replace():
         raise UsageError(f"{path} holds an API key, and stays as it is", hint="--yes replaces it")
-    cluster, api_key = fetch_key(config)
+    try:
+        cluster, api_key = fetch_key(config)
+    except DashboardUnreachable as error:
+        if isinstance(error.subject, str):
+            error.hint = f"its answer, which will not come again, {_keep(error.subject, path)}"
+        raise
     wanted = {"api_url": config.api_url, "api_key": api_key, "cluster_name": cluster}
-    write({key: value for key, value in wanted.items() if value}).replace(path)
+    try:
+        write({key: value for key, value in wanted.items() if value}).replace(path)
+    except (ConfigError, OSError) as error:
+        words = str(error) if isinstance(error, ConfigError) else f"cannot write {path}: {error.strerror}"
+        raise ConfigError(words, hint=f"the new key {_keep(api_key, path)}") from error
+    return config._replace(api_key=api_key, cluster_name=cluster or config.cluster_name)
 
 
 def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
@@ -75,17 +87,48 @@ def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
     return make_dashboard(config._replace(api_key=deploy_key)).exchange_deploy_key(deploy_key)
 
 
-def read_api_key(config: Config, file: Path) -> tuple[str, str]:
-    """No name, and the key that a file holds, once the dashboard has accepted it.
+def read_api_key(config: Config, file: Path, find_name: Callable[[], str]) -> tuple[str, str]:
+    """The cluster that a key belongs to, empty where nobody knows, and the key, which a file holds.
 
+    :param find_name: asks Slurm for the cluster's name.
     :raises ConfigError: where the file can't be read.
     :raises KeyRefused: where the dashboard does not know the key.
     :raises DashboardUnreachable: where there is no sensible answer.
     """
     settings = {"api_url": config.api_url, "api_key_file": str(file.absolute())}
     api_key = parse_config(settings, {}).api_key
-    make_dashboard(config._replace(api_key=api_key)).submit(config.cluster_name or "setup", [], tries=1)
-    return "", api_key
+    try:
+        name = config.cluster_name or find_name()
+    except ExporterError:
+        name = ""
+    return make_dashboard(config._replace(api_key=api_key)).check_key(name), api_key
+
+
+def describe_cluster(config: Config) -> Iterator[str]:
+    """The name that jobs will go under, and what is still needed before they are seen, as far as that is known."""
+    cluster = config.cluster_name
+    if not cluster:
+        return
+    yield f"jobs go to the dashboard as {cluster}"
+    try:
+        shown = shown_clusters(make_dashboard(config).health())
+    except ExporterError:
+        return
+    if shown is not None and cluster not in shown:
+        yield f"it does not show {cluster} yet: it will, once jobs were delivered and the dashboard was restarted"
+
+
+def _keep(secret: str, path: Path) -> str:
+    """Puts something into a file that only its owner can read, and says so; it would be lost otherwise."""
+    for folder in (path.parent, Path.home(), Path(tempfile.gettempdir())):
+        try:
+            number, name = tempfile.mkstemp(prefix=f"{path.stem}.key.", dir=folder)
+            with open(number, "w", encoding="utf-8", errors="replace") as file:  # noqa: PTH123  # it is open already
+                file.write(f"{secret}\n")
+        except OSError:
+            continue
+        return f"is kept in {name}"
+    return "could not be kept anywhere"
 
 
 def change_toml(text: str, wanted: Mapping[str, str]) -> str:

@@ -16,9 +16,10 @@ from agent.check.finding import Finding, examine
 from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.errors import ConfigError, SlurmUnreachable
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.sacct import Slurm
-from agent.spool.spool import LEDGER_NAME
+from agent.spool.facts import DELIVERED_BY
+from agent.spool.spool import LEDGER_NAME, look_at_ledger
 from agent.wording import Style
 
 MOUNTS = Path("/proc/self/mounts")
@@ -205,11 +206,32 @@ def _check_dashboard(
     yield reachable
     yield examine("encryption", lambda: check_dashboard.check_encryption(config, environ))
     if not reachable.ok:
-        yield from _untested("the dashboard", "API key", "clock")
+        yield from _untested("the dashboard", "API key", "shown", "clock")
         return
     cluster = config.cluster_name or settings.get("ClusterName", "")
-    yield examine("API key", lambda: check_dashboard.check_key(dashboard, cluster))
+    owners: list[str] = []
+
+    def ask_for_key() -> str:
+        text, owner = check_dashboard.check_key(dashboard, cluster)
+        owners.append(owner)
+        return text
+
+    yield examine("API key", ask_for_key)
+    if owners and cluster:
+        delivered = _count_delivered(config.spool_dir)
+        yield examine("shown", lambda: check_dashboard.check_shown(cluster, owners[0], answers[0], delivered))
+    else:
+        yield from _untested("the API key" if cluster else "the cluster's name", "shown")
     yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
+
+
+def _count_delivered(spool: Path) -> float:
+    """How many jobs have been; 0 where the ledger can't tell, of which others complain."""
+    try:
+        with look_at_ledger(spool) as ledger:
+            return sum(ledger.journal.fact(DELIVERED_BY + command) for command in ("flush", "reconcile"))
+    except ExporterError:
+        return 0
 
 
 def _untested(needs: str, *names: str) -> Iterator[Finding]:

@@ -158,17 +158,16 @@ class Dashboard:
                 f"the dashboard does not accept the deploy key: {describe(answer)}",
                 hint="deploy keys work once and for seven days; ask the dashboard's administrator for a new one",
             )
-        failure = DashboardUnreachable(f"the exchange of the deploy key failed: {describe(answer)}", hint=URL_HINT)
-        if not 200 <= answer.status < 300:
-            raise explain_astray(answer) or failure
-        api_key = read_json(answer).get("api_key")
-        if isinstance(api_key, str) and is_key(api_key.strip()):
+        content = read_json(answer)
+        api_key = content.get("api_key")
+        if 200 <= answer.status < 300 and isinstance(api_key, str) and is_key(api_key.strip()):
             return read_name(answer, "cluster_name"), api_key.strip()
-        if "api_key" not in answer.text:
-            raise failure
-        failure = DashboardUnreachable("the exchange of the deploy key brought a key that can't be used")
-        failure.subject = answer.text
-        raise failure
+        if "api_key" in answer.text:
+            words = f"the exchange of the deploy key brought a key that can't be used: {answer.status}"
+            raise DashboardUnreachable(words, subject=answer.text)
+        raise explain_astray(answer) or DashboardUnreachable(
+            f"the exchange of the deploy key failed: {describe(answer)}", hint=URL_HINT
+        )
 
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: Any, tries: int, *, stubborn: bool = True

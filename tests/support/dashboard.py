@@ -111,6 +111,8 @@ class ReceivingDashboard:
     """One dashboard, listening as long as its ``with`` lasts.
 
     :param api_keys: which keys it knows; none at all is a server that was never configured.
+    :param owners: of each key the cluster that it belongs to; a key without one is of the older, shared kind, which may
+        bring jobs and is refused everything else.
     :param deploy_keys: one-time key → the cluster it is for.
     :param tls: a PEM file with a certificate and its key, to speak HTTPS.
     :param port: 0 for any free one.
@@ -121,12 +123,14 @@ class ReceivingDashboard:
         self,
         *,
         api_keys: set[str] | None = None,
+        owners: Mapping[str, str] | None = None,
         deploy_keys: Mapping[str, str] | None = None,
         tls: Path | None = None,
         port: int = 0,
         address: str = "127.0.0.1",
     ) -> None:
         self.api_keys = {API_KEY} if api_keys is None else set(api_keys)
+        self.owners = dict({API_KEY: "lab"} if owners is None else owners)
         self.deploy_keys = dict({DEPLOY_KEY: "lab"} if deploy_keys is None else deploy_keys)
         #: Every request, oldest first.
         self.requests: list[Request] = []
@@ -135,6 +139,10 @@ class ReceivingDashboard:
         self.manners: Fault = behave
         #: (hostname, year of Submit, JobID) → record.
         self.stored: dict[tuple[str, int, str], dict[str, Any]] = {}
+        #: The folder of each cluster: any POST makes one, and after a restart it is shown.
+        self.folders: set[str] = set()
+        #: What the health check says is shown; None: all that holds jobs.
+        self.shown: list[str] | None = None
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._address = address
@@ -187,6 +195,7 @@ class ReceivingDashboard:
             ("POST", INGEST): self._ingest,
             ("GET", "/api/dashboard/health"): self._health,
             ("GET", "/api/agent/health"): self._key_health,
+            ("GET", "/api/agent/list-files"): self._list_files,
             ("POST", "/api/agent/exchange-deploy-key"): self._exchange,
         }.get((request.method, request.path))
         return serve(request) if serve else Answer(404, {"detail": "Not Found"})
@@ -200,6 +209,7 @@ class ReceivingDashboard:
         if problems:
             return Answer(422, {"detail": problems})
         hostname, jobs = content["hostname"], content["jobs"]
+        self.folders.add(hostname)
         breakage = find_breakage(jobs)
         if breakage:
             return Answer(500, {"detail": f"Failed to ingest data: {breakage}"})
@@ -214,11 +224,17 @@ class ReceivingDashboard:
                 self.stored[hostname, datetime.fromisoformat(job["Submit"]).year, job["JobID"]] = job
 
     def _health(self, _: Request) -> Answer:
-        hostnames = sorted({hostname for hostname, _, _ in list(self.stored)})
+        stored = {hostname for hostname, _, _ in list(self.stored)}
+        hostnames = sorted(stored) if self.shown is None else self.shown
         return Answer(200, {**_healthy(), "data_loaded": bool(hostnames), "hostnames": hostnames})
 
     def _key_health(self, request: Request) -> Answer:
-        return self._refuse_key(request) or Answer(200, _healthy())
+        return self._refuse_stranger(request) or Answer(200, _healthy())
+
+    def _list_files(self, request: Request) -> Answer:
+        refusal = self._refuse_stranger(request)
+        cluster = self.owners.get(request.headers.get("x-api-key", ""), "")
+        return refusal or Answer(200, {"cluster": cluster, "files": [], "count": 0})
 
     def _exchange(self, request: Request) -> Answer:
         offered = parse_qs(request.body.decode(errors="replace")).get("deploy_key", [""])[0]
@@ -228,6 +244,7 @@ class ReceivingDashboard:
             return Answer(401, {"detail": "Invalid, used or expired deploy key"})
         api_key = secrets.token_urlsafe(24)
         self.api_keys.add(api_key)
+        self.owners[api_key] = cluster
         return Answer(200, {"status": "success", "cluster_name": cluster, "api_key": api_key})
 
     def _refuse_key(self, request: Request) -> Answer | None:
@@ -236,6 +253,11 @@ class ReceivingDashboard:
         if request.headers.get("x-api-key") not in self.api_keys:
             return Answer(401, {"detail": "Invalid or missing API key"})
         return None
+
+    def _refuse_stranger(self, request: Request) -> Answer | None:
+        if request.headers.get("x-api-key") not in self.owners:
+            return Answer(401, {"detail": "Invalid API key"})
+        return self._refuse_key(request)
 
 
 def _healthy() -> dict[str, Any]:

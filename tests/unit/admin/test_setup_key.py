@@ -1,0 +1,187 @@
+"""setup tests a key without leaving a made-up cluster behind, names it rightly, and loses none that it was given."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.admin import setup
+from agent.cli import main
+from agent.config import load_config
+from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
+from tests.support import dashboard_faults as faults
+from tests.support.dashboard import API_KEY, DEPLOY_KEY, Answer, ReceivingDashboard
+
+SHARED = "an-older-key-for-all"
+NO_SLURM = {"sacct": "/none/sacct", "scontrol": "/none/scontrol"}
+
+
+class Site:
+    """A dashboard, a configuration, and files with keys."""
+
+    def __init__(self, folder: Path, dashboard: ReceivingDashboard) -> None:
+        self.folder = folder
+        self.path = folder / "config.json"
+        self.dashboard = dashboard
+
+    def configure(self, **settings: Any) -> None:
+        self.path.write_text(json.dumps({"api_url": self.dashboard.url, **NO_SLURM, **settings}))
+        self.path.chmod(0o600)
+
+    def run(self, *options: str, key: str = "") -> int:
+        key_file = self.folder / "key"
+        key_file.write_text(key)
+        how = ["--api-key-file", str(key_file)] if key else ["--deploy-key", DEPLOY_KEY]
+        return main(["--config", str(self.path), "setup", "--yes", "--api-url", self.dashboard.url, *how, *options])
+
+    def kept(self) -> list[Path]:
+        return sorted(self.folder.glob("config.key.*"))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    with ReceivingDashboard(api_keys={API_KEY, SHARED}) as dashboard:
+        made = Site(tmp_path, dashboard)
+        made.configure()
+        yield made
+
+
+def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its cluster's name is asked for and written down, and the dashboard has no new folder."""
+    assert 0 == site.run(key=API_KEY)
+    assert "lab" == load_config(site.path, {}).cluster_name
+    assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
+    assert [
+        "jobs go to the dashboard as lab",
+        "it does not show lab yet: it will, once jobs were delivered and the dashboard was restarted",
+        f"{site.path} is set up; `slurm-usage-history-exporter check` tests the rest",
+    ] == capsys.readouterr().out.splitlines()
+
+
+def test_a_name_that_is_not_the_keys_is_put_right(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Under another, its jobs would be stored and never shown."""
+    site.dashboard.shown = ["lab"]
+    site.configure(cluster_name="other")
+    assert 0 == site.run(key=API_KEY)
+    assert "lab" == load_config(site.path, {}).cluster_name
+    assert "jobs go to the dashboard as lab" == capsys.readouterr().out.splitlines()[0]
+
+
+def test_a_shared_key(site: Site) -> None:
+    """It is tested by an empty POST under the cluster's own name, and without a name not at all."""
+    site.configure(cluster_name="mine")
+    assert 0 == site.run(key=SHARED)
+    assert ({"mine"}, "mine") == (site.dashboard.folders, load_config(site.path, {}).cluster_name)
+    assert 0 == site.run("--cluster-name", "given", key=SHARED)
+    assert {"mine", "given"} == site.dashboard.folders
+
+
+def test_a_shared_key_without_a_name(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """It says what is missing, and makes up no name."""
+    assert KeyRefused.exit_code == site.run(key=SHARED)
+    said = capsys.readouterr().err
+    assert (set(), True) == (site.dashboard.folders, "cluster_name (or --cluster-name)" in said)
+
+
+def test_a_wrong_key(site: Site) -> None:
+    """Refused by both ways of testing."""
+    site.configure(cluster_name="mine")
+    assert KeyRefused.exit_code == site.run(key="wrong")
+    assert set() == site.dashboard.folders
+
+
+def test_a_dashboard_without_the_agents_interface(site: Site) -> None:
+    """An older one answers 404 there: the empty POST remains."""
+    site.configure(cluster_name="mine")
+    site.dashboard.faults.extend([faults.answer(404, {"detail": "Not Found"})] * 2)
+    assert 0 == site.run(key=API_KEY)
+    assert {"mine"} == site.dashboard.folders
+
+
+def test_a_redirect_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its target, whichever key is set up."""
+    site.dashboard.manners = faults.answer(301, "", Location="https://new.example.com/x")
+    assert DashboardUnreachable.exit_code == site.run()
+    said = capsys.readouterr().err
+    assert "redirects to 'https://new.example.com/x'" in said
+    assert "set api_url to the address behind the redirect" in said
+
+
+@pytest.mark.parametrize("sent", ["the-key\n", "  the-key", "the-key\r\n"])
+def test_white_space_around_a_key_is_none_of_it(site: Site, sent: str) -> None:
+    """Nor around the name."""
+    body = {"status": "success", "cluster_name": " lab\n", "api_key": sent}
+    site.dashboard.manners = faults.answer(200, body)
+    assert 0 == site.run()
+    config = load_config(site.path, {})
+    assert ("the-key", "lab") == (config.api_key, config.cluster_name)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"api_key": "two\nlines"},
+        {"api_key": "ümlaut"},
+        {"api_key": ["a-list"]},
+        {"data": {"api_key": "deeper"}},
+        'api_key = "no JSON"',
+        {"api_key": "\ud800"},
+    ],
+)
+def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    """The deploy key is used up: all of the answer is put where its owner alone can read it."""
+    site.dashboard.manners = faults.answer(201, body)
+    before = site.path.read_bytes()
+    assert DashboardUnreachable.exit_code == site.run()
+    (kept,) = site.kept()
+    assert "api_key" in kept.read_text()
+    assert (0o600, before) == (stat.S_IMODE(kept.stat().st_mode), site.path.read_bytes())
+    said = capsys.readouterr().err
+    assert f"which will not come again, is kept in {kept}" in said
+    assert "a key that can't be used" in said
+
+
+@pytest.mark.parametrize("name", ["", None, 7, "two\nlines", "\x1b[31mred", "x" * 10_000])
+def test_a_name_that_is_none(site: Site, name: Any) -> None:
+    """It is left out: the configuration's own stands, or Slurm is asked."""
+    site.dashboard.manners = faults.answer(200, {"cluster_name": name, "api_key": "the-key"})
+    site.configure(cluster_name="mine")
+    assert 0 == site.run()
+    assert ("the-key", "mine") == (load_config(site.path, {}).api_key, load_config(site.path, {}).cluster_name)
+
+
+def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The key is kept, as the deploy key is used up."""
+    path = tmp_path / "config.toml"
+
+    def fetch(_: Any) -> tuple[str, str]:
+        monkeypatch.setattr(setup, "write_beside", refuse)
+        return "lab", "the-key"
+
+    def refuse(*_: Any, **__: Any) -> Path:
+        raise ConfigError("cannot write it: No space left on device")
+
+    with pytest.raises(ConfigError, match="No space left") as caught:
+        setup.set_up(path, "https://d", fetch, may_replace=lambda: True)
+    (kept,) = tmp_path.glob("config.key.*")
+    assert (f"the new key is kept in {kept}", "the-key\n") == (caught.value.hint, kept.read_text())
+
+
+def test_an_exchange_without_an_answer(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """The admin learns that the deploy key may be gone."""
+    site.dashboard.manners = faults.store_and_reset
+    assert DashboardUnreachable.exit_code == site.run()
+    assert "the deploy key may be used up now" in capsys.readouterr().err
+
+
+def test_the_new_key_is_in_no_message(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not even where the answer to the exchange is an error that holds it; that is kept, too."""
+    site.dashboard.manners = faults.rewrite(lambda answer: Answer(500, {"detail": answer.body}))
+    assert DashboardUnreachable.exit_code == site.run()
+    (key,) = site.dashboard.api_keys - {API_KEY, SHARED}
+    assert key not in capsys.readouterr().err
+    assert key in site.kept()[0].read_text()
