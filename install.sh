@@ -11,6 +11,11 @@ SERVICES="$NAME.service $NAME-flush.service"
 TIMERS="$NAME.timer $NAME-flush.timer"
 WATCH="$NAME-flush.path"
 UNITS="$SERVICES $TIMERS $WATCH $NAME-flush-soon.timer $NAME-flush-soon.target"
+# Of instances, which `adapt` makes: docs/instances.md.
+TEMPLATES="$NAME@.service $NAME@.timer $NAME-flush@.service $NAME-flush@.timer $NAME-flush@.path"
+TEMPLATES="$TEMPLATES $NAME-flush-soon@.timer $NAME-flush-soon@.target"
+INSTANCES="$NAME@*.timer $NAME-flush@*.timer $NAME-flush@*.path"
+PACKAGED=/usr/share/$NAME
 MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
 
 usage() {
@@ -162,6 +167,11 @@ installed_prefix() { # where the command leads to, so that an upgrade finds its 
 # shellcheck disable=SC2016  # the hook's own line, as it stands there
 installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "$root$hook" 2>/dev/null; }
 
+refuse_over_package() { # its units and its command would be hidden by ours, and both would work on one spool
+    [ "$for_user" = yes ] || [ ! -d "$root$PACKAGED" ] ||
+        err "a package of $NAME is installed: upgrade that, or remove it first (its configuration and spool stay)"
+}
+
 # --- Slurm
 
 find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
@@ -309,6 +319,7 @@ install_files() {
     give_away "$root$spool"
     install_hook
     put 755 "$root$program/install.sh" <"$sources/install.sh"
+    [ "$for_user" = yes ] || install_adapt
     put 644 "$root$program/config.toml.example" <"$sources/etc/config.toml.example"
     sed "s|^hook=.*|hook=$hook|" "$sources/etc/hooks/call-both.sh" | put 644 "$root$program/call-both.sh" || exit 1
     make_folder "$root${link%/*}"
@@ -329,6 +340,11 @@ install_hook() { # one that is the same stays untouched: `check` tells by its ag
     new_hook=$(sed 's|^\(: "${SLURM_USAGE_HISTORY_SPOOL:=\).*|\1'"$spool"'}"|' "$sources/hooks/jobcomp.sh") || exit 1
     [ "$hook_was_there,$new_hook" = "yes,$(cat "$root$hook" 2>/dev/null)" ] ||
         say "$new_hook" | put 755 "$root$hook" || exit 1
+}
+
+install_adapt() { # what makes instances; packages bring it, too
+    sed -e "s|/usr/libexec/\$NAME/jobcomp.sh|$hook|" -e "s|/usr/share/\$NAME/|$program/|" \
+        "$sources/etc/packaging/adapt.sh" | put 755 "$root$program/bin/adapt" || exit 1
 }
 
 install_config() { # sets $config
@@ -356,13 +372,13 @@ local_settings() { # what lies elsewhere on this machine than the program looks 
 }
 
 install_units() {
-    for unit in $UNITS; do
+    for unit in $UNITS $TEMPLATES; do
         adapt "$sources/etc/systemd/$unit" | put 644 "$root$units/$unit" || exit 1
     done
     ensure rm -f "$root$cron"
     if manager_runs; then
         # shellcheck disable=SC2086  # a list
-        { control daemon-reload && control try-restart $TIMERS $WATCH; } || err 'systemd does not take the units'
+        { control daemon-reload && control try-restart $TIMERS $WATCH $INSTANCES; } || err 'systemd does not take the units'
     fi
 }
 
@@ -575,9 +591,16 @@ remove() {
     ensure rm -f "$root$cron" "$root$link"
     for file in $MANUAL; do ensure rm -f "$root$share/$file"; done
     ensure rm -rf "$root$program"
+    if [ "$mode" = purge ] && [ "$for_user" = no ] && [ -d "$root$PACKAGED" ]; then
+        say "A package of $NAME is installed, and goes on with $etc and $spool." \
+            "Enable its timers: systemctl$manager enable --now $TIMERS"
+        mode=uninstall
+    fi
     if [ "$mode" = purge ]; then
         for unit in $UNITS; do ensure rm -rf "$root$units/$unit.d"; done
-        ensure rm -rf "$root$etc"
+        ensure rm -rf "$root$etc" "$root$usual_spool"@* "$root$units/$NAME"@*.d "$root$units/$NAME"-flush@*.d
+        [ "$for_user" = yes ] ||
+            ensure rm -f "$root/etc/tmpfiles.d/$NAME.conf" "$root/etc/tmpfiles.d/$NAME"@*.conf
         remove_spool
     fi
     for folder in $folders; do # in which there is nothing of others
@@ -590,13 +613,17 @@ remove() {
 
 remove_units() {
     if manager_runs; then
-        for unit in $TIMERS $WATCH $NAME-flush-soon.timer $SERVICES; do
+        # shellcheck disable=SC2086  # options and patterns
+        instances=$(systemctl $manager list-units --all --plain --no-legend $INSTANCES | cut -d' ' -f1)
+        for unit in $TIMERS $WATCH $NAME-flush-soon.timer $SERVICES $instances; do
             control disable --now "$unit" 2>/dev/null
         done
     fi
-    for unit in $UNITS; do
+    for unit in $UNITS $TEMPLATES; do
         ensure rm -f "$root$units/$unit" "$root$stamps/stamp-$unit" "$root$units"/*.wants/"$unit"
     done
+    ensure rm -f "$root$units"/*.wants/"$NAME"@*.timer "$root$units"/*.wants/"$NAME"-flush@* \
+        "$root$stamps/stamp-$NAME"@*.timer
     if manager_runs; then
         control daemon-reload
         for unit in $SERVICES; do control reset-failed "$unit" 2>/dev/null; done
@@ -625,6 +652,7 @@ main() {
         return
     fi
     [ -d "$sources/hooks" ] || err 'this copy is there to remove the program: install from a clone or a bundle'
+    refuse_over_package
     need_cmd flock util-linux
     [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'
     find_python

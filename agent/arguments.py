@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, NamedTuple, NoReturn, Sequence
 
 from agent import __version__
-from agent.config import NAME
+from agent.config import INSTANCE, NAME
 from agent.errors import UsageError
 from agent.localtime import parse_day
 from agent.wording import did_you_mean
@@ -59,7 +59,9 @@ files:
   /etc/slurm-usage-history-exporter/config.toml, else config.json there; else
   the same in ~/.config/slurm-usage-history-exporter/. The spool is
   /var/spool/slurm-usage-history-exporter/; for a user, where that is not
-  there, ~/.local/state/slurm-usage-history-exporter/.
+  there, ~/.local/state/slurm-usage-history-exporter/. With --instance physics:
+  /etc/slurm-usage-history-exporter/physics/config.toml, and
+  /var/spool/slurm-usage-history-exporter@physics/.
 
 environment:
   SLURM_USAGE_HISTORY_API_KEY and SLURM_USAGE_HISTORY_SPOOL go before the
@@ -89,6 +91,7 @@ class GlobalOptions(NamedTuple):
 
     config: Path | None = None
     cluster_name: str | None = None
+    instance: str = ""
     dry_run: bool = False
     verbose: bool = False
 
@@ -187,7 +190,11 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     options = _COMMANDS[given or "reconcile"].options(**vars(own))
     if isinstance(options, ReconcileOptions):
         _check_days(options)
-    return GlobalOptions(**vars(found)), options
+    everything = GlobalOptions(**vars(found))
+    if everything.config and everything.instance:
+        hint = f"the instance's configuration is /etc/{NAME}/{everything.instance}/config.toml"
+        raise UsageError("--config and --instance exclude each other", hint=hint)
+    return everything, options
 
 
 def _refuse(word: str, parser: argparse.ArgumentParser, command: str | None) -> NoReturn:
@@ -249,6 +256,9 @@ def _add_global_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("options of every command", argument_default=argparse.SUPPRESS)
     group.add_argument("--config", type=Path, metavar="PATH", help="configuration file, TOML or JSON")
     group.add_argument("--cluster-name", metavar="NAME", help="the cluster's name on the dashboard")
+    group.add_argument(
+        "--instance", type=_instance, metavar="NAME", help="another cluster or dashboard that this host delivers for"
+    )
     group.add_argument(
         "--dry-run",
         action="store_true",
@@ -317,6 +327,12 @@ def _seconds(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 0 < int(text) <= LONGEST_WAIT_SECONDS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST_WAIT_SECONDS}")
     return int(text)
+
+
+def _instance(text: str) -> str:
+    if not INSTANCE.fullmatch(text):
+        raise argparse.ArgumentTypeError(f"{text!r} names no instance; take letters, digits, - and _")
+    return text
 
 
 def _day(text: str) -> date:

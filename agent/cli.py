@@ -24,7 +24,7 @@ from agent.arguments import (
 from agent.config import NAME, Config, load_config
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
 from agent.logs import Complaints, set_up_logging
-from agent.wording import Style, count
+from agent.wording import Style, count, name_instance
 
 if TYPE_CHECKING:
     from agent.spool.journal import RunReport
@@ -51,7 +51,10 @@ def main(
     set_up_logging(verbose=False)
     try:
         options, wanted = parse_argv(sys.argv[1:] if argv is None else argv)
-        set_up_logging(verbose=options.verbose)
+        instance = options.instance
+        set_up_logging(
+            verbose=options.verbose, rename=(lambda text: name_instance(text, instance)) if instance else None
+        )
         return _COMMANDS[type(wanted)](_Call(options, environ, clock, sleep), wanted) or 0
     except ExporterError as error:
         _report(error)
@@ -92,9 +95,18 @@ class _Call:
         self.clock = clock
         self.sleep = sleep
 
+    def read_config(self) -> Config:
+        """The configuration."""
+        options = self.options
+        return load_config(options.config, self.environ, cluster_name=options.cluster_name, instance=options.instance)
+
+    def say(self, text: str) -> None:
+        """Prints a text, with commands and units as they are called for the instance."""
+        print(name_instance(text, self.options.instance), flush=True)
+
     def load_config(self) -> Config:
         """The configuration, after its warnings."""
-        config = load_config(self.options.config, self.environ, cluster_name=self.options.cluster_name)
+        config = self.read_config()
         for warning in config.warnings:
             logger.warning("%s", warning)
         return config
@@ -201,7 +213,7 @@ def _status(call: _Call, wanted: StatusOptions) -> int:
     elif wanted.check:
         print(display.as_check_line(snapshot, problems))
     else:
-        print(display.as_text(snapshot, problems, call.screen_style()))
+        call.say(display.as_text(snapshot, problems, call.screen_style()))
     return health.worst_level(problems) if wanted.check else 0
 
 
@@ -218,7 +230,7 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
         return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
-        config = load_config(call.options.config, call.environ, cluster_name=call.options.cluster_name)
+        config = call.read_config()
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
         neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config))
@@ -227,19 +239,20 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
     findings = []
     test_job = wanted.test_job and not call.options.dry_run
     watch = check.Watch(wanted.wait, test_job) if wanted.wait or test_job else None
-    for finding in check.run_checks(neighbours, run, call.environ, watch):
+    for finding in check.run_checks(neighbours, run, call.environ, watch, call.options.instance):
         findings.append(finding)
         if not wanted.json:
-            print(check.as_lines(finding, call.screen_style()), flush=True)
+            call.say(check.as_lines(finding, call.screen_style()))
     if wanted.json:
-        _print_json(check.as_json(findings))
+        _print_json(check.as_json(findings), call.options.instance)
     return 0 if all(finding.ok for finding in findings) else 1
 
 
 def _setup(call: _Call, wanted: SetupOptions) -> None:
     from agent.admin import setup  # noqa: PLC0415
 
-    path = call.options.config or setup.choose_path(call.environ)
+    instance = call.options.instance
+    path = call.options.config or setup.choose_path(call.environ, instance)
     if call.options.dry_run:
         print(f"{path} would get a key for {wanted.api_url}")
         return
@@ -257,10 +270,10 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
     def may_replace() -> bool:
         return wanted.yes or _ask(f"{path} holds a key")
 
-    config = setup.set_up(path, wanted.api_url, fetch_key, may_replace=may_replace)
+    config = setup.set_up(path, wanted.api_url, fetch_key, may_replace=may_replace, instance=instance)
     for line in setup.describe_cluster(config):
-        print(line)
-    print(f"{path} is set up; `{NAME} check` tests the rest")
+        call.say(line)
+    call.say(f"{path} is set up; `{NAME} check` tests the rest")
 
 
 def _read_secret(prompt: str) -> str:
@@ -300,10 +313,10 @@ def _print_sample(sample: str) -> None:
         _print_json(json.loads(sample))
 
 
-def _print_json(content: Any) -> None:
+def _print_json(content: Any, instance: str = "") -> None:
     import json  # noqa: PLC0415  # what is not needed each time is loaded when it is: flush and status run often
 
-    print(json.dumps(content, indent=2))
+    print(name_instance(json.dumps(content, indent=2), instance))
 
 
 def _report(error: ExporterError) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ SYSTEM_FOLDER = Path("/etc") / NAME
 SYSTEM_SPOOL = Path("/var/spool") / NAME
 API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
+#: A word for systemd, for the names of folders, and for a shell, in all of which it stands as it is.
+INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 #: What the example has in the key's place, and the exporter before this one had.
 PLACEHOLDER = "your-secret-api-key"
 #: UTF-8, behind the byte order mark that editors on Windows write, or without it.
@@ -46,6 +49,7 @@ class Config(NamedTuple):
     metrics_file: Path | None
     status_queue_age_minutes: tuple[float, float]  # warning, critical
     status_coverage_percent: tuple[float, float]
+    instance: str = ""  # one of several on this host; empty: the host's own
     path: Path | None = None  # the file all this was read from
     warnings: tuple[str, ...] = ()
 
@@ -63,14 +67,17 @@ class Key(NamedTuple):
     about: str
 
 
-def load_config(path: Path | None, environ: Mapping[str, str], *, cluster_name: str | None = None) -> Config:
+def load_config(
+    path: Path | None, environ: Mapping[str, str], *, cluster_name: str | None = None, instance: str = ""
+) -> Config:
     """Reads the configuration from ``path``, or from where it usually lies.
 
+    :param instance: whose; empty: the host's own.
     :param cluster_name: goes before the file's.
     :raises ConfigError: where there is none, it can't be read, or something in it is wrong.
     """
-    found = path or find_config(environ)
-    config = parse_config(read_config_file(found), environ, folder=found.parent)
+    found = path or find_config(environ, instance)
+    config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
     warnings = [_warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
     beside = passed_over(found)
     if beside:
@@ -82,18 +89,19 @@ def load_config(path: Path | None, environ: Mapping[str, str], *, cluster_name: 
     )
 
 
-def candidate_paths(environ: Mapping[str, str]) -> list[Path]:
-    """Where a configuration is looked for, first the system's, then the user's."""
+def candidate_paths(environ: Mapping[str, str], instance: str = "") -> list[Path]:
+    """Where a configuration is looked for, first the system's, then the user's; an instance's has a folder there."""
     user = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config") / NAME
-    return [folder / name for folder in (SYSTEM_FOLDER, user) for name in ("config.toml", "config.json")]
+    folders = (SYSTEM_FOLDER / instance, user / instance)
+    return [folder / name for folder in folders for name in ("config.toml", "config.json")]
 
 
-def find_config(environ: Mapping[str, str]) -> Path:
+def find_config(environ: Mapping[str, str], instance: str = "") -> Path:
     """The first configuration file there is.
 
     :raises ConfigError: where there is none.
     """
-    candidates = candidate_paths(environ)
+    candidates = candidate_paths(environ, instance)
     for path in candidates:
         # A folder that this user may not look into counts as there: the reader then says what is wrong.
         if path.exists() if os.access(path.parent, os.X_OK) else path.parent.exists():
@@ -151,7 +159,9 @@ _MISSING_HINT = "see that the path behind --config is right"
 _RIGHTS_HINT = "run as root or as the Slurm user, or name another file with --config"
 
 
-def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder: Path = Path()) -> Config:
+def parse_config(
+    content: Mapping[str, Any], environ: Mapping[str, str], folder: Path = Path(), *, instance: str = ""
+) -> Config:
     """Validates the keys of a configuration and fills in the defaults.
 
     An empty text means "not set": the exporter before this one writes them, as in ``"cluster_name": ""``.
@@ -173,7 +183,7 @@ def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder:
             problems.append(f"{key.name}: must be {key.wanted}{shown}")
     if environ.get(SPOOL_VARIABLE):
         values["spool_dir"] = Path(environ[SPOOL_VARIABLE])
-    values["spool_dir"] = values.get("spool_dir") or default_spool(environ)
+    values["spool_dir"] = values.get("spool_dir") or default_spool(environ, instance)
     for name in ("spool_dir", "ca_bundle", "client_cert", "client_key", "metrics_file", "api_key_file"):
         if values.get(name):
             values[name] = folder / values[name]
@@ -184,15 +194,20 @@ def parse_config(content: Mapping[str, Any], environ: Mapping[str, str], folder:
     problems += _find_api_key(values, environ)
     if problems:
         raise ConfigError("the configuration is wrong:\n  " + "\n  ".join(problems), subject=problems)
-    return Config(**values)
+    return Config(**values, instance=instance)
 
 
-def default_spool(environ: Mapping[str, str]) -> Path:
-    """The system's spool; for a user of no system installation the one in his home."""
+def default_spool(environ: Mapping[str, str], instance: str = "") -> Path:
+    """The system's spool; for a user of no system installation the one in his home. An instance's lies beside it.
+
+    Beside and not in it, as another Slurm user's hook may not enter it.
+    """
     home = environ.get("HOME")
-    if home and os.geteuid() != 0 and not SYSTEM_SPOOL.exists():
-        return Path(home) / ".local/state" / NAME
-    return SYSTEM_SPOOL
+    name = f"{NAME}@{instance}" if instance else NAME
+    system = SYSTEM_SPOOL.with_name(name)
+    if home and os.geteuid() != 0 and not system.exists():
+        return Path(home) / ".local/state" / name
+    return system
 
 
 def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:

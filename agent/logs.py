@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from typing import Mapping, TextIO
+from typing import Callable, Mapping, TextIO
 
 from agent.errors import ExporterError
 
@@ -35,9 +35,14 @@ class Complaints:
             logger.warning("passed over: %d more like these", self.count - SHOWN_COMPLAINTS)
 
 
-def set_up_logging(*, verbose: bool) -> None:
-    """Logs what the package has to say to standard error."""
+def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None) -> None:
+    """Logs what the package has to say to standard error.
+
+    :param rename: makes of each message what is told of an instance.
+    """
     handler = logging.StreamHandler()
+    if rename:
+        handler.addFilter(_Renaming(rename))
     handler.setFormatter(make_formatter(sys.stderr, os.environ))
     package = logging.getLogger("agent")
     package.handlers[:] = [handler]
@@ -64,6 +69,16 @@ def _is_journal(stream: TextIO, journal: str) -> bool:
     except (OSError, ValueError):
         return False
     return journal == f"{info.st_dev}:{info.st_ino}"
+
+
+class _Renaming(logging.Filter):
+    def __init__(self, rename: Callable[[str], str]) -> None:
+        super().__init__()
+        self._rename = rename
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self._rename(record.getMessage()), None
+        return True
 
 
 class _JournalFormatter(logging.Formatter):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from typing import Iterable, NamedTuple
 from urllib.parse import quote
 
@@ -73,6 +74,22 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
     near = get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+_PROGRAM = "slurm-usage-history-exporter"
+_COMMAND = re.compile(rf"(?<![/@\w-]){_PROGRAM}(?= (?:flush|reconcile|queue|status|check|setup)\b)")
+_UNIT = re.compile(rf"({_PROGRAM}(?:-flush(?:-soon)?)?)(?=\.(?:service|timer|path|target)\b)")
+
+
+def name_instance(text: str, instance: str) -> str:
+    """The text with the commands and the units in it as they are called for an instance.
+
+    >>> name_instance("see `slurm-usage-history-exporter check`", "physics")
+    'see `slurm-usage-history-exporter --instance physics check`'
+    """
+    if not instance:
+        return text
+    return _UNIT.sub(rf"\1@{instance}", _COMMAND.sub(f"{_PROGRAM} --instance {instance}", text))
 
 
 def moment(at: float, now: float) -> str:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
-from agent.config import ENCODING, PLACEHOLDER, Config, candidate_paths, find_config, parse_config, read_config_file
+from agent.config import (
+    ENCODING,
+    NAME,
+    PLACEHOLDER,
+    Config,
+    candidate_paths,
+    find_config,
+    parse_config,
+    read_config_file,
+)
 from agent.dashboard.answer import shown_clusters
 from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, UsageError
@@ -19,12 +29,18 @@ RIVAL = "api_key_file"
 _HEADER = "# Configuration of slurm-usage-history-exporter. config.toml.example beside the program shows every key.\n"
 
 
-def choose_path(environ: Mapping[str, str]) -> Path:
-    """The configuration that is in use, else the system's for root and the user's for others."""
+def choose_path(environ: Mapping[str, str], instance: str = "") -> Path:
+    """The configuration that is in use, else the system's for root and the user's for others.
+
+    :raises ConfigError: where root has not made the instance yet: its owner can't be guessed.
+    """
     try:
-        return find_config(environ)
+        return find_config(environ, instance)
     except ConfigError:
-        system, _, user, _ = candidate_paths(environ)
+        system, _, user, _ = candidate_paths(environ, instance)
+        if instance and os.geteuid() == 0:
+            hint = f"make it first: {find_adapt()} {instance}"
+            raise ConfigError(f"there is no instance {instance}: {system} is missing", hint=hint) from None
         return system if os.geteuid() == 0 else user
 
 
@@ -34,6 +50,7 @@ def set_up(
     fetch_key: Callable[[Config], tuple[str, str]],
     *,
     may_replace: Callable[[], bool],
+    instance: str = "",
 ) -> Config:
     """Writes a configuration for a dashboard, or renews the one that is there.
 
@@ -52,7 +69,9 @@ def set_up(
     content = read_config_file(path) if there else {}
     text = path.read_text(encoding=ENCODING) if there else ""
     change = change_json if path.suffix == ".json" else change_toml
-    config = parse_config({**_without_rival(content), "api_url": api_url, "api_key": PLACEHOLDER}, {}, path.parent)
+    config = parse_config(
+        {**_without_rival(content), "api_url": api_url, "api_key": PLACEHOLDER}, {}, path.parent, instance=instance
+    )
     model = path if there else config.spool_dir
 
     def write(wanted: Mapping[str, str]) -> Path:
@@ -75,6 +94,14 @@ def set_up(
         words = str(error) if isinstance(error, ConfigError) else f"cannot write {path}: {error.strerror}"
         raise ConfigError(words, hint=f"the new key {_keep(api_key, path)}") from error
     return config._replace(api_key=api_key, cluster_name=cluster or config.cluster_name)
+
+
+def find_adapt(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
+    """What makes an instance: where a package puts it, beside install.sh's virtual environment, or in the checkout."""
+    if package.parent == Path("/usr/share") / NAME:
+        return f"/usr/libexec/{NAME}/adapt"
+    installed = environment.parent / "bin" / "adapt"
+    return str(installed if installed.exists() else package.parent / "etc" / "packaging" / "adapt.sh")
 
 
 def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:

@@ -47,19 +47,21 @@ def run_checks(
     run: check_timers.Run,
     environ: Mapping[str, str],
     watch: Watch | None = None,
+    instance: str = "",
 ) -> Iterator[Finding]:
-    """Each finding as soon as it is there.
+    """Each finding as soon as it is there. Commands and units are named as the host's own.
 
     :param neighbours: or why there are none.
     :param run: runs a command, such as systemctl.
     :param watch: whether a call of the hook is to be waited for.
     """
     findings = []
-    units = check_timers.read_units(run, environ)
+    units = check_timers.read_units(run, environ, instance)
     for finding in _check_needs(neighbours, run, environ, units, watch):
         findings.append(finding)
         yield finding
-    yield from _check_timers(units, run, rest_is_well=all(finding.ok for finding in findings))
+    cron = check_timers.Cron(run=run, instance=instance)
+    yield from _check_timers(units, cron, rest_is_well=all(finding.ok for finding in findings))
 
 
 def _check_needs(
@@ -86,8 +88,8 @@ def _check_needs(
         yield from _check_dashboard(config, dashboard, settings, environ)
 
 
-def _check_timers(units: check_timers.Units, run: check_timers.Run, *, rest_is_well: bool) -> Iterator[Finding]:
-    cron, user = check_timers.Cron(run=run), check_host.own_name()
+def _check_timers(units: check_timers.Units, cron: check_timers.Cron, *, rest_is_well: bool) -> Iterator[Finding]:
+    user = check_host.own_name()
     for name, unit in (("daily timer", check_timers.RECONCILE), ("flush timer", check_timers.FLUSH)):
         yield examine(name, partial(check_timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
     yield examine("path unit", lambda: check_timers.check_path_unit(units))
@@ -162,10 +164,10 @@ def _check_hook(
     if not settings:
         yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
         return
-    conf = wiring.read_conf(settings)
+    conf, installed = wiring.read_conf(settings), check_host.find_hook(instance=config.instance)
     lines = examine(
         "slurm.conf",
-        lambda: wiring.check_wiring(settings, conf, check_host.find_hook(), wiring.find_template()),
+        lambda: wiring.check_wiring(settings, conf, installed, wiring.find_template()),
     )
     yield lines
     call = wiring.wiring_of_slurmctld(settings).find_call()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 from agent.check.finding import NotWell
-from agent.config import NAME, PLACEHOLDER, Config, is_exposed, passed_over
+from agent.config import NAME, PLACEHOLDER, SYSTEM_FOLDER, Config, is_exposed, passed_over
 from agent.spool.ledger import view_ledger
 from agent.spool.lock import QUEUE_LOCK, RUN_LOCK, lock_holder
 from agent.spool.owner import check_spool
@@ -161,8 +161,15 @@ def check_metrics(config: Config, sandbox: str) -> str:
     return str(config.metrics_file)
 
 
-def find_hook(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
-    """Where the hook lies: where a package puts it, beside install.sh's virtual environment, or in the checkout."""
+def find_hook(
+    environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1], *, instance: str = ""
+) -> str:
+    """Where the hook lies: where a package puts it, beside install.sh's virtual environment, or in the checkout.
+
+    An instance's is the script that adapt has made for it.
+    """
+    if instance:
+        return str(SYSTEM_FOLDER / instance / "jobcomp.sh")
     packaged = [Path("/usr/libexec") / NAME / "jobcomp.sh"] if package.parent == Path("/usr/share") / NAME else []
     for path in (*packaged, environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
         if _may_be_there(path):

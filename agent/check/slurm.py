@@ -17,6 +17,8 @@ from agent.wording import count, span
 
 DAY_SECONDS = 86_400
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
+#: In a script that calls the hook once for each instance: adapt writes it, and admins add to it.
+_CALL_LINE = re.compile(r"^\s*(?:SLURM_USAGE_HISTORY_SPOOL=(\S+)\s+)?\S*/jobcomp\.sh\b", re.MULTILINE)
 _PATH_LINE = re.compile(r"^export PATH=(.*)$", re.MULTILINE)
 #: Of what cron starts; systemd's is the same but for the last two.
 SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -99,14 +101,30 @@ def check_hook(call: Call, spool: Path) -> str:
     path = _PATH_LINE.search(text)
     if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
         raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
-    line = _SPOOL_LINE.search(text)
-    if line and Path(line.group(1)) != spool:
-        raise NotWell(
-            f"the hook writes to {line.group(1)}, and the configuration says {spool}",
-            hint=f"run SLURM_USAGE_HISTORY_SPOOL={spool} ./install.sh again",
-        )
+    spools = find_spools(text)
+    if spools and spool not in spools:
+        told = " and ".join(map(str, spools))
+        raise NotWell(f"the hook writes to {told}, and the configuration says {spool}", hint=_move(text, spool))
     through = "" if call.script == call.hook else f", called by {call.script}"
-    return f"writes to {line.group(1) if line else SYSTEM_SPOOL}{through}"
+    return f"writes to {' and '.join(map(str, spools or [SYSTEM_SPOOL]))}{through}"
+
+
+def find_spools(text: str) -> list[Path]:
+    """Where a hook writes to, by its own line; of a script that calls it for several instances, all their spools.
+
+    >>> find_spools("SLURM_USAGE_HISTORY_SPOOL=/var/spool/one /opt/jobcomp.sh\\n/opt/jobcomp.sh")
+    [PosixPath('/var/spool/one'), PosixPath('/var/spool/slurm-usage-history-exporter')]
+    """
+    own = _SPOOL_LINE.search(text)
+    if own:
+        return [Path(own[1])]
+    return [Path(spool) if spool else SYSTEM_SPOOL for spool in _CALL_LINE.findall(text)]
+
+
+def _move(text: str, spool: Path) -> str:
+    if _SPOOL_LINE.search(text):
+        return f"run SLURM_USAGE_HISTORY_SPOOL={spool} ./install.sh again"
+    return f"add a line with SLURM_USAGE_HISTORY_SPOOL={spool} to the script that slurmctld calls"
 
 
 def _check_runs(script: Path) -> None:

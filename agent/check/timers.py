@@ -12,7 +12,7 @@ from agent.check.finding import NotWell
 from agent.config import NAME
 from agent.errors import ConfigError, KeyRefused, RecordsRejected, SlurmUnreachable, Unreachable
 from agent.slurm.process import Output
-from agent.wording import moment
+from agent.wording import moment, name_instance
 
 RECONCILE = NAME
 FLUSH = f"{NAME}-flush"
@@ -64,9 +64,13 @@ class Cron(NamedTuple):
     file: Path = CRON
     processes: Path = Path("/proc")
     run: Run | None = None
+    instance: str = ""
 
     def table(self) -> str:
         """Where a line for the exporter stands; empty where none does."""
+        if self.instance:
+            files = sorted(self.file.parent.glob("*"))
+            return next((str(file) for file in files if self._is_named_in(_read(file))), "")
         if self.file.exists():
             return str(self.file)
         try:
@@ -76,19 +80,24 @@ class Cron(NamedTuple):
         lines = [line for line in listed.splitlines() if NAME in line and not line.lstrip().startswith("#")]
         return "crontab -l" if lines else ""
 
+    def _is_named_in(self, text: str) -> bool:
+        return f"{NAME} --instance {self.instance} " in text
+
     def is_alive(self) -> bool:
         """Whether a cron daemon runs."""
         return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
 
 
-def read_units(run: Run, environ: Mapping[str, str]) -> Units:
-    """The units of the system, else the user's own, else none."""
+def read_units(run: Run, environ: Mapping[str, str], instance: str = "") -> Units:
+    """The units of the system, else the user's own, else none; an instance's by the plain units' names."""
+    names = [name_instance(unit, instance) for unit in _UNITS]
     for manager in (("systemctl",), ("systemctl", "--user")):
         try:
-            output = run([*manager, "show", *_UNITS, f"--property={_PROPERTIES}"])
+            output = run([*manager, "show", *names, f"--property={_PROPERTIES}"])
         except SlurmUnreachable:  # no systemctl at all
             return Units({})
-        units = parse_units(output.text)
+        found = parse_units(output.text)
+        units = {unit: found[name] for unit, name in zip(_UNITS, names) if name in found}
         if units:
             return Units(units, " ".join(manager))
     folder = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config") / "systemd" / "user"

@@ -8,17 +8,17 @@
 _shtab_slurm_usage_history_exporter_queue_subparsers=(list add retry drop)
 _shtab_slurm_usage_history_exporter_subparsers=(flush reconcile queue status check setup)
 
-_shtab_slurm_usage_history_exporter_flush_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_reconcile_option_strings=(-h --help --config --cluster-name --dry-run --verbose --start-date --end-date --only-missing)
-_shtab_slurm_usage_history_exporter_queue_list_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_queue_add_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_queue_retry_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_queue_drop_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_queue_option_strings=(-h --help --config --cluster-name --dry-run --verbose)
-_shtab_slurm_usage_history_exporter_status_option_strings=(-h --help --config --cluster-name --dry-run --verbose --json --check)
-_shtab_slurm_usage_history_exporter_check_option_strings=(-h --help --config --cluster-name --dry-run --verbose --json --wait --test-job)
-_shtab_slurm_usage_history_exporter_setup_option_strings=(-h --help --config --cluster-name --dry-run --verbose --api-url --deploy-key --api-key-file --yes)
-_shtab_slurm_usage_history_exporter_option_strings=(-h --help --version --config --cluster-name --dry-run --verbose --start-date --end-date --only-missing)
+_shtab_slurm_usage_history_exporter_flush_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_reconcile_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --start-date --end-date --only-missing)
+_shtab_slurm_usage_history_exporter_queue_list_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_queue_add_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_queue_retry_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_queue_drop_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_queue_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
+_shtab_slurm_usage_history_exporter_status_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --json --check)
+_shtab_slurm_usage_history_exporter_check_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --json --wait --test-job)
+_shtab_slurm_usage_history_exporter_setup_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --api-url --deploy-key --api-key-file --yes)
+_shtab_slurm_usage_history_exporter_option_strings=(-h --help --version --config --cluster-name --instance --dry-run --verbose --start-date --end-date --only-missing)
 
 _shtab_slurm_usage_history_exporter_flush___config_COMPGEN=_shtab_compgen_files
 _shtab_slurm_usage_history_exporter_reconcile___config_COMPGEN=_shtab_compgen_files

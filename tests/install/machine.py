@@ -102,12 +102,10 @@ class Machine:
 
         :param expect: its exit code; None for any.
         """
-        inside = ["nsenter", "--target", str(self._first_process()), "--mount", "--uts", "--ipc", "--pid"]
-        inside += ["--net", "--root", "--wd"]
         clean = ["env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root"]
         changes = [f"{name}={value}" for name, value in environ.items()]
         done = subprocess.run(
-            [*inside, *clean, *changes, *argv],
+            [*self.door(), *clean, *changes, *argv],
             check=False,
             input=stdin,
             stdout=subprocess.PIPE,
@@ -118,6 +116,11 @@ class Machine:
         )
         assert expect in {None, done.returncode}, f"{argv}: exit {done.returncode}\n{done.stdout}"
         return done.stdout
+
+    def door(self) -> list[str]:
+        """What stands before a command that is to run inside; good until the next reboot."""
+        inside = ["nsenter", "--target", str(self._first_process()), "--mount", "--uts", "--ipc", "--pid"]
+        return [*inside, "--net", "--root", "--wd"]
 
     def succeeds(self, command: str) -> bool:
         """Whether a line of shell exits 0."""

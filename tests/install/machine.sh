@@ -13,8 +13,8 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
 # The mirror that this machine is set up with.
 # shellcheck disable=SC2016  # apt-get fills that in
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)}
-# No python3-venv: many a controller has none, and no internet to get it from.
-PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,git,iproute2,procps
+# python3-apt is for Ansible. No python3-venv: many a controller has none, and no internet to get it from.
+PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-apt,git,iproute2,procps
 SUITE=${SUITE:-bookworm}
 BASE=$CACHE/machine-$SUITE-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
 

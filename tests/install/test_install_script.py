@@ -18,7 +18,7 @@ from tests.install.installation import CHECKOUT, NAME, Installation
 from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
 
-UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir() if "@" not in path.name)
+UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir())
 #: Below the folder "share", and where each comes from.
 MANUAL = {
     f"man/man8/{NAME}.8": f"man/{NAME}.8",
@@ -43,7 +43,7 @@ def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> 
     installation, _ = installed
     wanted = {f"etc/systemd/system/{unit}" for unit in UNITS} | {f"usr/local/share/{name}" for name in MANUAL}
     wanted |= {f"etc/{NAME}/config.toml", f"usr/local/bin/{NAME}"}
-    ours = ("bin/jobcomp.sh", "call-both.sh", "config.toml.example", "folders", "install.sh", "venv")
+    ours = ("bin/adapt", "bin/jobcomp.sh", "call-both.sh", "config.toml.example", "folders", "install.sh", "venv")
     wanted |= {f"opt/{NAME}/{name}" for name in ours}
     assert wanted == installation.files().keys()
     assert f"/opt/{NAME}/venv/bin/{NAME}" == installation.files()[f"usr/local/bin/{NAME}"]

@@ -201,7 +201,10 @@ def test_completions_know_every_command_and_option(shell: str) -> None:
     [
         ("f", ["flush"]),
         ("queue r", ["retry"]),
-        ("status --", ["--check", "--cluster-name", "--config", "--dry-run", "--help", "--json", "--verbose"]),
+        (
+            "status --",
+            ["--check", "--cluster-name", "--config", "--dry-run", "--help", "--instance", "--json", "--verbose"],
+        ),
         ("--start", ["--start-date"]),
     ],
 )
