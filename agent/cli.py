@@ -222,7 +222,7 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
     from agent.slurm.environment import make_environment  # noqa: PLC0415
-    from agent.slurm.sacct import make_slurm  # noqa: PLC0415
+    from agent.slurm.slurm import make_slurm  # noqa: PLC0415
     from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
@@ -260,11 +260,13 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
-            from agent.slurm.sacct import make_slurm  # noqa: PLC0415
+            from agent.slurm.slurm import make_slurm  # noqa: PLC0415
 
             config = config._replace(cluster_name=call.options.cluster_name or config.cluster_name)
             slurm = make_slurm(config, call.environ, Complaints())
-            return setup.read_api_key(config, wanted.api_key_file, lambda: slurm.read_config().get("ClusterName", ""))
+            return setup.read_api_key(
+                config, wanted.api_key_file, lambda: slurm.scontrol.read_config().get("ClusterName", "")
+            )
         return setup.exchange_deploy_key(config, deploy_key or "")
 
     def may_replace() -> bool:

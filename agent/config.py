@@ -33,7 +33,8 @@ class Config(NamedTuple):
     api_key: str
     api_key_file: Path | None
     timeout: float  # seconds, for one HTTP request
-    cluster_name: str | None  # None: Slurm is asked
+    cluster_name: str | None  # on the dashboard; None: Slurm's own
+    slurm_cluster: str | None  # None: the one of this host's slurm.conf
     collection_window_days: int
     spool_dir: Path
     batch_size: int  # records in one POST
@@ -281,6 +282,14 @@ def _path(value: Any) -> Path:
         raise ValueError from error
 
 
+def _cluster(value: Any) -> str:
+    """One cluster: sacct takes a list, too, and "all"."""
+    name = _text(value)
+    if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or name.lower() == "all":
+        raise ValueError
+    return name
+
+
 def _one_of(*words: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         if value not in words:
@@ -319,7 +328,14 @@ KEYS = (
     Key("api_key", "", "a text", _text, "the key for this cluster"),
     Key("api_key_file", None, "a path", _path, "a file that holds the key instead"),
     Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "limit for one HTTP request"),
-    Key("cluster_name", None, "a text", _text, "the cluster's name on the dashboard; Slurm is asked if absent"),
+    Key("cluster_name", None, "a text", _text, "the cluster's name on the dashboard; Slurm's own name if absent"),
+    Key(
+        "slurm_cluster",
+        None,
+        "the name of one cluster, as Slurm has it",
+        _cluster,
+        "Slurm's name of the cluster to ask for, where it is not the one of this host's slurm.conf",
+    ),
     Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
     Key("spool_dir", None, "a path", _path, "where the queue and the ledger lie"),
     Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),

@@ -54,6 +54,10 @@ class SlurmUnreachable(Unreachable):
     """sacct or scontrol failed, or gave an answer that can't be trusted."""
 
 
+class TimeRangeTooWide(SlurmUnreachable):
+    """slurmdbd's MaxQueryTimeRange does not allow this user to ask for so long a time at once."""
+
+
 class DashboardUnreachable(Unreachable):
     """The dashboard could not be reached or did not take the records, after the retries.
 

@@ -19,7 +19,7 @@ from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import local_text
 from agent.slurm.process import Output
-from agent.slurm.sacct import Slurm
+from agent.slurm.slurm import Slurm
 from agent.spool.ledger import view_ledger
 from agent.spool.queue import Queue
 from agent.spool.spool import LEDGER_NAME
@@ -194,7 +194,7 @@ def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
     """How many jobs have run and ended between two moments: for the others EpilogSlurmctld is not called."""
     if until <= since:
         return 0
-    runs = slurm.ask_window(int(since), int(until)).answer()
+    runs = slurm.sacct.ask_window(int(since), int(until)).answer()
     return sum(1 for run in runs if run.start is not None and run.node_list is not None)
 
 

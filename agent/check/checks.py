@@ -17,7 +17,7 @@ from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.slurm.sacct import Slurm
+from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY
 from agent.spool.spool import LEDGER_NAME, look_at_ledger
 from agent.wording import Style
@@ -102,14 +102,14 @@ def _check_slurm(
 
     :param states: of the daemons on this host.
     """
-    sacct = examine("sacct", slurm.version)
+    sacct = examine("sacct", slurm.sacct.version)
     yield sacct
     if sacct.ok:
         yield examine("commands", lambda: check_slurm.check_commands(config))
 
     def ask() -> str:
         try:
-            settings.update(slurm.read_config())
+            settings.update(slurm.scontrol.read_config())
         except SlurmUnreachable as error:
             raise daemons.explain(error, states, "slurmctld") from error
         return f"answers, runs as {check_slurm.slurm_user(settings)}"

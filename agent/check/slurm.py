@@ -12,7 +12,7 @@ from typing import Callable, Mapping
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
-from agent.slurm.sacct import Slurm
+from agent.slurm.slurm import Slurm
 from agent.wording import count, span
 
 DAY_SECONDS = 86_400
@@ -64,16 +64,16 @@ def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[]
             hint="set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
         )
     began = clock()
-    rows = slurm.ask_window(int(began) - DAY_SECONDS, int(began)).answer().rows
+    rows = slurm.sacct.ask_window(int(began) - DAY_SECONDS, int(began)).answer().rows
     return f"{count(rows, 'job')} ended in the last 24 hours, by sacct in {span(clock() - began)}"
 
 
 def check_privileges(slurm: Slurm, user: str) -> str:
     """Whether this user sees the jobs of all users. Without the right, sacct answers with his own and exits 0."""
-    database = slurm.read_accounting_config()
+    database = slurm.scontrol.read_accounting_config()
     if user in {"root", slurm_user(database)}:
         return f"{user} sees all jobs"
-    level = slurm.admin_level(user)
+    level = slurm.scontrol.admin_level(user)
     if level in {"Operator", "Administrator"}:
         return f"{user} sees all jobs, as {level}"
     is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))

@@ -6,7 +6,6 @@ What the values look like in which version of Slurm was seen on 20.11 to 26.05.
 from __future__ import annotations
 
 from functools import lru_cache
-from sys import intern
 from typing import NamedTuple, Sequence
 
 from agent.errors import UnreadableRow
@@ -34,15 +33,15 @@ FIELDS = (
 )
 #: Asked for where this version has it: how often the job had been requeued when the run began.
 OPTIONAL_FIELD = "Restarts"
-#: The unit separator: the one character that no name in Slurm's accounting holds.
-SEPARATOR = "\x1f"
 
 #: Eleven digits of seconds reach to the year 5138.
 LONGEST_NUMBER = 11
 MOST = 1e30
 
 _NO_TIME = frozenset({"", "0", "None", "Unknown"})
-_NO_NODES = frozenset({"", "None assigned", "(null)"})
+#: ``(unknown)`` stands for what is NULL in the job table (20.11).
+_NO_NODES = frozenset({"", "None assigned", "(null)", "(unknown)"})
+_NO_QOS = frozenset({"", "Unknown"})
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 
 
@@ -81,18 +80,17 @@ def parse_row(values: Sequence[str]) -> Run:
         ) = values
         allocated = parse_tres(tres)
         return Run(
-            job_id=job_id,
+            job_id=_parse_job_id(job_id),
             raw_id=_parse_whole(raw_id),
-            cluster=intern(cluster),
+            cluster=parse_name(cluster),
             # Up to 23.02 the User of a uid that no longer resolves is empty.
-            # Names repeat in thousands of rows: one copy of each is held.
-            user=intern(user or uid or UNKNOWN),
-            uid=intern(uid),
-            account=intern(account or UNKNOWN),
-            partition=intern(partition or UNKNOWN),
+            user=parse_name(user or uid or UNKNOWN),
+            uid=parse_name(uid),
+            account=parse_name(account or UNKNOWN),
+            partition=parse_name(partition or UNKNOWN),
             state=parse_state(state),
-            qos=intern(qos) or None,
-            submit=_parse_whole(submit),
+            qos=None if qos in _NO_QOS else parse_name(qos),
+            submit=_parse_time(submit) or 0,
             start=_parse_time(start),
             end=_parse_time(end),
             elapsed_seconds=_parse_whole(elapsed or "0"),
@@ -100,13 +98,38 @@ def parse_row(values: Sequence[str]) -> Run:
             nodes=parse_count(nodes),
             gpus=allocated.gpus,
             memory_mb=allocated.memory_mb,
-            node_list=None if node_list in _NO_NODES else node_list,  # too various to be held: 3.12 never lets go
+            node_list=None if node_list in _NO_NODES else _show(node_list),
             restarts=int(restarts[0] or 0) if restarts else None,
         )
     except ValueError as error:
         missing = len(FIELDS) - len(values)
         what = f"{missing} of its {len(FIELDS)} fields are missing" if missing > 0 else error
         raise UnreadableRow(f"unreadable row of sacct: {what}", subject=list(values)) from error
+
+
+@lru_cache(maxsize=4096)
+def parse_name(text: str) -> str:
+    """A name, of which one copy is held, as it repeats in thousands of rows.
+
+    An account may be anything that a user has typed; what would move a cursor or end a line is written out.
+
+    >>> parse_name("physics"), parse_name("a\\x1b[2Jb")
+    ('physics', 'a\\\\x1b[2Jb')
+    """
+    return _show(text)
+
+
+def _show(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def _parse_job_id(text: str) -> str:
+    """``123``, ``123_4``, ``123+1`` or ``123_[5-9,11%2]``."""
+    if not (text[:1].isdigit() and text.isprintable()):
+        raise ValueError(f"{text[:20]!a} is no JobID")
+    return text
 
 
 @lru_cache(maxsize=1024)
@@ -119,7 +142,7 @@ def parse_state(text: str) -> str:
     words = text.split()
     if not words:
         raise ValueError("empty State")
-    return words[0].rstrip("+")
+    return _show(words[0]).rstrip("+")
 
 
 @lru_cache(maxsize=4096)

@@ -15,14 +15,15 @@ _NOT_KNOWN = "Invalid job id specified"
 _LINE = re.compile(r"([0-9]+)\|([A-Z_]+)", re.ASCII)
 
 
-def make_squeue_argv(squeue: str, raw_ids: Sequence[int]) -> list[str]:
+def make_squeue_argv(squeue: str, raw_ids: Sequence[int], cluster: str | None = None) -> list[str]:
     """The call that answers with the state of some jobs.
 
+    :param cluster: Slurm's name of the cluster, None for the one whose slurm.conf this host has.
     :param raw_ids: for an array's own ID it answers with all of its tasks, each under its raw ID.
     """
     return [
         squeue,
-        "--local",  # not the other clusters of a federation
+        f"--clusters={cluster}" if cluster else "--local",  # not the other clusters of a federation
         "--noheader",
         "--states=all",
         "--format=%A|%T",

@@ -18,7 +18,7 @@ from agent.spool.journal import Journal
 from agent.spool.turns import Turns
 
 if TYPE_CHECKING:
-    from agent.slurm.sacct import Slurm
+    from agent.slurm.slurm import Slurm
     from agent.sync.delivery import Receiver
 
 #: What Slurm has said of its controllers holds for so long; then it is asked again.
@@ -109,7 +109,7 @@ class Control:
         now = self._clock()
         if not self.several or 0 <= now - self._journal.last_look() < LOOK_SECONDS:
             return
-        name = self._slurm.in_control()
+        name = self._slurm.scontrol.in_control()
         here = name is not None and any(map(self._is_here, self._written(name)))
         self._journal.add_look(now, here=here)
         turns = self.turns()
@@ -133,7 +133,7 @@ class Control:
 
     def _ask(self) -> Controllers:
         try:
-            found = self._slurm.controllers()
+            found = self._slurm.scontrol.controllers()
         except SlurmUnreachable as error:
             _, known = self._remembered()
             if not (known and known.cluster):

@@ -10,7 +10,7 @@ from typing import Iterable, Sequence
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, Run
 from agent.localtime import Range
-from agent.slurm.sacct import GOES_ON_STATES, Slurm
+from agent.slurm.sacct import GOES_ON_STATES, Sacct
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
 
@@ -26,9 +26,9 @@ KNOWN_TO = "requeued_known_to"
 class EarlierRuns:
     """What the ledger remembers of them, and of which time that is all there are."""
 
-    def __init__(self, ledger: Ledger, slurm: Slurm) -> None:
+    def __init__(self, ledger: Ledger, sacct: Sacct) -> None:
         self._ledger = ledger
-        self._slurm = slurm
+        self._sacct = sacct
         self._known = Range(int(ledger.journal.fact(KNOWN_FROM)), int(ledger.journal.fact(KNOWN_TO)) - LATE_SECONDS)
 
     @property
@@ -51,10 +51,11 @@ class EarlierRuns:
         plan = cover(Range(self._known.end + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)
         while part:
-            answer = self._slurm.ask_window(*part, GOES_ON_STATES).answer()
-            self.keep(answer)
-            self.known_up_to(part.end)
-            part = plan(part, answer.rows)
+            call = self._sacct.ask_window(*part, GOES_ON_STATES)
+            table = call.answer()
+            self.keep(table)
+            self.known_up_to(call.end)
+            part = plan(Range(call.start, call.end), table.rows)
 
     def known_up_to(self, end: int) -> None:
         """Notes that all that ended up to an instant is remembered, or is about to be."""

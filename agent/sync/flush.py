@@ -21,7 +21,7 @@ from agent.jobs.verdict import (
     judge_entry,
     record_delay,
 )
-from agent.slurm.sacct import IDS_PER_CALL, Query, Slurm
+from agent.slurm.sacct import IDS_PER_CALL, Query, Sacct
 from agent.spool.facts import GIVEN_UP
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
@@ -58,7 +58,7 @@ class Flush:
     def __init__(
         self,
         ledger: Ledger,
-        slurm: Slurm,
+        sacct: Sacct,
         delivery: Delivery,
         settings: Settings,
         *,
@@ -67,13 +67,13 @@ class Flush:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._ledger = ledger
-        self._slurm = slurm
+        self._sacct = sacct
         self._delivery = delivery
         self._alive = alive
         self._clock = clock
         self._sleep = sleep
         self._preparer = Preparer(ledger, settings, again=True)
-        self._earlier = EarlierRuns(ledger, slurm)
+        self._earlier = EarlierRuns(ledger, sacct)
         self._most_attempts = attempts_within(settings.retry_max_age_seconds)
 
     def run(self) -> None:
@@ -120,7 +120,7 @@ class Flush:
     def _walk(self) -> None:
         """Delivers what can be found by the time it ended; leaves the rest as it is."""
         plan = backlog.Backlog(self._ledger, self._clock(), self._earlier.known_to)
-        Walk(self._slurm, self._earlier, self._alive, self._clock).over(plan, self)
+        Walk(self._sacct, self._earlier, self._alive, self._clock).over(plan, self)
 
     def _work_off(self) -> None:
         """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
@@ -148,7 +148,7 @@ class Flush:
             return None
         now = self._clock()
         names = [name for item in batch for name in _names(item, now)]
-        return self._slurm.ask_ids(names, max(min(int(now), *map(_submitted, batch)) - LOOKBACK_SECONDS, 0))
+        return self._sacct.ask_ids(names, max(min(int(now), *map(_submitted, batch)) - LOOKBACK_SECONDS, 0))
 
     def _with_earlier(self, batch: list[Waiting], answer: Iterable[Run]) -> Iterator[Run]:
         """What sacct answers, behind what is remembered: earlier runs may have been archived since."""

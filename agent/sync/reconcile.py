@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Protocol
 
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
-from agent.slurm.sacct import Slurm
+from agent.slurm.sacct import Sacct
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
@@ -92,7 +92,7 @@ class Reconcile:
     def __init__(
         self,
         ledger: Ledger,
-        slurm: Slurm,
+        sacct: Sacct,
         delivery: Delivery,
         settings: Settings,
         *,
@@ -113,7 +113,7 @@ class Reconcile:
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
-        self._walk = Walk(slurm, EarlierRuns(ledger, slurm), alive, clock, find_lost=True)
+        self._walk = Walk(sacct, EarlierRuns(ledger, sacct), alive, clock, find_lost=True)
         self._pausing = False  # sacct is not to work ahead: the interlude is next
         self._wanted = Range(0, 0)
         self._completed = 0  # jobs of the slice at hand that are final

@@ -23,7 +23,7 @@ from agent.errors import (
 from agent.jobs.job import LOOKBACK_SECONDS, SECONDS_PER_HOUR, is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
-from agent.slurm.sacct import Slurm, make_slurm
+from agent.slurm.slurm import Slurm, make_slurm
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
@@ -152,7 +152,7 @@ class Session:
         outcome.delivery = self._make_delivery("reconcile")
         reconcile = Reconcile(
             self.ledger,
-            self._slurm,
+            self._slurm.sacct,
             outcome.delivery,
             self.settings,
             alive=self._ask_slurmctld,
@@ -195,7 +195,7 @@ class Session:
         logger.info("Sending again what another host may have erased meanwhile")
         again = Reconcile(
             self.ledger,
-            self._slurm,
+            self._slurm.sacct,
             delivery,
             self.settings,
             alive=self._ask_slurmctld,
@@ -227,7 +227,7 @@ class Session:
 
         if self._settings is None:
             config = self._config
-            cluster = config.cluster_name or self._control.cluster_name()
+            cluster = config.cluster_name or config.slurm_cluster or self._control.cluster_name()
             logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
             self._settings = Settings(
                 cluster=cluster,
@@ -257,7 +257,7 @@ class Session:
 
         return Flush(
             self.ledger,
-            self._slurm,
+            self._slurm.sacct,
             delivery,
             self.settings,
             alive=self._ask_slurmctld,
@@ -268,7 +268,7 @@ class Session:
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
         """See :data:`agent.sync.walk.AskSlurmctld`."""
         try:
-            states = self._slurm.job_states(raw_ids)
+            states = self._slurm.scontrol.job_states(raw_ids)
         except SlurmUnreachable as error:
             logger.info("%s: preempted jobs wait for its answer, for a day at the most", error)
             return None

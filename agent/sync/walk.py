@@ -23,7 +23,8 @@ from agent.jobs.job import (
 from agent.jobs.rows import Rows
 from agent.jobs.run import REVOKED, Run
 from agent.localtime import Range
-from agent.slurm.sacct import IDS_PER_CALL, Answer, Query, Slurm
+from agent.slurm.sacct import IDS_PER_CALL, Sacct, WindowQuery
+from agent.slurm.table import Table
 from agent.sync.earlier import GOES_ON, EarlierRuns
 from agent.sync.slices import Plan
 
@@ -71,14 +72,14 @@ class Walk:
 
     def __init__(
         self,
-        slurm: Slurm,
+        sacct: Sacct,
         earlier: EarlierRuns,
         alive: AskSlurmctld,
         clock: Callable[[], float],
         *,
         find_lost: bool = False,
     ) -> None:
-        self._slurm = slurm
+        self._sacct = sacct
         self._earlier = earlier
         self._alive = alive
         self._clock = clock
@@ -98,14 +99,14 @@ class Walk:
         last = part
         try:
             while part and call:
-                answer, call = self._answer(call, part), None
+                (table, part), call = self._answer(call), None
                 self._earlier.known_up_to(part.end)  # what is in it is kept below
                 self._settle_overdue(visitor)  # before the next call is under way
-                following = plan(part, answer.rows)
+                following = plan(part, table.rows)
                 if visitor.may_go_ahead():
                     call = self._begin(following)
-                self._visit(answer, visitor)
-                visitor.finish(Slice(part, answer.rows, self._done_to(part)))
+                self._visit(table, visitor)
+                visitor.finish(Slice(part, table.rows, self._done_to(part)))
                 call = call or self._begin(following)
                 last, part = part, following
         finally:
@@ -115,21 +116,27 @@ class Walk:
             self._settle_rest(last, visitor)
         self._earlier.save(self._newest_end)
 
-    def _begin(self, part: Range | None) -> Query | None:
+    def _begin(self, part: Range | None) -> WindowQuery | None:
         if not part:
             return None
         self._earlier.reach(part.start)
-        return self._slurm.ask_window(*part)
+        return self._sacct.ask_window(*part)
 
-    def _answer(self, call: Query, part: Range) -> Answer:
-        """An empty answer is trusted only if sacct repeats it: it also says that where its database fails midway."""
-        answer = call.answer()
-        return answer if answer.rows else self._slurm.ask_window(*part).answer()
+    def _answer(self, call: WindowQuery) -> tuple[Table, Range]:
+        """The rows, and the time that they are of, which slurmdbd may have cut.
 
-    def _visit(self, answer: Answer, visitor: Visitor) -> None:
+        An empty answer is trusted only if sacct repeats it: it also says that where its database fails midway.
+        """
+        table = call.answer()
+        if not table.rows:
+            call = self._sacct.ask_window(call.start, call.end)
+            table = call.answer()
+        return table, Range(call.start, call.end)
+
+    def _visit(self, table: Table, visitor: Visitor) -> None:
         """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
         going_on: list[Run] = []
-        rows_of_jobs = _rows_of_jobs(answer, going_on)
+        rows_of_jobs = _rows_of_jobs(table, going_on)
         while True:
             some = list(islice(rows_of_jobs, JOBS_AT_ONCE))
             if not some:
@@ -190,7 +197,7 @@ class Walk:
         raw_ids = [runs[-1].raw_id for runs in asked]
         remembered = self._earlier.of(raw_ids)
         since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
-        rows = Rows(self._slurm.ask_ids([str(raw_id) for raw_id in raw_ids], max(since, 0)).answer())
+        rows = Rows(self._sacct.ask_ids([str(raw_id) for raw_id in raw_ids], max(since, 0)).answer())
         jobs = []
         for runs, raw_id in zip(asked, raw_ids):
             whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
@@ -200,11 +207,11 @@ class Walk:
         return jobs
 
 
-def _rows_of_jobs(answer: Answer, going_on: list[Run]) -> Iterator[list[Run]]:
+def _rows_of_jobs(table: Table, going_on: list[Run]) -> Iterator[list[Run]]:
     """The rows of each raw ID in a slice; those whose job may go on are noted, too."""
-    repeated = answer.repeated_ids()
+    repeated = table.repeated_ids()
     several: dict[int, list[Run]] = {}
-    for run in answer:
+    for run in table:
         if run.state in GOES_ON:
             going_on.append(run)
         if run.raw_id in repeated:

@@ -24,6 +24,7 @@ from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.sacct import make_ids_selection, make_sacct_argv, make_window_selection
 from tests.data import scenarios
 from tests.support.accounting import expected_records
+from tests.support.rows import SEPARATOR
 from tests.support.slurm import Slurm
 from tests.support.waiting import wait_for
 
@@ -112,7 +113,7 @@ class Capture:
     def ask(self, *selection: str, user: str = "root") -> Done[bytes]:
         """Calls sacct as the exporter does."""
         env = make_environment(self.slurm.env, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
-        argv = ["runuser", "-u", user, "--", *make_sacct_argv("sacct", self._fields, *selection)]
+        argv = ["runuser", "-u", user, "--", *make_sacct_argv("sacct", self._fields, *selection, separator=SEPARATOR)]
         return subprocess.run(argv, capture_output=True, check=False, env=env, timeout=60)
 
     def keep(self, name: str, *jobs: int) -> None:

@@ -11,7 +11,7 @@ from typing import Iterator, Sequence
 
 from agent.jobs.run import Run
 from agent.slurm.controllers import Controllers
-from agent.slurm.sacct import ENDED_STATES
+from agent.slurm.sacct import ALL_ENDS
 
 _WORDS = {
     "BF": "BOOT_FAIL",
@@ -28,8 +28,8 @@ _WORDS = {
 }
 
 
-class MemoryAnswer:
-    """Rows, as :class:`agent.slurm.sacct.Answer` holds them."""
+class MemoryTable:
+    """Rows, as :class:`agent.slurm.table.Table` holds them."""
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = runs
@@ -46,14 +46,15 @@ class MemoryAnswer:
 
 
 class MemoryQuery:
-    """A call that has been answered already."""
+    """A call that has been answered already, for what ended in a window or for all there is."""
 
-    def __init__(self, runs: list[Run]) -> None:
+    def __init__(self, runs: list[Run], start: int = 0, end: int = 0) -> None:
+        self.start, self.end = start, end
         self._runs = runs
 
-    def answer(self) -> MemoryAnswer:
+    def answer(self) -> MemoryTable:
         """The rows."""
-        return MemoryAnswer(self._runs)
+        return MemoryTable(self._runs)
 
     def cancel(self) -> None:
         """Nothing is under way."""
@@ -74,30 +75,29 @@ class MemorySlurm:
         self.hidden_by_id: set[str] = set()
         self.states: dict[int, str] = {}  # of the jobs that slurmctld knows
 
-    def ask_window(self, start: int, end: int, states: str = ENDED_STATES) -> MemoryQuery:
-        """As :meth:`agent.slurm.sacct.Slurm.ask_window`."""
+    def ask_window(self, start: int, end: int, states: str = ALL_ENDS) -> MemoryQuery:
+        """As :meth:`agent.slurm.sacct.Sacct.ask_window`."""
         self.windows.append((start, end, states))
         if self.failing_windows and len(self.windows) % 2:
             self.failing_windows -= 1
-            return MemoryQuery([])
+            return MemoryQuery([], start, end)
         words = {_WORDS[state] for state in states.split(",")}
-        return MemoryQuery(
-            [run for run in self.runs if run.end is not None and start <= run.end <= end and run.state in words]
-        )
+        ended = [run for run in self.runs if run.end is not None and start <= run.end <= end and run.state in words]
+        return MemoryQuery(ended, start, end)
 
     def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
-        """As :meth:`agent.slurm.sacct.Slurm.ask_ids`."""
+        """As :meth:`agent.slurm.sacct.Sacct.ask_ids`."""
         self.asked.append(list(asked))
         shown = set(asked) - self.hidden_by_id
         wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
         return MemoryQuery([run for run in wanted if run.end is None or run.end >= since])
 
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
-        """As :meth:`agent.slurm.sacct.Slurm.job_states`."""
+        """As :meth:`agent.slurm.sacct.Sacct.job_states`."""
         return {raw_id: state for raw_id, state in self.states.items() if raw_id in raw_ids}
 
     def controllers(self) -> Controllers:
-        """As :meth:`agent.slurm.sacct.Slurm.controllers`."""
+        """As :meth:`agent.slurm.sacct.Sacct.controllers`."""
         return Controllers("lab", (socket.gethostname(),), "/nonexistent")
 
 

@@ -80,6 +80,7 @@ def main(folder: Path, arguments: Sequence[str]) -> int:
     if (folder / "made").exists():
         rows = make_rows(json.loads((folder / "made").read_text()), header, options)
     shown = [row for row in rows if is_asked(row, header, options)]
+    header, *shown = (row.replace(SEPARATOR, options["delimiter"]) for row in (header, *shown))
     return answer(take_manners(folder / "manners"), header, shown, folder / "failures.json")
 
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from agent.jobs.run import Run
-from agent.slurm.row import FIELDS, OPTIONAL_FIELD, SEPARATOR, parse_row
+from agent.slurm.row import FIELDS, OPTIONAL_FIELD, parse_row
 
 NOON = 1_700_000_000
+#: Stands in files for the separator, which is drawn anew for each call.
+SEPARATOR = "\x1f"
+#: The lines of a shell script that take the place of sacct: they make a file ANSWER with the separator of the call of
+#: one that holds :data:`SEPARATOR`.
+FILL_IN = """for word; do case $word in --delimiter=*) between=${word#*=} ;; esac; done
+sed "s/$(printf '\\037')/$between/g" '%(recorded)s' >'%(answer)s'
+"""
 PLAIN = {
     "JobID": "100",
     "JobIDRaw": "100",

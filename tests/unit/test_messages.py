@@ -24,11 +24,11 @@ from agent import cli
 from agent.arguments import COMMANDS, FlushOptions
 from agent.cli import main
 from agent.localtime import day_start, local_day
-from agent.slurm.row import FIELDS, SEPARATOR
+from agent.slurm.row import FIELDS
 from tests.support import dashboard_faults as faults
 from tests.support.dashboard import API_KEY, Answer, Connection, Fault, ReceivingDashboard, Request
 from tests.support.disk import fill, small_disk
-from tests.support.rows import make_values
+from tests.support.rows import FILL_IN, SEPARATOR, make_values
 from tests.support.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -73,9 +73,10 @@ class Site:
         end = str(int(time.time()) - 700)
         rows = [make_values(JobID=job, JobIDRaw=job, Submit=end, Start=end, End=end, ElapsedRaw="0") for job in job_ids]
         lines = [SEPARATOR.join(values) for values in (FIELDS, *rows)]
-        (self.folder / "answer").write_text("\n".join([*lines, ""]))
+        (self.folder / "recorded").write_text("\n".join([*lines, ""]))
+        fill_in = FILL_IN % {"recorded": self.folder / "recorded", "answer": self.folder / "answer"}
         path = self.folder / "sacct"
-        path.write_text(f"#!/bin/sh\n[ $1 != --helpformat ] || exit 0\n{script}\n")
+        path.write_text(f"#!/bin/sh\n[ $1 != --helpformat ] || exit 0\n{fill_in}{script}\n")
         path.chmod(0o755)
 
     def fill_in(self, text: str) -> str:
@@ -611,7 +612,7 @@ def test_a_dry_run_of_nothing_says_so(site: Site, capsys: pytest.CaptureFixture[
         ),
         (
             lambda site: site.answer_sacct(script='cat "${0%/*}/answer"; echo rubbish'),
-            "passed over: unreadable row of sacct: 16 of its 17 fields are missing",
+            "passed over: a row of sacct has 1 columns instead of 17: 'rubbish'",
         ),
     ],
     ids=["exposed key", "odd line", "odd row"],

@@ -17,14 +17,17 @@ from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.process import Output
 from agent.slurm.row import FIELDS, parse_tres
-from agent.slurm.sacct import Answer, Slurm, make_sacct_argv, make_window_selection
+from agent.slurm.sacct import make_sacct_argv, make_window_selection
+from agent.slurm.scontrol import Scontrol
+from agent.slurm.table import Table
+from agent.slurm.trust import count_lines
 from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery
 from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile
 from agent.sync.session import window
 from tests.support.memory import MemoryDashboard, MemorySlurm
-from tests.support.rows import NOON, make_output, make_run, make_values
+from tests.support.rows import NOON, SEPARATOR, make_output, make_run, make_values
 
 DAY = 86_400
 WEEK = Range(NOON - 7 * DAY, NOON)
@@ -73,7 +76,7 @@ def test_3_no_word_is_sent_for_a_time(start: str, zone: Callable[[str], None]) -
 
 def test_4_steps_are_not_asked_for_and_nobody_is_dropped() -> None:
     """sacct is told to leave steps out, so that an empty User can mean a user who is gone: the uid stands for it."""
-    assert "--allocations" in make_sacct_argv("sacct", FIELDS)
+    assert "--allocations" in make_sacct_argv("sacct", FIELDS, separator="|")
     assert "1000" == payload(make_run(User=""))["User"]
 
 
@@ -82,7 +85,7 @@ def test_5_no_run_of_a_requeued_or_resized_job_vanishes() -> None:
     first, again = str(NOON + 3660), str(NOON + 7320)
     runs = [make_run(State=state) for state in ("REQUEUED", "RESIZING")]
     later = make_run(Submit=first, Start=str(NOON + 3720), End=again)
-    assert "--duplicates" in make_sacct_argv("sacct", FIELDS)
+    assert "--duplicates" in make_sacct_argv("sacct", FIELDS, separator="|")
     assert [16.0, 16.0] == [payload(run, later)["CPUHours"] for run in runs]
 
 
@@ -109,14 +112,15 @@ def test_7_tres_are_read_by_their_whole_names(tres: str, gpus: int, memory_mb: f
 def test_8_an_odd_line_is_passed_over() -> None:
     """One line that makes no sense costs that line, with a complaint, and no more."""
     complaints: list[ExporterError] = []
-    answer = Answer(Output(0, BytesIO(make_output(["odd"], make_values()) + b"x\n"), ""), FIELDS, complaints.append)
+    output = BytesIO(make_output(["odd"], make_values(), ["x"]))
+    answer = Table(output, FIELDS, SEPARATOR, lines=3, check_cluster=lambda name: None, complain=complaints.append)
     assert ([make_run()], 2) == (list(answer), len(complaints))
 
 
 def test_8_nothing_at_all_is_no_answer() -> None:
     """Empty output is a failure, never a week without jobs."""
     with pytest.raises(SlurmUnreachable):
-        Answer(Output(0, BytesIO(), ""), FIELDS, lambda error: None)
+        count_lines(Output(0, BytesIO(), ""), "JobID", frozenset())
 
 
 def test_8_posts_are_bounded(tmp_path: Path) -> None:
@@ -127,7 +131,7 @@ def test_8_posts_are_bounded(tmp_path: Path) -> None:
 
 def test_9_the_clusters_name_is_not_guessed(tmp_path: Path) -> None:
     """Where Slurm does not tell its name, that is an error: the host's name is nobody's cluster."""
-    slurm = Slurm("sacct", str(tmp_path / "scontrol"), timeout=5, environ={}, complain=lambda error: None)
+    slurm = Scontrol(str(tmp_path / "scontrol"), "sacct", timeout=5, environ={})
     with pytest.raises(SlurmUnreachable):
         slurm.controllers()
 

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from agent.localtime import day_end, day_start
-from agent.slurm.row import FIELDS, SEPARATOR
-from agent.slurm.sacct import ENDED_STATES
+from agent.slurm.row import FIELDS
+from agent.slurm.sacct import ALL_ENDS
+from tests.support.rows import FILL_IN, SEPARATOR
 
 ROOT = Path(__file__).parents[2]
 FIRST, LAST = date(2024, 3, 30), date(2024, 4, 1)
@@ -22,7 +23,9 @@ FIRST, LAST = date(2024, 3, 30), date(2024, 4, 1)
 def asked(folder: Path, environ: dict[str, str]) -> list[int]:
     """The bounds of the windows that a dry reconcile from FIRST to LAST asks for, in epoch seconds."""
     sacct, calls, config = folder / "sacct", folder / "calls", folder / "config.json"
-    sacct.write_text(f'#!/bin/sh\necho "$@" >>{calls}\necho "{SEPARATOR.join(FIELDS)}"\n')
+    (folder / "recorded").write_text(f"{SEPARATOR.join(FIELDS)}\n")
+    fill_in = FILL_IN % {"recorded": folder / "recorded", "answer": folder / "answer"}
+    sacct.write_text(f'#!/bin/sh\necho "$@" >>{calls}\n{fill_in}cat {folder}/answer\n')
     sacct.chmod(0o755)
     settings = {"api_url": "http://127.0.0.1:9", "api_key": "a", "cluster_name": "lab", "spool_dir": str(folder)}
     config.touch(mode=0o600)
@@ -33,7 +36,7 @@ def asked(folder: Path, environ: dict[str, str]) -> list[int]:
         [*argv, "--end-date", str(LAST)], check=False, cwd=ROOT, capture_output=True, text=True, env=environ
     )
     assert done.returncode == 0, done.stderr
-    windows = [line.split() for line in calls.read_text().splitlines() if f"--state={ENDED_STATES}" in line]
+    windows = [line.split() for line in calls.read_text().splitlines() if f"--state={ALL_ENDS}" in line]
     return sorted(int(word.partition("=uts")[2]) for words in windows for word in words if "time=uts" in word)
 
 

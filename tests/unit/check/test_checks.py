@@ -26,7 +26,8 @@ from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.process import Output
-from agent.slurm.sacct import Query, Slurm
+from agent.slurm.sacct import Query
+from agent.slurm.slurm import Slurm
 from agent.spool.ledger import open_ledger
 from agent.wording import Style
 from tests.support.dashboard import API_KEY, ReceivingDashboard
@@ -46,7 +47,7 @@ def make_config(**settings: Any) -> Config:
     return parse_config({"api_url": "https://d.example.com", "api_key": "k", **settings}, {})
 
 
-class FakeSlurm(Slurm):
+class FakeCommands:
     """A Slurm that answers as told; what is an error is raised."""
 
     def __init__(self, *, level: str = "", database: Mapping[str, str] | ExporterError | None = None) -> None:
@@ -69,6 +70,11 @@ class FakeSlurm(Slurm):
 
     def ask_window(self, start: int, end: int, states: str = "") -> Query:
         raise SlurmUnreachable("sacct failed: slurmdbd is down", hint="start it")
+
+
+def fake_slurm(**told: Any) -> Slurm:
+    commands: Any = FakeCommands(**told)
+    return Slurm(lambda: commands, lambda: commands)
 
 
 def no_systemd(_: Sequence[str]) -> Output:
@@ -220,22 +226,22 @@ def test_a_user_without_a_name_is_his_number() -> None:
 )
 def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -> None:
     """root, slurmdbd's own user, operators, and everybody where slurmdbd hides no jobs."""
-    slurm = FakeSlurm(level=level, database={"SlurmUser": "slurm(64030)", "PrivateData": private})
+    slurm = fake_slurm(level=level, database={"SlurmUser": "slurm(64030)", "PrivateData": private})
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, user)).ok
 
 
 @pytest.mark.parametrize(("version", "well"), [("24.11.5", True), ("26.05.5", False), ("26.11.0-rc1", False)])
 def test_a_slurmdbd_that_does_not_tell_what_it_hides(version: str, well: bool) -> None:
     """26.05 says PrivateData = none in any case: without the right nobody can be sure."""
-    slurm = FakeSlurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
+    slurm = fake_slurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob")).ok
 
 
 def test_a_user_gets_the_right_as_it_fits() -> None:
     """One whom slurmdbd knows is changed, another one added."""
     database = {"PrivateData": "jobs"}
-    known = complaint(lambda: check_slurm.check_privileges(FakeSlurm(level="None", database=database), "bob"))
-    unknown = complaint(lambda: check_slurm.check_privileges(FakeSlurm(database=database), "bob"))
+    known = complaint(lambda: check_slurm.check_privileges(fake_slurm(level="None", database=database), "bob"))
+    unknown = complaint(lambda: check_slurm.check_privileges(fake_slurm(database=database), "bob"))
     assert "sacctmgr modify user bob set AdminLevel=Operator" == known[1]
     assert "sacctmgr add user bob " in unknown[1]
 
@@ -262,7 +268,7 @@ def test_the_clusters_two_names() -> None:
 def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
     """It is no use to ask sacct there."""
     settings = {"AccountingStorageType": "(null)"}
-    assert "kept nowhere" in complaint(lambda: check_slurm.check_slurmdbd(FakeSlurm(), settings))[0]
+    assert "kept nowhere" in complaint(lambda: check_slurm.check_slurmdbd(fake_slurm(), settings))[0]
 
 
 def call_of(script: Path) -> Call:
@@ -361,7 +367,7 @@ def test_what_depends_on_something_broken_is_not_tested(tmp_path: Path) -> None:
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
     findings = {
         finding.name: finding.ok
-        for finding in check.run_checks(check.Neighbours(config, FakeSlurm(), dashboard), no_systemd, {})
+        for finding in check.run_checks(check.Neighbours(config, fake_slurm(), dashboard), no_systemd, {})
     }
     assert (True, True, False) == (findings["sacct"], findings["slurmctld"], findings["slurmdbd"])
     assert (False, None, None) == (findings["dashboard"], findings["API key"], findings["clock"])
@@ -372,8 +378,8 @@ def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
     """A user's own installation has none, and a spool that is not the Slurm user's."""
     config = make_config(spool_dir=str(tmp_path), status_coverage_percent=[0, 0])
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
-    slurm = FakeSlurm()
-    slurm.read_config = lambda: {"SlurmUser": "another(1)"}  # type: ignore[method-assign]
+    slurm = fake_slurm()
+    slurm.scontrol.read_config = lambda: {"SlurmUser": "another(1)"}  # type: ignore[method-assign]
     findings = {
         finding.name: finding
         for finding in check.run_checks(check.Neighbours(config, slurm, dashboard), no_systemd, {})

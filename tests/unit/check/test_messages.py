@@ -24,7 +24,7 @@ from agent.check.wiring import Call
 from agent.config import NAME, PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.errors import ConfigError, SlurmUnreachable
-from agent.slurm.sacct import Slurm
+from agent.slurm.slurm import Slurm
 
 HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 NOW = 1_700_000_000.0
@@ -138,7 +138,7 @@ HOST = [
 ]
 
 
-class PrivateSlurm(Slurm):
+class PrivateCommands:
     """A slurmdbd that hides jobs, or does not tell."""
 
     def __init__(self, level: str, **database: str) -> None:
@@ -149,6 +149,11 @@ class PrivateSlurm(Slurm):
 
     def admin_level(self, user: str) -> str:
         return self._level
+
+
+def private_slurm(level: str, **database: str) -> Slurm:
+    commands: Any = PrivateCommands(level, **database)
+    return Slurm(lambda: commands, lambda: commands)
 
 
 def make_hook(folder: Path, *, mode: int = 0o755, change: Mapping[str, str] | None = None) -> Path:
@@ -182,19 +187,21 @@ SLURM = [
     ),
     Lack(
         "no slurmdbd",
-        lambda _: check_slurm.check_slurmdbd(PrivateSlurm(""), {}),
+        lambda _: check_slurm.check_slurmdbd(private_slurm(""), {}),
         "AccountingStorageType is not set: finished jobs are kept nowhere",
         "set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
     ),
     Lack(
         "a user without the right",
-        lambda _: check_slurm.check_privileges(PrivateSlurm("None", PrivateData="jobs"), "bob"),
+        lambda _: check_slurm.check_privileges(private_slurm("None", PrivateData="jobs"), "bob"),
         "PrivateData in slurmdbd.conf hides the jobs of others from bob",
         "sacctmgr modify user bob set AdminLevel=Operator",
     ),
     Lack(
         "a user whom slurmdbd does not know",
-        lambda _: check_slurm.check_privileges(PrivateSlurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"),
+        lambda _: check_slurm.check_privileges(
+            private_slurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"
+        ),
         "PrivateData in slurmdbd.conf may hide, which slurmdbd 26.05.5 does not tell, the jobs of others from bob",
         "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
     ),

@@ -17,9 +17,10 @@ from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from agent.slurm.process import Output
-from agent.slurm.row import SEPARATOR
-from agent.slurm.sacct import Answer
+from agent.slurm.table import Table
+from agent.slurm.trust import count_lines
 from agent.spool.queue import Queue
+from tests.support.rows import SEPARATOR
 
 ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
@@ -48,7 +49,16 @@ def read_answer(output: Output) -> list[Run]:
     complaints: list[ExporterError] = []
     header = output.text.partition("\n")[0]
     output.stdout.seek(0)
-    runs = list(Answer(output, header.split(SEPARATOR), complaints.append))
+    lines = count_lines(output, header, frozenset())
+    table = Table(
+        output.stdout,
+        header.split(SEPARATOR),
+        SEPARATOR,
+        lines=lines,
+        check_cluster=lambda name: None,
+        complain=complaints.append,
+    )
+    runs = list(table)
     assert complaints == []
     return runs
 

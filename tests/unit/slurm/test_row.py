@@ -131,7 +131,14 @@ def test_restarts_where_slurm_tells(restarts: str, expected: int) -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"JobIDRaw": "abc"}, {"Submit": "Unknown"}, {"End": "2024-01-01T00:00:00"}, {"AllocCPUS": "x"}, {"State": ""}],
+    [
+        {"JobIDRaw": "abc"},
+        {"JobID": "x\n100"},
+        {"Submit": "yesterday"},
+        {"End": "2024-01-01T00:00:00"},
+        {"AllocCPUS": "x"},
+        {"State": ""},
+    ],
 )
 def test_a_value_of_another_kind_is_refused(changes: dict[str, str]) -> None:
     """A row with a value that sacct never prints is refused with the row in the error."""

@@ -6,7 +6,7 @@ import tempfile
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from hypothesis import given
@@ -14,17 +14,26 @@ from hypothesis import strategies as st
 
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.process import Output, run
-from agent.slurm.row import FIELDS, SEPARATOR
-from agent.slurm.sacct import Answer, Slurm, make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.row import FIELDS
+from agent.slurm.sacct import Sacct, make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.scontrol import Scontrol
+from agent.slurm.slurm import Slurm
+from agent.slurm.table import Table
+from agent.slurm.trust import count_lines
 from tests.support.disk import small_disk
-from tests.support.rows import make_output, make_run, make_values
+from tests.support.rows import FILL_IN, SEPARATOR, make_output, make_run, make_values
 from tests.support.waiting import wait_for
 
 
 def read(stdout: bytes, stderr: str = "", returncode: int = 0) -> tuple[list[Any], list[ExporterError]]:
     """The runs of an answer, and what was complained of."""
     complaints: list[ExporterError] = []
-    return list(Answer(Output(returncode, BytesIO(stdout), stderr), FIELDS, complaints.append)), complaints
+    lines = count_lines(Output(returncode, BytesIO(stdout), stderr), SEPARATOR.join(FIELDS), frozenset())
+    return list(make_table(stdout, lines, complaints.append)), complaints
+
+
+def make_table(stdout: bytes, lines: int, complain: Callable[[ExporterError], None] = lambda error: None) -> Table:
+    return Table(BytesIO(stdout), FIELDS, SEPARATOR, lines=lines, check_cluster=lambda name: None, complain=complain)
 
 
 def test_argv_of_a_window() -> None:
@@ -36,14 +45,14 @@ def test_argv_of_a_window() -> None:
         "--duplicates",
         "--allocations",
         "--parsable2",
-        "--delimiter=\x1f",
+        "--delimiter=drawn",
         "--noconvert",
         "--format=JobID,JobIDRaw,Cluster,User,UID,Account,Partition,State,QOS,Submit,Start,End,ElapsedRaw,AllocCPUS,"
         "AllocNodes,AllocTRES,NodeList",
         "--state=BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS",
         "--starttime=uts1700000000",
         "--endtime=uts1700003600",
-    ] == make_sacct_argv("sacct", FIELDS, *make_window_selection(1_700_000_000, 1_700_003_600))
+    ] == make_sacct_argv("sacct", FIELDS, *make_window_selection(1_700_000_000, 1_700_003_600), separator="drawn")
 
 
 def test_selection_by_id_has_a_bound() -> None:
@@ -100,8 +109,8 @@ def test_a_warning_on_stderr_does_no_harm() -> None:
 
 
 def test_one_odd_line_is_passed_over() -> None:
-    """A name that breaks a line costs that line, and it is complained of."""
-    runs, complaints = read(make_output(make_values(), ["odd"], make_values()) + b"\xff\xfe\n")
+    """It costs no row beside it, and it is complained of."""
+    runs, complaints = read(make_output(make_values(), ["odd"], make_values(), ["\xff\xfe"]))
     assert (2, 2) == (len(runs), len(complaints))
 
 
@@ -109,8 +118,7 @@ def test_rows_that_share_an_id() -> None:
     """Runs of one job, and a task that was run again under another raw ID; an odd line shares nothing."""
     ids = [("7", "7"), ("8", "8"), ("7", "7"), ("9_1", "20"), ("9_1", "21"), ("9_2", "22"), ("x", "y"), ("x", "y")]
     output = make_output(*(make_values(JobID=job_id, JobIDRaw=raw_id) for job_id, raw_id in ids), ["odd"])
-    answer = Answer(Output(0, BytesIO(output), ""), FIELDS, lambda error: None)
-    assert {7, 20, 21} == answer.repeated_ids()
+    assert {7, 20, 21} == make_table(output, 9).repeated_ids()
 
 
 def test_nothing_but_odd_lines_is_no_answer() -> None:
@@ -152,13 +160,11 @@ class Commands:
 
     def slurm(self, sacct: str, environ: dict[str, str] | None = None, timeout: float = 20) -> Slurm:
         """A Slurm with a script for its sacct."""
-        return Slurm(
-            self.write("sacct", sacct),
-            str(self._folder / "scontrol"),
-            timeout=timeout,
-            environ={"PATH": "/usr/bin:/bin", **(environ or {})},
-            complain=lambda error: None,
-        )
+        path = self.write("sacct", sacct)
+        environ = {"PATH": "/usr/bin:/bin", **(environ or {})}
+        scontrol = Scontrol(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
+        made = Sacct(path, scontrol, timeout=timeout, environ=environ, complain=lambda error: None)
+        return Slurm(lambda: made, lambda: scontrol)
 
 
 @pytest.fixture
@@ -171,28 +177,33 @@ def test_the_callers_environment_does_not_change_the_answer(commands: Commands) 
     hostile = {"SLURM_TIME_FORMAT": "%c", "SACCT_FORMAT": "JobName", "SACCT_FEDERATION": "1", "TZ": "Asia/Tokyo"}
     slurm = commands.slurm("env >&2; exit 3", {**hostile, "SLURM_CONF": "/etc/slurm.conf"})
     commands.write("scontrol", 'env | sort | sed "s/=/ = /"')
-    seen = {name: value for name, value in slurm.read_config().items() if name not in {"_", "PWD", "SHLVL", "OLDPWD"}}
+    seen = {
+        name: value
+        for name, value in slurm.scontrol.read_config().items()
+        if name not in {"_", "PWD", "SHLVL", "OLDPWD"}
+    }
     assert {
         "LC_ALL": "C.UTF-8",
         "PATH": "/usr/bin:/bin",
-        "SLURM_BITSTR_LEN": "0",
         "SLURM_CONF": "/etc/slurm.conf",
-        "SLURM_TIME_FORMAT": "%s",
     } == seen
 
 
 def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, tmp_path: Path) -> None:
     """An unknown field would fail the whole call, so the list of known ones is looked at first."""
     (tmp_path / "out").write_bytes(make_output(make_values(Restarts="1")))
-    slurm = commands.slurm(f'case $1 in --helpformat) echo "JobID Restarts";; *) cat {tmp_path}/out;; esac')
-    assert [1] == [run.restarts for run in slurm.ask_window(1, 2).answer()]
+    fill_in = FILL_IN % {"recorded": tmp_path / "out", "answer": tmp_path / "answer"}
+    slurm = commands.slurm(
+        f'[ "$1" != --helpformat ] || {{ echo "JobID Restarts"; exit; }}\n{fill_in}cat {tmp_path}/answer'
+    )
+    assert [1] == [run.restarts for run in slurm.sacct.ask_window(1, 2).answer()]
 
 
 def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_path: Path) -> None:
     """A frozen database does not hold the agent for ever, nor leave processes behind."""
     slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=1)
     with pytest.raises(SlurmUnreachable, match="no answer within 1 s"):
-        slurm.ask_window(1, 2).answer()
+        slurm.sacct.ask_window(1, 2).answer()
     sleeper = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
     wait_for(lambda: not sleeper.exists() or not sleeper.read_bytes(), "the end of sacct's child")
 
@@ -203,7 +214,7 @@ def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monke
     with small_disk(tmp_path / "disk", 64) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
         with pytest.raises(SlurmUnreachable, match="no room for what sacct prints: No space left on device") as caught:
-            slurm.ask_window(1, 2).answer()
+            slurm.sacct.ask_window(1, 2).answer()
     assert "make room in the temporary folder, or name another in TMPDIR; everything is kept" == caught.value.hint
 
 
@@ -219,15 +230,16 @@ def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.Monkey
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
     """sacct not found says which, and what to do."""
-    slurm = Slurm("/nowhere/sacct", "scontrol", timeout=5, environ={}, complain=lambda error: None)
+    scontrol = Scontrol("scontrol", "/nowhere/sacct", timeout=5, environ={})
+    sacct = Sacct("/nowhere/sacct", scontrol, timeout=5, environ={}, complain=lambda error: None)
     with pytest.raises(SlurmUnreachable, match="/nowhere/sacct cannot be started") as caught:
-        slurm.ask_window(1, 2)
+        sacct.ask_window(1, 2)
     assert "client tools" in caught.value.hint
 
 
 def test_controllers(commands: Commands) -> None:
     """slurmctld's own word for the cluster."""
-    assert "lab" == commands.slurm("").controllers().cluster
+    assert "lab" == commands.slurm("").scontrol.controllers().cluster
 
 
 def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) -> None:
@@ -235,7 +247,7 @@ def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) ->
     slurm = commands.slurm("")
     commands.write("scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmUnreachable) as caught:
-        slurm.read_config()
+        slurm.scontrol.read_config()
     said = "slurm_load_ctl_conf error: Unable to contact slurm controller"
     assert f"{tmp_path}/scontrol show config failed: {said}" == str(caught.value)
     mend = "see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping"
@@ -247,4 +259,4 @@ def test_a_cluster_without_a_name(commands: Commands, script: str) -> None:
     """It is never guessed."""
     slurm = commands.slurm("")
     commands.write("scontrol", script)
-    assert "" == slurm.controllers().cluster
+    assert "" == slurm.scontrol.controllers().cluster

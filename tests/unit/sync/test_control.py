@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import pytest
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.controllers import Controllers
+from agent.slurm.slurm import Slurm
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.journal import HANDED_ON_SECONDS, LOOKS_APART_SECONDS
 from agent.spool.ledger import Ledger, open_ledger
@@ -49,7 +50,8 @@ class Site:
     def control(self, host: str = "ctl1") -> Control:
         """What a run on a host goes by."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
-        return Control(self, self.ledger.journal, clock=lambda: self.now, is_here=is_here)  # type: ignore[arg-type]
+        slurm: Any = Slurm(lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
+        return Control(slurm, self.ledger.journal, clock=lambda: self.now, is_here=is_here)
 
 
 def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.sacct import ENDED_STATES, GOES_ON_STATES, IDS_PER_CALL
+from agent.slurm.sacct import ALL_ENDS, GOES_ON_STATES, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import Waiting
@@ -287,7 +287,7 @@ def told_of(runs: Sequence[Run]) -> list[QueueEntry]:
 
 def ended_windows(site: Site) -> list[tuple[int, int]]:
     """The times at which a walk has looked for all that ended."""
-    return [(start, end) for start, end, states in site.slurm.windows if states == ENDED_STATES]
+    return [(start, end) for start, end, states in site.slurm.windows if states == ALL_ENDS]
 
 
 def test_many_jobs_are_found_by_the_time_they_ended(ledger: Ledger) -> None:
@@ -346,7 +346,7 @@ def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
     site.slurm.windows.clear()
     site.queue(*told_of(crowds[1]))
     site.flush(at=NOW + 600)
-    assert (2 * MANY, {ENDED_STATES}) == (len(site.arrived()), {states for *_, states in site.slurm.windows})
+    assert (2 * MANY, {ALL_ENDS}) == (len(site.arrived()), {states for *_, states in site.slurm.windows})
 
 
 def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from agent.jobs.entry import QueueEntry
 from agent.jobs.job import ever_started, own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
+from agent.slurm.slurm import Slurm
 from agent.spool.spool import open_spool
 from agent.sync.session import Session, window
 from tests.support.memory import MemoryDashboard, MemorySlurm
@@ -49,7 +50,7 @@ class Cluster:
             session = Session(
                 self._config,
                 spool,
-                self._slurm,
+                Slurm(lambda: self._slurm, lambda: self._slurm),
                 lambda: self._dashboard,
                 dry_run=False,
                 clock=lambda: self._now,

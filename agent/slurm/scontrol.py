@@ -1,0 +1,135 @@
+"""Asks slurmctld and slurmdbd for all but jobs' records: configuration, clusters, rights, who is in control."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Mapping, Sequence
+
+from agent.errors import SlurmUnreachable
+from agent.slurm.controllers import Controllers, find_in_control, parse_controllers
+from agent.slurm.environment import make_environment
+from agent.slurm.process import run
+from agent.slurm.squeue import make_squeue_argv, parse_states
+
+#: For a call that should take no time.
+QUICK_SECONDS = 30
+#: For scontrol ping, which waits 10 s (MessageTimeout) for a controller whose host is off.
+PING_SECONDS = 15
+_DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
+
+
+class Scontrol:
+    """scontrol, squeue and sacctmgr, as the agent calls them.
+
+    :param scontrol: the command or its path.
+    :param sacct: likewise; the other commands lie where it lies.
+    :param timeout: seconds for one call, where that is shorter than :data:`QUICK_SECONDS`.
+    :param environ: the caller's environment, of which the commands see next to nothing.
+    :param cluster: Slurm's name of the cluster to ask for, None for the one whose slurm.conf this host has.
+    """
+
+    def __init__(
+        self, scontrol: str, sacct: str, *, timeout: float, environ: Mapping[str, str], cluster: str | None = None
+    ) -> None:
+        self._scontrol = scontrol
+        self._sacct = sacct
+        self._cluster = cluster
+        self._timeout = min(QUICK_SECONDS, timeout)
+        self._environment = make_environment(environ)
+
+    def read_config(self) -> dict[str, str]:
+        """What ``scontrol show config`` says: slurm.conf as slurmctld has read it.
+
+        :raises SlurmUnreachable: where slurmctld does not answer.
+        """
+        return _parse_settings(self._print(self._scontrol, "show", "config"))
+
+    def controllers(self) -> Controllers:
+        """The controllers of the cluster, by slurmctld's own configuration.
+
+        :raises SlurmUnreachable: where slurmctld does not answer.
+        """
+        return parse_controllers(self.read_config())
+
+    def in_control(self) -> str | None:
+        """The name of the controller that is in control, None where none answers."""
+        # scontrol's exit code tells no more than its words; a host that is off is waited for.
+        argv = (self._scontrol, "ping")
+        try:
+            return find_in_control(run(argv, environment=self._environment, timeout=PING_SECONDS).text)
+        except SlurmUnreachable:
+            return None
+
+    def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
+        """The state of those of some jobs that slurmctld knows, such as COMPLETING, by their raw IDs.
+
+        :raises SlurmUnreachable: where slurmctld does not answer.
+        """
+        argv = make_squeue_argv(self._beside_sacct("squeue"), raw_ids, self._cluster)
+        return parse_states(run(argv, environment=self._environment, timeout=self._timeout))
+
+    def read_accounting_config(self) -> dict[str, str]:
+        """What ``sacctmgr show configuration`` says of slurmdbd's own configuration.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        printed = self._print(self._beside_sacct("sacctmgr"), "show", "configuration")
+        _, _, text = printed.partition("SlurmDBD configuration:")
+        return _parse_settings(text)
+
+    def widest_range(self) -> int | None:
+        """The seconds of slurmdbd's MaxQueryTimeRange, which binds users who are no Operator; None where there is none.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        return parse_range(self.read_accounting_config().get("MaxQueryTimeRange", ""))
+
+    def clusters(self) -> set[str]:
+        """The names of the clusters that slurmdbd knows.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        selection = ("--noheader", "--parsable2", "show", "cluster", "format=Cluster")
+        return set(self._print(self._beside_sacct("sacctmgr"), *selection).split())
+
+    def admin_level(self, user: str) -> str:
+        """None, Operator or Administrator; empty for a user that slurmdbd does not know.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
+        selection = ("--noheader", "--parsable2", "show", "user", f"user={user}", "format=AdminLevel")
+        return self._print(self._beside_sacct("sacctmgr"), *selection).strip()
+
+    def _beside_sacct(self, command: str) -> str:
+        """Slurm's other commands lie where sacct lies."""
+        return str(Path(self._sacct).with_name(command)) if "/" in self._sacct else command
+
+    def _print(self, *argv: str) -> str:
+        """What a command prints that should take no time."""
+        output = run(argv, environment=self._environment, timeout=self._timeout)
+        if output.returncode:
+            words = output.stderr.strip().splitlines()
+            raise SlurmUnreachable(
+                f"{' '.join(argv[:3])} failed: {words[0][:300] if words else 'it said nothing'}",
+                hint="see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping",
+            )
+        return output.text
+
+
+def parse_range(text: str) -> int | None:
+    """The seconds of a MaxQueryTimeRange as sacctmgr prints it; None for UNLIMITED, or what is no time.
+
+    >>> parse_range("7-00:00:00"), parse_range("12:00:00"), parse_range("UNLIMITED")
+    (604800, 43200, None)
+    """
+    match = _DAYS_AND_TIME.fullmatch(text)
+    if not match:
+        return None
+    days, hours, minutes, seconds = (int(number or 0) for number in match.groups())
+    return ((days * 24 + hours) * 60 + minutes) * 60 + seconds
+
+
+def _parse_settings(text: str) -> dict[str, str]:
+    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return {name.strip(): value.strip() for name, value in pairs}

@@ -1,0 +1,63 @@
+"""Slurm as a command works with it: its accounting, and its controller. Most runs of flush need neither."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Mapping
+
+from agent.config import Config
+from agent.errors import ExporterError
+
+if TYPE_CHECKING:
+    from agent.slurm.sacct import Sacct
+    from agent.slurm.scontrol import Scontrol
+
+
+class Slurm:
+    """The commands of one Slurm, made when they are needed first."""
+
+    def __init__(self, make_sacct: Callable[[], Sacct], make_scontrol: Callable[[], Scontrol]) -> None:
+        self._make_sacct = make_sacct
+        self._make_scontrol = make_scontrol
+        self._sacct: Sacct | None = None
+        self._scontrol: Scontrol | None = None
+
+    @property
+    def sacct(self) -> Sacct:
+        """Asks for jobs."""
+        self._sacct = self._sacct or self._make_sacct()
+        return self._sacct
+
+    @property
+    def scontrol(self) -> Scontrol:
+        """Asks for everything else."""
+        self._scontrol = self._scontrol or self._make_scontrol()
+        return self._scontrol
+
+
+def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[ExporterError], None]) -> Slurm:
+    """Slurm's commands, as configured.
+
+    :param complain: told of each row that is set aside.
+    """
+    timeout, cluster = config.sacct_timeout, config.slurm_cluster
+
+    def make_scontrol() -> Scontrol:
+        from agent.slurm.scontrol import Scontrol  # noqa: PLC0415
+
+        return Scontrol(config.scontrol, config.sacct, timeout=timeout, environ=environ, cluster=cluster)
+
+    def make_sacct() -> Sacct:
+        from agent.slurm.sacct import Sacct  # noqa: PLC0415
+
+        return Sacct(
+            config.sacct,
+            slurm.scontrol,
+            timeout=timeout,
+            environ=environ,
+            complain=complain,
+            cluster=cluster,
+            shown_as=config.cluster_name,
+        )
+
+    slurm = Slurm(make_sacct, make_scontrol)
+    return slurm

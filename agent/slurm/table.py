@@ -1,0 +1,144 @@
+"""The rows that sacct has printed: told apart by a separator nobody can know, joined until whole, read one by one.
+
+Where AccountingStorageEnforce lacks ``associations``, a job's account is text of its user's: up to 255 bytes of
+anything, newlines and separators included, and sacct escapes nothing. So the separator is drawn for each call, a row
+may go over several lines, and a row without exactly the columns that were asked for is set aside, alone.
+"""
+
+from __future__ import annotations
+
+import secrets
+from array import array
+from typing import IO, Callable, Iterator, Sequence
+
+from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
+from agent.jobs.run import Run
+from agent.slurm.row import parse_row
+
+NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
+#: Of a row that is set aside so many characters are shown.
+SHOWN_CHARACTERS = 80
+
+
+def draw_separator() -> str:
+    """Eight characters that whoever has named an account could not know: one guess in 2^48 is right."""
+    return secrets.token_urlsafe(6)
+
+
+class Table:
+    """The rows of one call of sacct. They can be gone through again and again.
+
+    :param stdout: what sacct printed, with its header.
+    :param fields: what it was asked for.
+    :param separator: what it was told to put between them.
+    :param check_cluster: told once of the cluster whose rows these are; raises where it is not the right one.
+    :param complain: told of each row that is set aside.
+    :param lines: how many lines there are behind the header.
+    """
+
+    def __init__(
+        self,
+        stdout: IO[bytes],
+        fields: Sequence[str],
+        separator: str,
+        *,
+        lines: int,
+        check_cluster: Callable[[str], None],
+        complain: Callable[[ExporterError], None],
+    ) -> None:
+        self._stdout = stdout
+        self._columns = len(fields)
+        self._separator = separator.encode()
+        self._check_cluster = check_cluster
+        self._complain = complain
+        self.rows = lines
+        self._odd = 0  # of the rows met so far
+
+    def __iter__(self) -> Iterator[Run]:
+        cluster = None
+        self._odd = 0
+        separator = self._separator.decode()
+        for row in self._whole_rows():
+            try:
+                run = parse_row(row.decode("utf-8", "replace").split(separator))
+            except UnreadableRow as error:
+                self._odd += 1
+                self._complain(error)
+                continue
+            if run.cluster != cluster:
+                if cluster is not None:
+                    raise SlurmUnreachable(
+                        f"sacct answered for several clusters: {cluster!r} and {run.cluster!r}", hint=NOT_SLURMS
+                    )
+                cluster = run.cluster
+                self._check_cluster(cluster)
+            yield run
+        if self._odd and cluster is None:
+            raise SlurmUnreachable(f"none of the {self.rows} rows that sacct printed can be read", hint=NOT_SLURMS)
+
+    def repeated_ids(self) -> set[int]:
+        """The raw IDs of the rows that share theirs, or the JobID that is shown, with another row."""
+        raw_ids = array("q")
+        hashes = array("q")  # of the JobIDs of tasks: numbers take a fraction of the memory of texts
+        for job_id, raw_id in self._ids():
+            raw_ids.append(raw_id)
+            if b"_" in job_id:
+                hashes.append(hash(job_id))
+        repeated, repeated_hashes = _repeated(raw_ids), _repeated(hashes)
+        if repeated_hashes:
+            repeated.update(raw_id for job_id, raw_id in self._ids() if hash(job_id) in repeated_hashes)
+        return repeated
+
+    def _ids(self) -> Iterator[tuple[bytes, int]]:
+        separator = self._separator
+        for line in self._lines():
+            job_id, _, rest = line.partition(separator)
+            raw_id, found, _ = rest.partition(separator)
+            if found and raw_id.isdigit():
+                yield job_id, int(raw_id)
+
+    def _whole_rows(self) -> Iterator[bytes]:
+        """The rows, those of several lines joined. What is none is set aside; the next whole line is a row again."""
+        wanted = self._columns - 1
+        pending: list[bytes] = []
+        missing = 0  # separators, in what is pending
+        for line in self._lines():
+            here = line.count(self._separator)
+            if pending and (here >= wanted or here > missing):
+                self._set_aside(pending)
+                pending = []
+            if here == wanted:
+                yield line
+            elif here > wanted:
+                self._set_aside([line])
+            else:
+                missing = (missing if pending else wanted) - here
+                pending.append(line)
+                if not missing:
+                    yield b"\n".join(pending)
+                    pending = []
+        if pending:
+            self._set_aside(pending)
+
+    def _set_aside(self, lines: list[bytes]) -> None:
+        self._odd += 1
+        row = b"\n".join(lines)
+        text = row.replace(self._separator, b"|").decode("utf-8", "replace")
+        columns = row.count(self._separator) + 1
+        self._complain(
+            UnreadableRow(
+                f"a row of sacct has {columns} columns instead of {self._columns}: {text[:SHOWN_CHARACTERS]!a}",
+                subject=text,
+            )
+        )
+
+    def _lines(self) -> Iterator[bytes]:
+        self._stdout.seek(0)
+        self._stdout.readline()
+        for line in self._stdout:
+            yield line[:-1]
+
+
+def _repeated(numbers: array[int]) -> set[int]:
+    ordered = sorted(numbers)
+    return {one for one, other in zip(ordered, ordered[1:]) if one == other}

@@ -1,0 +1,78 @@
+"""Which of sacct's answers can be trusted. Pure but for reading what it has printed.
+
+Trusted is an answer with exit status 0, the header that was asked for, whole lines, and nothing on standard error that
+speaks of the query. Up to 23.11.3 a failed query could exit 0 with nothing. But sacct also says ``error:`` about what
+has nothing to do with the query: an odd line of slurm.conf, or a first slurmdbd that can't be reached while its backup
+answers. What it says of the first kind it says, word for word, where it is asked for no jobs at all (20.11 to 26.05).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import AbstractSet
+
+from agent.errors import SlurmUnreachable, TimeRangeTooWide
+from agent.slurm.process import Output
+from agent.slurm.table import NOT_SLURMS
+
+#: How sacct speaks of attempts to reach a slurmdbd. Beside rows they do not count: rows come from one that answered.
+_ATTEMPT = re.compile(
+    r"getaddrinfo|get_addr_info|persist|connect|unreachable|no route to host|timed out|resolve|slurm_set_addr",
+    re.IGNORECASE,
+)
+_TOO_WIDE = "Too wide of a date range"
+_NUMBER = re.compile(r"-?\d+")
+
+
+def usual_complaints(stderr: str) -> frozenset[str]:
+    """What sacct says on standard error when it is asked for no jobs at all."""
+    return frozenset(map(_without_numbers, stderr.splitlines()))
+
+
+def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
+    """How many lines there are behind the header of an answer that can be trusted.
+
+    :param header: as it has to be.
+    :param usual: see :func:`usual_complaints`.
+    :raises SlurmUnreachable: where it can't be trusted.
+    """
+    printed = output.stdout.readline()
+    lines, last = 0, printed
+    for last in output.stdout:  # noqa: B007  # it is looked at behind the loop
+        lines += 1
+    complaints = [line for line in output.stderr.splitlines() if "error:" in line or "fatal:" in line]
+    unusual = [line for line in complaints if _without_numbers(line) not in usual]
+    if _TOO_WIDE in output.stderr:
+        raise TimeRangeTooWide("slurmdbd refuses a time range this wide to users who are no Operator")
+    if output.returncode or any("fatal:" in line or not (lines and _ATTEMPT.search(line)) for line in unusual):
+        said = _first_line("\n".join(unusual or complaints) or output.stderr)
+        raise SlurmUnreachable(
+            f"sacct failed with exit status {output.returncode}: {said}",
+            hint="see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept",
+        )
+    if last and not last.endswith(b"\n"):
+        raise SlurmUnreachable(
+            "sacct's answer was cut off in the middle of a row",
+            hint="see slurmdbd's log; everything is kept, a later run asks again",
+        )
+    first = printed.rstrip(b"\n").decode("utf-8", "replace")
+    if first != header:
+        raise SlurmUnreachable(
+            f"sacct did not print the header that was asked for, but {first[:100]!r}", hint=NOT_SLURMS
+        )
+    return lines
+
+
+def speaks_of_attempts(stderr: str) -> bool:
+    """Whether an attempt to reach a slurmdbd has failed, be it one that fails in every call."""
+    return any(_ATTEMPT.search(line) for line in stderr.splitlines() if "error:" in line)
+
+
+def _without_numbers(line: str) -> str:
+    """Attempts are numbered, and ports vary."""
+    return _NUMBER.sub("#", line.strip())
+
+
+def _first_line(text: str) -> str:
+    lines = text.strip().splitlines()
+    return lines[0][:300] if lines else "it said nothing"

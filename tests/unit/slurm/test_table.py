@@ -1,0 +1,102 @@
+"""The rows of sacct, whatever its users have typed into them."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.jobs.run import Run
+from agent.slurm.row import FIELDS
+from agent.slurm.table import Table, draw_separator
+from tests.support.rows import make_run, make_values
+
+#: What a user can type as his account: up to 255 bytes of anything but NUL.
+ACCOUNTS = st.binary(min_size=1, max_size=60).map(lambda noise: noise.replace(b"\0", b"\n"))
+
+
+def read(output: bytes, separator: str, check_cluster: Any = lambda name: None) -> tuple[list[Run], list[str]]:
+    """The rows of an answer, and what was set aside."""
+    odd: list[ExporterError] = []
+    body = separator.join(FIELDS).encode() + b"\n" + output
+    table = Table(
+        BytesIO(body), FIELDS, separator, lines=output.count(b"\n"), check_cluster=check_cluster, complain=odd.append
+    )
+    return list(table), [str(error) for error in odd]
+
+
+def printed(separator: str, account: bytes = b"physics", **changes: str) -> bytes:
+    """A row as sacct prints it, with an account of any bytes."""
+    values = [value.encode() for value in make_values(**changes)]
+    values[FIELDS.index("Account")] = account
+    return separator.encode().join(values) + b"\n"
+
+
+def test_separators_are_drawn_anew() -> None:
+    """Nobody can have named an account after the separator of a later call."""
+    drawn = {draw_separator() for _ in range(100)}
+    assert (100, {8}) == (len(drawn), set(map(len, drawn)))
+
+
+def test_an_account_over_several_lines() -> None:
+    """Its row is joined, the others are as they are, and a terminal is not told to do anything."""
+    rows = printed("~") + printed("~", b"a\nb\n\x1b[2Jc", JobID="101") + printed("~", JobID="102")
+    runs, odd = read(rows, "~")
+    assert (["100", "101", "102"], r"a\nb\n\x1b[2Jc", []) == ([run.job_id for run in runs], runs[1].account, odd)
+
+
+def test_a_whole_forged_row_in_an_account() -> None:
+    """With a separator of before it is one account of one job: nothing is forged, and nothing lost."""
+    forged = b"x\n" + printed("\x1f", JobID="666", User="root")[:-1]
+    runs, odd = read(printed("~", forged) + printed("~", JobID="101"), "~")
+    assert (["100", "101"], {"alice"}, []) == ([run.job_id for run in runs], {run.user for run in runs}, odd)
+
+
+def test_a_row_with_too_many_columns_is_set_aside_alone() -> None:
+    """Even if somebody had guessed right."""
+    runs, odd = read(printed("~", b"a~b") + printed("~", JobID="101"), "~")
+    shown = "100|100|lab|alice|1000|a|b|cpu|COMPLETED|normal|1700000000|1700000060|1700003660"
+    assert (["101"], [f"a row of sacct has 18 columns instead of 17: '{shown[:80]}'"]) == (
+        [run.job_id for run in runs],
+        odd,
+    )
+
+
+def test_a_row_that_breaks_off_costs_no_other() -> None:
+    """The next whole line is a row again."""
+    runs, odd = read(b"100~100~lab\n" + printed("~", JobID="101"), "~")
+    assert (["101"], 1) == ([run.job_id for run in runs], len(odd))
+
+
+@settings(deadline=None)
+@given(st.lists(ACCOUNTS, min_size=1, max_size=6))
+def test_whatever_users_type_as_their_account(accounts: list[bytes]) -> None:
+    """Every job comes out once, under its own JobID and user, and nothing that a terminal would obey."""
+    separator = draw_separator()
+    rows = [printed(separator, account, JobID=str(job), JobIDRaw=str(job)) for job, account in enumerate(accounts, 1)]
+    runs, odd = read(b"".join(rows), separator)
+    assert (list(range(1, len(accounts) + 1)), []) == ([run.raw_id for run in runs], odd)
+    assert {"alice"} == {run.user for run in runs}
+    assert all(run.account.isprintable() for run in runs)
+
+
+def test_what_stands_for_nothing() -> None:
+    """20.11 prints (unknown) for a node list that is NULL; a QOS can be the text Unknown, and a Submit, too."""
+    run = make_run(NodeList="(unknown)", QOS="Unknown", Submit="Unknown")
+    assert (None, None, 0) == (run.node_list, run.qos, run.submit)
+
+
+def test_the_cluster_of_the_rows_is_checked() -> None:
+    """Before the first of them is handed on."""
+
+    def refuse(name: str) -> None:
+        raise ConfigError(f"these are the jobs of {name}")
+
+    with pytest.raises(ConfigError, match="these are the jobs of lab"):
+        read(printed("~"), "~", refuse)
+    with pytest.raises(SlurmUnreachable, match="several clusters: 'lab' and 'other'"):
+        read(printed("~") + printed("~", Cluster="other"), "~")

@@ -1,0 +1,202 @@
+"""Which of sacct's answers can be trusted: a failed query never, a harmless complaint always."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+
+from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRangeTooWide
+from agent.slurm.process import Output
+from agent.slurm.sacct import Sacct
+from agent.slurm.scontrol import Scontrol
+from agent.slurm.trust import count_lines, usual_complaints
+from tests.support.rows import FILL_IN, make_output, make_values
+
+HEADER = make_output().decode().strip()
+ROW = make_output(make_values())
+EMPTY = make_output()
+#: Of 22.05.8, where slurm.conf has a line too many; sacct exits with 0 and all its rows.
+COMPLAINTS = [
+    "sacct: error: Ignoring BackupController since SlurmctldHost is set.",
+    "sacct: error: Ignoring ControlMachine since SlurmctldHost is set.",
+    "sacct: error: Normalizing debug level from 99 to 9",
+    "sacct: error: MaxArraySize value (99999999) is greater than 4000001",
+    "sacct: error: TreeWidth=0 is invalid",
+    "sacct: error: NodeNames=zz CPUs=7 match no Sockets, Sockets*CoresPerSocket or"
+    " Sockets*CoresPerSocket*ThreadsPerCore. Resetting CPUs.",
+]
+#: Likewise, where the name of the first slurmdbd does not resolve and its backup answers.
+UNRESOLVED = "sacct: error: get_addr_info: getaddrinfo() failed: Name or service not known: No error, attempt number {}"
+REFUSED = [
+    "sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection to host:127.0.0.1:40161:"
+    " Connection refused",
+    "sacct: error: Sending PersistInit msg: Connection refused",
+    "sacct: error: Problem talking to the database: Connection refused",
+]
+
+
+def count(stdout: bytes, stderr: str, *, usual: str = "", returncode: int = 0) -> int:
+    return count_lines(Output(returncode, BytesIO(stdout), stderr), HEADER, usual_complaints(usual))
+
+
+@pytest.mark.parametrize("complaint", COMPLAINTS)
+@pytest.mark.parametrize(("stdout", "rows"), [(ROW, 1), (EMPTY, 0)])
+def test_what_sacct_says_in_every_call_is_not_about_this_one(complaint: str, stdout: bytes, rows: int) -> None:
+    """An odd line of slurm.conf stops nothing: sacct complains of it where it is asked for no jobs, too."""
+    assert rows == count(stdout, complaint, usual=complaint)
+
+
+def test_a_complaint_that_sacct_does_not_always_make() -> None:
+    """It is about the query, and no row of the answer is trusted."""
+    for stdout in (ROW, EMPTY):
+        with pytest.raises(SlurmUnreachable, match="sacct failed with exit status 0: sacct: error: Odd"):
+            count(stdout, "sacct: error: Odd", usual=COMPLAINTS[0])
+
+
+def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
+    """Rows beside it come from its backup; the attempts are numbered anew in each call."""
+    told = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
+    assert 1 == count(ROW, told, usual=UNRESOLVED.format(-4))
+    assert 1 == count(ROW, told)
+    with pytest.raises(SlurmUnreachable):
+        count(EMPTY, told)
+
+
+@pytest.mark.parametrize("returncode", [0, 1])
+def test_a_slurmdbd_that_is_down(returncode: int) -> None:
+    """Without rows a connection error is a failure, whatever the exit status is."""
+    with pytest.raises(SlurmUnreachable, match="failed to open persistent connection"):
+        count(EMPTY, "\n".join(REFUSED), returncode=returncode)
+
+
+def test_exit_status_1_is_never_an_answer() -> None:
+    """Not with rows, nor with a complaint that is usual."""
+    with pytest.raises(SlurmUnreachable):
+        count(ROW, COMPLAINTS[0], usual=COMPLAINTS[0], returncode=1)
+
+
+def test_a_range_that_is_too_wide() -> None:
+    """MaxQueryTimeRange is told from other failures, as a narrower range can be asked for."""
+    with pytest.raises(TimeRangeTooWide):
+        count(b"", "sacct: error: slurmdbd: Too wide of a date range in query", returncode=1)
+
+
+class Commands:
+    """A sacct and a sacctmgr of shell, in a folder; what they are called with is written down."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.complaints: list[ExporterError] = []
+        self.write("sacctmgr", "echo lab; echo beta")
+
+    def write(self, name: str, script: str) -> None:
+        path = self.folder / name
+        path.write_text(f'#!/bin/sh\necho "$@" >>"$0.calls"\n{script}\n')
+        path.chmod(0o755)
+
+    def answer(self, output: bytes, *, stderr: str = "", before: str = "") -> None:
+        """Lets sacct answer; behind ``before``, which may fail some calls."""
+        (self.folder / "recorded").write_bytes(output)
+        fill_in = FILL_IN % {"recorded": self.folder / "recorded", "answer": self.folder / "answer"}
+        says = f"echo '{stderr}' >&2" if stderr else ":"
+        script = f'{says}\n[ "$1" != --helpformat ] || exit 0\n{before}\n{fill_in}cat {self.folder}/answer'
+        self.write("sacct", script)
+
+    def sacct(self, cluster: str | None = None, shown_as: str | None = None) -> Sacct:
+        environ = {"PATH": "/usr/bin:/bin"}
+        path = str(self.folder / "sacct")
+        scontrol = Scontrol("scontrol", path, timeout=20, environ=environ)
+        return Sacct(
+            path,
+            scontrol,
+            timeout=20,
+            environ=environ,
+            complain=self.complaints.append,
+            cluster=cluster,
+            shown_as=shown_as,
+        )
+
+    def calls(self, name: str) -> list[str]:
+        path = self.folder / f"{name}.calls"
+        return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Commands:
+    return Commands(tmp_path)
+
+
+def test_a_harmless_error_of_a_whole_call(commands: Commands) -> None:
+    """The first call of a run learns what sacct always says."""
+    commands.answer(ROW, stderr=COMPLAINTS[0])
+    assert ["100"] == [run.job_id for run in commands.sacct().ask_window(1, 2).answer()]
+
+
+def test_an_empty_answer_is_confirmed_by_slurmdbd(commands: Commands) -> None:
+    """Once in a run: an address that speaks another protocol and an unknown cluster look the same to sacct."""
+    commands.answer(EMPTY)
+    sacct = commands.sacct()
+    for _ in range(3):
+        assert 0 == sacct.ask_window(1, 2).answer().rows
+    assert 1 == len(commands.calls("sacctmgr"))
+    commands.write("sacctmgr", "exit 1")
+    commands.answer(EMPTY, stderr=UNRESOLVED.format(3))
+    with pytest.raises(SlurmUnreachable):
+        commands.sacct().ask_window(1, 2).answer()
+
+
+def test_a_cluster_that_slurmdbd_does_not_know(commands: Commands) -> None:
+    """No jobs of it is not the same as all is well."""
+    commands.answer(EMPTY)
+    with pytest.raises(ConfigError, match="slurmdbd knows no cluster gamma, but beta, lab"):
+        commands.sacct("gamma").ask_window(1, 2).answer()
+
+
+def test_the_named_cluster_is_asked_for_and_no_other_answers(commands: Commands) -> None:
+    """Slurm's name of a cluster is one thing, its name on the dashboard another."""
+    commands.answer(ROW)
+    assert 1 == len(list(commands.sacct("lab", "beta").ask_window(1, 2).answer()))
+    assert "--clusters=lab" in commands.calls("sacct")[-1]
+    with pytest.raises(SlurmUnreachable, match="asked for cluster 'beta' and answered for 'lab'"):
+        list(commands.sacct("beta").ask_window(1, 2).answer())
+
+
+def test_one_clusters_jobs_are_not_sent_as_anothers(commands: Commands) -> None:
+    """--cluster-name beta on a host of lab: refused where beta is a cluster, too, and a free name is taken."""
+    commands.answer(ROW)
+    with pytest.raises(ConfigError) as caught:
+        list(commands.sacct(None, "beta").ask_window(1, 2).answer())
+    assert 'for the jobs of beta set slurm_cluster = "beta"' in caught.value.hint
+    assert 1 == len(list(commands.sacct(None, "lab at home").ask_window(1, 2).answer()))
+
+
+@pytest.mark.parametrize("told", ["MaxQueryTimeRange = 1-00:00:00", "MaxQueryTimeRange = UNLIMITED"])
+def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, told: str) -> None:
+    """To what slurmdbd says that it allows, else by halves; the next calls keep to it."""
+    day = 86_400
+    commands.write("sacctmgr", f"echo 'SlurmDBD configuration:'; echo '{told}'")
+    narrow = f"""
+        for word; do case $word in
+            --starttime=uts*) start=${{word#*uts}} ;;
+            --endtime=uts*) end=${{word#*uts}} ;;
+        esac; done
+        if [ $((end - start)) -ge {day} ]; then echo 'sacct: error: Too wide of a date range in query' >&2; exit 1; fi
+    """
+    commands.answer(ROW, before=narrow)
+    sacct = commands.sacct()
+    query = sacct.ask_window(100 * day, 107 * day)
+    assert 1 == query.answer().rows
+    assert day // 2 < query.end - query.start + 1 <= day
+    before = len(commands.calls("sacct"))
+    sacct.ask_window(200 * day, 207 * day).answer()
+    assert 1 == len(commands.calls("sacct")) - before
+
+
+def test_no_range_at_all_is_told(commands: Commands) -> None:
+    """With what to do."""
+    commands.answer(ROW, before="echo 'sacct: error: Too wide of a date range in query' >&2; exit 1")
+    with pytest.raises(SlurmUnreachable, match="allows this user no range of time at all") as caught:
+        commands.sacct().ask_window(1, 7 * 86_400).answer()
+    assert "AdminLevel=Operator" in caught.value.hint
