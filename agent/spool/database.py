@@ -14,6 +14,9 @@ from agent.spool import schema
 #: How long another process may hold the file, as a dry run does to its end.
 DRY_RUN_WAIT_SECONDS = 30
 
+#: What is taken off the queue after a commit must not come to lie in neither when the power fails: the folder is
+#: synced, too, or the journal that is found there would undo the commit.
+SYNCHRONOUS = "EXTRA"
 #: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
 CHUNK = 500
 IS_ONE_OF = f"job_id IN ({','.join('?' * CHUNK)})"
@@ -37,9 +40,7 @@ class Database:
             address = _address_to_look(path) if look else str(path)
             self._connection = sqlite3.connect(address, timeout=DRY_RUN_WAIT_SECONDS, isolation_level=None, uri=look)
             try:
-                # What is taken off the queue after a commit must not come to lie in neither when the power fails: the
-                # folder is synced, too, or the journal that is found there would undo the commit.
-                self._connection.execute("PRAGMA synchronous = EXTRA")
+                self._connection.execute(f"PRAGMA synchronous = {SYNCHRONOUS}")
                 schema.prepare(self._connection, path)
             except BaseException:
                 self._connection.close()

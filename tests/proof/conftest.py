@@ -13,6 +13,7 @@ import pytest
 
 from tests.proof.jobtable import prepare_accounting
 from tests.support.slurm import Slurm
+from tests.support.tools import need_to_run
 
 SEEDS = int(os.environ.get("PROOF_SEEDS") or 2)
 JOBS = int(os.environ.get("PROOF_JOBS") or 400)
@@ -32,7 +33,12 @@ def jobs() -> int:
 
 @pytest.fixture(scope="package")
 def slurm() -> Iterator[Slurm]:
-    """Its accounting knows some users; what is in the job table each test decides."""
+    """Its accounting knows some users; what is in the job table each test decides.
+
+    The exporter runs in the time zone of another host, for which it needs a mount namespace: a plain chroot, or a
+    container without CAP_SYS_ADMIN, has none.
+    """
+    need_to_run(["unshare", "--mount", "true"], "the kernel gives no mount namespace here")
     with Slurm(nodes=1) as lab:
         prepare_accounting(lab)
         yield lab

@@ -1,17 +1,34 @@
-"""Programs that a test needs on this machine."""
+"""What a test needs of this machine, and what becomes of it where that is not there."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+from typing import NoReturn, Sequence
 
 import pytest
 
 
-def need(program: str) -> None:
-    """Skips the test where the program is missing; in CI, which has to run every test, fails it."""
-    if shutil.which(program):
-        return
+def cannot_run(reason: str) -> NoReturn:
+    """Skips the test; in CI, which has to run every test, fails it."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"CI has to run every test, but there is no {program}")
-    pytest.skip(f"there is no {program}")
+        pytest.fail(f"CI has to run every test, but: {reason}")
+    pytest.skip(reason)
+
+
+def need(program: str) -> None:
+    """Needs a program."""
+    if not shutil.which(program):
+        cannot_run(f"there is no {program}")
+
+
+def need_to_run(argv: Sequence[str], what: str) -> None:
+    """Needs that a command goes well which this machine may forbid.
+
+    :param what: what it is needed for.
+    """
+    need(argv[0])
+    done = subprocess.run(argv, check=False, capture_output=True, text=True)
+    if done.returncode:
+        cannot_run(f"{what}: {done.stderr.strip()}")

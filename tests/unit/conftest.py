@@ -9,9 +9,18 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from agent import localtime
+from agent.spool import database
 from agent.spool.ledger import Ledger, open_ledger
+
+# How long an example takes says more of the machine, and of who else is at work on it, than of the code. Examples that
+# share a test's folder write files of their own there.
+settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("busy machine")
 
 
 @pytest.fixture(autouse=True)
@@ -22,6 +31,12 @@ def _log_of_ones_own() -> Iterator[None]:
     yield
     package.handlers[:], level, package.propagate = before
     package.setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No transaction waits for the disk, which is most of what it takes; tests/faults cuts the power."""
+    monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -54,11 +55,13 @@ def dotted(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
+@lru_cache(maxsize=None)
 def parse(module: str) -> ast.Module:
     return ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
 
 
-def imports(module: str) -> set[str]:
+@lru_cache(maxsize=None)
+def imports(module: str) -> frozenset[str]:
     """All that a module imports, inside functions too, but not what only its type annotations need."""
     tree = parse(module)
     for node in ast.walk(tree):
@@ -70,7 +73,7 @@ def imports(module: str) -> set[str]:
             found.update(name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             found.update(f"{node.module}.{name.name}" for name in node.names)
-    return found
+    return frozenset(found)
 
 
 def room(module: str) -> str:

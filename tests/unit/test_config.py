@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import config as config_module
@@ -198,7 +198,6 @@ EXAMPLE = (Path(__file__).parents[2] / "etc" / "config.toml.example").read_bytes
 WOUNDS = st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 9), st.binary(max_size=9)), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(wounds=WOUNDS, name=st.sampled_from(["config.toml", "config.json"]), as_json=st.booleans())
 def test_whatever_became_of_a_file(
     tmp_path: Path, wounds: list[tuple[int, int, bytes]], name: str, as_json: bool

@@ -26,6 +26,7 @@ from agent.cli import main
 from agent.localtime import day_start, local_day
 from agent.slurm.row import FIELDS
 from tests.support import dashboard_faults as faults
+from tests.support.clock import Clock
 from tests.support.dashboard import API_KEY, Answer, Connection, Fault, ReceivingDashboard, Request
 from tests.support.disk import fill, small_disk
 from tests.support.rows import FILL_IN, SEPARATOR, make_values
@@ -463,7 +464,9 @@ TYPED = [
 def run(site: Site, command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     """The exit code of a command line, and what it said on standard error."""
     words = command.split()
-    code = main(words if "--config" in words else ["--config", str(site.config), *words])
+    clock = Clock()
+    argv = words if "--config" in words else ["--config", str(site.config), *words]
+    code = main(argv, clock=clock, sleep=clock.sleep)
     return code, capsys.readouterr().err
 
 

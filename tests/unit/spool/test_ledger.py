@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LedgerDamaged, SpoolError
@@ -218,7 +218,7 @@ def test_a_value_that_only_a_bad_disk_can_have_left(ledger: Ledger) -> None:
 wounds = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=600)), max_size=4)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(wounds=wounds, rest=st.floats(0.2, 1))
 def test_any_damage_is_survived(tmp_path: Path, wounds: list[tuple[float, bytes]], rest: float) -> None:
     """Whatever a bad disk makes of the file: with one run lost at the most there is a ledger that works."""

@@ -15,7 +15,7 @@ from random import Random
 from typing import Callable, Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
@@ -175,7 +175,6 @@ def test_a_file_that_another_process_took_over(spool: Spool) -> None:
     assert spool.queue.last_write(files) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.lists(st.binary(max_size=200)), job_ids=st.lists(st.integers(1, LAST_JOB_ID)), order=st.randoms())
 def test_garbage_between_lines(spool: Spool, garbage: list[bytes], job_ids: list[int], order: Random) -> None:
     """Whatever stands in a queue file, no line of the hook's is lost for it."""

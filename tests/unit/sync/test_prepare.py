@@ -111,7 +111,7 @@ def expected(runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[s
     return {record.job_id: json.loads(record.text)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     runs=histories(),
     choice=st.sampled_from(SETTINGS),
