@@ -7,6 +7,7 @@ import json
 from typing import NamedTuple, Sequence
 
 from agent.jobs.job import SECONDS_PER_HOUR, runs_here, usage
+from agent.jobs.nodelist import unfold
 from agent.jobs.run import Run
 from agent.localtime import local_text
 
@@ -37,7 +38,8 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     """The dashboard's record of a job, as it is sent: a JSON object.
 
     It is written out field by field, which takes two thirds of the time of a dict and an encoder. Times are the
-    cluster's wall clock without offset; Start and End are never null.
+    cluster's wall clock without offset; Start and End are never null. The node list is names with commas, and empty
+    where there is none: null would become a node called "nan".
 
     :param runs: all runs of a job that is final, oldest first.
     :param cluster: the cluster's name on the dashboard.
@@ -51,15 +53,16 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     used = usage(runs, requeued_runs=requeued_runs)
     idle = run.never_started
     start = end if idle or run.start is None else run.start
+    submit = run.submit or start  # a Submit in 1970 would make a year of its own
     cpus, gpus, nodes, memory_mb = (0, 0, 0, 0.0) if idle else (run.cpus, run.gpus, run.nodes, run.memory_mb)
     text = (
         f'{{"JobID":{_json(run.job_id)},"User":{_json(run.user)},"Account":{_json(run.account)}'
         f',"Partition":{_json(run.partition)},"State":{_json(run.state)},"QOS":{_json_or_null(run.qos)}'
-        f',"NodeList":{_json_or_null(None if idle else run.node_list)}'
-        f',"Submit":"{local_text(run.submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
+        f',"NodeList":{_json("" if idle else unfold(run.node_list or ""))}'
+        f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
         f',"CPUHours":{used.cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{used.gpu_seconds / SECONDS_PER_HOUR}'
         f',"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
-        f',"WaitingTimeHours":{max(start - run.submit, 0) / SECONDS_PER_HOUR}'
+        f',"WaitingTimeHours":{max(start - submit, 0) / SECONDS_PER_HOUR}'
         f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_json(cluster)}}}'
     )
     return Record(run.raw_id, run.submit, end, run.job_id, used.cpu_seconds, used.gpu_seconds, text)

@@ -44,7 +44,7 @@ class Run(NamedTuple):
     partition: str
     state: str  # the bare word: "CANCELLED by 1000" is CANCELLED
     qos: str | None
-    submit: int
+    submit: int  # 0 where the accounting has none
     start: int | None
     end: int | None
     elapsed_seconds: int  # without suspension

@@ -39,8 +39,9 @@ LONGEST_NUMBER = 11
 MOST = 1e30
 
 _NO_TIME = frozenset({"", "0", "None", "Unknown"})
-#: ``(unknown)`` stands for what is NULL in the job table (20.11).
+#: ``(unknown)`` stands for what is NULL in the job table (20.11 and 22.05).
 _NO_NODES = frozenset({"", "None assigned", "(null)", "(unknown)"})
+#: For an id that slurmdbd knows no QOS of. Names that admins give are lower case.
 _NO_QOS = frozenset({"", "Unknown"})
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 

@@ -89,7 +89,7 @@ def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
         "Partition": "unknown" if newest["partition"] in ("", "NULL") else newest["partition"],
         "State": STATES[newest["state"]],
         "QOS": names.qos.get(newest["id_qos"]),
-        "NodeList": newest["nodelist"] if started else None,
+        "NodeList": unfold_nodes(newest["nodelist"]) if started else "",
         "Submit": _local(submit),
         "Start": _local(start),
         "End": _local(end),
@@ -103,6 +103,14 @@ def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
         "ElapsedHours": _elapsed(newest) / 3600,
         "Cluster": cluster,
     }
+
+
+def unfold_nodes(folded: str) -> str:
+    """n[1-2,5] → n1,n2,n5: a lab's nodes have one letter and a number."""
+    prefix, _, numbers = folded.rstrip("]").partition("[")
+    spans = (span.split("-") for span in numbers.split(",") if span)
+    names = [f"{prefix}{number}" for span in spans for number in range(int(span[0]), int(span[-1]) + 1)]
+    return ",".join(names) if names else folded
 
 
 def _has_started(row: Row) -> bool:

@@ -12,7 +12,7 @@ Records = Dict[str, Dict[str, Any]]
 
 NEVER_STARTED = {
     "State": "CANCELLED",
-    "NodeList": None,
+    "NodeList": "",
     "CPUHours": 0.0,
     "GPUHours": 0.0,
     "AllocCPUS": 0,

@@ -93,7 +93,7 @@ def test_6_nodes_are_counted_by_slurm() -> None:
     """n[1-4] are four nodes, and "None assigned" is none."""
     never = {"State": "CANCELLED by 0", "Start": "None", "ElapsedRaw": "0", "NodeList": "None assigned"}
     records = [payload(make_run(NodeList="n[1-4]", AllocNodes="4")), payload(make_run(AllocNodes="1", **never))]
-    assert [(4, "n[1-4]"), (0, None)] == [(record["AllocNodes"], record["NodeList"]) for record in records]
+    assert [(4, "n1,n2,n3,n4"), (0, "")] == [(record["AllocNodes"], record["NodeList"]) for record in records]
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:
     runs = make_requeue(State="CANCELLED", Start="None", ElapsedRaw="0", NodeList="None assigned")
     payload = payload_of(runs)
     assert (4000 / 3600, True) == (payload["CPUHours"], ever_started(runs))
-    assert (0, None) == (payload["AllocCPUS"], payload["NodeList"])
+    assert (0, "") == (payload["AllocCPUS"], payload["NodeList"])
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_payload_of_a_plain_job() -> None:
         "Partition": "cpu",
         "State": "COMPLETED",
         "QOS": "normal",
-        "NodeList": "n[1-2]",
+        "NodeList": "n1,n2",
         "Submit": "2023-11-14T23:13:20",
         "Start": "2023-11-14T23:14:20",
         "End": "2023-11-15T00:14:20",
@@ -175,7 +175,7 @@ def test_payload_of_a_job_that_never_started() -> None:
     payload = payload_of([run])
     assert payload["Start"] == payload["End"]
     shown = ["CPUHours", "GPUHours", "AllocCPUS", "AllocGPUS", "AllocNodes", "AllocMemoryMB", "NodeList"]
-    assert [0.0, 0.0, 0, 0, 0, 0.0, None] == [payload[name] for name in shown]
+    assert [0.0, 0.0, 0, 0, 0, 0.0, ""] == [payload[name] for name in shown]
 
 
 def test_digest_changes_with_the_record() -> None:

@@ -83,7 +83,7 @@ def test_times_that_are_none(text: str) -> None:
     assert (None, None, False, True) == (run.start, run.end, run.ended, run.never_started)
 
 
-@pytest.mark.parametrize("text", ["None assigned", "(null)", ""])
+@pytest.mark.parametrize("text", ["None assigned", "(null)", "(unknown)", ""])
 def test_nodes_that_are_none(text: str) -> None:
     """Slurm's words for no node are no node list."""
     assert make_run(NodeList=text).node_list is None
@@ -110,6 +110,16 @@ def test_empty_account_and_partition_are_unknown() -> None:
     """The dashboard takes no empty account or partition; the job goes out all the same."""
     run = make_run(Account="", Partition="", QOS="")
     assert ("unknown", "unknown", None) == (run.account, run.partition, run.qos)
+
+
+def test_a_qos_that_slurmdbd_does_not_know() -> None:
+    """Slurm's word for it is no name."""
+    assert make_run(QOS="Unknown").qos is None
+
+
+def test_a_run_without_submit() -> None:
+    """Where slurmdbd has none, sacct says Unknown, and the run is read all the same."""
+    assert make_run(Submit="Unknown").submit == 0
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "SUSPENDED"])

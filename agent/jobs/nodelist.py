@@ -1,0 +1,78 @@
+"""A node list as Slurm folds it, unfolded into the names. Pure.
+
+The dashboard unfolds lists, too, but gets names with a hyphen, several brackets or a mix of lists wrong, so it is sent
+plain names. How Slurm reads a list was seen with ``scontrol show hostnames`` on 20.11 to 26.05.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import Iterator
+
+#: Slurm unfolds no range with more names than this. A list that would have more in all is not sent.
+MOST_NAMES = 65_536
+#: Node lists repeat; one of 5,000 names is 40 KB.
+REMEMBERED_LISTS = 256
+
+_LIST = re.compile(r"(?:[^\[\],]|\[[^\[\]]+\]|,)+")
+_ITEM = re.compile(r"(?:[^\[\],]|\[[^\[\]]+\])+")
+_PIECE = re.compile(r"\[([^\[\]]+)\]|([^\[\]]+)")
+_RANGE = re.compile(r"([0-9]{1,18})(?:-([0-9]{1,18}))?", re.ASCII)
+
+
+def unfold(node_list: str) -> str:
+    """The names of a node list, with commas between them; empty for what is no list, or one of too many names.
+
+    >>> unfold("cn7,gpu-node[08-10],x1000c[0-1]s0b0n[0-1]")
+    'cn7,gpu-node08,gpu-node09,gpu-node10,x1000c0s0b0n0,x1000c0s0b0n1,x1000c1s0b0n0,x1000c1s0b0n1'
+    """
+    return _unfold(node_list) if "[" in node_list else node_list
+
+
+@lru_cache(maxsize=REMEMBERED_LISTS)
+def _unfold(node_list: str) -> str:
+    if not _LIST.fullmatch(node_list):
+        return ""
+    names: list[str] = []
+    try:
+        for item in _ITEM.findall(node_list):
+            names += _names(item, MOST_NAMES - len(names))
+    except ValueError:
+        return ""
+    return ",".join(names)
+
+
+def _names(item: str, most: int) -> list[str]:
+    """The names of one item such as ``a[1-3]b[01-02]``: every number of one bracket with every number of the other.
+
+    :raises ValueError: where it can't be read, or has more than ``most`` names.
+    """
+    names = [""]
+    for bracket, text in _PIECE.findall(item):
+        if text:
+            names = [name + text for name in names]
+            continue
+        numbers = list(_numbers(bracket, most // len(names)))
+        names = [name + number for name in names for number in numbers]
+    if len(names) > most:
+        raise ValueError(f"more than {MOST_NAMES} names")
+    return names
+
+
+def _numbers(bracket: str, most: int) -> Iterator[str]:
+    """The numbers of ``1-3,07``, as wide as each range's first one is written.
+
+    :raises ValueError: where it can't be read, or has more than ``most`` numbers.
+    """
+    for text in bracket.split(","):
+        found = _RANGE.fullmatch(text)
+        if not found:
+            raise ValueError(f"{text[:40]!r} is no range")
+        first, last = int(found[1]), int(found[2] or found[1])
+        most -= last - first + 1
+        if last < first or most < 0:
+            raise ValueError(f"{text[:40]!r} runs backwards, or too far")
+        width = len(found[1])
+        for number in range(first, last + 1):
+            yield f"{number:0{width}}"
