@@ -137,13 +137,16 @@ def _check_slurm(
 def _check_spool(config: Config, settings: Mapping[str, str], units: check_timers.Units) -> Iterator[Finding]:
     spool = config.spool_dir
     hooks_user = check_slurm.slurm_user(settings) if wants_hook(config) else ""
-    folder = examine("spool", lambda: check_host.check_spool_folder(spool, hooks_user))
+    folder = examine("spool", lambda: check_host.check_spool_folder(spool, hooks_user, config.path))
     yield folder
     if spool.is_dir():
         yield examine("free space", lambda: check_host.check_space(spool))
         yield examine("filesystem", lambda: check_host.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
         yield examine("locks", lambda: check_host.check_locks(spool))
-        yield examine("ledger", lambda: check_host.check_ledger(spool / LEDGER_NAME))
+        flush = (
+            f"{units.manager} start {check_timers.FLUSH}.service" if check_timers.FLUSH + ".service" in units else ""
+        )
+        yield examine("ledger", lambda: check_host.check_ledger(spool / LEDGER_NAME, flush))
     else:
         yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
     sandbox = units[f"{check_timers.FLUSH}.service"].get("ReadWritePaths", "")

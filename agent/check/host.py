@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import pwd
+import shlex
+import stat
 import sys
 import time
 from pathlib import Path
@@ -12,7 +14,8 @@ from typing import Callable
 
 from agent.check.finding import NotWell
 from agent.config import NAME, PLACEHOLDER, SYSTEM_FOLDER, Config, is_exposed, passed_over
-from agent.spool.ledger import view_ledger
+from agent.errors import LedgerDamaged
+from agent.spool.ledger import LEFT, view_ledger
 from agent.spool.lock import QUEUE_LOCK, RUN_LOCK, lock_holder
 from agent.spool.owner import check_spool
 from agent.wording import count
@@ -57,18 +60,54 @@ def check_secrecy(config: Config) -> str:
     return f"only {own_name()} can read it"
 
 
-def check_spool_folder(spool: Path, slurm_user: str) -> str:
-    """Whether the spool is there and belongs to the user that runs the hook, where that user is known."""
+def check_spool_folder(spool: Path, slurm_user: str, config: Path | None = None) -> str:
+    """Whether the spool is there and belongs to the user that runs the hook, where that user is known.
+
+    :param slurm_user: empty where nobody asks for a hook.
+    :param config: the configuration; outside /etc it is one that a user has made for himself.
+    """
+    user = slurm_user or own_name()
     if not spool.is_dir():
-        raise NotWell(f"there is no folder {spool}", hint="run install.sh again, or set spool_dir")
-    check_spool(spool)
+        raise NotWell(
+            f"there is no folder {spool}",
+            hint="make it, or set spool_dir where it has moved; what was queued in it comes with the next reconcile",
+            run=f"install -d -o {user} -m 750 {shlex.quote(str(spool))}",
+        )
+    mode = spool.stat().st_mode
+    if mode & stat.S_IWOTH:
+        raise NotWell(
+            f"{spool} can be written by everybody", hint="close it", run=f"chmod 750 {shlex.quote(str(spool))}"
+        )
     owner = name_of(spool.stat().st_uid)
     if slurm_user and owner != slurm_user:
-        raise NotWell(
-            f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
-            hint=f"chown -R {slurm_user} {spool}",
-        )
+        raise _of_another(spool, owner, slurm_user, config)
+    check_spool(spool)
+    for file in spool.iterdir():
+        if file.lstat().st_uid != spool.stat().st_uid:
+            raise NotWell(
+                f"{file} belongs to {name_of(file.lstat().st_uid)}, so that {owner} may not be able to use it",
+                hint=f"give it to {owner}",
+                run=f"chown -hR {owner} {shlex.quote(str(spool))}",
+            )
     return f"{spool}, of {owner}"
+
+
+def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -> NotWell:
+    """A spool in a user's home stays his: the hook can't write there, and need not."""
+    if config is None or Path("/etc") in config.resolve().parents or owner == "root":
+        return NotWell(
+            f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
+            hint=f"give it to {slurm_user}",
+            run=f"chown -R {slurm_user} {shlex.quote(str(spool))}",
+        )
+    line = "status_coverage_percent = [0, 0]"
+    is_plain = config.suffix == ".toml" and "status_coverage_percent" not in config.read_text(encoding="utf-8")
+    return NotWell(
+        f"the hook runs as {slurm_user} and can't write to {owner}'s own spool: the daily reconcile brings all jobs",
+        hint=f"set {line.replace(' = ', ': ') if config.suffix == '.json' else line} in {config}, and no hook is asked"
+        " for",
+        run=f"sed -i {shlex.quote(f'1i {line}')} {shlex.quote(str(config))}" if is_plain else "",
+    )
 
 
 def check_space(spool: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> str:
@@ -132,9 +171,15 @@ def check_locks(
     return f"process {worker} is at work" if worker else "free"
 
 
-def check_ledger(path: Path) -> str:
-    """Whether the ledger can be read, and what it says is still to be done."""
-    ledger = view_ledger(path)
+def check_ledger(path: Path, flush: str = "") -> str:
+    """Whether the ledger can be read, and what it says is still to be done.
+
+    :param flush: a line of shell that runs a flush.
+    """
+    try:
+        ledger = view_ledger(path)
+    except LedgerDamaged as error:
+        raise NotWell(str(error), hint=LEFT, run=flush) from error
     try:
         waiting, _ = ledger.waiting.count()
         return f"{waiting:,} waiting, {ledger.rejected.count():,} rejected"

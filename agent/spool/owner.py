@@ -32,7 +32,9 @@ def check_spool(spool: Path) -> None:
     if mode & stat.S_IWOTH:
         raise SpoolError(f"the spool {spool} can be written by everybody", hint=f"chmod 750 {spool}")
     if not os.access(spool, os.W_OK | os.X_OK):
-        raise SpoolError(f"the spool {spool} can't be written", hint=f"make it the Slurm user's: chown slurm {spool}")
+        is_own = spool.stat().st_uid == os.geteuid()
+        hint = f"chmod u+rwx {spool}" if is_own else "run as root, or as the spool's owner"
+        raise SpoolError(f"the spool {spool} can't be written", hint=hint)
 
 
 def step_down(spool: Path) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import subprocess
 import time
 from email.utils import formatdate
 from pathlib import Path
@@ -41,6 +42,13 @@ def complaint(call: Callable[[], str]) -> tuple[str, str]:
     with pytest.raises(ExporterError) as caught:
         call()
     return str(caught.value), caught.value.hint
+
+
+def remedy(call: Callable[[], str]) -> str:
+    """The line that fixes it."""
+    with pytest.raises(NotWell) as caught:
+        call()
+    return caught.value.run
 
 
 def make_config(**settings: Any) -> Config:
@@ -121,9 +129,36 @@ def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
     spool.mkdir(mode=0o750)
     assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, me)
     assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, "")
-    assert f"chown -R slurm {spool}" == complaint(lambda: check_host.check_spool_folder(spool, "slurm"))[1]
+    assert f"chown -R slurm {spool}" == remedy(lambda: check_host.check_spool_folder(spool, "slurm"))
     spool.chmod(0o777)
-    assert f"chmod 750 {spool}" == complaint(lambda: check_host.check_spool_folder(spool, me))[1]
+    assert f"chmod 750 {spool}" == remedy(lambda: check_host.check_spool_folder(spool, me))
+
+
+def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
+    """It stops the hook, or the agent: a file that root has made there by hand."""
+    me, spool = check_host.own_name(), tmp_path / "spool"
+    spool.mkdir(mode=0o750)
+    (spool / "queue").touch()
+    os.chown(spool / "queue", 12345, -1)
+    text = f"{spool}/queue belongs to 12345, so that {me} may not be able to use it"
+    assert (text, f"give it to {me}") == complaint(lambda: check_host.check_spool_folder(spool, me))
+    assert f"chown -hR {me} {spool}" == remedy(lambda: check_host.check_spool_folder(spool, me))
+
+
+def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
+    """Nobody is told to give a folder in his home to the Slurm user: he needs no hook."""
+    spool, config = tmp_path / "spool", tmp_path / "config.toml"
+    spool.mkdir(mode=0o750)
+    os.chown(spool, 12345, -1)
+    config.write_text('api_url = "https://d.example.com"\n[comments]\n')
+    text, hint = complaint(lambda: check_host.check_spool_folder(spool, "slurm", config))
+    assert "the hook runs as slurm and can't write to 12345's own spool: the daily reconcile brings all jobs" == text
+    assert f"set status_coverage_percent = [0, 0] in {config}, and no hook is asked for" == hint
+    subprocess.run(remedy(lambda: check_host.check_spool_folder(spool, "slurm", config)), shell=True, check=True)
+    assert config.read_text().startswith("status_coverage_percent = [0, 0]\napi_url = ")
+    assert "" == remedy(lambda: check_host.check_spool_folder(spool, "slurm", config))
+    system = Path("/etc/slurm-usage-history-exporter/config.toml")
+    assert f"chown -R slurm {spool}" == remedy(lambda: check_host.check_spool_folder(spool, "slurm", system))
 
 
 @pytest.mark.parametrize(

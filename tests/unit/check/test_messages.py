@@ -88,13 +88,13 @@ HOST = [
         "no spool",
         lambda folder: check_host.check_spool_folder(folder / "none", ""),
         "there is no folder {folder}/none",
-        "run install.sh again, or set spool_dir",
+        "make it, or set spool_dir where it has moved; what was queued in it comes with the next reconcile",
     ),
     Lack(
         "a spool of another's",
         lambda folder: check_host.check_spool_folder(folder, "nobody-else"),
         "{folder} belongs to {me}, but the hook runs as nobody-else",
-        "chown -R nobody-else {folder}",
+        "give it to nobody-else",
     ),
     Lack(
         "no room",

@@ -136,7 +136,7 @@ def test_a_user_who_may_not_read_the_spool_is_told_who_may(spool_of_nobody: Path
 def test_a_user_who_may_not_write_the_spool_is_told_whose_it_is_to_be(spool_of_nobody: Path) -> None:
     """Before anything else is tried there."""
     said = told_as_another(lambda: check_spool(spool_of_nobody))
-    mend = f"make it the Slurm user's: chown slurm {spool_of_nobody}"
+    mend = "run as root, or as the spool's owner"
     assert f"the spool {spool_of_nobody} can't be written ({mend})" == said
 
 

@@ -1,0 +1,384 @@
+"""`check` on a booted controller, broken on purpose: is the cause right, and does the remedy fix it as it is printed?
+
+Run by `make test-install`. Each case breaks one thing. Then `check` is asked, and the line that it prints is run as it
+stands, again and again until nothing is wrong or no line is left. What becomes of it is a table, docs/check.md.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, Iterator, NamedTuple
+
+import pytest
+
+from tests.install import booted
+from tests.install.booted import CONFIG, HOOK, SHORT, SPOOL, TIMERS, WATCH
+from tests.install.installation import CHECKOUT, NAME
+from tests.install.machine import Machine
+from tests.support.dashboard import DEPLOY_KEY, ReceivingDashboard
+
+pytestmark = pytest.mark.timeout(900)
+
+wheels, machine, dashboard = booted.wheels, booted.machine, booted.dashboard
+
+CONF = "/etc/slurm/slurm.conf"
+FLUSH, DAILY = f"{NAME}-flush.service", f"{NAME}.service"
+RESTART = "systemctl restart slurmctld"
+#: A shell's, with a folder in which no service looks.
+ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
+TABLE = CHECKOUT / "docs" / "check.md"
+#: More steps than this no remedy may take.
+MOST_STEPS = 3
+
+
+class Break(NamedTuple):
+    """Something that breaks, as lines of shell."""
+
+    what: str
+    breaks: str
+    found_by: str
+    says: str  # in the text
+    by_hand: str = ""  # what the words ask for, where no line of shell can do it
+    undo: str = ""  # what the remedy leaves, back to how it was
+    slurm: bool = False  # whether slurm.conf is changed: then a real call of the hook has to come in the end
+
+
+def set_key(key: str, value: str) -> str:
+    """Changes a key of the configuration."""
+    return f"cp -p {CONFIG} /tmp; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
+
+
+#: Brings back what set_key has put aside.
+RESTORE = f"cp -p /tmp/config.toml {CONFIG}"
+
+
+def rewire(lines: str, *, restart: bool = True) -> str:
+    """Takes the hook's lines out of slurm.conf and puts others in."""
+    change = f"sed -i '/^JobComp/d; /^Epilog/d' {CONF}; printf '%b' '{lines}' >>{CONF}"
+    return f"{change}; {RESTART}; sleep 2" if restart else change
+
+
+BREAKS = [
+    # the configuration
+    Break("others can read the key", f"chmod 644 {CONFIG}", "secrecy", "can be read or written by others"),
+    Break("root owns the configuration", f"chown root {CONFIG}", "secrecy", "slurm can't read"),
+    Break("an unknown key", f"echo batchsize=1 >>{CONFIG}", "configuration", "batch_size", f"sed -i '$d' {CONFIG}"),
+    Break(
+        "no configuration", f"mv {CONFIG} /root", "configuration", "no configuration", f"mv /root/config.toml {CONFIG}"
+    ),
+    Break(
+        "two configurations",
+        f"install -o slurm -m 600 /dev/null {CONFIG.replace('toml', 'json')}",
+        "configuration",
+        "is not read",
+        f"rm {CONFIG.replace('toml', 'json')}",
+    ),
+    Break(
+        "the example's key",
+        set_key("api_key", "your-secret-api-key"),
+        "configuration",
+        "the example's API key",
+        RESTORE,
+    ),
+    Break("a key that the dashboard refuses", set_key("api_key", "wrong"), "API key", "", RESTORE),
+    Break("nothing listens at api_url", set_key("api_url", "http://127.0.0.1:9"), "dashboard", "refused", RESTORE),
+    Break("no encryption", set_key("api_url", "http://192.0.2.1:9"), "encryption", "not encrypted", RESTORE),
+    Break(
+        "metrics beyond the sandbox",
+        f"cp -p {CONFIG} /tmp; install -d -o slurm /var/lib/metrics;"
+        f" sed -i '1i metrics_file = \"/var/lib/metrics/x.prom\"' {CONFIG}",
+        "metrics",
+        "sandbox",
+        RESTORE,
+    ),
+    # the spool
+    Break("root owns the spool", f"chown -R root {SPOOL}", "spool", "belongs to root"),
+    Break("a file of root's in the spool", f"install -m 600 /dev/null {SPOOL}/queue", "spool", "belongs to root"),
+    Break("everybody can write to the spool", f"chmod 777 {SPOOL}", "spool", "written by everybody"),
+    Break("no spool", f"mv {SPOOL} /root/spool", "spool", "no folder", undo=f"rm -r {SPOOL}; mv /root/spool {SPOOL}"),
+    Break("a spool in memory", f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "reboot", f"umount {SPOOL}"),
+    Break(
+        "a full spool",
+        f"mount -t tmpfs -o uid=slurm,size=9m t {SPOOL}",
+        "free space",
+        "only 0.0 GB",
+        f"umount {SPOOL}",
+    ),
+    Break(
+        "a process that keeps the queue's lock",
+        f"flock --no-fork {SPOOL}/queue.lock sleep 600 >/dev/null 2>&1 & echo $! >/tmp/pid; sleep 1",
+        "locks",
+        "has held",
+        "kill $(cat /tmp/pid)",
+    ),
+    Break("a damaged ledger", f"echo nonsense >{SPOOL}/ledger.db", "ledger", "", undo=f"rm -f {SPOOL}/ledger.db.*"),
+    # Slurm
+    Break("no sacct", "mv /usr/bin/sacct /root", "sacct", "cannot be started", "mv /root/sacct /usr/bin"),
+    Break(
+        "a sacct that no service finds",
+        "mv /usr/bin/sacct /usr/games",
+        "commands",
+        "the services do not look",
+        "mv /usr/games/sacct /usr/bin",
+    ),
+    Break("slurmctld is down", "systemctl stop slurmctld", "slurmctld", "slurmctld.service is inactive"),
+    Break(
+        "slurmctld was killed", "systemctl kill -s KILL slurmctld; sleep 1", "slurmctld", "slurmctld.service is failed"
+    ),
+    Break("slurmdbd is down", "systemctl stop slurmdbd", "slurmdbd", "slurmdbd.service is inactive"),
+    Break("MariaDB is down", "systemctl stop mariadb", "slurmdbd", "mariadb.service is inactive"),
+    Break("munge is down", "systemctl stop munge", "slurmctld", "munge does not answer"),
+    # the wiring
+    Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "can't read and run", slurm=True),
+    Break("a folder that can't be entered", f"chmod 700 /opt/{NAME}/bin", "hook", "can't enter", slurm=True),
+    Break(
+        "a hook that is gone",
+        f"rm {HOOK}",
+        "hook",
+        "is not there",
+        f"/wheels/bundle/install.sh >/dev/null && {RESTART}",
+        slurm=True,
+    ),
+    Break(
+        "a hook with another spool",
+        f"sed -i 's|:=/var/spool/{NAME}|:=/var/spool/other|' {HOOK}",
+        "hook",
+        "the hook writes to /var/spool/other",
+        f"SLURM_USAGE_HISTORY_SPOOL={SPOOL} /wheels/bundle/install.sh >/dev/null",
+    ),
+    Break("no flock", "mv /usr/bin/flock /root", "hook", "there is no flock", "mv /root/flock /usr/bin"),
+    Break("no line in slurm.conf", rewire(""), "slurm.conf", "JobCompType is", slurm=True),
+    Break(
+        "lines that slurmctld has not read",
+        f"{rewire('')}; {rewire(booted.WIRING, restart=False)}",
+        "slurm.conf",
+        "has not read that line",
+        slurm=True,
+    ),
+    Break(
+        "a slurmctld that started before the hook was there",
+        f"mv {HOOK} /root; {RESTART}; sleep 2; mv /root/jobcomp.sh {HOOK}",
+        "hook calls",
+        "did not find the hook when it started",
+        slurm=True,
+    ),
+    Break(
+        "a slurmctld that started while the hook was not executable",
+        f"chmod 644 {HOOK}; {RESTART}; sleep 2; chmod 755 {HOOK}",
+        "hook calls",
+        "is not executable",
+        slurm=True,
+    ),
+    Break(
+        "a slurmctld that started while the hook's folder was shut",
+        f"chmod 700 /opt/{NAME}/bin; {RESTART}; sleep 2; chmod 755 /opt/{NAME}/bin",
+        "hook calls",
+        "Permission denied",
+        slurm=True,
+    ),
+    Break(
+        "JobCompLoc one folder off",
+        rewire(booted.WIRING.replace("/bin/", "/")),
+        "slurm.conf",
+        f"JobCompLoc=/opt/{NAME}/jobcomp.sh, where nothing is",
+        slurm=True,
+    ),
+    Break(
+        "JobCompLoc with a wrong name",
+        rewire(booted.WIRING.replace("jobcomp.sh", "hook.sh")),
+        "slurm.conf",
+        "where nothing is",
+        slurm=True,
+    ),
+    Break(
+        "a script of the site's as JobCompLoc",
+        rewire("JobCompType=jobcomp/script\\nJobCompLoc=/etc/slurm/own.sh\\n"),
+        "slurm.conf",
+        "JobCompLoc is /etc/slurm/own.sh",
+        undo="rm /etc/slurm/call-both.sh",
+        slurm=True,
+    ),
+    Break(
+        "another jobcomp plugin",
+        rewire("JobCompType=jobcomp/filetxt\\nJobCompLoc=/tmp/records\\n"),
+        "slurm.conf",
+        "JobCompType is jobcomp/filetxt",
+        slurm=True,
+    ),
+    Break(
+        "another jobcomp plugin, and an EpilogSlurmctld of the site's",
+        rewire("JobCompType=jobcomp/filetxt\\nJobCompLoc=/tmp/records\\nEpilogSlurmctld=/etc/slurm/own.sh\\n"),
+        "slurm.conf",
+        "EpilogSlurmctld is /etc/slurm/own.sh",
+        undo="rm /etc/slurm/call-both.sh",
+        slurm=True,
+    ),
+    Break(
+        "Epilog in place of EpilogSlurmctld",
+        rewire(f"Epilog={HOOK}\\n"),
+        "slurm.conf",
+        f"slurm.conf says Epilog={HOOK}, which slurmd runs on each node",
+        rewire(booted.WIRING.replace("\n", "\\n")),
+        slurm=True,
+    ),
+    Break(
+        "lines that are gone again from slurm.conf",
+        rewire("", restart=False),
+        "slurm.conf",
+        "no longer names it",
+        slurm=True,
+    ),
+    # the timers
+    Break("no daily timer", f"systemctl disable --now {TIMERS[0]}", "daily timer", "is inactive"),
+    Break("no flush timer", f"systemctl disable --now {TIMERS[1]}", "flush timer", "is inactive"),
+    Break("a flush timer until the next reboot", f"systemctl disable {TIMERS[1]}", "flush timer", "after a reboot"),
+    Break("a path unit that was stopped", f"systemctl stop {WATCH}", "path unit", "is inactive"),
+    Break(
+        "a flush that was killed",
+        f"mkdir -p /run/systemd/system/{FLUSH}.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/sh -c \"kill -9 $$$$\"\\n'"
+        f" >/run/systemd/system/{FLUSH}.d/killed.conf; systemctl daemon-reload; systemctl start {FLUSH};"
+        f" rm -r /run/systemd/system/{FLUSH}.d; systemctl daemon-reload",
+        "flush timer",
+        "failed: signal",
+    ),
+    Break(
+        "a flush that failed over the configuration",
+        f"{set_key('api_url', 'ftp://d')}; systemctl start {FLUSH}",
+        "configuration",
+        "api_url",
+        RESTORE,
+    ),
+    Break(
+        "a flush that failed while the dashboard was down",
+        f"echo 9999999 >>{SPOOL}/queue; chown slurm {SPOOL}/queue; {set_key('api_url', 'http://127.0.0.1:9')};"
+        f" systemctl start {DAILY}",
+        "dashboard",
+        "refused",
+        RESTORE,
+    ),
+]
+
+
+class Outcome(NamedTuple):
+    """A row of the table."""
+
+    what: str
+    found_by: str
+    said: str
+    remedy: str
+    fixed: str
+
+
+class Row:
+    """Adds to the table."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def write(self, version: str) -> None:
+        lines = [*HEADING.format(version=version).splitlines()]
+        for outcome in self.outcomes:
+            cells = [re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in outcome]
+            lines.append(f"| {' | '.join(cells)} |")
+        TABLE.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+HEADING = """\
+# What `check` finds, and whether its remedy fixes it
+
+`make test-install` boots a controller, breaks one thing after another, asks `check`, and runs the line that it prints
+as it stands. "by hand" is a remedy in words, such as to fill in a key: the test does what they say. After what concerns
+the hook, `check --test-job` has to see a real call. Written by that test, on {version}.
+
+| what was broken | found by | what it said | the remedy | fixed |
+|---|---|---|---|---|
+"""
+
+
+@pytest.fixture(scope="module")
+def table(machine: Machine) -> Iterator[Row]:
+    row = Row()
+    yield row
+    if len(row.outcomes) == len(BREAKS):
+        row.write(machine.run("slurmctld", "-V").strip())
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine, dashboard: ReceivingDashboard) -> Machine:
+    """A controller on which all is well, with a script of the site's that slurm.conf may name."""
+    machine.run("install", "-m", "755", "/dev/null", "/etc/slurm/own.sh")
+    machine.write("/etc/slurm/own.sh", "#!/bin/sh\necho called >>/tmp/own\nexit 0\n")
+    machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
+    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]
+    machine.run("/root/exporter/install.sh", *options, "--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY)
+    machine.write(SHORT, "[Timer]\nOnActiveSec=\nOnActiveSec=2s\n")
+    machine.run("sh", "-c", f"cat >>{CONF}; cp {CONF} /root/slurm.conf", stdin=booted.WIRING)
+    machine.run("systemctl", "enable", "--quiet", "--now", WATCH)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    machine.run("systemctl", "start", FLUSH, DAILY)
+    return machine
+
+
+def check(machine: Machine, *options: str) -> dict[str, dict[str, Any]]:
+    """What `check` finds, by name."""
+    printed = machine.run(NAME, "check", "--json", *options, expect=None, PATH=ADMINS_PATH)
+    answer = json.loads(printed[printed.index("{\n") :])  # behind what goes to standard error
+    return {finding["name"]: finding for finding in answer["checks"]}
+
+
+def faults(machine: Machine, *options: str) -> dict[str, dict[str, Any]]:
+    """The findings that are not well, in the order in which they are printed."""
+    return {name: finding for name, finding in check(machine, *options).items() if finding["ok"] is False}
+
+
+def carry_out(machine: Machine, line: str) -> None:
+    machine.run("sh", "-c", line, expect=None)
+    if "slurm" in line or "munge" in line or "mariadb" in line:
+        machine.wait_for_slurm()
+
+
+def repair(machine: Machine, case: Break) -> tuple[str, str]:
+    """Runs the lines that check prints until nothing is wrong; returns them, and whether that was enough."""
+    lines: list[str] = []
+    by_hand = False
+    for _ in range(MOST_STEPS):
+        left = faults(machine)
+        if not left:
+            break
+        line = next((finding["run"] for finding in left.values() if finding["run"]), "")
+        if case.by_hand and not by_hand:
+            carry_out(machine, case.by_hand)
+            by_hand = True
+        elif line and line not in lines:
+            lines.append(line)
+            carry_out(machine, line)
+    left = faults(machine)
+    shown = " then ".join([*(["by hand"] if by_hand else []), *(f"`{line}`" for line in lines)])
+    return shown, "; ".join(f"{name}: {finding['text']}" for name, finding in left.items())
+
+
+@pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.what.replace(" ", "-"))
+def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case: Break) -> None:
+    """By the line that check prints, or by what its words ask for; the cause is named, and nothing else is blamed."""
+    machine = installed
+    machine.run("sh", "-c", case.breaks, expect=None)
+    try:
+        found = faults(machine)
+        assert case.found_by in found, found
+        finding = found[case.found_by]
+        shown, left = repair(machine, case)
+        if case.slurm and not left:
+            left = "; ".join(fault["text"] for fault in faults(machine, "--test-job").values())
+    finally:
+        machine.run("sh", "-c", case.undo or "true")
+        if case.slurm:
+            machine.run("sh", "-c", f"cmp -s /root/slurm.conf {CONF} || {{ cp /root/slurm.conf {CONF}; {RESTART}; }}")
+            machine.wait_for_slurm()
+        machine.run("systemctl", "start", FLUSH, expect=None)
+    table.outcomes.append(Outcome(case.what, case.found_by, finding["text"], shown, left or "yes"))
+    assert case.says in finding["text"]
+    assert finding["mend"]
+    assert "" == left
+    assert {} == faults(machine)
