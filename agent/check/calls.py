@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import time
+from collections import deque
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
@@ -62,13 +63,13 @@ def read_calls(spool: Path) -> Seen:
     finally:
         ledger.close()
     queue = Queue(spool, complain=lambda error: None)
-    files = queue.files()
     moments = [last for _, last in booked]
-    written = queue.last_write(files)
-    if written is not None:
-        moments.append(written)
-    queued = sum(1 for _ in queue.read(files))
-    return Seen(sum(number for number, _ in booked) + queued, max(moments, default=None))
+    for file in queue.files():
+        written, calls = queue.last_write([file]), queue.calls
+        deque(queue.read([file]), maxlen=0)  # an admin's lines are no calls
+        if written is not None and queue.calls > calls:
+            moments.append(written)
+    return Seen(sum(number for number, _ in booked) + queue.calls, max(moments, default=None))
 
 
 def boot_time(settings: Mapping[str, str]) -> float | None:

@@ -19,3 +19,10 @@ BATCH_BYTES = "batch_bytes"
 #: The bytes above which batches have failed, 0 where none has; and since when that is known.
 BATCH_CEILING = "batch_ceiling_bytes"
 BATCH_CEILING_AT = "batch_ceiling_at"
+#: When the hook called for the first time.
+HOOK_SINCE = "hook_since"
+#: When the first run was.
+LEDGER_SINCE = "ledger_since"
+#: What was reconciled last without a gap: its first and its last second.
+HISTORY_SINCE = "history_since"
+HISTORY_UNTIL = "history_until"

@@ -7,11 +7,14 @@ from typing import NamedTuple
 from agent.errors import RecordsRejected
 from agent.localtime import local_day
 from agent.spool.database import Database
+from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL, HOOK_SINCE, LEDGER_SINCE
 
 #: Two looks who is in control tell of the time between them where they lie no further apart.
 LOOKS_APART_SECONDS = 900
 #: An end this short before a host was last seen in control may be another's to tell of.
 HANDED_ON_SECONDS = 60
+#: So long after the first run nobody has to have wired the hook.
+FIRST_HOUR_SECONDS = 3600.0
 
 
 class RunReport(NamedTuple):
@@ -67,13 +70,44 @@ class Journal:
         )
         return {day: (jobs, hooked) for day, jobs, hooked in rows}
 
-    def add_calls(self, calls: int, last_call: float) -> None:
-        """Counts calls of the hook, on the day of the last of them (epoch seconds)."""
+    def add_calls(self, calls: int, first_call: float, last_call: float) -> None:
+        """Counts calls of the hook, on the day of the last of them (epoch seconds).
+
+        Before its very first call, no job can be held against it.
+        """
+        if not self.fact(HOOK_SINCE):
+            self.set_fact(HOOK_SINCE, first_call)
+            self._database.execute("DELETE FROM coverage")
         self._database.execute(
             """INSERT INTO calls VALUES (?, ?, ?) ON CONFLICT (day) DO UPDATE SET
                calls = calls + excluded.calls, last_call = max(last_call, excluded.last_call)""",
             (local_day(last_call).isoformat(), calls, last_call),
         )
+
+    def begin(self, now: float) -> None:
+        """Remembers when the first run was that this ledger knows of."""
+        if not self.fact(LEDGER_SINCE):
+            self.set_fact(LEDGER_SINCE, now)
+
+    def hook_due(self) -> float:
+        """From when on (epoch seconds) the hook should have brought each job: its first call, if there was one.
+
+        A new installation has an hour until slurm.conf names the hook and slurmctld is restarted.
+        """
+        return self.fact(HOOK_SINCE) or self.fact(LEDGER_SINCE) + FIRST_HOUR_SECONDS
+
+    def extend_history(self, start: float, end: float) -> None:
+        """Adds a range that was reconciled to what is on the dashboard without a gap; one apart from it replaces it.
+
+        A range of the past that does not touch it is not added: it would hide the gap.
+        """
+        since, until = self.fact(HISTORY_SINCE), self.fact(HISTORY_UNTIL)
+        if since and start <= until + 1 and end >= since - 1:
+            start, end = min(start, since), max(end, until)
+        elif end <= until:
+            return
+        self.set_fact(HISTORY_SINCE, start)
+        self.set_fact(HISTORY_UNTIL, end)
 
     def calls(self) -> dict[str, tuple[int, float]]:
         """For each day (YYYY-MM-DD), oldest first, how often the hook has called, and when last."""

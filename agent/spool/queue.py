@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from agent.errors import ExporterError, SpoolError, UnreadableLine
-from agent.jobs.entry import QueueEntry, format_line, parse_line
+from agent.jobs.entry import QueueEntry, parse_line
 from agent.spool.disk import explained
 from agent.spool.lock import QUEUE_LOCK, locked
 
@@ -54,14 +54,16 @@ class Queue:
         self._complain = complain
         self._clock = clock
         self._lock_wait = lock_wait
+        #: How many of the lines that were read are the hook's. An admin's has the JobID alone.
+        self.calls = 0
 
     def append(self, entries: Iterable[QueueEntry]) -> None:
-        """Queues entries as the hook does.
+        """Queues jobs for an admin: beside their IDs nothing is known of them.
 
         :raises SpoolError: where the lock can't be had or the file can't be written.
         """
         # A line of its own, even behind one that a full disk cut short.
-        text = "".join(f"\n{format_line(entry)}\n" for entry in entries)
+        text = "".join(f"\n{entry.asked}\n" for entry in entries)
         if _exists(self._path) and not _is_plain(self._path):
             raise SpoolError(f"{self._path} is no regular file", hint="a flush puts it aside")
         with self._locked(), explained(self._path), self._path.open("a", encoding="ascii") as file:
@@ -98,9 +100,12 @@ class Queue:
                 if line.isspace():
                     continue
                 try:
-                    yield parse_line(line)
+                    entry = parse_line(line)
                 except UnreadableLine as error:
                     self._complain(error)
+                else:
+                    self.calls += len(line.split()) > 1
+                    yield entry
 
     def last_write(self, files: Sequence[Path]) -> float | None:
         """When the hook last wrote to any of some files, in epoch seconds; None where all of them are gone."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
+from agent.jobs.entry import QueueEntry
 from agent.spool.database import put_aside
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
 from agent.spool.lock import run_lock
@@ -40,9 +41,19 @@ class Spool(NamedTuple):
             return
         files = queue.claim()
         if files:
-            last_call = queue.last_write(files) or now
+            first_call = last_call = queue.last_write(files) or now
+            before = queue.calls
+
+            def entries() -> Iterator[QueueEntry]:
+                nonlocal first_call
+                for entry in queue.read(files):
+                    first_call = min(first_call, entry.end or last_call)
+                    yield entry
+
             with ledger.transaction():
-                ledger.journal.add_calls(ledger.waiting.add(queue.read(files), now), last_call)
+                ledger.waiting.add(entries(), now)
+                if queue.calls > before:
+                    ledger.journal.add_calls(queue.calls - before, first_call, last_call)
             queue.discard(files)
 
 

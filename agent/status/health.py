@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Iterable, Iterator, NamedTuple
 
+from agent.config import NAME
 from agent.errors import KeyRefused
 from agent.status.snapshot import Runs, Snapshot
 from agent.wording import count, moment, percent, span
@@ -75,15 +76,16 @@ def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
     last_flush = snapshot.flush.last
     if last_flush and now - last_flush.started_at >= config.status_queue_age_minutes[0] * 60:
         text = f"no flush since {moment(last_flush.started_at, now)}"
-        yield Problem(Level.WARNING, text, "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'")
+        yield Problem(Level.WARNING, text, "run one: slurm-usage-history-exporter flush; `check` looks at its timer")
     success = snapshot.reconcile.last_success
     if success is None:
-        yield Problem(Level.WARNING, "no reconcile has gone well yet", "run one: `reconcile`")
+        if now - (snapshot.begun or 0.0) >= RECONCILE_LATE_SECONDS:  # before that, the first one is still to come
+            yield Problem(Level.WARNING, "no reconcile has succeeded yet", f"run one: {NAME} reconcile")
     elif now - success >= RECONCILE_LATE_SECONDS:
         # What the hook missed leaves the window undelivered once it is longer ago than that.
         level = Level.CRITICAL if now - success >= config.collection_window_days * 86_400 else Level.WARNING
-        text = f"no reconcile has gone well since {moment(success, now)}"
-        yield Problem(level, text, "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'")
+        text = f"no reconcile has succeeded since {moment(success, now)}"
+        yield Problem(level, text, f"run one: {NAME} reconcile; `check` looks at its timer")
 
 
 def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
@@ -92,7 +94,8 @@ def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
         return
     ended = f"a job ended {moment(hook.missed_end or 0, now)}"
     since = f"has not called since {moment(hook.last_call, now)}" if hook.last_call else "has never called"
-    yield Problem(Level.WARNING, f"the hook {since}, while {ended}", "`check` looks at its wiring in slurm.conf")
+    hint = "that job was delivered all the same; `check --test-job` tries the hook"
+    yield Problem(Level.WARNING, f"the hook {since}, though {ended}", hint)
 
 
 def _low_coverage(snapshot: Snapshot) -> Iterator[Problem]:

@@ -8,9 +8,9 @@ from typing import Any, Iterator, Sequence
 
 from agent import __version__
 from agent.config import NAME
-from agent.localtime import parse_day
+from agent.localtime import local_day, local_text, parse_day
 from agent.status.health import Level, Problem, worst_level
-from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+from agent.status.snapshot import Backlog, Day, Delay, Hook, Runs, Snapshot
 from agent.wording import Style, count, moment, percent, span
 
 WIDTH = 80
@@ -37,6 +37,8 @@ def as_json(snapshot: Snapshot, problems: Sequence[Problem]) -> dict[str, Any]:
     return {
         "version": __version__,
         "taken_at": snapshot.taken_at,
+        "begun": snapshot.begun,
+        "history_since": snapshot.history_since,
         "api_url": snapshot.config.api_url,
         "cluster_name": snapshot.config.cluster_name,
         "spool_dir": str(snapshot.config.spool_dir),
@@ -96,7 +98,8 @@ def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     yield "Flush", _runs_text(snapshot.flush, now)
     yield "Reconcile", _runs_text(snapshot.reconcile, now)
     yield "Delay", _delay_text(snapshot.delay)
-    yield "Coverage", _coverage_text(snapshot.coverage)
+    yield "Coverage", _coverage_text(snapshot)
+    yield "History", _history_text(snapshot)
 
 
 def _hook_text(hook: Hook, now: float) -> str:
@@ -150,13 +153,26 @@ def _delay_text(delay: Delay) -> str:
     return f"from end to dashboard: median {span(delay.median)}, 99 % within {span(delay.p99)}, of {jobs}"
 
 
-def _coverage_text(coverage: Coverage) -> str:
-    if not coverage.days:
-        return "no day counted by reconcile yet"
+def _coverage_text(snapshot: Snapshot) -> str:
+    coverage, hook = snapshot.coverage, snapshot.hook
+    if not any(snapshot.config.status_coverage_percent):
+        return "no hook is asked for, by status_coverage_percent"
     if coverage.ratio is None:
-        return "not known before the hook's first whole day"
-    since = coverage.judged[0].day
-    return f"{percent(coverage.ratio)} of {count(coverage.jobs, 'job')} since {since} were brought by the hook"
+        return "counted by the first reconcile after the hook's first call"
+    first_day = coverage.judged[0].day
+    # Its first day counts from the first call on.
+    begun = local_text(int(hook.since)) if hook.since and first_day == hook.first_day else first_day
+    jobs = count(coverage.jobs, "job")
+    return f"{percent(coverage.ratio)} of {jobs} since {begun.replace('T', ' ')[:16]} were brought by the hook"
+
+
+def _history_text(snapshot: Snapshot) -> str:
+    """How far back the dashboard knows the jobs of this cluster, as far as this ledger knows."""
+    if snapshot.history_since:
+        reach = f"complete from {local_day(snapshot.history_since)} on"
+        return f"{reach}; reconcile --start-date YYYY-MM-DD brings earlier jobs"
+    reach = f"begins at {moment(snapshot.hook.since, snapshot.taken_at)}" if snapshot.hook.since else "nothing yet"
+    return f"{reach}; reconcile brings the last {count(snapshot.config.collection_window_days, 'day')}"
 
 
 def _chart(days: Sequence[Day], style: Style) -> Iterator[str]:

@@ -17,7 +17,17 @@ from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
 from agent.localtime import local_day
 from agent.spool.delivered import Rejected
-from agent.spool.facts import DELIVERED_BY, GIVEN_UP, MISSED, MISSED_END, OTHERS_RECONCILED, PAUSE
+from agent.spool.facts import (
+    DELIVERED_BY,
+    GIVEN_UP,
+    HISTORY_SINCE,
+    HOOK_SINCE,
+    LEDGER_SINCE,
+    MISSED,
+    MISSED_END,
+    OTHERS_RECONCILED,
+    PAUSE,
+)
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.lock import lock_holder
@@ -49,6 +59,7 @@ class Hook(NamedTuple):
     calls: int
     missed: int  # jobs that reconcile had to bring first
     missed_end: float | None  # when the newest of them that had run ended
+    since: float | None = None  # its first call: what ended earlier is not held against it
 
     @property
     def silent(self) -> bool:
@@ -104,7 +115,7 @@ class Coverage(NamedTuple):
     """The share of jobs that the hook caught."""
 
     days: tuple[Day, ...]  # of the collection window
-    judged: tuple[Day, ...]  # the latest of them, of those on which the hook was there from the first hour on
+    judged: tuple[Day, ...]  # the latest of them, from the hook's first call on
 
     @property
     def jobs(self) -> int:
@@ -130,6 +141,8 @@ class Snapshot(NamedTuple):
     reconcile: Runs
     delay: Delay
     coverage: Coverage
+    begun: float | None = None  # when the first run of this ledger was
+    history_since: float | None = None  # from when on reconcile has delivered everything
 
 
 def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
@@ -150,6 +163,8 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         reconcile=_with_others(_read_runs(ledger, "reconcile"), ledger.journal.fact(OTHERS_RECONCILED)),
         delay=make_delay(ledger.delivered.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
+        begun=ledger.journal.fact(LEDGER_SINCE) or None,
+        history_since=ledger.journal.fact(HISTORY_SINCE) or None,
     )
 
 
@@ -165,6 +180,7 @@ class _Queued(NamedTuple):
     """What lies in the queue's files."""
 
     jobs: int
+    calls: int  # of these jobs the hook has brought, the others an admin
     unreadable: int
     oldest: float | None
     last_call: float | None
@@ -180,11 +196,13 @@ def _read_queue(spool: Path) -> _Queued:
         written = queue.last_write([path])
         if written is None:  # a flush has just taken it over
             continue
-        writes.append(written)
+        calls = queue.calls
         for entry in queue.read([path]):
             jobs += 1
             oldest = min(oldest, entry.end or written)
-    return _Queued(jobs, odd["lines"], oldest if jobs else None, max(writes, default=None))
+        if queue.calls > calls:
+            writes.append(written)
+    return _Queued(jobs, queue.calls, odd["lines"], oldest if jobs else None, max(writes, default=None))
 
 
 def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
@@ -192,17 +210,19 @@ def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
     today = local_day(now)
     called_today, _ = calls.get(today.isoformat(), (0, 0.0))
     if queued.last_call and local_day(queued.last_call) == today:
-        called_today += queued.jobs
+        called_today += queued.calls
     moments = [last_call for _, last_call in calls.values()]
     if queued.last_call:
         moments.append(queued.last_call)
+    since = ledger.journal.fact(HOOK_SINCE) or min(moments, default=None)
     return Hook(
-        first_day=local_day(min(moments)).isoformat() if moments else None,
+        first_day=local_day(since).isoformat() if since else None,
         last_call=max(moments, default=None),
         calls_today=called_today,
-        calls=sum(number for number, _ in calls.values()) + queued.jobs,
+        calls=sum(number for number, _ in calls.values()) + queued.calls,
         missed=int(ledger.journal.fact(MISSED)),
         missed_end=ledger.journal.fact(MISSED_END) or None,
+        since=since,
     )
 
 
@@ -241,8 +261,8 @@ def _with_others(own: Runs, others: float) -> Runs:
 def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> Coverage:
     counted = ledger.journal.coverage(first_day.isoformat())
     days = tuple(Day(day, jobs, hooked) for day, (jobs, hooked) in counted.items())
-    whole = [day for day in days if hook_since and day.day > hook_since]
-    return Coverage(days, tuple(whole[-JUDGED_DAYS:]))
+    hooked = [day for day in days if hook_since and day.day >= hook_since]
+    return Coverage(days, tuple(hooked[-JUDGED_DAYS:]))
 
 
 def _find_run(spool: Path) -> UnderWay | None:

@@ -83,6 +83,7 @@ class Reconcile:
     :param only_missing: leaves out what was delivered before and has not changed.
     :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
     :param in_charge: tells of an instant whether this host's hook is the one that was called for what ended then.
+    :param hook_due: from when on the hook should have brought each job, in epoch seconds.
     :param choose: says of a job that may be sent whether it is.
     :param interlude: done between two slices where it is due.
     :param on_progress: told after each slice how far it has come.
@@ -99,6 +100,7 @@ class Reconcile:
         alive: AskSlurmctld,
         only_missing: bool = False,
         in_charge: Callable[[float], bool] = lambda end: True,
+        hook_due: float = 0.0,
         choose: Callable[[Prepared], bool] = lambda job: True,
         interlude: Interlude | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -109,6 +111,7 @@ class Reconcile:
         self._delivery = delivery
         self._preparer = Preparer(ledger, settings, only_changed=only_missing)
         self._in_charge = in_charge
+        self._hook_due = hook_due
         self._choose = choose
         self._interlude = interlude
         self._on_progress = on_progress
@@ -138,7 +141,7 @@ class Reconcile:
         self._formatted += len(prepared)
         for job in prepared:
             end = job.record.end
-            is_told = end < self._fresh_since and self._in_charge(end)
+            is_told = self._hook_due <= end < self._fresh_since and self._in_charge(end)
             self.tally.count(job, is_waiting=job.record.raw_id in waiting, is_told=is_told)
             if job.hold is None and self._choose(job):
                 self._delivery.add(job.record)

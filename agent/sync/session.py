@@ -158,6 +158,7 @@ class Session:
             alive=self._ask_slurmctld,
             only_missing=only_missing,
             in_charge=self._control.in_charge(),
+            hook_due=self.ledger.journal.hook_due(),
             interlude=self,
             on_progress=progressed,
             clock=self._clock,
@@ -278,6 +279,7 @@ class Session:
         """Does the work, writes down how it went, and raises what went wrong."""
         outcome = Outcome()
         started_at, started = self._clock(), time.monotonic()
+        self.ledger.journal.begin(started_at)
         failure: ExporterError | KeyboardInterrupt | None = None
         try:
             work(outcome)
@@ -323,6 +325,7 @@ class Session:
         requeued_before = oldest - LOOKBACK_SECONDS
         with self.ledger.transaction():
             self.ledger.journal.set_coverage(days)
+            self.ledger.journal.extend_history(wanted.start, wanted.end)
             self.ledger.journal.set_fact(MISSED_END, max(tally.missed_end, self.ledger.journal.fact(MISSED_END)))
             self.ledger.prune(
                 ended_before=oldest,

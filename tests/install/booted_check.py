@@ -236,7 +236,7 @@ BREAKS = [
     Break("a path unit that was stopped", f"systemctl stop {WATCH}", "path unit", "is inactive"),
     Break(
         "a flush that was killed",
-        f"mkdir -p /run/systemd/system/{FLUSH}.d; printf '[Service]\\nExecStart=\\nExecStart=/bin/sh -c \"kill -9 $$$$\"\\n'"
+        f"mkdir /run/systemd/system/{FLUSH}.d; echo '[Service]\nExecStart=\nExecStart=/bin/sh -c \"kill -9 $$$$\"'"
         f" >/run/systemd/system/{FLUSH}.d/killed.conf; systemctl daemon-reload; systemctl start {FLUSH};"
         f" rm -r /run/systemd/system/{FLUSH}.d; systemctl daemon-reload",
         "flush timer",

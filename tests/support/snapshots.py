@@ -60,5 +60,7 @@ def make_snapshot(**changes: Any) -> Snapshot:
         reconcile=RECONCILE,
         delay=Delay(1500, 14.2, 41.0),
         coverage=Coverage(DAYS, DAYS[1:]),
+        begun=NOON - 19 * 24 * HOUR,
+        history_since=NOON - 19 * 24 * HOUR,
     )
     return healthy._replace(**changes)

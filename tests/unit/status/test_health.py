@@ -58,22 +58,22 @@ def test_a_healthy_exporter_has_no_problem() -> None:
         (
             {"reconcile": make_runs(RunReport("reconcile", NOON - 36 * HOUR, 9.0, 0, "done"), NOON - 36 * HOUR)},
             Level.WARNING,
-            "no reconcile has gone well since 2024-03-19 00:00",
+            "no reconcile has succeeded since 2024-03-19 00:00",
         ),
         (
             {"reconcile": make_runs(RunReport("reconcile", NOON - 7 * DAY, 9.0, 0, "done"), NOON - 7 * DAY)},
             Level.CRITICAL,
-            "no reconcile has gone well since 2024-03-13 12:00",
+            "no reconcile has succeeded since 2024-03-13 12:00",
         ),
         (
             {"hook": HOOK._replace(last_call=NOON - HOUR, missed_end=NOON - 600)},
             Level.WARNING,
-            "the hook has not called since 11:00:00 (1 h ago), while a job ended 11:50:00 (10 min ago)",
+            "the hook has not called since 11:00:00 (1 h ago), though a job ended 11:50:00 (10 min ago)",
         ),
         (
             {"hook": HOOK._replace(last_call=None, missed_end=NOON - 600)},
             Level.WARNING,
-            "the hook has never called, while a job ended",
+            "the hook has never called, though a job ended",
         ),
         ({"coverage": covered(989)}, Level.WARNING, "the hook caught only 98.9 % of 1,000 jobs of late"),
         ({"coverage": covered(899)}, Level.CRITICAL, "the hook caught only 89.9 %"),
@@ -105,9 +105,9 @@ def test_what_to_do_about_each() -> None:
         "`check` tests what it needs; what was not delivered is kept",
         "`check` tests what it needs; what was not delivered is kept",
         "`queue list` says why each waits",
-        "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'",
-        "see its timer: systemctl list-timers 'slurm-usage-history-exporter*'",
-        "`check` looks at its wiring in slurm.conf",
+        "run one: slurm-usage-history-exporter flush; `check` looks at its timer",
+        "run one: slurm-usage-history-exporter reconcile; `check` looks at its timer",
+        "that job was delivered all the same; `check --test-job` tries the hook",
         "reconcile has delivered the others; `check` looks at the hook's wiring",
         "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never",
     ] == [problem.hint for problem in find_problems(bad)]
@@ -144,5 +144,7 @@ def test_a_site_without_the_hook_says_so_once() -> None:
 
 def test_a_reconcile_that_never_was_is_missed() -> None:
     """Without it nobody would know what the hook had missed."""
-    problem = only_problem(make_snapshot(reconcile=make_snapshot().reconcile._replace(last=None, last_success=None)))
-    assert (Level.WARNING, "no reconcile has gone well yet", "run one: `reconcile`") == problem
+    never = make_snapshot().reconcile._replace(last=None, last_success=None)
+    expected = (Level.WARNING, "no reconcile has succeeded yet", "run one: slurm-usage-history-exporter reconcile")
+    assert expected == only_problem(make_snapshot(reconcile=never, begun=NOON - 36 * HOUR))
+    assert [] == find_problems(make_snapshot(reconcile=never, begun=NOON - 35 * HOUR))

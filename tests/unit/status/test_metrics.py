@@ -146,6 +146,9 @@ NO_METRICS = {
     "under_way.since": "the file is written when a run ends",
     "backlog.half_written": "waiting_jobs with its reason",
     "hook.first_day": "a day that never changes",
+    "hook.since": "a moment that never changes",
+    "begun": "a moment that never changes",
+    "history_since": "a day that no alert asks for",
     "hook.calls_today": "the increase of hook_calls_total",
     "hook.silent": "missed_job_end against hook_last_call, as the alert has it",
     "backlog.waiting": "the sum of waiting_jobs",
@@ -281,7 +284,7 @@ def test_each_run_writes_the_file(tmp_path: Path) -> None:
     """A run that fails above all: it is what an alert waits for."""
     assert 0 == run_flush(tmp_path).returncode
     assert 0 == read_samples(tmp_path / "x.prom")["last_run_exit_code,command=flush"]
-    (tmp_path / "spool/queue").write_text("4711\n")
+    (tmp_path / "spool/queue").write_text("4711 - - -\n")
     assert 69 == run_flush(tmp_path).returncode
     samples = read_samples(tmp_path / "x.prom")
     assert (69, 1) == (samples["last_run_exit_code,command=flush"], samples["hook_calls_total"])

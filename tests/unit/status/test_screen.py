@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from agent.localtime import local_day
 from agent.spool.journal import RunReport
 from agent.status.health import find_problems
 from agent.status.screen import WIDTH, as_check_line, as_json, as_text
@@ -64,6 +65,8 @@ Flush      11:59:30 (30 s ago), took 0.4 s: 12 delivered, 0 rejected, 1 waiting
 Reconcile  02:00:00 (10 h ago), took 41 s: 18000 jobs ended in the range
 Delay      from end to dashboard: median 14 s, 99 % within 41 s, of 1,500 jobs
 Coverage   99.9 % of 20,000 jobs since 2024-03-19 were brought by the hook
+History    complete from 2024-03-01 on; reconcile --start-date YYYY-MM-DD brings
+           earlier jobs
   Mon 03-18 ################..                     88.8 %       9,000 jobs
   Tue 03-19 ####################################  100.0 %      18,000 jobs
   Wed 03-20 ###.                                   99.9 %       2,000 jobs"""
@@ -78,11 +81,29 @@ def test_a_new_installation() -> None:
         reconcile=NEVER,
         delay=Delay(0, None, None),
         coverage=Coverage((), ()),
+        history_since=None,
     )
     text = as_text(fresh, (), PLAIN)
     assert ["no call yet", "never", "never"] == [row(text, label) for label in ("Hook", "Flush", "Reconcile")]
     assert "no job was delivered by flush in the last day" == row(text, "Delay")
-    assert "no day counted by reconcile yet" == row(text, "Coverage")
+    assert "counted by the first reconcile after the hook's first call" == row(text, "Coverage")
+    assert "nothing yet; reconcile brings the last 7 days" == row(text, "History")
+
+
+def test_the_first_day() -> None:
+    """Coverage counts from the hook's first call, and the history begins with it until a reconcile has brought more."""
+    since = NOON - 2 * 3600
+    hook = make_snapshot().hook._replace(since=since, first_day=local_day(since).isoformat())
+    today = Day(local_day(NOON).isoformat(), 40, 40)
+    text = as_text(make_snapshot(hook=hook, coverage=Coverage((today,), (today,)), history_since=None), (), PLAIN)
+    assert "100.0 % of 40 jobs since 2024-03-20 10:00 were brought by the hook" == row(text, "Coverage")
+    assert "begins at 10:00:00 (2 h ago); reconcile brings the last 7 days" == row(text, "History")
+
+
+def test_a_site_without_a_hook() -> None:
+    """Nobody there misses its coverage."""
+    text = as_text(make_snapshot(config=make_config(status_coverage_percent=[0, 0])), (), PLAIN)
+    assert "no hook is asked for, by status_coverage_percent" == row(text, "Coverage")
 
 
 def test_problems_stand_on_top_with_their_mending() -> None:

@@ -72,16 +72,16 @@ def spool(tmp_path: Path) -> Iterator[Site]:
 
 def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Site) -> None:
     """What lies in the queue counts as what the ledger has: the hook's life does not depend on flush's."""
-    spool.call_hook("1\n2\n", NOON - 2 * HOUR)
+    spool.call_hook("1 - - -\n2 - - -\n", NOON - 2 * HOUR)
     spool.take_over()
-    spool.call_hook("3\n", NOON - HOUR)
+    spool.call_hook("3 - - -\n", NOON - HOUR)
     hook = spool.look().hook
     assert (3, 3, NOON - HOUR) == (hook.calls_today, hook.calls, hook.last_call)
 
 
 def test_calls_of_other_days_are_not_todays(spool: Site) -> None:
     """Each call counts on its own day, and the first of these days is remembered."""
-    spool.call_hook("1\n2\n", NOON - DAY)
+    spool.call_hook("1 - - -\n2 - - -\n", NOON - DAY)
     spool.take_over()
     hook = spool.look().hook
     yesterday = (local_day(NOON) - timedelta(days=1)).isoformat()
@@ -91,7 +91,7 @@ def test_calls_of_other_days_are_not_todays(spool: Site) -> None:
 @pytest.mark.parametrize(("missed_end", "silent"), [(NOON - 2 * HOUR, False), (NOON - HOUR / 2, True)])
 def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, missed_end: float, silent: bool) -> None:
     """A job that was missed while the hook called for others is a gap, not silence."""
-    spool.call_hook("1\n", NOON - HOUR)
+    spool.call_hook("1 - - -\n", NOON - HOUR)
     spool.ledger.journal.set_fact(MISSED, 7)
     spool.ledger.journal.set_fact(MISSED_END, missed_end)
     hook = spool.look().hook
@@ -213,17 +213,44 @@ def coverage_days(spool: Site, *counts: tuple[int, int]) -> list[Day]:
 
 def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
     """A bad day is told, and over when the days after it are good."""
-    spool.ledger.journal.add_calls(1, NOON - 9 * DAY)
+    spool.ledger.journal.add_calls(1, NOON - 9 * DAY, NOON - 9 * DAY)
     days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
     coverage = spool.look().coverage
     assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
 
 
 def test_days_before_the_hook_was_there_are_not_judged(spool: Site) -> None:
-    """Nor is its first day, on which it may have come at noon."""
-    spool.ledger.journal.add_calls(1, NOON - DAY)
-    coverage_days(spool, (100, 0), (100, 60), (10, 10))
-    assert 1.0 == spool.look().coverage.ratio
+    """Its first day counts: reconcile leaves out what ended before the first call."""
+    spool.ledger.journal.add_calls(1, NOON - DAY, NOON - DAY)
+    coverage_days(spool, (100, 0), (100, 60), (100, 100))
+    assert 0.8 == spool.look().coverage.ratio
+
+
+def test_what_was_counted_before_the_first_call_is_void(spool: Site) -> None:
+    """A reconcile by hand at nine counts nothing for a hook that was wired at ten."""
+    coverage_days(spool, (100, 0), (100, 0))
+    spool.ledger.journal.add_calls(1, NOON - HOUR, NOON)
+    assert ((), None) == (spool.look().coverage.days, spool.look().coverage.ratio)
+
+
+def test_what_an_admin_queues_is_no_call_of_the_hook(spool: Site) -> None:
+    """It proves nothing about slurmctld, before a flush and after."""
+    spool.call_hook("4711\n203_3\n", NOON - HOUR)
+    for _ in range(2):
+        snapshot = spool.look()
+        assert (0, None, None) == (snapshot.hook.calls, snapshot.hook.last_call, snapshot.hook.since)
+        assert 2 == snapshot.backlog.queued + snapshot.backlog.waiting
+        spool.take_over()
+
+
+def test_the_hook_counts_from_the_end_of_the_first_job_that_it_brought(spool: Site) -> None:
+    """However much later a flush takes it over."""
+    spool.call_hook(f"1 5 {int(NOON) - 300} -\n2 5 {int(NOON) - 100} -\n", NOON - 90)
+    spool.take_over()
+    assert NOON - 300 == spool.look().hook.since
+    spool.call_hook(f"3 5 {int(NOON) - 900} -\n", NOON - 80)
+    spool.take_over()
+    assert NOON - 300 == spool.look().hook.since
 
 
 def test_coverage_without_a_hook_is_not_known(spool: Site) -> None:
