@@ -3,23 +3,30 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PINS := tests/support/pins.txt
 SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit soak manual bundle zipapp demo bench clean
+.PHONY: test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 venv: $(READY) ## the virtual environment, with the exporter and all tools in it
 
-$(READY): pyproject.toml
+$(READY): pyproject.toml $(PINS)
 	@tests/support/provision.sh python || echo 'trying with what is here'
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv --quiet $(VENV) || \
 		{ echo 'no virtual environment: install python3-venv or virtualenv' >&2; exit 1; }
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[dev]'
 	@touch $@
+
+update-tools: $(READY) ## the newest development tools, pinned in tests/support/pins.txt for everybody
+	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
+	@{ echo '# By `make update-tools`. Older Pythons take what they can have.'; \
+		$(BIN)/pip freeze --exclude-editable | sed "s/$$/ ; python_version >= '3.11'/"; } >$(PINS).new
+	@mv $(PINS).new $(PINS) && touch $(READY) && git --no-pager diff --stat $(PINS)
 
 lint: $(READY) ## ruff, mypy and shellcheck
 	$(BIN)/ruff check --quiet agent tests etc
@@ -60,6 +67,12 @@ test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the n
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'
 
+coverage: $(READY) ## which lines and branches of agent/ the unit tests reach, those of the commands they start included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --quiet -m 'not slurm' tests/unit
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
 manual: $(READY) ## the man page and the completions, from the command line's help; the template units, from the plain ones
 	$(BIN)/python etc/manual.py
 	$(BIN)/python etc/templates.py
@@ -95,5 +108,5 @@ bench: $(READY) ## measure speed and memory on a real Slurm, into docs/benchmark
 	$(BIN)/python -m tests.bench --output docs/benchmarks.md $(ARGS)
 
 clean: ## removes what the other targets made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import pytest
 
@@ -12,20 +12,13 @@ from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.journal import HANDED_ON_SECONDS, LOOKS_APART_SECONDS
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.ledger import Ledger
 from agent.spool.turns import Turns
 from agent.sync.control import LOOK_SECONDS, REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
 from tests.support.rows import NOON
 
 PAIR = ("ctl1(10.77.0.1)", "ctl2(10.77.0.2)")
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
 
 
 class Site:

@@ -7,7 +7,7 @@ import math
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Sequence
+from typing import Callable, Iterable, Sequence
 
 import pytest
 from hypothesis import given
@@ -118,13 +118,6 @@ class Site:
 
 def make_record(job_id: int) -> Record:
     return Record(job_id, int(NOW) - 100, int(NOW) - 10, str(job_id), 90, 0, json.dumps({"JobID": str(job_id)}))
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
 
 
 def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Sequence
 
 import pytest
 
@@ -17,20 +16,17 @@ from agent.jobs.run import Run
 from agent.localtime import local_text
 from agent.slurm.sacct import ALL_ENDS, GOES_ON_STATES, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting
 from agent.sync.backlog import MANY_JOBS
-from agent.sync.delivery import REFUSED_PAUSE_SECONDS, Delivery
+from agent.sync.delivery import REFUSED_PAUSE_SECONDS
 from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, has_work
-from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS, Flush
-from agent.sync.prepare import Settings
-from tests.support.memory import MemoryDashboard, MemoryQuery, MemorySlurm
+from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS
+from tests.support.memory import DAY, MemoryDashboard, MemoryQuery, MemorySite, MemorySlurm
 from tests.support.rows import NOON, make_run
 
 ENDED = NOON + 3660
 NOW = ENDED + 1000.0
-DAY = 86_400.0
-SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7 * DAY)
 TOLD = QueueEntry(100, NOON, ENDED)
 
 
@@ -62,55 +58,11 @@ class FussyDashboard(MemoryDashboard):
         return super().submit(cluster, texts, tries=tries)
 
 
-class Site:
-    """A ledger on disk, a Slurm and a dashboard in memory, and a clock that moves only when a flush sleeps."""
+class Site(MemorySite[BoundedSlurm, FussyDashboard]):
+    """With such a Slurm and such a dashboard."""
 
     def __init__(self, ledger: Ledger, *runs: Run) -> None:
-        self.ledger = ledger
-        self.slurm = BoundedSlurm(*runs)
-        self.dashboard = FussyDashboard()
-        self.now = NOW
-        self.slept = 0.0
-        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
-
-    def queue(self, *entries: QueueEntry) -> None:
-        with self.ledger.transaction():
-            self.ledger.waiting.add(entries, self.now)
-
-    def flush(self, *, settings: Settings = SETTINGS, at: float | None = None) -> Delivery:
-        """Runs one flush, now or at another time."""
-        self.now = self.now if at is None else at
-        delivery = Delivery(
-            self.dashboard, self.ledger, "lab", command="flush", batch_size=5000, clock=lambda: self.now
-        )
-        Flush(
-            self.ledger,
-            self.slurm,  # type: ignore[arg-type]
-            delivery,
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        ).run()
-        return delivery
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-        self.slept += seconds
-
-    def arrived(self) -> list[str]:
-        """The JobIDs that the dashboard has, in the order of their arrival."""
-        return [json.loads(text)["JobID"] for batch in self.dashboard.batches for text in batch]
-
-    def waiting(self) -> dict[int, str]:
-        return {item.entry.job_id: item.explanation for item in self.ledger.waiting.all()}
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
+        super().__init__(ledger, BoundedSlurm(*runs), FussyDashboard(), now=NOW)
 
 
 def plain(job_id: int, **changes: str) -> Run:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Iterator
-
-import pytest
 
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import HALF_WRITTEN_SECONDS
 from agent.jobs.run import Run
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.ledger import Ledger
 from agent.status.health import find_problems
 from agent.status.snapshot import Snapshot, take_snapshot
 from tests.support.rows import NOON, make_run
@@ -18,13 +15,6 @@ from tests.support.snapshots import make_config
 from tests.unit.sync.test_flush import ENDED, NOW, Site
 
 HOUR = 3600.0
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
 
 
 def half(job: int) -> Run:

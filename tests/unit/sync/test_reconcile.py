@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any, Iterator
-
-import pytest
+from typing import Any
 
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import LOOKBACK_SECONDS
@@ -13,63 +10,22 @@ from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.sacct import GOES_ON_STATES
-from agent.spool.ledger import Ledger, open_ledger
-from agent.sync.delivery import Delivery
+from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
-from agent.sync.prepare import Settings
-from agent.sync.reconcile import Interlude, Reconcile, Tally
+from agent.sync.reconcile import Interlude
 from agent.sync.walk import JOBS_AT_ONCE
-from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.memory import DAY, SETTINGS, WINDOW, MemoryDashboard, MemorySite, MemorySlurm
 from tests.support.rows import NOON, make_run
 
 HOUR = 3600
-DAY = 24 * HOUR
-WINDOW = Range(NOON, NOON + 7 * DAY)
 NOW = WINDOW.end
-SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
 
 
-@pytest.fixture
-def ledger(tmp_path: Any) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
-
-
-class Site:
-    """A Slurm and a dashboard in memory, and a ledger on disk, to run reconcile at."""
+class Site(MemorySite[MemorySlurm, MemoryDashboard]):
+    """With a Slurm and a dashboard that do as they should."""
 
     def __init__(self, ledger: Ledger, *runs: Run) -> None:
-        self.ledger = ledger
-        self.slurm = MemorySlurm(*runs)
-        self.dashboard = MemoryDashboard()
-        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
-
-    def reconcile(
-        self, wanted: Range = WINDOW, *, settings: Settings = SETTINGS, now: float = NOW, **options: Any
-    ) -> Tally:
-        """Runs reconcile at an instant."""
-        delivery = self.deliver("reconcile", now)
-        run = Reconcile(
-            self.ledger,
-            self.slurm,  # type: ignore[arg-type]
-            delivery,
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: now,
-            **options,
-        )
-        run.run(wanted)
-        return run.tally
-
-    def deliver(self, command: str, now: float = NOW) -> Delivery:
-        return Delivery(self.dashboard, self.ledger, "lab", command=command, batch_size=100, clock=lambda: now)
-
-    def sent(self) -> list[dict[str, Any]]:
-        """The records that have arrived, in order; forgets them."""
-        records = [json.loads(text) for batch in self.dashboard.batches for text in batch]
-        self.dashboard.batches.clear()
-        return records
+        super().__init__(ledger, MemorySlurm(*runs), MemoryDashboard(), now=NOW, batch_size=100)
 
 
 def run_at(end: int, job: int = 100, **changes: str) -> Run:
