@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from contextlib import suppress
 from datetime import date
@@ -67,9 +68,12 @@ environment:
   SLURM_USAGE_HISTORY_API_KEY and SLURM_USAGE_HISTORY_SPOOL go before the
   configuration. HTTPS_PROXY, HTTP_PROXY, NO_PROXY and NO_COLOR are heeded."""
 
+LONGEST_SPAN_SECONDS = 366 * 86_400
+
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",
     "reconcile": "replay the collection window, or any range of days, and count what flush missed",
+    "run": "flush and reconcile by itself, for ever: for containers, without systemd and cron",
     "queue": "look at and repair what is queued, waiting or rejected",
     "status": "show how it is doing",
     "check": "test every prerequisite and say how to mend what is wrong",
@@ -106,6 +110,14 @@ class ReconcileOptions(NamedTuple):
     start_date: date | None
     end_date: date | None
     only_missing: bool
+
+
+class RunOptions(NamedTuple):
+    """How ``run`` goes on; in seconds."""
+
+    every: float
+    reconcile_every: float
+    health_file: Path | None
 
 
 class QueueOptions(NamedTuple):
@@ -278,6 +290,16 @@ def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--every", type=_span, default=30.0, metavar="SPAN", help="between flushes; 30s if absent")
+    parser.add_argument(
+        "--reconcile-every", type=_span, default=86_400.0, metavar="SPAN", help="between reconciles; 1d if absent"
+    )
+    parser.add_argument(
+        "--health-file", type=Path, metavar="FILE", help="written after each run: its age shows whether this goes on"
+    )
+
+
 def _add_queue_options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=_Parser)
     for name, (count, text) in QUEUE_ACTIONS.items():
@@ -329,6 +351,14 @@ def _seconds(text: str) -> int:
     return int(text)
 
 
+def _span(text: str) -> float:
+    match = re.fullmatch(r"(\d{1,6})(s|m|min|h|d|)", text, re.ASCII)
+    seconds = int(match[1]) * {"m": 60, "min": 60, "h": 3600, "d": 86_400}.get(match[2], 1) if match else 0
+    if not 0 < seconds <= LONGEST_SPAN_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a span of time such as 30s, 5m, 12h or 1d, up to 366d")
+    return float(seconds)
+
+
 def _instance(text: str) -> str:
     if not INSTANCE.fullmatch(text):
         raise argparse.ArgumentTypeError(f"{text!r} names no instance; take letters, digits, - and _")
@@ -352,6 +382,7 @@ class _Command(NamedTuple):
 _COMMANDS: Mapping[str, _Command] = {
     "flush": _Command(lambda parser: None, FlushOptions),
     "reconcile": _Command(_add_reconcile_options, ReconcileOptions),
+    "run": _Command(_add_run_options, RunOptions),
     "queue": _Command(_add_queue_options, QueueOptions),
     "status": _Command(_add_status_options, StatusOptions),
     "check": _Command(_add_check_options, CheckOptions),

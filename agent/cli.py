@@ -17,6 +17,7 @@ from agent.arguments import (
     GlobalOptions,
     QueueOptions,
     ReconcileOptions,
+    RunOptions,
     SetupOptions,
     StatusOptions,
     parse_argv,
@@ -169,6 +170,63 @@ def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
         _print_sample(session.sample)
 
 
+def _run(call: _Call, wanted: RunOptions) -> int:
+    from agent.spool.spool import look_at_ledger  # noqa: PLC0415
+    from agent.sync.rounds import Rounds  # noqa: PLC0415
+    from agent.sync.session import window  # noqa: PLC0415
+
+    if call.options.dry_run:
+        raise UsageError("run can't be rehearsed", hint="try `flush --dry-run` and `reconcile --dry-run`")
+    call.load_config()  # one that is wrong from the start ends this; later ones may be mended
+
+    def flush() -> str:
+        with call.open_session(call.read_config(), logging.DEBUG) as session:
+            return _summary("Flush", session.flush(), dry_run=False)
+
+    def reconcile() -> str:
+        config = call.read_config()
+        days = window(config.collection_window_days, None, None, call.clock())
+        with call.open_session(config, logging.DEBUG) as session:
+            report = session.reconcile(days, only_missing=False, on_progress=lambda _: None)
+            return _summary("Reconcile", report, dry_run=False)
+
+    def last_reconcile() -> float:
+        with look_at_ledger(call.read_config().spool_dir) as ledger:
+            report = ledger.journal.last_run("reconcile", successful=True)
+            return report.started_at + report.seconds if report else 0.0
+
+    rounds = Rounds(
+        flush,
+        reconcile,
+        flush_seconds=wanted.every,
+        reconcile_seconds=wanted.reconcile_every,
+        last_reconcile=last_reconcile,
+        clock=call.clock,
+        sleep=call.sleep,
+    )
+    try:
+        for outcome in rounds:
+            _tell_outcome(outcome, wanted.health_file)
+    except KeyboardInterrupt:
+        logger.info("stopped; everything that is not delivered yet is kept")
+    return 0
+
+
+def _tell_outcome(outcome: str | ExporterError, health_file: Path | None) -> None:
+    from agent.sync.rounds import write_health  # noqa: PLC0415
+
+    line = outcome if isinstance(outcome, str) else _describe(outcome)
+    if isinstance(outcome, ExporterError):
+        _report(outcome)
+    else:
+        logger.info("%s", outcome)
+    if health_file:
+        try:
+            write_health(health_file, line)
+        except OSError as error:  # a full disk there does not stop deliveries
+            logger.warning("cannot write the health file %s: %s", health_file, error.strerror)
+
+
 def _queue(call: _Call, wanted: QueueOptions) -> None:
     from agent.admin import repair  # noqa: PLC0415
     from agent.spool.spool import open_spool  # noqa: PLC0415
@@ -294,6 +352,7 @@ def _ask(fact: str) -> bool:
 _COMMANDS: Mapping[type, Callable[[_Call, Any], int | None]] = {
     FlushOptions: _flush,
     ReconcileOptions: _reconcile,
+    RunOptions: _run,
     QueueOptions: _queue,
     StatusOptions: _status,
     CheckOptions: _check,

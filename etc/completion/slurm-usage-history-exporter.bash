@@ -6,10 +6,11 @@
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
 _shtab_slurm_usage_history_exporter_queue_subparsers=(list add retry drop)
-_shtab_slurm_usage_history_exporter_subparsers=(flush reconcile queue status check setup)
+_shtab_slurm_usage_history_exporter_subparsers=(flush reconcile run queue status check setup)
 
 _shtab_slurm_usage_history_exporter_flush_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_reconcile_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --start-date --end-date --only-missing)
+_shtab_slurm_usage_history_exporter_run_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --every --reconcile-every --health-file)
 _shtab_slurm_usage_history_exporter_queue_list_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_queue_add_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_queue_retry_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
@@ -22,6 +23,8 @@ _shtab_slurm_usage_history_exporter_option_strings=(-h --help --version --config
 
 _shtab_slurm_usage_history_exporter_flush___config_COMPGEN=_shtab_compgen_files
 _shtab_slurm_usage_history_exporter_reconcile___config_COMPGEN=_shtab_compgen_files
+_shtab_slurm_usage_history_exporter_run___config_COMPGEN=_shtab_compgen_files
+_shtab_slurm_usage_history_exporter_run___health_file_COMPGEN=_shtab_compgen_files
 _shtab_slurm_usage_history_exporter_queue___config_COMPGEN=_shtab_compgen_files
 _shtab_slurm_usage_history_exporter_status___config_COMPGEN=_shtab_compgen_files
 _shtab_slurm_usage_history_exporter_check___config_COMPGEN=_shtab_compgen_files
@@ -30,7 +33,7 @@ _shtab_slurm_usage_history_exporter_setup___api_key_file_COMPGEN=_shtab_compgen_
 _shtab_slurm_usage_history_exporter___config_COMPGEN=_shtab_compgen_files
 
 _shtab_slurm_usage_history_exporter_queue_pos_0_choices=(list add retry drop)
-_shtab_slurm_usage_history_exporter_pos_0_choices=(flush reconcile queue status check setup)
+_shtab_slurm_usage_history_exporter_pos_0_choices=(flush reconcile run queue status check setup)
 
 _shtab_slurm_usage_history_exporter_flush__h_nargs=0
 _shtab_slurm_usage_history_exporter_flush___help_nargs=0
@@ -41,6 +44,10 @@ _shtab_slurm_usage_history_exporter_reconcile___help_nargs=0
 _shtab_slurm_usage_history_exporter_reconcile___dry_run_nargs=0
 _shtab_slurm_usage_history_exporter_reconcile___verbose_nargs=0
 _shtab_slurm_usage_history_exporter_reconcile___only_missing_nargs=0
+_shtab_slurm_usage_history_exporter_run__h_nargs=0
+_shtab_slurm_usage_history_exporter_run___help_nargs=0
+_shtab_slurm_usage_history_exporter_run___dry_run_nargs=0
+_shtab_slurm_usage_history_exporter_run___verbose_nargs=0
 _shtab_slurm_usage_history_exporter_queue_list__h_nargs=0
 _shtab_slurm_usage_history_exporter_queue_list___help_nargs=0
 _shtab_slurm_usage_history_exporter_queue_list___dry_run_nargs=0

@@ -1,4 +1,4 @@
-"""Real Slurm, real kills: ``make soak``, for as long as SOAK_MINUTES says.
+"""Real Slurm, real kills: ``make soak``, for as long as SOAK_MINUTES says. SOAK_MODE=run: one long-running process.
 
 Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd
 and MariaDB are killed or frozen, slurmctld is killed or restarts, the dashboard resets, hangs, redirects and refuses,
@@ -27,6 +27,7 @@ from typing import Any, Callable, Mapping, TypeVar
 
 from agent.jobs.job import HALF_WRITTEN_SECONDS
 from agent.spool.ledger import view_ledger
+from tests.faults.long_run import LongRunningAgent
 from tests.support import dashboard_faults as faults
 from tests.support.accounting import expected_records
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
@@ -61,7 +62,12 @@ class Soak:
     """One lab, one dashboard, one spool, and a tally of what was done to them."""
 
     def __init__(
-        self, slurm: Slurm, dashboard: ReceivingDashboard, agents: ForkedAgents, config: Path, dice: random.Random
+        self,
+        slurm: Slurm,
+        dashboard: ReceivingDashboard,
+        agents: ForkedAgents | LongRunningAgent,
+        config: Path,
+        dice: random.Random,
     ) -> None:
         self.faults: Counter[str] = Counter()
         self.kills = 0
@@ -306,8 +312,9 @@ def main() -> int:
     with ReceivingDashboard() as dashboard, Slurm(jobcomp=True, nodes=2) as slurm, TemporaryDirectory() as made:
         settings = {"api_url": dashboard.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
         exporter = Exporter(Path(made), slurm.env, **settings)
-        with ForkedAgents(exporter.config, slurm.env) as agents:
-            soak = Soak(slurm, dashboard, agents, exporter.config, random.Random(seed))
+        dice = random.Random(seed)
+        with make_agents(exporter, slurm, dice) as agents:
+            soak = Soak(slurm, dashboard, agents, exporter.config, dice)
             try:
                 while time.monotonic() < deadline:
                     soak.round()
@@ -321,6 +328,13 @@ def main() -> int:
                 print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
                 return 1
     return 0
+
+
+def make_agents(exporter: Exporter, slurm: Slurm, dice: random.Random) -> ForkedAgents | LongRunningAgent:
+    """What delivers: a run after the other, or one that goes on by itself."""
+    if os.environ.get("SOAK_MODE") == "run":
+        return LongRunningAgent(exporter.config, slurm.env, dice)
+    return ForkedAgents(exporter.config, slurm.env)
 
 
 def _tell(soak: Soak, slurm: Slurm, dashboard: ReceivingDashboard) -> str:

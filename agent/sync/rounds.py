@@ -1,0 +1,81 @@
+"""Flush and reconcile by themselves, for where there is neither systemd nor cron: one long process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Callable, Iterator
+
+from agent.errors import ExporterError
+
+#: A reconcile that has failed is not tried again with each flush.
+RETRY_SECONDS = 3600.0
+
+
+class Rounds:
+    """A flush every so often, and a reconcile when it is due.
+
+    :param flush: does one and returns the line that tells of it.
+    :param reconcile: the same.
+    :param last_reconcile: when the last one that went well has ended, in epoch seconds; 0 for never.
+    :param clock: epoch seconds.
+    :param sleep: waits some seconds.
+    """
+
+    def __init__(
+        self,
+        flush: Callable[[], str],
+        reconcile: Callable[[], str],
+        *,
+        flush_seconds: float,
+        reconcile_seconds: float,
+        last_reconcile: Callable[[], float],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self._flush = flush
+        self._reconcile = reconcile
+        self._flush_seconds = flush_seconds
+        self._reconcile_seconds = reconcile_seconds
+        self._last_reconcile = last_reconcile
+        self._clock = clock
+        self._sleep = sleep
+        self._not_before = 0.0
+
+    def __iter__(self) -> Iterator[str | ExporterError]:
+        """What became of each run, without end. What is wrong now may be right in the next round, so it goes on."""
+        while True:
+            began = self._clock()
+            yield self._attempt(self._flush)
+            if self._reconcile_is_due(began):
+                outcome = self._attempt(self._reconcile)
+                self._not_before = self._clock() + min(RETRY_SECONDS, self._reconcile_seconds)
+                yield outcome
+            rest = self._flush_seconds - (self._clock() - began)
+            self._sleep(min(max(rest, 0.0), self._flush_seconds))  # a clock that is set back delays nothing
+
+    def _reconcile_is_due(self, now: float) -> bool:
+        if now < self._not_before:
+            return False
+        try:
+            last = self._last_reconcile()
+        except ExporterError:  # the flush before has told of it
+            return False
+        return not 0 <= now - last < self._reconcile_seconds
+
+    @staticmethod
+    def _attempt(run: Callable[[], str]) -> str | ExporterError:
+        try:
+            return run()
+        except ExporterError as error:
+            return error
+
+
+def write_health(path: Path, line: str) -> None:
+    """Writes how the last run went, whole or not at all. The file's age tells whether the process still goes on.
+
+    :raises OSError: where it can't be written.
+    """
+    new = path.with_name(f".{path.name}.{os.getpid()}")
+    new.write_text(f"{line}\n", encoding="utf-8")
+    new.replace(path)

@@ -1,0 +1,77 @@
+"""The long-running mode in place of single runs: ``SOAK_MODE=run make soak``."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Mapping
+
+from tests.support.exporter import ROOT
+from tests.support.forked_agent import KILLED
+
+#: Often enough that the recovery after each round is its own work.
+OPTIONS = ("run", "--every", "1s", "--reconcile-every", "15s")
+
+
+class LongRunningAgent:
+    """One process of ``run``, which is asked for nothing: it is left alone for a while, killed or ended by TERM.
+
+    It stands in for :class:`tests.support.forked_agent.ForkedAgents`.
+
+    :param config: its configuration file.
+    :param env: its environment.
+    """
+
+    def __init__(self, config: Path, env: Mapping[str, str], dice: random.Random) -> None:
+        self._argv = [sys.executable, "-m", "agent", "--config", str(config)]
+        self._env = dict(env)
+        self._dice = dice
+        self._log = config.with_name("agent.log")
+        self._health = config.with_name("health")
+        self._process: subprocess.Popen[bytes] | None = None
+        self.ended_by_term = 0
+
+    def __enter__(self) -> LongRunningAgent:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process:
+            self._process.terminate()
+            assert 0 == self._process.wait(60), self.log()[-2000:]
+
+    def run(self, *arguments: str, kill_at: int = 0, kill_after: float = 0.0) -> int:
+        """Lets it work for a second or so, then kills it where that is asked for. ``queue`` is another process.
+
+        :param kill_at: any number: at a moment drawn at random.
+        :param kill_after: the seconds after which it dies.
+        """
+        if arguments[0] == "queue":
+            return subprocess.run([*self._argv, *arguments], check=False, cwd=ROOT, env=self._env).returncode
+        process = self._alive()
+        time.sleep(kill_after or self._dice.uniform(0.1, 1.5))
+        assert process.poll() is None, f"it ended by itself: {self.log()[-2000:]}"
+        if kill_at or kill_after:
+            process.kill()
+            process.wait()
+            return KILLED
+        if self._dice.random() < 0.1:
+            process.send_signal(signal.SIGTERM)
+            code = process.wait(60)
+            assert 0 == code, f"after TERM: exit {code}\n{self.log()[-2000:]}"
+            self.ended_by_term += 1
+        return 0
+
+    def _alive(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._process.poll() is not None:
+            argv = [*self._argv, *OPTIONS, "--health-file", str(self._health)]
+            with self._log.open("ab") as log:
+                self._process = subprocess.Popen(argv, cwd=ROOT, env=self._env, stderr=log)
+        return self._process
+
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text() if self._log.exists() else ""

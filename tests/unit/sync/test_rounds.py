@@ -1,0 +1,179 @@
+"""The long-running mode: what is done when, and that nothing ends it but a signal."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+from agent import cli
+from agent.arguments import RunOptions, parse_argv
+from agent.errors import Busy, ExporterError, SlurmUnreachable, UsageError
+from agent.sync.rounds import RETRY_SECONDS, Rounds, write_health
+from tests.support.waiting import wait_for
+
+DAY = 86_400.0
+START = 1_700_000_000.0
+
+
+class World:
+    """A clock that only waiting and working moves, and what was done when."""
+
+    def __init__(self, *, takes: float = 1.0, last_reconcile: float = 0.0) -> None:
+        self.now = START
+        self.takes = takes
+        self.last = last_reconcile
+        self.done: list[tuple[str, float]] = []
+        self.faults: dict[str, ExporterError] = {}
+
+    def attempt(self, name: str) -> Callable[[], str]:
+        def run() -> str:
+            self.done.append((name, self.now - START))
+            self.now += self.takes
+            if name in self.faults:
+                raise self.faults[name]
+            if name == "reconcile":
+                self.last = self.now
+            return name
+
+        return run
+
+    def sleep(self, seconds: float) -> None:
+        assert 0 <= seconds <= 30
+        self.now += seconds
+
+    def rounds(self) -> Rounds:
+        return Rounds(
+            self.attempt("flush"),
+            self.attempt("reconcile"),
+            flush_seconds=30.0,
+            reconcile_seconds=DAY,
+            last_reconcile=lambda: self.last,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        )
+
+
+def test_flushes_keep_their_distance_whatever_they_take() -> None:
+    """Counted from begin to begin, and at once where one has taken longer."""
+    world = World(takes=12.0, last_reconcile=START)
+    assert ["flush"] * 3 == list(itertools.islice(world.rounds(), 3))
+    assert [("flush", 0.0), ("flush", 30.0), ("flush", 60.0)] == world.done
+    slow = World(takes=45.0, last_reconcile=START)
+    list(itertools.islice(slow.rounds(), 3))
+    assert [0.0, 45.0, 90.0] == [at for _, at in slow.done]
+
+
+def test_a_reconcile_is_made_up_for_and_then_comes_once_a_day() -> None:
+    """By the ledger, so that a restart of the container does not start another."""
+    world = World()
+    assert ["flush", "reconcile", "flush"] == list(itertools.islice(world.rounds(), 3))
+    again = World(last_reconcile=START - DAY + 100)
+    outcomes = list(itertools.islice(again.rounds(), 6))
+    assert ["flush"] * 5 + ["reconcile"] == outcomes
+    assert ("reconcile", 121.0) == again.done[-1]
+
+
+def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
+    """And flushes go on meanwhile."""
+    world = World()
+    world.faults["reconcile"] = SlurmUnreachable("slurmdbd is down")
+    list(itertools.islice(world.rounds(), 200))
+    first, second = [at for name, at in world.done if name == "reconcile"][:2]
+    assert RETRY_SECONDS <= second - first < RETRY_SECONDS + 60
+
+
+def test_what_goes_wrong_in_one_round_does_not_end_the_next() -> None:
+    """Outages end, configurations are mended, locks are let go."""
+    world = World(last_reconcile=START)
+    world.faults["flush"] = Busy("another run is at work")
+    rounds = iter(world.rounds())
+    assert isinstance(next(rounds), Busy)
+    world.faults.clear()
+    assert "flush" == next(rounds)
+
+
+def test_a_clock_that_is_set_back_delays_nothing() -> None:
+    """By hours: the next flush comes within its interval all the same."""
+    world = World(last_reconcile=START)
+    rounds = iter(world.rounds())
+    next(rounds)
+    world.now -= 7200
+    next(rounds)
+    assert 2 == len(world.done)
+
+
+def test_the_health_file_is_whole_at_any_time(tmp_path: Path) -> None:
+    """A probe reads it while it is replaced."""
+    health = tmp_path / "health"
+    for line in ("Flush: nothing to do", "Flush: 3 jobs delivered"):
+        write_health(health, line)
+        assert f"{line}\n" == health.read_text()
+    assert [health] == list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("30s", 30.0), ("5m", 300.0), ("5min", 300.0), ("12h", 43_200.0), ("1d", DAY), ("45", 45.0)]
+)
+def test_spans_are_written_as_admins_write_them(text: str, seconds: float) -> None:
+    """With a unit, or in seconds."""
+    _, options = parse_argv(["run", "--every", text])
+    assert isinstance(options, RunOptions)
+    assert seconds == options.every
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "1w", "367d", "1.5h", "", "soon", "٣s"])
+def test_what_is_no_span_is_refused(text: str) -> None:
+    """With an example."""
+    with pytest.raises(UsageError, match="such as 30s"):
+        parse_argv(["run", f"--every={text}"])
+
+
+def test_a_configuration_that_is_wrong_from_the_start_ends_it(tmp_path: Path) -> None:
+    """A container that can never work has to be seen to fail."""
+    config = tmp_path / "config.toml"
+    config.write_text("api_url = 1\n")
+    assert 78 == cli.main(["--config", str(config), "run"])
+
+
+def test_term_ends_it_cleanly(tmp_path: Path) -> None:
+    """With exit code 0, one line for each run before, and a health file of the last."""
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f'api_url = "http://127.0.0.1:1"\napi_key = "k"\ncluster_name = "c"\nspool_dir = "{tmp_path}/spool"\n'
+        'sacct = "/nonexistent/sacct"\n'
+    )
+    config.chmod(0o600)
+    health, log = tmp_path / "health", tmp_path / "log"
+    argv = [
+        sys.executable,
+        "-m",
+        "agent",
+        "--config",
+        str(config),
+        "run",
+        "--every",
+        "1s",
+        "--health-file",
+        str(health),
+    ]
+    with log.open("w") as stderr:
+        process = subprocess.Popen(argv, stderr=stderr, cwd=Path(cli.__file__).parents[1])
+    try:
+        wait_for(lambda: log.read_text().count("Flush: ") >= 2, "two flushes")
+        assert health.read_text().startswith("Flush: ")
+        assert process.poll() is None, log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert 0 == process.wait(10)
+    finally:
+        process.kill()
+    lines = log.read_text().splitlines()
+    assert "stopped; everything that is not delivered yet is kept" in lines[-1]
+    assert 1 == sum("Reconcile" in line or "sacct" in line for line in lines), lines
+    assert os.path.exists(tmp_path / "spool")  # noqa: PTH110
