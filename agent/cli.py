@@ -47,6 +47,7 @@ def main(
     :param clock: epoch seconds.
     :param sleep: waits some seconds.
     """
+    wanted: Any = None
     _forget_shell_zone()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_up_logging(verbose=False)
@@ -64,7 +65,7 @@ def main(
         return int(stop.code or 0)
     except KeyboardInterrupt as stop:
         logger.warning("stopped; everything that is not delivered yet is kept%s", f" ({stop})" if stop.args else "")
-        return STOPPED
+        return 0 if isinstance(wanted, RunOptions) else STOPPED  # to be stopped is the only end that run has
     except BrokenPipeError:  # head(1) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -170,7 +171,7 @@ def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
         _print_sample(session.sample)
 
 
-def _run(call: _Call, wanted: RunOptions) -> int:
+def _run(call: _Call, wanted: RunOptions) -> None:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
     from agent.sync.rounds import Rounds  # noqa: PLC0415
     from agent.sync.session import window  # noqa: PLC0415
@@ -204,12 +205,8 @@ def _run(call: _Call, wanted: RunOptions) -> int:
         clock=call.clock,
         sleep=call.sleep,
     )
-    try:
-        for outcome in rounds:
-            _tell_outcome(outcome, wanted.health_file)
-    except KeyboardInterrupt:
-        logger.info("stopped; everything that is not delivered yet is kept")
-    return 0
+    for outcome in rounds:
+        _tell_outcome(outcome, wanted.health_file)
 
 
 def _tell_outcome(outcome: str | ExporterError, health_file: Path | None) -> None:

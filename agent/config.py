@@ -20,6 +20,9 @@ API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
 #: A word for systemd, for the names of folders, and for a shell, in all of which it stands as it is.
 INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+#: Where the dashboard takes jobs, and how it is shown the key.
+INGEST_PATH = "/api/data/ingest"
+KEY_HEADER = "X-API-Key: {api_key}"
 #: What the example has in the key's place, and the exporter before this one had.
 PLACEHOLDER = "your-secret-api-key"
 #: UTF-8, behind the byte order mark that editors on Windows write, or without it.
@@ -41,6 +44,9 @@ class Config(NamedTuple):
     ca_bundle: Path | None
     client_cert: Path | None
     client_key: Path | None  # None: client_cert holds it, too
+    receiver: str  # "dashboard" or "any"
+    ingest_path: str
+    ingest_header: str  # with {api_key} where the key belongs
     sacct: str
     scontrol: str
     sacct_timeout: float  # seconds, for one call
@@ -192,6 +198,9 @@ def parse_config(
         problems.append("api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com")
     if values.get("client_key") and not values.get("client_cert"):
         problems.append("client_key: needs client_cert, the certificate that it belongs to")
+    if values.get("receiver") == "dashboard":
+        for name, default in (("ingest_path", INGEST_PATH), ("ingest_header", KEY_HEADER)):
+            problems += [f'{name}: needs receiver = "any"'] if values.get(name, default) != default else []
     problems += _find_api_key(values, environ)
     if problems:
         raise ConfigError("the configuration is wrong:\n  " + "\n  ".join(problems), subject=problems)
@@ -224,7 +233,8 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
     if environ.get(API_KEY_VARIABLE):
         source, key = API_KEY_VARIABLE, environ[API_KEY_VARIABLE].strip()
     if not key:
-        return [] if "api_key" not in values else ["api_key: is missing; get one from the dashboard's administrator"]
+        needed = "api_key" in values and "{api_key}" in values.get("ingest_header", "{api_key}")
+        return [] if not needed else ["api_key: is missing; get one from the dashboard's administrator"]
     if not is_key(key):
         return [f"{source}: must be one word of printable ASCII characters"]
     values["api_key"] = key
@@ -270,6 +280,20 @@ def _url(value: Any) -> str:
         raise ValueError
     _ = parts.port  # raises ValueError where it is no number
     return url
+
+
+def _url_path(value: Any) -> str:
+    path = _text(value)
+    if not re.fullmatch(r"/[!-~]*", path) or {"?", "#"} & set(path):
+        raise ValueError
+    return path
+
+
+def _header(value: Any) -> str:
+    header = _text(value)
+    if header != "none" and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[!-~][ -~]*", header):
+        raise ValueError
+    return header
 
 
 def _path(value: Any) -> Path:
@@ -342,6 +366,21 @@ KEYS = (
     Key("ca_bundle", None, "a path", _path, "a file of CA certificates for the dashboard"),
     Key("client_cert", None, "a path", _path, "a certificate that the dashboard asks its clients for"),
     Key("client_key", None, "a path", _path, "its key, where the certificate's file does not hold it"),
+    Key(
+        "receiver",
+        "dashboard",
+        '"dashboard" or "any"',
+        _one_of("dashboard", "any"),
+        "what takes the jobs: the dashboard, or any HTTP ingest whose every 2xx counts as taken",
+    ),
+    Key("ingest_path", INGEST_PATH, "a path that begins with /", _url_path, "where they are sent to below api_url"),
+    Key(
+        "ingest_header",
+        KEY_HEADER,
+        'a header such as "Authorization: Bearer {api_key}", or none for no header',
+        _header,
+        "what shows the key; {api_key} stands for it",
+    ),
     Key("sacct", "sacct", "a command or its path", _text, "the sacct to call"),
     Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol to call"),
     Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "limit for one sacct call"),

@@ -12,7 +12,7 @@ import os
 import time
 from typing import Any, Callable, Mapping, Sequence
 
-from agent.config import Config, is_key
+from agent.config import INGEST_PATH, Config, is_key
 from agent.dashboard import backoff
 from agent.dashboard.answer import (
     OVERWHELMED,
@@ -27,7 +27,6 @@ from agent.dashboard.answer import (
 )
 from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
 
-INGEST = "/api/data/ingest"
 HEALTH = "/api/dashboard/health"
 EXCHANGE = "/api/agent/exchange-deploy-key"
 LIST_FILES = "/api/agent/list-files"
@@ -38,7 +37,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 #: Before a dashboard counts as gone it is asked so often whether it is there.
 PULSE_TRIES = 3
 #: What proxies say where there is nobody behind them.
-_NOBODY = OVERWHELMED | {521, 522, 523}
+NOBODY = OVERWHELMED | {521, 522, 523}
 
 #: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
@@ -66,7 +65,7 @@ class Dashboard:
         clock: Callable[[], float] = time.time,
         dice: Callable[[], float] = lambda: os.urandom(1)[0] / 256,
     ) -> None:
-        self.ingest_url = api_url + INGEST
+        self.ingest_url = api_url + INGEST_PATH
         self._api_url = api_url
         self._api_key = api_key
         self._transport = transport
@@ -85,9 +84,16 @@ class Dashboard:
         :raises KeyRefused: where it does not know the key.
         """
         body = f'{{"hostname":{json.dumps(cluster)},"jobs":[{",".join(texts)}]}}'.encode()
-        headers = {"X-API-Key": self._api_key, "Content-Type": "application/json"}
-        answer = self._send("POST", INGEST, headers, body, tries, stubborn=len(texts) <= 1)
-        return judge(answer, sent=len(texts), now=self._clock())
+        headers = {**self._key_headers(), "Content-Type": "application/json"}
+        path = self.ingest_url[len(self._api_url) :]
+        answer = self._send("POST", path, headers, body, tries, stubborn=len(texts) <= 1)
+        return self._judge(answer, len(texts))
+
+    def _key_headers(self) -> dict[str, str]:
+        return {"X-API-Key": self._api_key}
+
+    def _judge(self, answer: Answer, sent: int) -> str:
+        return judge(answer, sent=sent, now=self._clock())
 
     def answers(self) -> bool:
         """Whether it is there at all, after a request that it has not answered.
@@ -99,7 +105,7 @@ class Dashboard:
             if attempt > 1:
                 self._sleep(backoff.request_delay(attempt - 1, self._dice()))
             try:
-                if self._transport("GET", self._api_url + HEALTH, {}, None).status not in _NOBODY:
+                if self._transport("GET", self._api_url + HEALTH, {}, None).status not in NOBODY:
                     return True
             except DashboardUnreachable as error:
                 logger.debug("%s", error)
@@ -203,7 +209,7 @@ class DryRun:
     """Stands in for a :class:`Dashboard` and takes everything, to nowhere."""
 
     def __init__(self, api_url: str) -> None:
-        self.ingest_url = f"{api_url}{INGEST} (dry run: nothing is sent)"
+        self.ingest_url = f"{api_url}{INGEST_PATH} (dry run: nothing is sent)"
         self.sample = ""
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
@@ -249,4 +255,11 @@ def make_dashboard(
     missing = [f"{key}: {file} can't be read" for key, file in files.items() if file and not os.access(file, os.R_OK)]
     if missing:
         raise ConfigError("\n  ".join(missing), hint="it must be there, and readable for the Slurm user")
+    if config.receiver == "any":
+        from agent.dashboard.any_receiver import AnyReceiver  # noqa: PLC0415  # it is a Dashboard
+
+        path, header = config.ingest_path, config.ingest_header
+        return AnyReceiver(
+            config.api_url, config.api_key, _LateTransport(config), path, header, clock=clock, sleep=sleep
+        )
     return Dashboard(config.api_url, config.api_key, _LateTransport(config), clock=clock, sleep=sleep)

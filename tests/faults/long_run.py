@@ -12,6 +12,7 @@ from typing import Mapping
 
 from tests.support.exporter import ROOT
 from tests.support.forked_agent import KILLED
+from tests.support.waiting import wait_for
 
 #: Often enough that the recovery after each round is its own work.
 OPTIONS = ("run", "--every", "1s", "--reconcile-every", "15s")
@@ -59,6 +60,9 @@ class LongRunningAgent:
             process.wait()
             return KILLED
         if self._dice.random() < 0.1:
+            begun = time.time_ns()
+            wait_for(self._health.exists, "its first run", limit_seconds=60)
+            wait_for(lambda: self._health.stat().st_mtime_ns > begun, "another run", limit_seconds=60)
             process.send_signal(signal.SIGTERM)
             code = process.wait(60)
             assert 0 == code, f"after TERM: exit {code}\n{self.log()[-2000:]}"

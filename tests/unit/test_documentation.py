@@ -29,6 +29,8 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXACTNESS = (ROOT / "docs/exactness.md").read_text(encoding="utf-8")
 MAN_PAGE = ROOT / f"etc/man/{NAME}.8"
 COMPLETIONS = {"bash": ROOT / f"etc/completion/{NAME}.bash", "zsh": ROOT / f"etc/completion/_{NAME}"}
+#: Keys whose default the README shows with its quotes.
+QUOTED = {"requeued_runs", "never_started", "receiver", "ingest_path", "ingest_header"}
 RULES = (ROOT / "etc/prometheus/slurm-usage-history.rules.yml").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
@@ -113,7 +115,7 @@ def test_every_configuration_key() -> None:
     assert {key.name for key in KEYS} == first_column(README, "key")
     for key in KEYS:
         if isinstance(key.default, (int, str)) and key.default != "":
-            written = f'"{key.default}"' if key.name in {"requeued_runs", "never_started"} else key.default
+            written = f'"{key.default}"' if key.name in QUOTED else key.default
             assert f"| `{key.name}` | `{written}` |" in README
 
 
