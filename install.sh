@@ -635,7 +635,7 @@ remove_spool() { # of a folder that was not made for this alone, only what is kn
     */"$NAME") ensure rm -rf "$root$spool" ;;
     *)
         ensure rm -rf "$root$spool"/queue "$root$spool"/queue.* "$root$spool"/odd.queue* \
-            "$root$spool"/agent.lock "$root$spool"/ledger.db*
+            "$root$spool"/agent.lock "$root$spool"/host "$root$spool"/ledger.db*
         run rmdir "$root$spool" 2>/dev/null || say "$spool holds files of others and stays."
         ;;
     esac

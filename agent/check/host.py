@@ -25,7 +25,10 @@ LEAST_FREE_BYTES = 100 << 20
 LEAST_FREE_FILES = 1000
 #: A hook holds the queue's lock for milliseconds.
 STUCK_SECONDS = 1.0
-_NETWORKED = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "9p", "afs", "gluster", "orangefs", "fuse.")
+_SHARED = (
+    *("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "9p", "virtiofs", "afs", "gluster"),
+    *("orangefs", "pvfs2", "panfs", "wekafs", "gfs2", "ocfs2"),
+)
 _VOLATILE = ("tmpfs", "ramfs")
 
 
@@ -128,10 +131,18 @@ def check_filesystem(spool: Path, mounts: str) -> str:
     :param mounts: as /proc/self/mounts has them.
     """
     kind = filesystem_of(spool.resolve(), mounts)
-    if kind.startswith(_NETWORKED):
+    hint = "move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh"
+    if kind.startswith(_SHARED):
         raise NotWell(
-            f"{spool} is on {kind}: a hanging server would hold up the hook, and another host could take the queue",
-            hint="move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh",
+            f"{spool} is on {kind}, a shared filesystem: when its server hangs, so do the hook and the stopping of"
+            " slurmctld, and no two hosts may use one spool",
+            hint=hint,
+        )
+    if kind.startswith("fuse"):
+        raise NotWell(
+            f"{spool} is on {kind}, a FUSE filesystem: when the process behind it hangs, so do the hook and the"
+            " stopping of slurmctld",
+            hint=hint,
         )
     if kind in _VOLATILE:
         raise NotWell(f"{spool} is on {kind}, which a reboot empties", hint="move the spool to a disk")

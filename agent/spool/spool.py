@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
@@ -11,6 +12,7 @@ from typing import Callable, Iterator, NamedTuple
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
 from agent.spool.database import put_aside
+from agent.spool.host import claim_for_host
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
 from agent.spool.lock import run_lock
 from agent.spool.owner import check_spool, step_down
@@ -71,6 +73,8 @@ def open_spool(
     """
     step_down(folder)
     check_spool(folder)
+    if alone:
+        claim_for_host(folder, os.uname().nodename, time.time())
     with run_lock(folder) if alone else nullcontext():
         path = folder / LEDGER_NAME
         ledger, rebuilt = open_ledger(path, alone=alone)

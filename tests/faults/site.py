@@ -84,7 +84,7 @@ class Site:
 
     def leftovers(self) -> list[str]:
         """What should not be in the spool after a flush."""
-        usual = {"queue.lock", "agent.lock", "ledger.db"}
+        usual = {"queue.lock", "agent.lock", "ledger.db", "host"}
         return sorted(path.name for path in self.spool.iterdir() if path.name not in usual)
 
 

@@ -266,7 +266,7 @@ def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installat
     """The folder stays, with what is theirs."""
     folder = installation.root / "data"
     folder.mkdir()
-    for name in ("queue", "queue.lock", "queue.claimed.1.2", "agent.lock", "ledger.db", "ledger.db-wal", "theirs"):
+    for name in ("queue", "queue.lock", "queue.claimed.1.2", "agent.lock", "host", "ledger.db", "theirs"):
         (folder / name).write_text("1")
     assert "/data holds files of others and stays" in installation.run("--purge", SLURM_USAGE_HISTORY_SPOOL="/data")
     assert {"data/theirs": b"1"} == installation.files()

@@ -178,7 +178,7 @@ def test_a_filesystem_without_fixed_number_of_files_has_enough(tmp_path: Path) -
 
 @pytest.mark.parametrize(
     ("kind", "well"),
-    [("ext4", True), ("xfs", True), ("nfs4", False), ("fuse.sshfs", False), ("lustre", False), ("tmpfs", False)],
+    [("ext4", True), ("xfs", True), ("nfs4", False), ("fuse.sshfs", False), ("fuse", False), ("tmpfs", False)],
 )
 def test_the_spool_is_on_a_disk_of_its_own(kind: str, well: bool) -> None:
     """The mount that counts is the innermost one, however the lines are sorted."""

@@ -111,7 +111,8 @@ HOST = [
     Lack(
         "a spool on the network",
         on("nfs4"),
-        "/var/spool/x is on nfs4: a hanging server would hold up the hook, and another host could take the queue",
+        "/var/spool/x is on nfs4, a shared filesystem: when its server hangs, so do the hook and the stopping of"
+        " slurmctld, and no two hosts may use one spool",
         "move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh",
     ),
     Lack(

@@ -1,0 +1,76 @@
+"""What is measured on a pair, a federation and single hosts, as Markdown tables for docs/controllers.md."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import contextmanager
+from typing import Iterator, NamedTuple, Sequence
+
+from tests.ha.failovers import KINDS, drain, fail_over
+from tests.ha.load import Submitting
+from tests.ha.sites import Exporter, Pair
+from tests.ha.truth import Comparison, compare, percentile
+
+FLUSH_SECONDS = 5.0
+
+
+class Health(NamedTuple):
+    """What ``status`` said on a host, how often, and the worst of it."""
+
+    levels: Counter[str]
+    problems: Counter[str]
+
+
+def ask_health(exporter: Exporter, health: Health) -> None:
+    """One more look at ``status``."""
+    status = exporter.status()
+    health.levels[status["level"]] += 1
+    health.problems.update(problem["text"].partition(",")[0] for problem in status["problems"])
+
+
+def failovers(pair: Pair, rounds: int, *, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> Comparison:
+    """Jobs without a pause, a flush every few seconds on both hosts, and so many fail-overs; then all comes to rest.
+
+    :param seconds: between two fail-overs, and how long the other host is in control.
+    """
+    with flushing(pair), Submitting(pair.nodes):
+        time.sleep(seconds)
+        for number in range(rounds):
+            fail_over(pair, kinds[number % len(kinds)], seconds=seconds)
+            time.sleep(seconds)
+    drain(pair)
+    with flushing(pair):
+        time.sleep(6 * FLUSH_SECONDS)
+    return compare(pair, pair.cluster)
+
+
+@contextmanager
+def flushing(pair: Pair) -> Iterator[None]:
+    """While it lasts both hosts flush, as their timers do."""
+    for exporter in pair.exporters.values():
+        exporter.flush_every(FLUSH_SECONDS)
+    try:
+        yield
+    finally:
+        for exporter in pair.exporters.values():
+            exporter.stop()
+
+
+def describe(comparison: Comparison) -> list[object]:
+    """A row: jobs, half written, lost, lost and half written, sent wrong, by several, delays."""
+    delays = comparison.delays
+    return [
+        comparison.jobs,
+        comparison.half_written,
+        len(comparison.lost),
+        len(comparison.lost_half),
+        comparison.sent_wrong,
+        comparison.sent_by_several,
+        f"{percentile(delays, 0.5):.0f} s",
+        f"{percentile(delays, 0.99):.0f} s",
+        sum(delay > 60 for delay in delays),
+    ]
+
+
+HEAD = ["", "jobs", "half written", "lost", "half written, to come", "wrong", "by both", "median", "99 %", "> 60 s"]

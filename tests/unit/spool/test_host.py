@@ -1,0 +1,51 @@
+"""One spool is one host's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from agent.errors import SpoolError
+from agent.spool.host import LEFT_SECONDS, MARK, claim_for_host
+
+NOW = 1_700_000_000.0
+
+
+def test_another_host_is_refused(tmp_path: Path) -> None:
+    """As long as the first one is at work there, and with words that name both."""
+    claim_for_host(tmp_path, "ctl1", NOW)
+    for later in (0, 300, 600, 900):
+        claim_for_host(tmp_path, "ctl1", NOW + later)
+    with pytest.raises(SpoolError) as caught:
+        claim_for_host(tmp_path, "ctl2", NOW + 901)
+    assert f"the spool {tmp_path} is shared with ctl1, which has used it 1.0 s ago" == str(caught.value)
+    assert "a spool on a disk of its own" in caught.value.hint
+
+
+def test_a_host_that_has_left_is_followed(tmp_path: Path) -> None:
+    """A disk that has moved to another host, and a host with a new name, need no admin."""
+    claim_for_host(tmp_path, "ctl1", NOW)
+    claim_for_host(tmp_path, "ctl2", NOW + LEFT_SECONDS)
+    assert "ctl2\n" == (tmp_path / MARK).read_text()
+
+
+def test_clocks_that_differ(tmp_path: Path) -> None:
+    """A mark of some seconds in the future is the other host's clock."""
+    claim_for_host(tmp_path, "ctl1", NOW + 20)
+    with pytest.raises(SpoolError):
+        claim_for_host(tmp_path, "ctl2", NOW)
+
+
+def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
+    """It could lead anywhere."""
+    (tmp_path / "precious").write_text("")
+    (tmp_path / MARK).symlink_to(tmp_path / "precious")
+    claim_for_host(tmp_path, "ctl1", NOW)
+    assert ("", "ctl1\n") == ((tmp_path / "precious").read_text(), (tmp_path / MARK).read_text())
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    """The mark is not what fails: the ledger says what is wrong, in its own words."""
+    (tmp_path / MARK).mkdir()
+    claim_for_host(tmp_path, "ctl1", NOW)
