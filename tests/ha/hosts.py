@@ -24,6 +24,7 @@ from tests.support.waiting import wait_for
 T = TypeVar("T")
 
 NETWORK = "10.77.0"  # of these namespaces alone
+FORBIDDEN = "the kernel forbids namespaces here"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 _INIT = Path(__file__).with_name("host.sh")
 _NAMESPACES = ("--mount", "--uts", "--net", "--pid", "--ipc")
@@ -51,7 +52,7 @@ def _what_the_kernel_forbids() -> str:
     done = subprocess.run(
         ["unshare", *_NAMESPACES, "--fork", "sh", "-c", attempt], capture_output=True, text=True, check=False
     )
-    return f"the kernel forbids namespaces here: {done.stderr.strip()}" if done.returncode else ""
+    return f"{FORBIDDEN}: {done.stderr.strip()}" if done.returncode else ""
 
 
 class HostError(RuntimeError):

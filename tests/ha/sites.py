@@ -65,6 +65,14 @@ class Exporter:
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
 
+    def run_later(self, seconds: float, *arguments: str) -> str:
+        """Runs a command whose clock is ahead."""
+        argv = self._argv(*arguments)
+        later = (*argv[:2], "-m", "tests.support.other_clock", str(seconds), *argv[4:])
+        done = self.host.attempt(*later, folder=str(ROOT))
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
     def flush_every(self, seconds: float) -> None:
         """Flushes as a timer does, until :meth:`stop`, power losses or not."""
         self._stop.clear()

@@ -60,7 +60,7 @@ class Comparison(NamedTuple):
     live: int
     lost: list[Job]  # whole ones
     lost_half: list[Job]  # half-written ones, which wait for a day
-    foreign: list[str]  # JobIDs that the accounting does not know as ended
+    foreign: list[str]  # JobIDs of which no row of the accounting has ended
     wrong: list[str]
     sent_by_several: int
     delays: list[float]  # from the End to the first arrival, in seconds, sorted
@@ -71,10 +71,10 @@ class Comparison(NamedTuple):
         return len(self.foreign) + len(self.wrong)
 
 
-def newest_rows(site: Site, cluster: str) -> list[Job]:
-    """The newest row of each raw ID of a cluster."""
+def read_rows(site: Site, cluster: str) -> list[Job]:
+    """Every row of a cluster, oldest first."""
     rows = site.sql(f"select {_COLUMNS} from {cluster}_job_table where deleted=0 order by time_submit, job_db_inx")
-    return list({int(row[0]): _make_job(row) for row in rows}.values())
+    return [_make_job(row) for row in rows]
 
 
 def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
@@ -83,7 +83,8 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     :param since: leaves out what ended before.
     """
     stored = {key[2]: record for key, record in site.board.stored.items() if key[0] == cluster}
-    jobs = newest_rows(site, cluster)
+    rows = read_rows(site, cluster)
+    jobs = list({row.raw_id: row for row in rows}.values())
     ended = [job for job in jobs if job.has_ended and not job.is_revoked]
     lost: list[Job] = []
     lost_half: list[Job] = []
@@ -99,7 +100,7 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
         if (record["End"], record["State"]) != (_local(job.end), job.word):
             wrong.append(f"{job.job_id}: {record['State']} at {record['End']}, not {job.word} at {_local(job.end)}")
         delays.append(site.board.first[cluster, job.job_id, record["Submit"]].at - job.end)
-    known = {job.job_id for job in ended}
+    known = {row.job_id for row in rows if row.end}  # a killed slurmctld may give an ID twice
     return Comparison(
         jobs=len(ended),
         half_written=sum(job.is_half for job in ended),

@@ -1,0 +1,100 @@
+"""A primary and a backup controller: nothing is lost, sent wrong, erased or complained of. ``make test-many`` does more."""
+
+from __future__ import annotations
+
+import time
+from typing import Iterator
+
+import pytest
+
+from tests.ha import spread
+from tests.ha.failovers import drain, fail_over
+from tests.ha.load import Submitting
+from tests.ha.races import add_old_jobs, race
+from tests.ha.sites import SPOOL, Pair
+from tests.ha.tables import flushing
+from tests.ha.truth import compare
+from tests.support.waiting import wait_for
+
+LATER_SECONDS = 1200  # by then a job is no longer fresh to a reconcile
+
+
+@pytest.fixture(scope="module")
+def pair() -> Iterator[Pair]:
+    with Pair(batch_size=100) as site:
+        yield site
+
+
+def test_a_reconcile_on_one_controller_erases_nothing_of_the_other(pair: Pair) -> None:
+    """They take turns, though the dashboard rewrites a year's file without a lock."""
+    add_old_jobs(pair, 600)
+    found = race(pair, seconds=8, rewrite_seconds=0.6, flush_seconds=1, pause_seconds=0.25)
+    assert ([], [], []) == (found.lost, found.foreign, found.wrong)
+    assert 600 <= found.jobs
+    assert [] == compare(pair, pair.cluster).lost
+
+
+@pytest.mark.timeout(180)
+def test_a_fail_over_loses_nothing(pair: Pair) -> None:
+    """Killed, the primary leaves its jobs to the backup; both hosts send; and ``status`` is well on both."""
+    pair.board.rewrite_seconds = 0.3
+    with flushing(pair), Submitting(pair.nodes):
+        time.sleep(4)
+        fail_over(pair, "kill", seconds=6)
+        time.sleep(4)
+    drain(pair)
+    pair.board.rewrite_seconds = 0.0
+    wait_for(lambda: _flush_both(pair) == 0, "everything delivered", limit_seconds=60, pause_seconds=1)
+    found = compare(pair, pair.cluster)
+    assert ([], [], []) == (found.lost, found.foreign, found.wrong)
+    for exporter in pair.exporters.values():
+        exporter.run_later(LATER_SECONDS, "reconcile")
+        status = exporter.status()
+        assert ("ok", []) == (status["level"], status["problems"])
+    days = [day for exporter in pair.exporters.values() for day in exporter.status()["coverage"]["days"]]
+    assert sum(day["jobs"] for day in days) == sum(day["hooked"] for day in days) > 0
+
+
+def test_neither_needs_slurmctld(pair: Pair) -> None:
+    """The cluster's name is what it was; slurmdbd knows the jobs."""
+    job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
+    wait_for(lambda: f"\n{job} " in pair.ctl1.run("cat", f"{SPOOL}/queue"), "the hook's call")
+    for host in pair.controllers:
+        pair.kill_slurmctld(host)
+    for exporter in pair.exporters.values():
+        exporter.run("flush")
+        exporter.run("reconcile")
+    assert job in pair.board.records
+    for host in pair.controllers:
+        spread.start_slurmctld(host)
+        pair.wait_for_control(pair.ctl1)
+
+
+def test_a_name_that_was_never_told_is_out_of_reach(pair: Pair) -> None:
+    """Not a matter for the configuration: exit 69, and everything is kept."""
+    nowhere = pair.add_exporter(pair.nodes, scontrol="/bin/false")
+    nowhere.run("queue", "add", "1")
+    nowhere.run("flush", expect=69)
+
+
+def test_one_spool_for_both_is_refused(pair: Pair) -> None:
+    """Whichever host has been there first goes on; the other says whose spool it is."""
+    common = pair.lan.folder / "common-spool"
+    for exporter in pair.exporters.values():
+        exporter.configure(spool_dir=str(common))
+    try:
+        pair.exporters["ctl1"].run("flush")
+        said = pair.exporters["ctl2"].run("flush", expect=1)
+        assert f"the spool {common} is shared with ctl1, which has used it" in said
+        pair.exporters["ctl1"].run("flush")
+    finally:
+        for exporter in pair.exporters.values():
+            exporter.configure(spool_dir=None)
+
+
+def _flush_both(pair: Pair) -> int:
+    """How many whole records wait after a flush on each."""
+    for exporter in pair.exporters.values():
+        exporter.run("flush")
+    backlogs = [exporter.status()["backlog"] for exporter in pair.exporters.values()]
+    return sum(backlog["queued"] + backlog["waiting"] - backlog["half_written"] for backlog in backlogs)
