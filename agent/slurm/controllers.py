@@ -1,12 +1,9 @@
-"""The controllers of a cluster: which hosts they are, and which of them is in control."""
+"""The controllers of a cluster: which hosts they are, and whether this is one of them."""
 
 from __future__ import annotations
 
 import os
-import re
 from typing import Mapping, NamedTuple
-
-_UP = re.compile(r"\((?:primary|backup\d*)\) at (\S+) is UP")
 
 
 class Controllers(NamedTuple):
@@ -26,19 +23,6 @@ def parse_controllers(settings: Mapping[str, str]) -> Controllers:
     hosts = [value for name, value in sorted(settings.items()) if name.partition("[")[0] == "SlurmctldHost"]
     cluster = settings.get("ClusterName", "")
     return Controllers("" if cluster == "(null)" else cluster, tuple(hosts), settings.get("StateSaveLocation", ""))
-
-
-def find_in_control(ping: str) -> str | None:
-    """The host in control, by what ``scontrol ping`` says: the first that is up. None where none is.
-
-    A primary that is up takes control from its backup, and one that has lost control by ``scontrol takeover`` is down.
-    Seen on 22.05 and 26.05.
-
-    >>> find_in_control("Slurmctld(primary) at ctl1 is DOWN\\nSlurmctld(backup) at ctl2 is UP")
-    'ctl2'
-    """
-    found = _UP.search(ping)
-    return found.group(1) if found else None
 
 
 def is_this_host(host: str) -> bool:

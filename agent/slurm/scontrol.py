@@ -1,4 +1,4 @@
-"""Asks slurmctld and slurmdbd for all but jobs' records: configuration, clusters, rights, who is in control."""
+"""Asks slurmctld and slurmdbd for all but jobs' records: configuration, clusters, rights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from pathlib import Path
 from typing import Mapping, Sequence
 
 from agent.errors import SlurmUnreachable
-from agent.slurm.controllers import Controllers, find_in_control, parse_controllers
+from agent.slurm.controllers import Controllers, parse_controllers
 from agent.slurm.environment import make_environment
 from agent.slurm.process import run
 from agent.slurm.squeue import make_squeue_argv, parse_states
 
 #: For a call that should take no time.
 QUICK_SECONDS = 30
-#: For scontrol ping, which waits 10 s (MessageTimeout) for a controller whose host is off.
-PING_SECONDS = 15
 _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 
 
@@ -51,15 +49,6 @@ class Scontrol:
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
         return parse_controllers(self.read_config())
-
-    def in_control(self) -> str | None:
-        """The name of the controller that is in control, None where none answers."""
-        # scontrol's exit code tells no more than its words; a host that is off is waited for.
-        argv = (self._scontrol, "ping")
-        try:
-            return find_in_control(run(argv, environment=self._environment, timeout=PING_SECONDS).text)
-        except SlurmUnreachable:
-            return None
 
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
         """The state of those of some jobs that slurmctld knows, such as COMPLETING, by their raw IDs.

@@ -9,10 +9,6 @@ from agent.localtime import local_day
 from agent.spool.database import Database
 from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL, HOOK_SINCE, LEDGER_SINCE
 
-#: Two looks who is in control tell of the time between them where they lie no further apart.
-LOOKS_APART_SECONDS = 900
-#: An end this short before a host was last seen in control may be another's to tell of.
-HANDED_ON_SECONDS = 60
 #: So long after the first run nobody has to have wired the hook.
 FIRST_HOUR_SECONDS = 3600.0
 
@@ -31,7 +27,7 @@ class RunReport(NamedTuple):
 
 
 class Journal:
-    """The tables ``runs``, ``coverage``, ``calls``, ``facts``, ``notes`` and ``in_control``."""
+    """The tables ``runs``, ``coverage``, ``calls``, ``facts`` and ``notes``."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -136,32 +132,7 @@ class Journal:
         rows = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,))
         return str(rows[0][0]) if rows else ""
 
-    def add_look(self, now: float, *, here: bool) -> None:
-        """Writes down whether this host was seen in control. Looks that agree, and lie close together, are one span."""
-        self._database.execute("DELETE FROM in_control WHERE until > ?", (now,))  # by a clock that was ahead
-        last = self._database.execute("SELECT since, until, is_here FROM in_control ORDER BY since DESC LIMIT 1")
-        since = now
-        if last and bool(last[0][2]) == here and last[0][1] >= now - LOOKS_APART_SECONDS:
-            since = last[0][0]
-        self._database.execute("INSERT OR REPLACE INTO in_control VALUES (?, ?, ?)", (since, now, here))
-
-    def last_look(self) -> float:
-        """When somebody has last looked who is in control, 0 where nobody has."""
-        return float(self._database.execute("SELECT ifnull(max(until), 0) FROM in_control")[0][0])
-
-    def looks_in_control(self) -> list[tuple[float, float]]:
-        """When this host is known to have been in control without a break, in epoch seconds.
-
-        Of jobs that ended just before it lost control the hook may have been called on the next host.
-        """
-        rows = self._database.execute(
-            "SELECT since, until - ? FROM in_control WHERE is_here AND until - ? > since ORDER BY since",
-            (HANDED_ON_SECONDS, HANDED_ON_SECONDS),
-        )
-        return [(since, until) for since, until in rows]
-
     def prune(self, *, runs_before: float, coverage_before: float) -> None:
         """Forgets runs and days that nobody looks back to, by epoch seconds."""
         self._database.execute("DELETE FROM runs WHERE started_at < ?", (runs_before,))
-        self._database.execute("DELETE FROM in_control WHERE until < ?", (coverage_before,))
         self._database.execute("DELETE FROM coverage WHERE day < date(?, 'unixepoch')", (coverage_before,))

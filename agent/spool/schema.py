@@ -42,7 +42,6 @@ CREATE TABLE IF NOT EXISTS coverage (day TEXT PRIMARY KEY, jobs INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS calls (day TEXT PRIMARY KEY, calls INTEGER NOT NULL, last_call REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS in_control (since REAL PRIMARY KEY, until REAL NOT NULL, is_here INTEGER NOT NULL);
 """
 
 #: What has to be done to a file of a version before the tables that it lacks are made. Earlier runs of before version 4

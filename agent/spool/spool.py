@@ -11,6 +11,7 @@ from typing import Callable, Iterator, NamedTuple
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
+from agent.localtime import Range
 from agent.spool.database import put_aside
 from agent.spool.host import claim_for_host
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
@@ -19,6 +20,8 @@ from agent.spool.owner import check_spool, step_down
 from agent.spool.queue import Queue
 
 LEDGER_NAME = "ledger.db"
+#: A call that does not say when the job ended came at most this long before the last one: flush runs more often.
+UNTOLD_SECONDS = 600
 
 logger = logging.getLogger(__name__)
 
@@ -29,34 +32,40 @@ class Spool(NamedTuple):
     queue: Queue
     ledger: Ledger
 
-    def take_over(self, now: float) -> None:
+    def take_over(self, now: float) -> Range | None:
         """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
 
         In a rehearsal they are read and stay as they are.
 
         :param now: epoch seconds.
+        :returns: when the first and the last of the jobs ended for which the hook was called; None without any call.
         :raises SpoolError: where the spool can't be used; nothing is lost.
         """
         queue, ledger = self
         if ledger.rehearses:
             ledger.waiting.add(queue.read(queue.files()), now)
-            return
+            return None
         files = queue.claim()
-        if files:
-            first_call = last_call = queue.last_write(files) or now
-            before = queue.calls
+        if not files:
+            return None
+        first_call = last_call = queue.last_write(files) or now
+        before, is_untold = queue.calls, False
 
-            def entries() -> Iterator[QueueEntry]:
-                nonlocal first_call
-                for entry in queue.read(files):
-                    first_call = min(first_call, entry.end or last_call)
-                    yield entry
+        def entries() -> Iterator[QueueEntry]:
+            nonlocal first_call, is_untold
+            for entry in queue.read(files):
+                first_call = min(first_call, entry.end or last_call)
+                is_untold = is_untold or entry.end is None
+                yield entry
 
-            with ledger.transaction():
-                ledger.waiting.add(entries(), now)
-                if queue.calls > before:
-                    ledger.journal.add_calls(queue.calls - before, first_call, last_call)
-            queue.discard(files)
+        with ledger.transaction():
+            ledger.waiting.add(entries(), now)
+            if queue.calls > before:
+                ledger.journal.add_calls(queue.calls - before, first_call, last_call)
+        queue.discard(files)
+        if queue.calls == before:
+            return None
+        return Range(int(min(first_call, last_call - UNTOLD_SECONDS) if is_untold else first_call), int(last_call))
 
 
 @contextmanager

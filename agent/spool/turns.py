@@ -59,20 +59,6 @@ class Turns:
                 os.close(file)
                 self._not_before = self._clock() + YIELD_SECONDS
 
-    def note(self, epoch_seconds: float) -> None:
-        """Tells the other controllers when a reconcile has gone well."""
-        try:
-            self.path.write_text(f"{epoch_seconds:.0f}\n", encoding="ascii")
-        except OSError as error:
-            logger.debug("%s: %s", self.path, error)
-
-    def last_noted(self) -> float:
-        """When a reconcile of any controller has gone well, in epoch seconds; 0 where that is not known."""
-        try:
-            return float(self.path.read_text(encoding="ascii") or 0)
-        except (OSError, ValueError):
-            return 0.0
-
     def _take(self) -> int | None:
         try:
             file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

@@ -1,4 +1,4 @@
-"""This host among the controllers of its cluster: who they are, whose turn it is to send, and who is in control.
+"""This host among the controllers of its cluster: who they are, whose turn it is to send, and what they have done.
 
 Slurm is asked for it once in a while, and what it said is remembered: slurmctld may be down, busy or failing over
 while the accounting and the dashboard answer.
@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from bisect import bisect_right
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
+from agent.localtime import Range
 from agent.slurm.controllers import Controllers, is_this_host
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.journal import Journal
+from agent.spool.notices import Notices
 from agent.spool.turns import Turns
 
 if TYPE_CHECKING:
@@ -23,8 +28,6 @@ if TYPE_CHECKING:
 
 #: What Slurm has said of its controllers holds for so long; then it is asked again.
 REMEMBERED_SECONDS = 3600.0
-#: How often a run looks who is in control.
-LOOK_SECONDS = 240.0
 _NOTE = "controllers"
 _NO_NAME = "start slurmctld, or set cluster_name in the configuration, or give --cluster-name"
 
@@ -44,7 +47,9 @@ class Control:
         *,
         clock: Callable[[], float],
         is_here: Callable[[str], bool] = is_this_host,
+        host: str = os.uname().nodename,
     ) -> None:
+        self._host = host
         self._slurm = slurm
         self._journal = journal
         self._clock = clock
@@ -104,28 +109,37 @@ class Control:
             self._turns = Turns(Path(self.controllers.state_folder))
         return self._turns
 
-    def look(self) -> None:
-        """Writes down whether this host is in control, and when another has last reconciled."""
-        now = self._clock()
-        if not self.several or 0 <= now - self._journal.last_look() < LOOK_SECONDS:
-            return
-        name = self._slurm.scontrol.in_control()
-        here = name is not None and any(map(self._is_here, self._written(name)))
-        self._journal.add_look(now, here=here)
-        turns = self.turns()
-        if turns:
-            self._journal.set_fact(OTHERS_RECONCILED, turns.last_noted())
+    def tell_calls(self, ends: Range | None) -> None:
+        """Tells the other controllers for what the hook was called here."""
+        if ends is not None and self._notices:
+            self._notices.add_calls(ends)
 
-    def in_charge(self) -> Callable[[float], bool]:
-        """Tells of an instant whether the hook of this host, and of no other, was there to be called."""
-        if not self.several:
-            return lambda end: True
-        spans = self._journal.looks_in_control()
-        return lambda end: any(since <= end <= until for since, until in spans)
+    def tell_reconcile(self, *, forget_before: float) -> None:
+        """Tells the other controllers that a reconcile has gone well."""
+        if self._notices:
+            self._notices.add_reconcile(self._clock(), forget_before=forget_before)
 
-    def _written(self, name: str) -> Sequence[str]:
-        """A host that ping names, as slurm.conf writes it, with its address."""
-        return [host for host in self.controllers.hosts if host.partition("(")[0] == name] or [name]
+    def hear(self) -> None:
+        """Writes down when another controller has last reconciled, for ``status``."""
+        if self._notices:
+            self._journal.set_fact(OTHERS_RECONCILED, self._notices.last_reconcile())
+
+    def others_calls(self) -> Callable[[int], bool]:
+        """Tells of an End (epoch seconds) whether the hook of another controller was called for what ended then."""
+        calls = sorted(self._notices.others_calls()) if self._notices else []
+        starts = [call.start for call in calls]
+        latest = list(accumulate((call.end for call in calls), max))  # a longer one may have begun before
+
+        def was_called(end: int) -> bool:
+            place = bisect_right(starts, end)
+            return place > 0 and latest[place - 1] >= end
+
+        return was_called
+
+    @property
+    def _notices(self) -> Notices | None:
+        folder = self.controllers.state_folder
+        return Notices(Path(folder), self._host) if self.several and folder else None
 
     def _known_lately(self) -> Controllers | None:
         asked_at, known = self._remembered()

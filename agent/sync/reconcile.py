@@ -60,7 +60,7 @@ class Tally:
     def count(self, job: Prepared, *, is_waiting: bool, is_told: bool) -> None:
         """Counts a job, and whether the hook had brought it.
 
-        :param is_told: whether this host's hook must have brought it by now.
+        :param is_told: whether the hook of this host must have brought it by now.
 
         EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook.
         """
@@ -82,8 +82,8 @@ class Reconcile:
 
     :param only_missing: leaves out what was delivered before and has not changed.
     :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
-    :param in_charge: tells of an instant whether this host's hook is the one that was called for what ended then.
     :param hook_due: from when on the hook should have brought each job, in epoch seconds.
+    :param others_calls: tells of an End whether the hook of another host was called for what ended then.
     :param choose: says of a job that may be sent whether it is.
     :param interlude: done between two slices where it is due.
     :param on_progress: told after each slice how far it has come.
@@ -99,8 +99,8 @@ class Reconcile:
         *,
         alive: AskSlurmctld,
         only_missing: bool = False,
-        in_charge: Callable[[float], bool] = lambda end: True,
         hook_due: float = 0.0,
+        others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] = lambda job: True,
         interlude: Interlude | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -110,7 +110,7 @@ class Reconcile:
         self._ledger = ledger
         self._delivery = delivery
         self._preparer = Preparer(ledger, settings, only_changed=only_missing)
-        self._in_charge = in_charge
+        self._others_calls = others_calls
         self._hook_due = hook_due
         self._choose = choose
         self._interlude = interlude
@@ -140,9 +140,10 @@ class Reconcile:
         waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
         self._formatted += len(prepared)
         for job in prepared:
-            end = job.record.end
-            is_told = self._hook_due <= end < self._fresh_since and self._in_charge(end)
-            self.tally.count(job, is_waiting=job.record.raw_id in waiting, is_told=is_told)
+            end, is_waiting = job.record.end, job.record.raw_id in waiting
+            is_own = job.known.hooked or is_waiting or not self._others_calls(end)
+            is_told = is_own and self._hook_due <= end < self._fresh_since
+            self.tally.count(job, is_waiting=is_waiting, is_told=is_told)
             if job.hold is None and self._choose(job):
                 self._delivery.add(job.record)
 

@@ -117,16 +117,16 @@ class Session:
 
     def run(self) -> None:
         """Delivers what the hook has queued while a long reconcile holds the lock."""
-        self._spool.take_over(self._clock())
+        self._control.tell_calls(self._spool.take_over(self._clock()))
         self._make_flush(self._make_delivery("flush")).run()
-        self._control.look()
         self._last_interlude = time.monotonic()
 
     def _flush(self, outcome: Outcome) -> None:
-        self._spool.take_over(self._clock())
+        self._control.tell_calls(self._spool.take_over(self._clock()))
         if has_work(self.ledger, self._clock()):
             self._deliver_queue(outcome)
-        self._control.look()
+        if not self._dry_run:
+            self._control.hear()
 
     def _deliver_queue(self, outcome: Outcome) -> None:
         outcome.delivery = self._make_delivery("flush")
@@ -148,7 +148,6 @@ class Session:
 
         began = self._clock()
         check_pause(self.ledger.journal, began)
-        self._control.look()
         outcome.delivery = self._make_delivery("reconcile")
         reconcile = Reconcile(
             self.ledger,
@@ -157,7 +156,7 @@ class Session:
             self.settings,
             alive=self._ask_slurmctld,
             only_missing=only_missing,
-            in_charge=self._control.in_charge(),
+            others_calls=self._control.others_calls(),
             hook_due=self.ledger.journal.hook_due(),
             interlude=self,
             on_progress=progressed,
@@ -175,9 +174,8 @@ class Session:
             outcome.missed = reconcile.tally.missed
         self._keep_books(reconcile.tally, wanted)
         self._send_again(outcome.delivery, began)
-        turns = self._control.turns()
-        if turns and not self._dry_run:
-            turns.note(self._clock())
+        if not self._dry_run:
+            self._control.tell_reconcile(forget_before=self._oldest())
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery)}, "
             f"{reconcile.tally.missed} missed by flush"
@@ -311,12 +309,16 @@ class Session:
                 if amount:
                     self.ledger.journal.raise_fact(name, amount)
 
+    def _oldest(self) -> int:
+        """What ended before (epoch seconds) no reconcile of the window asks for again."""
+        kept_days = self._config.collection_window_days + SPARE_DAYS
+        return day_start(local_day(self._clock()) - timedelta(days=kept_days))
+
     def _keep_books(self, tally: Tally, wanted: Range) -> None:
         """Coverage of the days that were seen whole, and an end to what is older than any window."""
         from agent.sync.earlier import note_forgotten  # noqa: PLC0415
 
-        kept_days = self._config.collection_window_days + SPARE_DAYS
-        oldest = day_start(local_day(self._clock()) - timedelta(days=kept_days))
+        oldest = self._oldest()
         days = {
             day.isoformat(): (jobs, tally.hooked_by_day[day])
             for day, jobs in tally.jobs_by_day.items()

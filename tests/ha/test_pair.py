@@ -1,4 +1,4 @@
-"""A primary and a backup controller: nothing is lost, sent wrong, erased or complained of. ``make test-many`` does more."""
+"""A primary and a backup controller: nothing is lost, sent wrong, erased or complained of."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ LATER_SECONDS = 1200  # by then a job is no longer fresh to a reconcile
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Pair]:
-    with Pair(batch_size=100) as site:
+    site = Pair(batch_size=100)
+    with site:
         yield site
 
 

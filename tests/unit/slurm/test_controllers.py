@@ -1,4 +1,4 @@
-"""Which hosts control a cluster, and which of them does so now."""
+"""Which hosts control a cluster, and whether this is one of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.slurm.controllers import Controllers, find_in_control, is_this_host, parse_controllers
-
-BOTH_UP = "Slurmctld(primary) at ctl1 is UP\nSlurmctld(backup) at ctl2 is UP\n"
+from agent.slurm.controllers import Controllers, is_this_host, parse_controllers
 
 
 def test_a_pair_as_scontrol_shows_it() -> None:
@@ -27,24 +25,6 @@ def test_a_pair_as_scontrol_shows_it() -> None:
 def test_a_slurmctld_that_names_nothing() -> None:
     """What is not there is empty, never guessed."""
     assert Controllers("", (), "") == parse_controllers({"ClusterName": "(null)"})
-
-
-@pytest.mark.parametrize(
-    ("ping", "name"),
-    [
-        (BOTH_UP, "ctl1"),
-        (BOTH_UP.replace("ctl1 is UP", "ctl1 is DOWN"), "ctl2"),
-        (BOTH_UP.replace("UP", "DOWN"), None),
-        (
-            "Slurmctld(backup1) at ctl2 is DOWN\nSlurmctld(backup2) at c3 is UP",
-            "c3",
-        ),
-        ("", None),
-    ],
-)
-def test_who_is_in_control(ping: str, name: str | None) -> None:
-    """The first that is up."""
-    assert name == find_in_control(ping)
 
 
 def test_this_host_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,12 +116,3 @@ def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with turns.turn():
         pass
     assert turns.failure.endswith("No locks available")
-
-
-def test_when_a_reconcile_went_well(tmp_path: Path) -> None:
-    """One controller's word reaches the others; without any it is 0."""
-    assert 0.0 == Turns(tmp_path).last_noted()
-    Turns(tmp_path).note(1_700_000_000.7)
-    assert 1_700_000_001.0 == Turns(tmp_path).last_noted()
-    (tmp_path / LOCK_NAME).write_text("garbage")
-    assert 0.0 == Turns(tmp_path).last_noted()

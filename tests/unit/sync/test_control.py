@@ -8,13 +8,12 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ConfigError, SlurmUnreachable
+from agent.localtime import Range
 from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import OTHERS_RECONCILED
-from agent.spool.journal import HANDED_ON_SECONDS, LOOKS_APART_SECONDS
 from agent.spool.ledger import Ledger
-from agent.spool.turns import Turns
-from agent.sync.control import LOOK_SECONDS, REMEMBERED_SECONDS, Control, TakingTurns
+from agent.sync.control import REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
 from tests.support.rows import NOON
 
@@ -26,7 +25,6 @@ class Site:
 
     def __init__(self, ledger: Ledger, state: Path, hosts: tuple[str, ...] = PAIR) -> None:
         self.known: Controllers | None = Controllers("ha", hosts, str(state))
-        self.active: str | None = "ctl1"
         self.asked = 0
         self.now = float(NOON)
         self.ledger = ledger
@@ -37,14 +35,11 @@ class Site:
             raise SlurmUnreachable("scontrol show config failed", hint="see that slurmctld runs")
         return self.known
 
-    def in_control(self) -> str | None:
-        return self.active
-
     def control(self, host: str = "ctl1") -> Control:
         """What a run on a host goes by."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
         slurm: Any = Slurm(lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
-        return Control(slurm, self.ledger.journal, clock=lambda: self.now, is_here=is_here)
+        return Control(slurm, self.ledger.journal, clock=lambda: self.now, is_here=is_here, host=host)
 
 
 def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
@@ -143,49 +138,43 @@ def test_without_the_common_folder_they_may_meet(ledger: Ledger, tmp_path: Path)
     assert control.may_meet_others
 
 
-def test_in_charge_only_while_in_control(ledger: Ledger, tmp_path: Path) -> None:
-    """Between two looks that agree and lie close together; not around a change, and not on the other host."""
+def test_what_another_host_was_called_for(ledger: Ledger, tmp_path: Path) -> None:
+    """Between the first and the last End of each of its flushes, and a little around; nothing else."""
     site = Site(ledger, tmp_path)
-    began = site.now
-    for active in ("ctl1", "ctl1", "ctl1", "ctl2", "ctl2", "ctl1", "ctl1"):
-        site.active = active
-        site.control("ctl1").look()
-        site.now += LOOK_SECONDS
-    in_charge = site.control("ctl1").in_charge()
-    asked = [began - 1, began, began + 1.5 * LOOK_SECONDS, began + 2 * LOOK_SECONDS - 1, began + 3.5 * LOOK_SECONDS]
-    assert [False, True, True, False, False] == [in_charge(moment) for moment in asked]
-    assert in_charge(began + 6 * LOOK_SECONDS - HANDED_ON_SECONDS)
+    site.control("ctl2").tell_calls(Range(1000, 1300))
+    site.control("ctl2").tell_calls(Range(1400, 1400))
+    site.control("ctl1").tell_calls(Range(2000, 2100))
+    site.control("ctl2").tell_calls(None)
+    others = site.control("ctl1").others_calls()
+    asked = [994, 995, 1150, 1305, 1306, 1395, 1405, 1406, 2050]
+    assert [False, True, True, True, False, True, True, False, False] == list(map(others, asked))
 
 
-def test_a_long_break_between_two_looks_tells_nothing(ledger: Ledger, tmp_path: Path) -> None:
-    """Control may have changed twice meanwhile."""
+def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> None:
+    """After an outage one flush tells of hours."""
     site = Site(ledger, tmp_path)
-    site.control().look()
-    site.now += LOOKS_APART_SECONDS + 1
-    site.control().look()
-    assert not site.control().in_charge()(NOON + 100)
+    for ends in (Range(1000, 9000), Range(2000, 2100)):
+        site.control("ctl2").tell_calls(ends)
+    assert site.control("ctl1").others_calls()(8000)
 
 
-def test_a_clock_that_was_set_back_forgets_what_lies_ahead(ledger: Ledger, tmp_path: Path) -> None:
-    """What was seen then has no place in time any more."""
-    site = Site(ledger, tmp_path)
-    site.control().look()
-    site.now -= 1000
-    site.control().look()
-    assert site.now == ledger.journal.last_look()
-
-
-def test_the_only_controller_is_always_in_charge(ledger: Ledger, tmp_path: Path) -> None:
-    """Nobody is asked."""
-    site = Site(ledger, tmp_path, ("ctl1",))
-    site.control().look()
-    assert site.control().in_charge()(0.0)
-    assert 0.0 == ledger.journal.last_look()
+@pytest.mark.parametrize(("hosts", "host"), [(("ctl1",), "ctl1"), (PAIR, "login"), ((), "ctl1")])
+def test_whoever_has_no_other_controller_tells_and_hears_nothing(
+    ledger: Ledger, tmp_path: Path, hosts: tuple[str, ...], host: str
+) -> None:
+    """Nothing is written beside slurmctld's state."""
+    before = sorted(tmp_path.iterdir())
+    control = Site(ledger, tmp_path, hosts).control(host)
+    control.tell_calls(Range(1000, 1300))
+    control.tell_reconcile(forget_before=0)
+    control.hear()
+    assert not control.others_calls()(1100)
+    assert before == sorted(tmp_path.iterdir())
 
 
 def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_path: Path) -> None:
     """So that a host without a timer for it is not told that none has gone well."""
     site = Site(ledger, tmp_path)
-    Turns(tmp_path).note(NOON - 50)
-    site.control().look()
-    assert NOON - 50 == ledger.journal.fact(OTHERS_RECONCILED)
+    site.control("ctl2").tell_reconcile(forget_before=0)
+    site.control("ctl1").hear()
+    assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
