@@ -165,6 +165,7 @@ def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
             report = session.reconcile(
                 days,
                 only_missing=wanted.only_missing,
+                daily=not (wanted.start_date or wanted.end_date),
                 on_progress=lambda progress: show(progress.done_to, progress.jobs),
             )
         logger.info("%s", _summary("Reconcile", report, dry_run=call.options.dry_run))

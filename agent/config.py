@@ -39,6 +39,7 @@ class Config(NamedTuple):
     cluster_name: str | None  # on the dashboard; None: Slurm's own
     slurm_cluster: str | None  # None: the one of this host's slurm.conf
     collection_window_days: int
+    resend_days: int  # 0: never
     spool_dir: Path
     batch_size: int  # records in one POST
     ca_bundle: Path | None
@@ -361,6 +362,13 @@ KEYS = (
         "Slurm's name of the cluster to ask for, where it is not the one of this host's slurm.conf",
     ),
     Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
+    Key(
+        "resend_days",
+        7,
+        "a whole number from 0 to 366",
+        _whole(0, 366),
+        "days between reconciles that send again what the dashboard has; 0 for never",
+    ),
     Key("spool_dir", None, "a path", _path, "where the queue and the ledger lie"),
     Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
     Key("ca_bundle", None, "a path", _path, "a file of CA certificates for the dashboard"),

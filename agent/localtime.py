@@ -11,6 +11,8 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import NamedTuple
 
+QUARTER_SECONDS = 900
+
 
 class Range(NamedTuple):
     """From the first to the last second, both included, in epoch seconds."""
@@ -33,7 +35,13 @@ def _minute_text(minute: int) -> str:
 
 def local_day(epoch_seconds: float) -> date:
     """The day that it is at an instant."""
-    return date.fromtimestamp(epoch_seconds)
+    return _day_of_quarter(epoch_seconds // QUARTER_SECONDS)
+
+
+@lru_cache(maxsize=4096)
+def _day_of_quarter(quarter: float) -> date:
+    """Offsets from UTC are whole quarters of an hour, so no day begins within one."""
+    return date.fromtimestamp(quarter * QUARTER_SECONDS)
 
 
 def day_start(day: date) -> int:

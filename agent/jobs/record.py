@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+from hashlib import blake2b
 from typing import NamedTuple, Sequence
 
 from agent.jobs.job import SECONDS_PER_HOUR, runs_here, usage
 from agent.jobs.nodelist import unfold
-from agent.jobs.run import Run
+from agent.jobs.run import GOES_ON_STATES, Run
 from agent.localtime import local_text
+
+#: Goes up when the same rows make another record than they did.
+FORMAT = 2
 
 
 class Record(NamedTuple):
@@ -22,6 +25,7 @@ class Record(NamedTuple):
     cpu_seconds: int
     gpu_seconds: int
     text: str  # the JSON object as it is sent
+    row: bytes = b""  # as sacct printed it, where nothing but this one row makes the record
 
     @property
     def key(self) -> tuple[int, int]:
@@ -31,7 +35,17 @@ class Record(NamedTuple):
     @property
     def digest(self) -> bytes:
         """Changes when anything in the record does."""
-        return hashlib.blake2b(self.text.encode(), digest_size=12).digest()
+        return blake2b(self.text.encode(), digest_size=12).digest()
+
+    @property
+    def row_digest(self) -> bytes | None:
+        """See :func:`digest_row`; None where the record is made of more than one row."""
+        return digest_row(self.row) if self.row else None
+
+
+def digest_row(row: bytes) -> bytes:
+    """What a row is recognized by. That two rows are taken for one is less likely than a bad disk."""
+    return blake2b(row, digest_size=10).digest()
 
 
 def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum") -> Record:
@@ -65,11 +79,17 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
         f',"WaitingTimeHours":{max(start - submit, 0) / SECONDS_PER_HOUR}'
         f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_json(cluster)}}}'
     )
-    return Record(run.raw_id, run.submit, end, run.job_id, used.cpu_seconds, used.gpu_seconds, text)
+    return Record(run.raw_id, run.submit, end, run.job_id, used.cpu_seconds, used.gpu_seconds, text, _only_row(runs))
 
 
 def _json_or_null(text: str | None) -> str:
     return "null" if text is None else _json(text)
+
+
+def _only_row(runs: Sequence[Run]) -> bytes:
+    """The row of a job that has one and has no reason to get another."""
+    run = runs[-1]
+    return run.row if len(runs) == 1 and not run.restarts and run.state not in GOES_ON_STATES else b""
 
 
 _json = json.JSONEncoder().encode

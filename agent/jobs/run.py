@@ -13,6 +13,8 @@ LIVE_STATES = frozenset({"PENDING", "RUNNING", "SUSPENDED"})
 CONTINUED_STATES = frozenset({"REQUEUED", "RESIZING"})
 #: The row has ended, and the job is requeued unless it may not be.
 REQUEUEABLE_STATES = frozenset({"PREEMPTED", "NODE_FAIL"})
+#: Either.
+GOES_ON_STATES = CONTINUED_STATES | REQUEUEABLE_STATES
 #: The job ran on another cluster of the federation.
 REVOKED = "REVOKED"
 ENDED_STATES = frozenset(
@@ -54,6 +56,7 @@ class Run(NamedTuple):
     memory_mb: float
     node_list: str | None
     restarts: int | None = None  # None where this version does not tell
+    row: bytes = b""  # as sacct printed it; empty where it was remembered
 
     @property
     def ended(self) -> bool:

@@ -53,9 +53,10 @@ class Tres(NamedTuple):
     memory_mb: float
 
 
-def parse_row(values: Sequence[str]) -> Run:
+def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
     """Makes a Run of the values of :data:`FIELDS`, with or without :data:`OPTIONAL_FIELD` behind them.
 
+    :param row: all of them as they were printed, to recognize the row by.
     :raises UnreadableRow: where a value is not what sacct prints for its field.
     """
     try:
@@ -101,6 +102,7 @@ def parse_row(values: Sequence[str]) -> Run:
             memory_mb=allocated.memory_mb,
             node_list=None if node_list in _NO_NODES else _show(node_list),
             restarts=int(restarts[0] or 0) if restarts else None,
+            row=row,
         )
     except ValueError as error:
         missing = len(FIELDS) - len(values)

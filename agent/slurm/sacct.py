@@ -18,7 +18,7 @@ from agent.slurm.trust import count_lines, speaks_of_attempts, usual_complaints
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
 ALL_ENDS = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
 #: The states of rows whose job goes on, or may go on, in a newer one.
-GOES_ON_STATES = "RQ,RS,PR,NF"
+GOING_ON = "RQ,RS,PR,NF"
 #: MariaDB looks this many IDs up one by one. For more of them than its eq_range_index_dive_limit, 200, it reads all
 #: rows that have ended since the call's start: where that are five million, 5 s instead of 0.2 s.
 IDS_PER_CALL = 190

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import secrets
 from array import array
-from typing import IO, Callable, Iterator, Sequence
+from itertools import repeat
+from typing import IO, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
+from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.slurm.row import parse_row
 
 NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
+#: Stands for the separator where rows of several calls are compared.
+US = b"\x1f"
+T = TypeVar("T")
 #: Of a row that is set aside so many characters are shown.
 SHOWN_CHARACTERS = 80
 
@@ -53,6 +58,7 @@ class Table:
         self._complain = complain
         self.rows = lines
         self._odd = 0  # of the rows met so far
+        self._left_out = bytearray()  # for each line, whether it is left out
 
     def __iter__(self) -> Iterator[Run]:
         cluster = None
@@ -60,7 +66,7 @@ class Table:
         separator = self._separator.decode()
         for row in self._whole_rows():
             try:
-                run = parse_row(row.decode("utf-8", "replace").split(separator))
+                run = parse_row(row.decode("utf-8", "replace").split(separator), row.replace(self._separator, US))
             except UnreadableRow as error:
                 self._odd += 1
                 self._complain(error)
@@ -75,6 +81,21 @@ class Table:
             yield run
         if self._odd and cluster is None:
             raise SlurmUnreachable(f"none of the {self.rows} rows that sacct printed can be read", hint=NOT_SLURMS)
+
+    def leave_out(self, known: Mapping[bytes, T]) -> list[T]:
+        """From now on leaves out the rows that are known, word for word; returns what is known of them.
+
+        :param known: by what :func:`agent.jobs.record.digest_row` makes of a row.
+        """
+        met: list[T] = []
+        left_out = bytearray(self.rows)
+        for number, line in enumerate(self._lines()):
+            seen = known.get(digest_row(line.replace(self._separator, US)))
+            if seen is not None:
+                left_out[number] = 1
+                met.append(seen)
+        self._left_out = left_out
+        return met
 
     def repeated_ids(self) -> set[int]:
         """The raw IDs of the rows that share theirs, or the JobID that is shown, with another row."""
@@ -135,8 +156,9 @@ class Table:
     def _lines(self) -> Iterator[bytes]:
         self._stdout.seek(0)
         self._stdout.readline()
-        for line in self._stdout:
-            yield line[:-1]
+        for line, left_out in zip(self._stdout, self._left_out or repeat(0)):
+            if not left_out:
+                yield line[:-1]
 
 
 def _repeated(numbers: array[int]) -> set[int]:

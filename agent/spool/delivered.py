@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
-from agent.localtime import local_day
+from agent.localtime import Range, local_day
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
 
 if TYPE_CHECKING:
@@ -19,6 +19,14 @@ class Known(NamedTuple):
     hooked: bool
     superseded: bool  # by a newer job or run of the same JobID
     delivered_at: float = 0.0  # first, in epoch seconds
+    has_row: bool = False  # whether its row would be recognized
+
+
+class Seen(NamedTuple):
+    """A job of one row that was delivered."""
+
+    end: int
+    hooked: int
 
 
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
@@ -47,7 +55,7 @@ class DeliveredJobs:
         rows_of: dict[int, list[Any]] = {}
         for chunk in chunks([record.raw_id for record in records]):
             for job_id, *row in self._database.execute(
-                "SELECT job_id, submit, digest, hooked, shown_id, delivered_at FROM delivered"  # noqa: S608
+                "SELECT job_id, submit, digest, hooked, shown_id, delivered_at, row IS NOT NULL FROM delivered"  # noqa: S608
                 f" WHERE cluster = ? AND {IS_ONE_OF}",
                 (cluster, *chunk),
             ):
@@ -64,11 +72,21 @@ class DeliveredJobs:
         if self._database.rehearses:
             return
         self._database.execute_many(
-            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit) DO UPDATE
-               SET digest = excluded.digest, ended = excluded.ended, shown_id = excluded.shown_id,
-               hooked = max(hooked, excluded.hooked)""",
+            """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit)
+               DO UPDATE SET digest = excluded.digest, ended = excluded.ended, shown_id = excluded.shown_id,
+               row = excluded.row, hooked = max(hooked, excluded.hooked)""",
             (
-                (cluster, *record.key, record.end, record.digest, now, command, hooked, _shown_id(record))
+                (
+                    cluster,
+                    *record.key,
+                    record.end,
+                    record.digest,
+                    now,
+                    command,
+                    hooked,
+                    _shown_id(record),
+                    record.row_digest,
+                )
                 for record in records
             ),
         )
@@ -77,6 +95,17 @@ class DeliveredJobs:
                 "DELETE FROM rejected WHERE cluster = ? AND job_id = ? AND submit = ?",
                 ((cluster, *record.key) for record in records),
             )
+
+    def rows(self, cluster: str, ended: Range) -> dict[bytes, Seen]:
+        """The jobs of one row that were delivered and ended in a range, by a digest of that row."""
+        query = (
+            "SELECT row, ended, hooked FROM delivered WHERE cluster = ? AND row IS NOT NULL AND ended BETWEEN ? AND ?"
+        )
+        return {row: Seen(end, hooked) for row, end, hooked in self._database.execute(query, (cluster, *ended))}
+
+    def forget_rows(self) -> None:
+        """Lets no row be recognized: from now on the same rows make other records."""
+        self._database.execute("UPDATE delivered SET row = NULL WHERE row IS NOT NULL")
 
     def first_end(self, cluster: str, since: float) -> int | None:
         """When the first of those jobs ended that were delivered for the first time since an instant."""
@@ -168,9 +197,9 @@ def _shown_id(record: Record) -> str | None:
 def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
     known = NOT_KNOWN
     superseded = False
-    for submit, digest, hooked, shown_id, delivered_at in rows:
+    for submit, digest, hooked, shown_id, delivered_at, has_row in rows:
         if submit == record.submit:
-            known = Known(digest, bool(hooked), superseded=False, delivered_at=delivered_at)
+            known = Known(digest, bool(hooked), superseded=False, delivered_at=delivered_at, has_row=bool(has_row))
         # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
         elif submit > record.submit and shown_id == _shown_id(record):
             superseded = superseded or local_day(submit).year == local_day(record.submit).year

@@ -19,7 +19,7 @@ class RememberedRuns:
         """Remembers runs that have ended while their job goes on, or may go on."""
         self._database.execute_many(
             "INSERT OR REPLACE INTO earlier_runs VALUES (?, ?, ?, ?)",
-            ((run.raw_id, run.submit, run.end or 0, json.dumps(run)) for run in runs),
+            ((run.raw_id, run.submit, run.end or 0, json.dumps(run[:-1])) for run in runs),
         )
 
     def of(self, job_ids: Sequence[int]) -> dict[int, list[Run]]:

@@ -12,6 +12,9 @@ MISSED = "missed"
 MISSED_END = "missed_end"
 #: When a reconcile of another controller has gone well.
 OTHERS_RECONCILED = "others_reconciled"
+#: When a daily reconcile has begun that has sent everything, and up to which end one has come that was interrupted.
+RESENT = "resent_at"
+RESENT_TO = "resent_to"
 #: With the command's name behind it: jobs that it has delivered, repeats included.
 DELIVERED_BY = "delivered_by_"
 #: How many bytes the dashboard is trusted to take in one POST, 0 where nothing is known yet.

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 #: Kept in the file; a program that finds a newer one begins a new file.
-VERSION = 5
+VERSION = 6
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS waiting (
@@ -24,7 +24,9 @@ CREATE TABLE IF NOT EXISTS delivered (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
     shown_id TEXT,  -- null where it is job_id
+    row BLOB,  -- a digest of sacct's row, null where the job had several
     PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS rows_seen ON delivered (cluster, ended, row, hooked) WHERE row IS NOT NULL;
 CREATE INDEX IF NOT EXISTS delays ON delivered (delivered_at, ended) WHERE command = 'flush';
 CREATE TABLE IF NOT EXISTS rejected (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
@@ -53,6 +55,7 @@ UPGRADES = {
         WHERE reason LIKE 'refused by the dashboard: %';
         DELETE FROM earlier_runs;
         DELETE FROM facts WHERE name IN ('requeued_known_from', 'requeued_known_to');""",
+    5: "ALTER TABLE delivered ADD COLUMN row BLOB;",
 }
 
 

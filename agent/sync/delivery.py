@@ -94,13 +94,17 @@ class Delivery:
         self._level = level
         self._outbox: dict[tuple[int, int], Record] = {}
         self._outbox_bytes = 0
+        self._booked: set[tuple[int, int]] = set()  # of what is in the outbox
         self._waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
-    def add(self, record: Record, waiting: tuple[int, int] | None = None) -> None:
+    def add(self, record: Record, waiting: tuple[int, int] | None = None, *, is_booked: bool = False) -> None:
         """Takes a record on; a full batch goes out at once.
 
         :param waiting: the key in the ledger of the queue entry that is served by it.
+        :param is_booked: the ledger says already that the dashboard has it as it is.
         """
+        if is_booked:
+            self._booked.add(record.key)
         if waiting is not None:
             self._waiting.setdefault(record.key, []).append(waiting)
         self._take_out([record])  # an older one in its place
@@ -184,10 +188,12 @@ class Delivery:
         before = self._size.trust
         self._size.went_through(_size_of(records), seconds, self._clock(), full=full)
         with self._ledger.transaction():
-            self._ledger.delivered.add(self._cluster, records, self._command, self._clock(), hooked=self._hooked)
+            news = [record for record in records if record.key not in self._booked]
+            self._ledger.delivered.add(self._cluster, news, self._command, self._clock(), hooked=self._hooked)
             self._ledger.waiting.forget(key for record in records for key in self._waiting.pop(record.key, []))
             if self._size.trust != before:
                 self._write_trust()
+        self._booked.difference_update(record.key for record in records)
         self._witness = records[-1]
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)

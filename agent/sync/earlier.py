@@ -8,14 +8,12 @@ from __future__ import annotations
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
-from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, Run
+from agent.jobs.run import GOES_ON_STATES, Run
 from agent.localtime import Range
-from agent.slurm.sacct import GOES_ON_STATES, Sacct
+from agent.slurm.sacct import GOING_ON, Sacct
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
 
-#: Rows whose job goes on, or may have gone on, in a newer one.
-GOES_ON = CONTINUED_STATES | REQUEUEABLE_STATES
 #: slurmctld reports to slurmdbd in order, give or take: this much is read again.
 LATE_SECONDS = 3600
 #: The facts in which the ledger keeps from when to when all such rows are remembered.
@@ -51,7 +49,7 @@ class EarlierRuns:
         plan = cover(Range(self._known.end + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)
         while part:
-            call = self._sacct.ask_window(*part, GOES_ON_STATES)
+            call = self._sacct.ask_window(*part, GOING_ON)
             table = call.answer()
             self.keep(table)
             self.known_up_to(call.end)
@@ -63,7 +61,7 @@ class EarlierRuns:
 
     def keep(self, runs: Iterable[Run]) -> None:
         """Remembers those of some runs whose job goes on."""
-        going_on = [run for run in runs if run.state in GOES_ON]
+        going_on = [run for run in runs if run.state in GOES_ON_STATES]
         if going_on:
             with self._ledger.transaction():
                 self._ledger.earlier_runs.add(going_on)

@@ -21,7 +21,9 @@ from agent.jobs.verdict import (
     judge_entry,
     record_delay,
 )
+from agent.localtime import Range
 from agent.slurm.sacct import IDS_PER_CALL, Query, Sacct
+from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
@@ -95,6 +97,9 @@ class Flush:
         waiting = self._ledger.waiting.due_among([runs[-1].raw_id for runs in jobs], self._clock())
         judged = self._judge(waiting, Rows(run for runs in jobs for run in runs))
         self._settle([(item, verdict) for item, verdict in judged if verdict.fate is not Fate.WAIT])
+
+    def pass_over(self, part: Range, table: Table) -> None:
+        """Whatever waits is looked at."""
 
     def finish(self, done: Slice) -> None:
         """Sends what a slice of a walk has brought."""

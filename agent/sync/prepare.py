@@ -42,18 +42,27 @@ class Prepared(NamedTuple):
     rejected: bool  # in this or an earlier state
     hold: Hold | None
 
+    @property
+    def is_booked(self) -> bool:
+        """Whether the ledger has nothing to learn from its delivery."""
+        record, known = self.record, self.known
+        if self.rejected or not known.digest or (record.row and not known.has_row):
+            return False
+        return known.digest == record.digest
+
 
 class Preparer:
     """Prepares records for one run.
 
-    :param only_changed: holds back what the dashboard has in the same state.
+    :param resend_after: epoch seconds; of the jobs that ended by then, what the dashboard has in the same state is held
+        back.
     :param again: sends what the dashboard has rejected, as an admin or a new end of the job asks for it.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings, *, only_changed: bool = False, again: bool = False) -> None:
+    def __init__(self, ledger: Ledger, settings: Settings, *, resend_after: float = 0, again: bool = False) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._only_changed = only_changed
+        self._resend_after = resend_after
         self._rejected = {} if again else ledger.rejected.digests(settings.cluster)
 
     def prepare(self, jobs: Sequence[Sequence[Run]]) -> list[Prepared]:
@@ -75,6 +84,6 @@ class Preparer:
             hold = Hold.SUPERSEDED
         elif rejected is not None and rejected == record.digest:
             hold = Hold.REJECTED
-        elif self._only_changed and known.digest == record.digest:
+        elif record.end <= self._resend_after and known.digest == record.digest:
             hold = Hold.UNCHANGED
         return Prepared(record, known, rejected is not None, hold)

@@ -11,6 +11,7 @@ from typing import Callable, NamedTuple, Protocol
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
 from agent.slurm.sacct import Sacct
+from agent.slurm.table import Table
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
@@ -52,6 +53,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.jobs = 0
+        self.unchanged = 0  # of these, on the dashboard as they are, and not sent again
         self.missed = 0
         self.missed_end = 0  # when the newest of those that had run ended, in epoch seconds
         self.jobs_by_day: Counter[date] = Counter()
@@ -66,6 +68,7 @@ class Tally:
         """
         record, known = job.record, job.known
         self.jobs += 1
+        self.unchanged += job.hold is Hold.UNCHANGED
         if not is_told:
             return
         day = local_day(record.end)
@@ -76,11 +79,21 @@ class Tally:
             if record.cpu_seconds:
                 self.missed_end = max(self.missed_end, record.end)
 
+    def count_unchanged(self, end: int, *, hooked: bool, is_told: bool) -> None:
+        """Counts a job that was delivered before and has not changed since."""
+        self.jobs += 1
+        self.unchanged += 1
+        if is_told:
+            day = local_day(end)
+            self.jobs_by_day[day] += 1
+            self.hooked_by_day[day] += hooked
+
 
 class Reconcile:
     """One run of reconcile.
 
-    :param only_missing: leaves out what was delivered before and has not changed.
+    :param resend_after: epoch seconds; of the jobs that ended by then, what was delivered before and has not changed is
+        left out.
     :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
     :param hook_due: from when on the hook should have brought each job, in epoch seconds.
     :param others_calls: tells of an End whether the hook of another host was called for what ended then.
@@ -98,7 +111,7 @@ class Reconcile:
         settings: Settings,
         *,
         alive: AskSlurmctld,
-        only_missing: bool = False,
+        resend_after: float = 0,
         hook_due: float = 0.0,
         others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] = lambda job: True,
@@ -109,7 +122,9 @@ class Reconcile:
         self.tally = Tally()
         self._ledger = ledger
         self._delivery = delivery
-        self._preparer = Preparer(ledger, settings, only_changed=only_missing)
+        self._cluster = settings.cluster
+        self._resend_after = resend_after
+        self._preparer = Preparer(ledger, settings, resend_after=resend_after)
         self._others_calls = others_calls
         self._hook_due = hook_due
         self._choose = choose
@@ -140,12 +155,28 @@ class Reconcile:
         waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
         self._formatted += len(prepared)
         for job in prepared:
-            end, is_waiting = job.record.end, job.record.raw_id in waiting
-            is_own = job.known.hooked or is_waiting or not self._others_calls(end)
-            is_told = is_own and self._hook_due <= end < self._fresh_since
+            is_waiting = job.record.raw_id in waiting
+            is_told = self._is_told(job.record.end, brought=job.known.hooked or is_waiting)
             self.tally.count(job, is_waiting=is_waiting, is_told=is_told)
             if job.hold is None and self._choose(job):
-                self._delivery.add(job.record)
+                self._delivery.add(job.record, is_booked=job.is_booked)
+
+    def pass_over(self, part: Range, table: Table) -> None:
+        """Leaves out, and counts, the rows that the dashboard has just so, where these are not sent again."""
+        if part.end > self._resend_after:
+            return
+        known = self._ledger.delivered.rows(self._cluster, part)
+        for seen in table.leave_out(known) if known else ():
+            self._completed += 1
+            hooked = bool(seen.hooked)
+            self.tally.count_unchanged(seen.end, hooked=hooked, is_told=self._is_told(seen.end, brought=hooked))
+
+    def _is_told(self, end: int, *, brought: bool) -> bool:
+        """Whether this host's hook must have brought by now what ended at an instant, or has.
+
+        :param brought: whether it has.
+        """
+        return (brought or not self._others_calls(end)) and self._hook_due <= end < self._fresh_since
 
     def finish(self, done: Slice) -> None:
         """Sends what a slice has brought, and lets the interlude have its turn."""

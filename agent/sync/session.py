@@ -5,7 +5,9 @@ Most runs of flush find nothing to do: what only the others need is loaded when 
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import time
 from contextlib import contextmanager
 from datetime import date, timedelta
@@ -24,7 +26,7 @@ from agent.jobs.job import LOOKBACK_SECONDS, SECONDS_PER_HOUR, is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
-from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE, RESENT, RESENT_TO
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.control import Control, TakingTurns
@@ -41,6 +43,8 @@ SPARE_DAYS = 2
 RUNS_KEPT_SECONDS = 30 * 86_400.0
 #: While a reconcile goes on, what the hook queues is delivered this often.
 INTERLUDE_SECONDS = 60.0
+#: Under this name the ledger keeps what has made records of rows.
+ROWS_NOTE = "rows_made_by"
 
 logger = logging.getLogger(__name__)
 
@@ -96,16 +100,25 @@ class Session:
         return self._record("flush", self._flush)
 
     def reconcile(
-        self, wanted: Range, *, only_missing: bool, on_progress: Callable[[Progress], None] = lambda progress: None
+        self,
+        wanted: Range,
+        *,
+        only_missing: bool = False,
+        daily: bool = False,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> RunReport:
         """Replays a range of time.
 
+        :param only_missing: sends only what was never delivered, or has changed since.
+        :param daily: likewise, but for one run in each ``resend_days``, which sends everything.
         :raises ExporterError: see :mod:`agent.errors`; the hint says with which dates to resume.
         :raises KeyboardInterrupt: with them in its words.
         """
 
         def work(outcome: Outcome) -> None:
-            self._reconcile(outcome, wanted, only_missing, on_progress)
+            resends = daily and not only_missing
+            resend_after = self._resend_after() if resends else math.inf if only_missing else 0
+            self._reconcile(outcome, wanted, resend_after, on_progress, resends=resends and resend_after < math.inf)
 
         return self._record("reconcile", work)
 
@@ -135,7 +148,13 @@ class Session:
         outcome.message = f"{_describe(outcome.delivery)}, {waiting} waiting"
 
     def _reconcile(
-        self, outcome: Outcome, wanted: Range, only_missing: bool, on_progress: Callable[[Progress], None]
+        self,
+        outcome: Outcome,
+        wanted: Range,
+        resend_after: float,
+        on_progress: Callable[[Progress], None],
+        *,
+        resends: bool,
     ) -> None:
         from agent.sync.reconcile import Reconcile  # noqa: PLC0415
 
@@ -155,7 +174,7 @@ class Session:
             outcome.delivery,
             self.settings,
             alive=self._ask_slurmctld,
-            only_missing=only_missing,
+            resend_after=resend_after,
             others_calls=self._control.others_calls(),
             hook_due=self.ledger.journal.hook_due(),
             interlude=self,
@@ -172,14 +191,38 @@ class Session:
             raise KeyboardInterrupt(_resume(done_to, wanted)) from None
         finally:
             outcome.missed = reconcile.tally.missed
+            if resends:
+                self._note_resent(RESENT_TO, done_to)
         self._keep_books(reconcile.tally, wanted)
         self._send_again(outcome.delivery, began)
+        if resends:
+            self._note_resent(RESENT, began)
         if not self._dry_run:
             self._control.tell_reconcile(forget_before=self._oldest())
+        unchanged = reconcile.tally.unchanged
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery)}, "
-            f"{reconcile.tally.missed} missed by flush"
+            + (f"{unchanged} unchanged, " if unchanged else "")
+            + f"{reconcile.tally.missed} missed by flush"
         )
+
+    def _resend_after(self) -> float:
+        """Where a daily reconcile begins to send again what the dashboard has: nowhere on most days.
+
+        :returns: epoch seconds, of the ends of jobs; infinite where it is not the day.
+        """
+        journal, days = self.ledger.journal, self._config.resend_days
+        since = self._clock() - journal.fact(RESENT)
+        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are spread, and clocks change
+            return math.inf
+        return journal.fact(RESENT_TO)
+
+    def _note_resent(self, name: str, moment: float) -> None:
+        journal = self.ledger.journal
+        with self.ledger.transaction():
+            journal.set_fact(name, moment)
+            if name == RESENT:
+                journal.set_fact(RESENT_TO, 0)
 
     def _send_again(self, delivery: Delivery, began: float) -> None:
         """Sends again what this run and another host's may have erased of each other: see :mod:`agent.spool.turns`.
@@ -234,7 +277,18 @@ class Session:
                 skip_never_started=config.never_started == "skip",
                 retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
             )
+            self._recognize_rows(self._settings)
         return self._settings
+
+    def _recognize_rows(self, settings: Settings) -> None:
+        """Forgets the rows of sacct that were delivered under other settings, in another zone or by another program."""
+        from agent.jobs.record import FORMAT  # noqa: PLC0415
+
+        made_by = json.dumps([FORMAT, settings.cluster, settings.requeued_runs, time.tzname, time.timezone])
+        if self.ledger.journal.note(ROWS_NOTE) != made_by:
+            with self.ledger.transaction():
+                self.ledger.delivered.forget_rows()
+                self.ledger.journal.set_note(ROWS_NOTE, made_by)
 
     def _make_delivery(self, command: str) -> Delivery:
         from agent.sync.delivery import Delivery  # noqa: PLC0415

@@ -21,11 +21,11 @@ from agent.jobs.job import (
     stage_by_slurmctld,
 )
 from agent.jobs.rows import Rows
-from agent.jobs.run import REVOKED, Run
+from agent.jobs.run import GOES_ON_STATES, REVOKED, Run
 from agent.localtime import Range
 from agent.slurm.sacct import IDS_PER_CALL, Sacct, WindowQuery
 from agent.slurm.table import Table
-from agent.sync.earlier import GOES_ON, EarlierRuns
+from agent.sync.earlier import EarlierRuns
 from agent.sync.slices import Plan
 
 #: This many jobs are handed on at a time.
@@ -50,6 +50,9 @@ class Visitor(Protocol):
 
     def take(self, jobs: list[Runs]) -> None:
         """Takes some final jobs, each with all its runs."""
+
+    def pass_over(self, part: Range, table: Table) -> None:
+        """Leaves out the rows of a slice that need no look."""
 
     def finish(self, done: Slice) -> None:
         """Takes note of the end of a slice."""
@@ -105,6 +108,7 @@ class Walk:
                 following = plan(part, table.rows)
                 if visitor.may_go_ahead():
                     call = self._begin(following)
+                visitor.pass_over(part, table)
                 self._visit(table, visitor)
                 visitor.finish(Slice(part, table.rows, self._done_to(part)))
                 call = call or self._begin(following)
@@ -212,7 +216,7 @@ def _rows_of_jobs(table: Table, going_on: list[Run]) -> Iterator[list[Run]]:
     repeated = table.repeated_ids()
     several: dict[int, list[Run]] = {}
     for run in table:
-        if run.state in GOES_ON:
+        if run.state in GOES_ON_STATES:
             going_on.append(run)
         if run.raw_id in repeated:
             several.setdefault(run.raw_id, []).append(run)

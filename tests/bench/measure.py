@@ -13,13 +13,16 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
 
 POLL_SECONDS = 0.005
+TICKS = os.sysconf("SC_CLK_TCK")
 MIB = 1024.0
 
 
 class Outcome(NamedTuple):
     """What a finished command has left."""
 
-    seconds: float
+    seconds: float  # by the clock on the wall
+    own_cpu: float  # seconds of processor time, user and system, of the command itself
+    children_cpu: float  # likewise, of what it has started
     stdout: str
     stderr: str
 
@@ -56,15 +59,24 @@ def run(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None,
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(argv, env=dict(env), cwd=cwd, stdin=subprocess.DEVNULL, stdout=out, stderr=err)
-        returncode = process.wait()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         seconds = time.perf_counter() - started
+        own_cpu, children_cpu = _processor_time(process.pid)
+        returncode = process.wait()
         texts = []
         for file in (out, err):
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
     if returncode not in ok:
         raise RuntimeError(f"{' '.join(argv)[:200]}: exit {returncode}: {texts[1][-2000:]}")
-    return Outcome(seconds, *texts)
+    return Outcome(seconds, own_cpu, children_cpu, *texts)
+
+
+def _processor_time(pid: int) -> tuple[float, float]:
+    """Seconds that a process which has just ended, and is not waited for yet, and its children have taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    user, system, children_user, children_system = (int(ticks) / TICKS for ticks in fields[11:15])
+    return user + system, children_user + children_system
 
 
 def watch_memory(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None) -> dict[str, float]:

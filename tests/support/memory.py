@@ -8,9 +8,10 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from typing import Any, Generic, Iterator, Sequence, TypeVar
+from typing import Any, Generic, Iterator, Mapping, Sequence, TypeVar
 
 from agent.jobs.entry import QueueEntry
+from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
@@ -46,8 +47,14 @@ class MemoryTable:
     """Rows, as :class:`agent.slurm.table.Table` holds them."""
 
     def __init__(self, runs: list[Run]) -> None:
-        self._runs = runs
+        self._runs = [run._replace(row=repr(run).encode()) for run in runs]
         self.rows = len(runs)
+
+    def leave_out(self, known: Mapping[bytes, Any]) -> list[Any]:
+        """As :meth:`agent.slurm.table.Table.leave_out`."""
+        met = [known[digest_row(run.row)] for run in self._runs if digest_row(run.row) in known]
+        self._runs = [run for run in self._runs if digest_row(run.row) not in known]
+        return met
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs)

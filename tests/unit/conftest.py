@@ -70,6 +70,7 @@ def zone() -> Iterator[Callable[[str], None]]:
 def local_caches_clear() -> None:
     """A process has one zone in its life; a test has several."""
     localtime._minute_text.cache_clear()
+    localtime._day_of_quarter.cache_clear()
 
 
 @pytest.fixture

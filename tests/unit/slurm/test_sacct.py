@@ -29,7 +29,7 @@ def read(stdout: bytes, stderr: str = "", returncode: int = 0) -> tuple[list[Any
     """The runs of an answer, and what was complained of."""
     complaints: list[ExporterError] = []
     lines = count_lines(Output(returncode, BytesIO(stdout), stderr), SEPARATOR.join(FIELDS), frozenset())
-    return list(make_table(stdout, lines, complaints.append)), complaints
+    return [run._replace(row=b"") for run in make_table(stdout, lines, complaints.append)], complaints
 
 
 def make_table(stdout: bytes, lines: int, complain: Callable[[ExporterError], None] = lambda error: None) -> Table:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.slurm.row import FIELDS
 from agent.slurm.table import Table, draw_separator
@@ -100,3 +101,16 @@ def test_the_cluster_of_the_rows_is_checked() -> None:
         read(printed("~"), "~", refuse)
     with pytest.raises(SlurmUnreachable, match="several clusters: 'lab' and 'other'"):
         read(printed("~") + printed("~", Cluster="other"), "~")
+
+
+def test_rows_that_are_known_are_left_out() -> None:
+    """Word for word, whatever separator they were printed with; what is known of them is told."""
+    before, _ = read(printed("~") + printed("~", JobID="101", JobIDRaw="101"), "~")
+    known = {digest_row(run.row): run.raw_id for run in before}
+    output = (
+        printed("%", JobID="7", JobIDRaw="7") + printed("%") + printed("%", JobID="101", JobIDRaw="101", State="FAILED")
+    )
+    body = "%".join(FIELDS).encode() + b"\n" + output
+    table = Table(BytesIO(body), FIELDS, "%", lines=3, check_cluster=lambda name: None, complain=print)
+    assert [100] == table.leave_out(known)
+    assert (["7", "101"], set()) == ([run.job_id for run in table], table.repeated_ids())

@@ -14,7 +14,7 @@ from agent.jobs.record import make_record
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.sacct import ALL_ENDS, GOES_ON_STATES, IDS_PER_CALL
+from agent.slurm.sacct import ALL_ENDS, GOING_ON, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting
@@ -260,7 +260,7 @@ def test_a_walk_counts_earlier_runs(ledger: Ledger) -> None:
     site.flush()
     hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
     assert (8.0, 16.0, []) == (hours["1"], hours[str(MANY)], site.slurm.asked)
-    assert GOES_ON_STATES == site.slurm.windows[0][2]
+    assert GOING_ON == site.slurm.windows[0][2]
 
 
 def test_a_walk_counts_runs_that_ended_where_it_does_not_look(ledger: Ledger) -> None:

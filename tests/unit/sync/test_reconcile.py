@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from agent.jobs.entry import QueueEntry
@@ -9,7 +10,7 @@ from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
-from agent.slurm.sacct import GOES_ON_STATES
+from agent.slurm.sacct import GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
 from agent.sync.reconcile import Interlude
@@ -63,7 +64,7 @@ def test_repeats_change_nothing_and_only_missing_sends_nothing(ledger: Ledger) -
     first = site.sent()
     site.reconcile()
     assert first == site.sent()
-    site.reconcile(only_missing=True)
+    site.reconcile(resend_after=math.inf)
     assert [] == site.sent()
 
 
@@ -73,7 +74,7 @@ def test_only_missing_sends_what_has_changed(ledger: Ledger) -> None:
     site.reconcile()
     site.sent()
     site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
-    site.reconcile(only_missing=True)
+    site.reconcile(resend_after=math.inf)
     assert ["chemistry"] == [record["Account"] for record in site.sent()]
 
 
@@ -120,11 +121,11 @@ def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
     """The next day's reconcile knows the requeued jobs from the one before."""
     site = Site(ledger, run_at(NOON + 6 * DAY))
     site.reconcile()
-    assert any(states == GOES_ON_STATES for _, _, states in site.slurm.windows)
+    assert any(states == GOING_ON for _, _, states in site.slurm.windows)
     assert WINDOW.start - LOOKBACK_SECONDS - LATE_SECONDS == site.slurm.windows[0][0]
     site.slurm.windows.clear()
     site.reconcile(Range(WINDOW.start + DAY, WINDOW.end + DAY), now=NOW + DAY)
-    assert all(states != GOES_ON_STATES for _, _, states in site.slurm.windows)
+    assert all(states != GOING_ON for _, _, states in site.slurm.windows)
 
 
 def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
@@ -294,7 +295,7 @@ def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> N
     site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
     interlude = CountingInterlude(site)
     site.reconcile(interlude=interlude)
-    windows = [window for window in site.slurm.windows if window[2] != GOES_ON_STATES]
+    windows = [window for window in site.slurm.windows if window[2] != GOING_ON]
     asked = [window[2] for window, before in zip(windows, [None, *windows]) if window != before]
     assert interlude.runs > 1
     assert all(words == "interlude" for words in asked[1::2])

@@ -1,0 +1,124 @@
+"""What the dashboard has already is sent again once in a while, or by hand, and recognized by its row in between."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+from agent.config import parse_config
+from agent.errors import DashboardUnreachable
+from agent.jobs.run import Run
+from agent.slurm.slurm import Slurm
+from agent.spool.spool import open_spool
+from agent.sync.session import Session, window
+from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.rows import NOON, make_run
+
+DAY = 86_400
+
+
+class Site:
+    """A cluster with a reconcile a day."""
+
+    def __init__(self, folder: Path, *runs: Run, **settings: Any) -> None:
+        self.slurm: Any = MemorySlurm(*runs)
+        self.dashboard = MemoryDashboard()
+        self.now = float(NOON + DAY)
+        self._settings = {"api_url": "http://127.0.0.1:9", "api_key": "k", "cluster_name": "lab", **settings}
+        self._folder = folder
+
+    def reconcile(self, *, daily: bool = True, **settings: Any) -> list[str]:
+        """Runs one, a day later than the one before; returns the JobIDs that it has sent."""
+        config = parse_config({**self._settings, **settings, "spool_dir": str(self._folder)}, {})
+        try:
+            with open_spool(self._folder, complain=print, alone=True) as spool:
+                session = Session(
+                    config,
+                    spool,
+                    Slurm(lambda: self.slurm, lambda: self.slurm),
+                    lambda: self.dashboard,
+                    dry_run=False,
+                    clock=lambda: self.now,
+                    sleep=lambda seconds: None,
+                )
+                session.reconcile(window(7, None, None, self.now), daily=daily)
+        finally:
+            self.now += DAY
+        sent = [json.loads(text)["JobID"] for batch in self.dashboard.batches for text in batch]
+        self.dashboard.batches.clear()
+        return sent
+
+
+def job(number: int, **changes: str) -> Run:
+    return make_run(JobID=str(number), JobIDRaw=str(number), **changes)
+
+
+def test_everything_is_sent_once_a_week(tmp_path: Path) -> None:
+    """A dashboard that has lost a file has it again within a week; on the other days there is nothing to send."""
+    site = Site(tmp_path, job(1, End=str(NOON + DAY - 900)))
+    assert [["1"], *[[]] * 6, ["1"]] == [site.reconcile() for _ in range(8)]
+
+
+@pytest.mark.parametrize(("days", "sent"), [(1, [["1"]] * 3), (0, [["1"], [], []]), (2, [["1"], [], ["1"]])])
+def test_how_often_is_the_sites_choice(tmp_path: Path, days: int, sent: list[list[str]]) -> None:
+    """Each time, never, or in so many days."""
+    site = Site(tmp_path, job(1), resend_days=days)
+    assert sent == [site.reconcile() for _ in range(3)]
+
+
+def test_by_hand_everything_is_sent_at_once(tmp_path: Path) -> None:
+    """Whoever names dates means all that ended in them."""
+    site = Site(tmp_path, job(1))
+    assert [["1"], []] == [site.reconcile(), site.reconcile()]
+    assert ["1"] == site.reconcile(daily=False)
+
+
+def test_what_is_new_or_has_changed_is_sent_every_day(tmp_path: Path) -> None:
+    """A row that is not word for word as it was is looked at."""
+    site = Site(tmp_path, job(1), job(2))
+    site.reconcile()
+    site.slurm.runs = [job(1), job(2, Account="chemistry"), job(3)]
+    assert ["2", "3"] == site.reconcile()
+
+
+def test_other_settings_make_other_records_of_the_same_rows(tmp_path: Path) -> None:
+    """They are not taken for what the dashboard has."""
+    runs = [
+        job(1, State="REQUEUED", End=str(NOON + 900)),
+        job(1, Submit=str(NOON + 900), Start=str(NOON + 950)),
+        job(2),
+    ]
+    site = Site(tmp_path, *runs)
+    assert ["1", "2"] == sorted(site.reconcile())
+    assert ["1"] == site.reconcile(requeued_runs="last")
+
+
+def test_an_interrupted_one_resumes_where_it_was(tmp_path: Path) -> None:
+    """The next day's sends again what has ended since, and has then sent everything."""
+    site = Site(
+        tmp_path, *(job(100 + number, End=str(NOON - number * DAY // 2)) for number in range(12)), resend_days=2
+    )
+    site.reconcile()
+    site.reconcile()
+    site.slurm.runs.append(job(9, End=str(int(site.now) - 900)))
+    submit = site.dashboard.submit
+    site.dashboard.submit = failing_at("9", submit)  # type: ignore[method-assign]
+    with pytest.raises(DashboardUnreachable):
+        site.reconcile()
+    site.dashboard.batches.clear()
+    site.dashboard.submit = submit  # type: ignore[method-assign]
+    sent = site.reconcile()
+    assert ("9" in sent, len(sent) < 4) == (True, True)
+    assert [] == site.reconcile()
+
+
+def failing_at(job_id: str, submit: Callable[..., str]) -> Callable[..., str]:
+    def fail(cluster: str, texts: list[str], **options: Any) -> str:
+        if job_id in {json.loads(text)["JobID"] for text in texts}:
+            raise DashboardUnreachable("down")
+        return submit(cluster, texts, **options)
+
+    return fail
