@@ -118,19 +118,37 @@ def test_only_the_command_line_prints_and_exits(module: str) -> None:
 
 def loaded_by(*arguments: str) -> set[str]:
     """The modules that a command has loaded when it ends."""
-    script = "import sys; from agent.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    script = (
+        "import sys; before = set(sys.modules); from agent.cli import main; main(sys.argv[1:]);"
+        " print(*set(sys.modules) - before)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script, *arguments], capture_output=True, check=True, text=True, cwd=PACKAGE.parent
     )
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_status_loads_neither_http_nor_the_sync(tmp_path: Path) -> None:
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """The path of a configuration."""
+    path = tmp_path / "config.toml"
+    path.touch(mode=0o600)
+    path.write_text(f'api_url = "http://localhost"\napi_key = "k"\ncluster_name = "lab"\nspool_dir = "{tmp_path}"\n')
+    return str(path)
+
+
+def test_an_idle_flush_loads_little(config: str) -> None:
+    """It runs every few minutes, most often for nothing, on a controller that has better things to do."""
+    loaded_by("flush", "--config", config)  # asks Slurm for its controllers, and remembers for an hour
+    loaded = loaded_by("flush", "--config", config)
+    assert "agent.sync.session" in loaded
+    assert set() == loaded & {"requests", "ssl", "subprocess", "tempfile", "random", "hashlib", "dataclasses"}
+    assert set() == loaded & {"agent.sync.flush", "agent.sync.delivery", "agent.dashboard.client", "agent.slurm.sacct"}
+
+
+def test_status_loads_neither_http_nor_the_sync(config: str) -> None:
     """It is looked at often, and waits for nothing."""
-    config = tmp_path / "config.toml"
-    config.touch(mode=0o600)
-    config.write_text(f'api_url = "http://localhost"\napi_key = "k"\nspool_dir = "{tmp_path}"\n')
-    loaded = loaded_by("status", "--config", str(config))
+    loaded = loaded_by("status", "--config", config)
     assert "agent.status.screen" in loaded
     heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio"}
     assert set() == loaded & heavy
