@@ -179,6 +179,7 @@ find_slurm() { # sets $user and $group, as whom the exporter will run, and $slur
     slurm_config=$(timeout 30 scontrol show config 2>/dev/null)
     user=${SLURM_USER:-$(slurm_setting SlurmUser)}
     user=${user:-slurm}
+    state=$(slurm_setting StateSaveLocation)
     [ "$for_user" = no ] || user=$(id -un)
     group=$(id -gn "$user" 2>/dev/null) || [ -n "$root" ] ||
         err "there is no user $user: set SLURM_USER to the user that slurmctld runs as"
@@ -211,6 +212,19 @@ as_user() { # COMMAND...: as the user that the exporter will run as
         runuser -u "$user" -- "$@"
     else
         "$@"
+    fi
+}
+
+make_common_folder() { # where several controllers take turns: the sandbox lets the services into nothing else there
+    [ -z "$root" ] && [ "$for_user" = no ] && [ -d "$state" ] && has_backup || return 0
+    run as_user mkdir -p -m 700 "$state/$NAME" || say "$user cannot make $state/$NAME: see docs/controllers.md"
+}
+
+has_backup() {
+    if [ -n "$slurm_config" ]; then
+        say "$slurm_config" | grep -q '^SlurmctldHost\[1\]'
+    else
+        [ "$(grep -ci '^[[:blank:]]*SlurmctldHost' "$(conf_file)" 2>/dev/null)" -gt 1 ]
     fi
 }
 
@@ -317,6 +331,7 @@ install_files() {
     make_folder "$root$spool"
     ensure chmod 750 "$root$spool"
     give_away "$root$spool"
+    make_common_folder
     install_hook
     put 755 "$root$program/install.sh" <"$sources/install.sh"
     [ "$for_user" = yes ] || install_adapt
@@ -383,7 +398,8 @@ install_units() {
 }
 
 adapt() { # FILE: prints it with this machine's user and places
-    sed -e "s|^User=slurm|User=$user|" -e "s|/opt/$NAME|$program|g" -e "s|/var/spool/$NAME|$spool|g" \
+    sed -e "s|-/var/spool/slurmctld/$NAME|-${state:-/var/spool/slurmctld}/$NAME|" \
+        -e "s|^User=slurm|User=$user|" -e "s|/opt/$NAME|$program|g" -e "s|/var/spool/$NAME|$spool|g" \
         -e "s|/etc/$NAME|$etc|g" -e "s| slurm sleep 42;| $user sleep $phase;|" \
         -e "s| slurm sleep 252;| $user sleep $((6 * phase));|" \
         "$1" | if [ "$for_user" = yes ]; then

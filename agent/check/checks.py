@@ -12,11 +12,13 @@ from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
 from agent.check import timers as check_timers
+from agent.check.controllers import check_controllers
 from agent.check.finding import Finding, examine
 from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.slurm.controllers import is_this_host, parse_controllers
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY
 from agent.spool.spool import LEDGER_NAME, look_at_ledger
@@ -151,6 +153,10 @@ def _check_spool(config: Config, settings: Mapping[str, str], units: check_timer
         yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
     sandbox = units[f"{check_timers.FLUSH}.service"].get("ReadWritePaths", "")
     yield examine("metrics", lambda: check_host.check_metrics(config, sandbox))
+    found = parse_controllers(settings)
+    if len(found.hosts) > 1 and any(map(is_this_host, found.hosts)):
+        mounts = MOUNTS.read_text(encoding="utf-8")
+        yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
 
 
 def wants_hook(config: Config) -> bool:

@@ -13,6 +13,11 @@ class Controllers(NamedTuple):
     hosts: tuple[str, ...]  # SlurmctldHost as they are written, the primary first: ctl1, or ctl1(10.0.0.1)
     state_folder: str  # StateSaveLocation, which all of them share
 
+    @property
+    def common_folder(self) -> str:
+        """Where the exporters on several controllers take turns and leave notices."""
+        return f"{self.state_folder}/slurm-usage-history-exporter"
+
 
 def parse_controllers(settings: Mapping[str, str]) -> Controllers:
     """Picks out of ``scontrol show config`` what concerns the controllers.

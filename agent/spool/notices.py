@@ -1,4 +1,4 @@
-"""What the controllers of a cluster tell each other, in small files in slurmctld's StateSaveLocation, which they share.
+"""What the controllers of a cluster tell each other, in small files in the folder that they share.
 
 Each host writes a file of its own, of which the others read: when jobs ended for which the hook was called there, and
 when a reconcile went well there. So each knows which jobs no host's hook has brought. What can't be written or read is
@@ -14,7 +14,7 @@ from typing import Iterator
 
 from agent.localtime import Range
 
-PREFIX = "slurm-usage-history-exporter.notices."
+PREFIX = "notices."
 #: How far the hook's END and the End in the accounting may differ, and then some.
 SLACK_SECONDS = 5
 _CALLED = re.compile(r"called ([0-9]{1,12}) ([0-9]{1,12})", re.ASCII)
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 class Notices:
     """The notices of all controllers.
 
-    :param folder: StateSaveLocation.
+    :param folder: the one that all controllers share.
     :param host: this one's name.
     """
 

@@ -1,8 +1,9 @@
 """Turns: of all controllers of a cluster one sends at a time.
 
 The dashboard reads a year's file, adds to it and writes it back without a lock: of two hosts that send in the same
-second one erases what the other brought. All controllers share slurmctld's StateSaveLocation, so a lock file lies
-there. It is a POSIX lock: those reach across hosts on NFS, Lustre (mounted with flock), GPFS, CephFS, GFS2 and OCFS2.
+second one erases what the other brought. All controllers share slurmctld's StateSaveLocation, so a lock file lies in
+a folder there. It is a POSIX lock: those reach across hosts on NFS, Lustre (mounted with flock), GPFS, CephFS, GFS2
+and OCFS2.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
 
-LOCK_NAME = "slurm-usage-history-exporter.lock"
+LOCK_NAME = "turns.lock"
 POLL_SECONDS = 0.1
 #: After a turn of its own a run leaves the others this long to take theirs: however many batches a reconcile has, a
 #: flush that polls comes in between.
@@ -30,7 +31,7 @@ logger = logging.getLogger(__name__)
 class Turns:
     """The turns of one run.
 
-    :param folder: StateSaveLocation.
+    :param folder: the one that all controllers share.
     :param clock: monotonic seconds.
     """
 

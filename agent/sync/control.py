@@ -10,6 +10,7 @@ import json
 import logging
 import os
 from bisect import bisect_right
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Sequence
@@ -106,7 +107,7 @@ class Control:
     def turns(self) -> Turns | None:
         """The turns of this run; None where there is nobody to take turns with."""
         if self._turns is None and self.several and self.controllers.state_folder:
-            self._turns = Turns(Path(self.controllers.state_folder))
+            self._turns = Turns(self._common_folder())
         return self._turns
 
     def tell_calls(self, ends: Range | None) -> None:
@@ -138,8 +139,16 @@ class Control:
 
     @property
     def _notices(self) -> Notices | None:
-        folder = self.controllers.state_folder
-        return Notices(Path(folder), self._host) if self.several and folder else None
+        if not (self.several and self.controllers.state_folder):
+            return None
+        return Notices(self._common_folder(), self._host)
+
+    def _common_folder(self) -> Path:
+        """What the controllers share; made by whoever comes first."""
+        folder = Path(self.controllers.common_folder)
+        with suppress(OSError):  # whoever needs it says what is wrong with it
+            folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
 
     def _known_lately(self) -> Controllers | None:
         asked_at, known = self._remembered()

@@ -17,5 +17,5 @@ mkdir -p /run/munge /run/slurm
 
 echo "$outside" >"$disk/pid.new"
 mv "$disk/pid.new" "$disk/pid"
-trap '' CHLD # the kernel buries whatever is left to process 1
-exec sleep infinity
+
+exec env --ignore-signal=CHLD sleep infinity # so the kernel buries whatever is left to process 1

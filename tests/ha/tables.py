@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from contextlib import contextmanager
-from typing import Iterator, NamedTuple, Sequence
+from typing import Iterator, Sequence
 
 from tests.ha.failovers import KINDS, drain, fail_over
 from tests.ha.load import Submitting
-from tests.ha.sites import Exporter, Pair
+from tests.ha.sites import Pair
 from tests.ha.truth import Comparison, compare, percentile
 
 FLUSH_SECONDS = 5.0
-
-
-class Health(NamedTuple):
-    """What ``status`` said on a host, how often, and the worst of it."""
-
-    levels: Counter[str]
-    problems: Counter[str]
-
-
-def ask_health(exporter: Exporter, health: Health) -> None:
-    """One more look at ``status``."""
-    status = exporter.status()
-    health.levels[status["level"]] += 1
-    health.problems.update(problem["text"].partition(",")[0] for problem in status["problems"])
+#: How often somebody looks at status meanwhile.
+LOOK_SECONDS = 7.0
 
 
 def failovers(pair: Pair, rounds: int, *, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> Comparison:

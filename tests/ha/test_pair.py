@@ -59,7 +59,7 @@ def test_a_fail_over_loses_nothing(pair: Pair) -> None:
 def test_neither_needs_slurmctld(pair: Pair) -> None:
     """The cluster's name is what it was; slurmdbd knows the jobs."""
     job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
-    wait_for(lambda: f"\n{job} " in pair.ctl1.run("cat", f"{SPOOL}/queue"), "the hook's call")
+    wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
     for host in pair.controllers:
         pair.kill_slurmctld(host)
     for exporter in pair.exporters.values():

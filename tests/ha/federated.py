@@ -1,0 +1,54 @@
+"""Jobs in a federation, and Slurm's own word for what ran on which cluster."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+from tests.ha.load import FEDERATION, Submitting
+from tests.ha.sites import Federation, wait_until
+from tests.ha.truth import Comparison, compare
+
+
+class ClusterResult(NamedTuple):
+    """One cluster of the federation."""
+
+    comparison: Comparison
+    revoked: int
+    hours_told: float  # CPU-hours on the dashboard
+    hours_run: float  # by the job table: what ended here, all runs
+
+    @property
+    def hours_missing(self) -> float:
+        return self.hours_run - self.hours_told
+
+
+def federate(site: Federation, seconds: float) -> dict[str, ClusterResult]:
+    """Jobs on both clusters for so long, a flush every five seconds on each, then all comes to rest."""
+    with ExitStack() as stack:
+        for name in site.clusters:
+            site.exporters[name].flush_every(5)
+            stack.enter_context(Submitting(site.lan.hosts[name], FEDERATION, pause_seconds=0.3))
+        time.sleep(seconds)
+    wait_until("no jobs", lambda: not _alive(site), limit_seconds=120)
+    time.sleep(15)
+    for exporter in site.exporters.values():
+        exporter.stop()
+        exporter.run("flush")
+    return {name: _result(site, name) for name in site.clusters}
+
+
+def _alive(site: Federation) -> str:
+    return "".join(site.lan.hosts[name].attempt("squeue", "-h", "--local").stdout for name in site.clusters)
+
+
+def _result(site: Federation, name: str) -> ClusterResult:
+    revoked = "state & 524288"
+    rows = site.sql(
+        f"select count(*) from {name}_job_table where {revoked} union all select ifnull(sum((time_end - time_start)"
+        f" * substring_index(substring_index(tres_alloc, '1=', -1), ',', 1)), 0) from {name}_job_table"
+        f" where not {revoked} and time_end and time_start and nodelist != 'None assigned'"
+    )
+    told = sum(record["CPUHours"] for key, record in site.board.stored.items() if key[0] == name)
+    return ClusterResult(compare(site, name), int(rows[0][0]), told, float(rows[1][0]) / 3600)

@@ -1,0 +1,198 @@
+"""``make test-many``: the long form of these tests, and the tables for docs/controllers.md.
+
+``python -m tests.ha.many [PART...]``: pair, race, federation, frozen, state, burst; all of them where none is named.
+``ROUNDS`` (10) fail-overs, ``SECONDS`` (15) between them, ``BURST`` (10000) jobs at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections import Counter
+from typing import Any, Callable
+
+from tests.ha import troubles
+from tests.ha.failovers import KINDS
+from tests.ha.federated import federate
+from tests.ha.hosts import why_not_here
+from tests.ha.races import add_old_jobs, race
+from tests.ha.sites import Federation, Pair, columns
+from tests.ha.tables import HEAD, LOOK_SECONDS, describe, failovers
+from tests.ha.truth import compare
+
+ROUNDS = int(os.environ.get("ROUNDS", "10"))
+SECONDS = float(os.environ.get("SECONDS", "15"))
+BURST = int(os.environ.get("BURST", "10000"))
+
+
+def pair() -> bool:
+    """Fail-overs of five kinds: what flush alone brings, what reconcile adds, and what status says all the while."""
+    site = Pair()
+    with site:
+        said: Counter[tuple[str, str]] = Counter()
+        stop = threading.Event()
+        looking = threading.Thread(target=_look, args=(site, said, stop))
+        looking.start()
+        try:
+            by_flush = failovers(site, ROUNDS, seconds=SECONDS)
+        finally:
+            stop.set()
+            looking.join()
+        codes = {name: dict(Counter(exporter.codes)) for name, exporter in site.exporters.items()}
+        for exporter in site.exporters.values():
+            exporter.run_later(1200, "reconcile")
+        after = compare(site, site.cluster)
+        _show(
+            f"{ROUNDS} fail-overs ({', '.join(KINDS)} in turn), a flush every 5 s on both hosts",
+            [HEAD, ["flush alone", *describe(by_flush)], ["and reconcile", *describe(after)]],
+        )
+        for job in (*by_flush.lost, *by_flush.wrong, *by_flush.foreign):
+            print("  of flush alone:", job)
+        _show("exit codes of flush", [["host", "codes"], *([name, found] for name, found in codes.items())])
+        rows: list[list[Any]] = [["host", "status said", "times"]]
+        rows += [[name, text, number] for (name, text), number in sorted(said.items())]
+        for name, exporter in site.exporters.items():
+            status = exporter.status()
+            days = status["coverage"]["days"]
+            caught = f"{sum(day['hooked'] for day in days)} of {sum(day['jobs'] for day in days)} caught"
+            problems = [problem["text"] for problem in status["problems"]]
+            rows.append([name, f"in the end {status['level']}, {caught} {'; '.join(problems)}", 1])
+        _show("status", rows)
+    return not (after.lost or after.wrong or after.foreign)
+
+
+def _look(site: Pair, said: Counter[tuple[str, str]], stop: threading.Event) -> None:
+    while not stop.wait(LOOK_SECONDS):
+        for name, exporter in site.exporters.items():
+            try:
+                status = exporter.status()
+            except (AssertionError, FileNotFoundError, ValueError):  # the host is off
+                said[name, "(off)"] += 1
+                continue
+            texts = [problem["text"].partition(",")[0] for problem in status["problems"]] or ["ok"]
+            said.update((name, f"{status['level']}: {text}" if text != "ok" else text) for text in texts)
+
+
+def races() -> bool:
+    """A dashboard that takes two seconds for a file, without a lock: a reconcile there, flushes here."""
+    site = Pair(batch_size=100)
+    with site:
+        add_old_jobs(site, 2000)
+        found = race(site, seconds=50, rewrite_seconds=2, flush_seconds=5, pause_seconds=0.25)
+        old = compare(site, site.cluster)
+        fresh = found.jobs - 2000
+        rows = [["jobs by flush on ctl1", "lost", "jobs by reconcile on ctl2", "lost"]]
+        rows.append([str(fresh), str(len(found.lost)), "2000", str(len(old.lost) - len(found.lost))])
+        _show("a reconcile on one controller, flushes on the other, 2 s for each POST", rows)
+        site.board.rewrite_seconds = 2
+        both = failovers(site, 2, seconds=SECONDS, kinds=("kill", "hand"))
+        _show("two fail-overs, flush against flush, 2 s for each POST", [HEAD, ["flush alone", *describe(both)]])
+    return not (found.lost or old.lost or both.lost)
+
+
+def federation() -> bool:
+    """Two clusters of one slurmdbd, jobs for one, for both, and for either."""
+    site = Federation()
+    with site:
+        results = federate(site, float(os.environ.get("FEDERATION", "60")))
+        rows = [[*HEAD, "revoked", "CPU-hours told", "CPU-hours run"]]
+        for name, found in results.items():
+            hours = [f"{found.hours_told:.3f}", f"{found.hours_run:.3f}"]
+            rows.append([name, *map(str, describe(found.comparison)), str(found.revoked), *hours])
+        _show("a federation, flush alone", rows)
+    return not any(found.comparison.lost or found.comparison.sent_wrong for found in results.values())
+
+
+def frozen() -> bool:
+    """A spool that hangs."""
+    site = Pair(backup=False)
+    with site:
+        found = troubles.freeze(site, 40, patience_seconds=95)
+        troubles.deliver_all(site)
+        site.exporters["ctl1"].run("reconcile")
+        _, lost = troubles.count_lost(site)
+        rows: list[list[Any]] = [
+            ["jobs", "ended within", "slurmctld stopped while it hung", "and when it answered again", "queued", "lost"]
+        ]
+        stopped = "no, not in 95 s" if found.stopping is None else f"in {found.stopping:.0f} s"
+        thawed = "no" if found.thawed is None else f"in {found.thawed:.1f} s"
+        rows.append([found.jobs, f"{found.seconds:.1f} s", stopped, thawed, found.queued, lost])
+        _show(f"a spool that hangs; sdiag meanwhile: {found.sdiag}", rows)
+    return lost == 0
+
+
+def state() -> bool:
+    """slurmctld, and slurmdbd's database, that have forgotten."""
+    site = Pair(backup=False)
+    with site:
+        rows: list[list[Any]] = [["", "JobIDs in the accounting", "lost", "wrong", "on the dashboard"]]
+
+        def add(what: str) -> None:
+            troubles.deliver_all(site)
+            site.exporters["ctl1"].run("reconcile")
+            ids, lost = troubles.count_lost(site)
+            wrong = compare(site, site.cluster).sent_wrong
+            rows.append([what, ids, lost, wrong, len(site.board.stored)])
+
+        troubles.run_jobs(site, 30)
+        add("before")
+        saved = troubles.dump(site)
+        troubles.wipe_state(site)
+        time.sleep(1)
+        troubles.run_jobs(site, 30)
+        add("StateSaveLocation wiped, the same JobIDs again")
+        troubles.restore(site, saved)
+        add("the database of before restored")
+        troubles.run_jobs(site, 30)
+        add("and more jobs")
+        _show("wiped state, and an older database", rows)
+    return not any(row[2] for row in rows[1:])
+
+
+def burst() -> bool:
+    """An array whose tasks end all at once."""
+    site = Pair(backup=False)
+    with site:
+        rows: list[list[Any]] = [["s", "in slurmdbd", "hook called", "on the dashboard", "sdiag"]]
+        last = None
+        for last in troubles.burst(site, BURST, every_seconds=10, limit_seconds=1500):
+            sdiag = troubles.agent_queues(site.ctl1)
+            rows.append([f"{last.seconds:.0f}", last.ended, last.called, last.delivered, sdiag])
+        _show(f"an array of {BURST} jobs", rows)
+    return last is not None and last.delivered >= BURST
+
+
+def _show(title: str, rows: list[Any]) -> None:
+    print(f"\n{title}:\n\n{columns(rows)}\n", flush=True)
+
+
+PARTS: dict[str, Callable[[], bool]] = {
+    "pair": pair,
+    "race": races,
+    "federation": federation,
+    "frozen": frozen,
+    "state": state,
+    "burst": burst,
+}
+
+
+def main(names: list[str]) -> int:
+    """Runs some parts, and says which of them lost or spoilt anything."""
+    reason = why_not_here()
+    if reason:
+        print(reason, file=sys.stderr)
+        return int(os.environ.get("CI") == "true")
+    bad = []
+    for name in names or PARTS:
+        began = time.monotonic()
+        if not PARTS[name]():
+            bad.append(name)
+        print(f"({name}: {time.monotonic() - began:.0f} s)", flush=True)
+    print(f"not well: {', '.join(bad)}" if bad else "all is well")
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

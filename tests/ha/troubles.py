@@ -1,0 +1,166 @@
+"""A spool that hangs, a burst, a slurmctld or an accounting that has forgotten: each on a real Slurm, with figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from typing import Iterator, NamedTuple
+
+from tests.ha import spread
+from tests.ha.hosts import Host
+from tests.ha.sites import SPOOL, Pair, wait_until
+from tests.ha.truth import compare, read_rows
+from tests.support.exporter import ROOT
+from tests.support.waiting import wait_for
+
+PLAIN = ("--parsable", "--uid=nobody", "-o", "/dev/null", "--chdir=/tmp")
+
+
+@contextmanager
+def frozen(host: Host, folder: str = SPOOL) -> Iterator[None]:
+    """While it lasts whoever looks into a folder waits."""
+    freezer = subprocess.Popen(
+        host.argv(sys.executable, "-B", str(ROOT / "tests" / "ha" / "frozen.py"), folder),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert freezer.stdout
+    assert freezer.stdout.readline().strip() == "frozen"
+    try:
+        yield
+    finally:
+        freezer.communicate()
+
+
+def run_jobs(pair: Pair, number: int, *, limit_seconds: float = 120) -> float:
+    """An array of so many, to its end; returns the seconds that took."""
+    began = time.monotonic()
+    pair.nodes.run("sbatch", *PLAIN, f"--array=1-{number}", "--wrap", "true")
+    wait_for(lambda: not pair.nodes.run("squeue", "-h"), "the end of all jobs", limit_seconds=limit_seconds)
+    return time.monotonic() - began
+
+
+def queued(host: Host) -> int:
+    """How many lines the hook has written."""
+    return int(host.run("sh", "-c", f"cat {SPOOL}/queue* 2>/dev/null | grep -c . || true"))
+
+
+def stop_slurmctld(pair: Pair, *, limit_seconds: float) -> float | None:
+    """Asks ctl1's slurmctld to end; returns the seconds until it has, None where it has not."""
+    began = time.monotonic()
+    pair.ctl1.run("sh", "-c", f"kill $(cat {spread.SLURMCTLD_PID})")
+    ended = wait_until("its end", lambda: not pair.is_running(pair.ctl1), limit_seconds=limit_seconds)
+    return time.monotonic() - began if ended else None
+
+
+class Freeze(NamedTuple):
+    """What a spool that hangs has done."""
+
+    jobs: int
+    seconds: float  # until all had ended, by slurmctld
+    stopping: float | None  # seconds while frozen, None where it has not stopped
+    thawed: float | None  # and when the spool answered again
+    queued: int  # jobs that the hook has written in the end
+    sdiag: str  # what sdiag said of the calls that waited
+
+
+def freeze(pair: Pair, number: int, *, patience_seconds: float) -> Freeze:
+    """Jobs end while the spool hangs, and slurmctld is asked to stop meanwhile."""
+    before = queued(pair.ctl1)
+    with frozen(pair.ctl1):
+        seconds = run_jobs(pair, number)
+        sdiag = agent_queues(pair.ctl1)
+        stopping = stop_slurmctld(pair, limit_seconds=patience_seconds)
+        began = time.monotonic()
+    thawed = wait_until("its end", lambda: not pair.is_running(pair.ctl1), limit_seconds=60)
+    after = time.monotonic() - began
+    found = Freeze(number, seconds, stopping, after if thawed else None, queued(pair.ctl1) - before, sdiag)
+    spread.start_slurmctld(pair.ctl1)
+    pair.wait_for_control(pair.ctl1)
+    return found
+
+
+def agent_queues(host: Host) -> str:
+    """Every number that sdiag has for something that waits."""
+    lines = [" ".join(line.split()) for line in host.run("sdiag").splitlines() if "queue size" in line]
+    return ", ".join(lines)
+
+
+class Moment(NamedTuple):
+    """How far a burst has come."""
+
+    seconds: float
+    ended: int  # by slurmdbd
+    called: int  # by the hook
+    delivered: int
+
+
+def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float) -> Iterator[Moment]:
+    """An array of so many at once, and a flush every few seconds, until the dashboard has them all."""
+    before = len(pair.board.stored)
+    flushing = pair.exporters["ctl1"]
+    calls_before = flushing.status()["hook"]["calls"]
+    began = time.time()
+    flushing.flush_every(5)
+    try:
+        pair.nodes.run("sbatch", *PLAIN, f"--array=1-{number}", "--wrap", "true")
+        while time.time() - began < limit_seconds:
+            time.sleep(every_seconds)
+            ended = int(pair.sql(f"select count(*) from {pair.cluster}_job_table where time_end >= {int(began)}")[0][0])
+            called = flushing.status()["hook"]["calls"] - calls_before
+            moment = Moment(time.time() - began, ended, called, len(pair.board.stored) - before)
+            yield moment
+            if moment.delivered >= number:
+                return
+    finally:
+        flushing.stop()
+
+
+def wipe_state(pair: Pair) -> None:
+    """slurmctld loses its StateSaveLocation: JobIDs begin at 1 again."""
+    stop_slurmctld(pair, limit_seconds=60)
+    pair.ctl1.run("sh", "-c", f"rm -rf {pair.state}/*")
+    spread.start_slurmctld(pair.ctl1)
+    pair.wait_for_control(pair.ctl1)
+    wait_for(lambda: "idle" in pair.nodes.run("sinfo", "-h", "-o", "%T"), "idle nodes")
+
+
+def dump(pair: Pair) -> str:
+    """Saves slurmdbd's database, and returns where."""
+    path = str(pair.lan.folder / "yesterday.sql")
+    pair.dbd.run("sh", "-c", f"mariadb-dump slurm_acct_db > {path}")
+    return path
+
+
+def restore(pair: Pair, path: str) -> None:
+    """Puts an older database in the place of slurmdbd's, as after the loss of a disk."""
+    pair.dbd.run("sh", "-c", "kill $(cat /run/slurm/slurmdbd.pid)")
+    wait_for(lambda: pair.dbd.attempt("pgrep", "-x", "slurmdbd").returncode != 0, "the end of slurmdbd")
+    pair.dbd.run(
+        "sh",
+        "-c",
+        f"mariadb -e 'drop database slurm_acct_db; create database slurm_acct_db' && mariadb slurm_acct_db < {path}",
+    )
+    spread.start_slurmdbd(pair.dbd)
+
+
+def deliver_all(pair: Pair) -> None:
+    """Flushes until nothing waits for a whole record."""
+    exporter = pair.exporters["ctl1"]
+
+    def is_done() -> bool:
+        exporter.run("flush")
+        backlog = exporter.status()["backlog"]
+        return int(backlog["queued"] + backlog["waiting"] - backlog["half_written"]) == 0
+
+    wait_for(is_done, "everything delivered", limit_seconds=120, pause_seconds=0.5)
+
+
+def count_lost(pair: Pair) -> tuple[int, int]:
+    """Of all rows that have ended: JobIDs of the accounting, and how many of them the dashboard lacks."""
+    found = compare(pair, pair.cluster)
+    ids = {row.job_id for row in read_rows(pair, pair.cluster) if row.end}
+    return len(ids), len(found.lost) + len(found.lost_half)
