@@ -1,0 +1,27 @@
+"""Two clusters of one slurmdbd in a federation: each job is told by the cluster that ran it, with all its hours."""
+
+from __future__ import annotations
+
+from typing import Iterator
+
+import pytest
+
+from tests.ha.federated import federate
+from tests.ha.sites import Federation
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Federation]:
+    federation = Federation()
+    with federation:
+        yield federation
+
+
+@pytest.mark.timeout(240)
+def test_nothing_is_lost_or_told_twice(site: Federation) -> None:
+    """Jobs for either cluster, for both, arrays, cancelled and requeued ones."""
+    results = federate(site, 12)
+    for found in results.values():
+        assert ([], [], []) == (found.comparison.lost, found.comparison.foreign, found.comparison.wrong)
+        assert found.hours_run == pytest.approx(found.hours_told, abs=1e-6)
+    assert sum(found.comparison.jobs for found in results.values())

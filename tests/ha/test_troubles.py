@@ -1,0 +1,68 @@
+"""A spool that hangs, a burst, a slurmctld and an accounting that have forgotten: no job is lost or sent wrong."""
+
+from __future__ import annotations
+
+import time
+from typing import Iterator
+
+import pytest
+
+from tests.ha import troubles
+from tests.ha.sites import Pair
+from tests.ha.truth import compare
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Pair]:
+    single = Pair(backup=False)
+    with single:
+        yield single
+
+
+def is_well(site: Pair) -> None:
+    """Everything that the accounting knows is on the dashboard, and nothing wrong beside it."""
+    troubles.deliver_all(site)
+    site.exporters["ctl1"].run("reconcile")
+    found = compare(site, site.cluster)
+    assert ([], [], []) == (found.lost, found.foreign, found.wrong)
+
+
+def test_a_spool_that_hangs(site: Pair) -> None:
+    """Jobs end as always; slurmctld does not stop before the spool answers, and then makes its calls."""
+    found = troubles.freeze(site, 12, patience_seconds=3)
+    assert found.stopping is None
+    assert found.thawed is not None
+    assert 12 - 3 <= found.queued <= 12  # those that looked when the spool went are lost to the hook
+    assert "DBD Agent queue size: 0" in found.sdiag
+    is_well(site)
+
+
+def test_a_burst(site: Pair) -> None:
+    """Every task of an array that ends all at once is called for and delivered by flush alone."""
+    moments = list(troubles.burst(site, 300, every_seconds=1, limit_seconds=60))
+    assert (300, 300) == (moments[-1].called, moments[-1].delivered)
+    is_well(site)
+
+
+@pytest.mark.timeout(180)
+def test_a_wiped_state_and_an_older_database(site: Pair) -> None:
+    """JobIDs come again: the newer job of an ID stands. A database of yesterday takes nothing from the dashboard."""
+    saved = troubles.dump(site)
+    before = len(site.board.stored)
+    troubles.wipe_state(site)
+    time.sleep(1)  # JobIDs that come again are told apart by the second of their Submit
+    troubles.run_jobs(site, 20)
+    is_well(site)
+    troubles.restore(site, saved)
+    is_well_or_foreign(site)
+    troubles.run_jobs(site, 5)
+    is_well_or_foreign(site)
+    assert before <= len(site.board.stored)
+
+
+def is_well_or_foreign(site: Pair) -> None:
+    """What the restored database has forgotten stays on the dashboard."""
+    troubles.deliver_all(site)
+    site.exporters["ctl1"].run("reconcile")
+    found = compare(site, site.cluster)
+    assert [] == found.lost
