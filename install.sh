@@ -561,7 +561,7 @@ print_both() { # KEY SCRIPT
 
 print_roll_out() {
     say 'Nodes compare their slurm.conf with the controllers: roll it out to all of them, as you always do.' \
-        'Then restart slurmctld: running jobs go on.' \
+        'Then restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops.' \
         "    ${sudo}systemctl restart slurmctld"
 }
 
