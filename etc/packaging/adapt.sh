@@ -49,6 +49,9 @@ make_places() {
     chmod 750 "$spool" || exit 1
     [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || exit 1
     [ -z "$instance" ] || [ -e "$etc/jobcomp.sh" ] || write_hook
+    if [ -n "$instance" ] && [ -n "${SLURM_CONF:-}" ] && [ ! -e "$etc/environment" ]; then
+        say "$LABEL: the slurm.conf of this instance." "SLURM_CONF=$SLURM_CONF" >"$etc/environment" || exit 1
+    fi
 }
 
 write_hook() { # what slurmctld runs for this instance: jobcomp/script hands down no argument and no environment
