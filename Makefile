@@ -81,9 +81,9 @@ test-install: $(READY) ## boots a controller and installs, upgrades, breaks and 
 	@tests/support/provision.sh machine
 	$(BIN)/pytest --capture no tests/install/booted.py
 
-test-packages: $(READY) ## boots a Debian 11, 12 and 13 and installs, upgrades, removes and purges the deb there (needs root)
-	@tests/support/provision.sh machine packages
-	$(BIN)/pytest --capture no tests/packaging/booted.py
+test-packages: $(READY) ## packages, instances, the Ansible role and containers on booted Debians 11 to 13 (needs root)
+	@tests/support/provision.sh machine packages containers
+	$(BIN)/pytest --capture no tests/packaging/booted*.py tests/packaging/contained.py
 
 deb: $(READY) ## a package for Debian and Ubuntu, in dist/
 	@tests/support/provision.sh packages

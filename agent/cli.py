@@ -189,7 +189,9 @@ def _run(call: _Call, wanted: RunOptions) -> None:
         config = call.read_config()
         days = window(config.collection_window_days, None, None, call.clock())
         with call.open_session(config, logging.DEBUG) as session:
-            report = session.reconcile(days, only_missing=False, on_progress=lambda _: None)
+            report = session.reconcile(
+                days, only_missing=False, on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: at work")
+            )
             return _summary("Reconcile", report, dry_run=False)
 
     def last_reconcile() -> float:
@@ -211,18 +213,22 @@ def _run(call: _Call, wanted: RunOptions) -> None:
 
 
 def _tell_outcome(outcome: str | ExporterError, health_file: Path | None) -> None:
-    from agent.sync.rounds import write_health  # noqa: PLC0415
-
     line = outcome if isinstance(outcome, str) else _describe(outcome)
     if isinstance(outcome, ExporterError):
         _report(outcome)
     else:
         logger.info("%s", outcome)
-    if health_file:
-        try:
-            write_health(health_file, line)
-        except OSError as error:  # a full disk there does not stop deliveries
-            logger.warning("cannot write the health file %s: %s", health_file, error.strerror)
+    _show_health(health_file, line)
+
+
+def _show_health(file: Path | None, line: str) -> None:
+    from agent.sync.rounds import write_health  # noqa: PLC0415
+
+    try:
+        if file:
+            write_health(file, line)
+    except OSError as error:  # a full disk there does not stop deliveries
+        logger.warning("cannot write the health file %s: %s", file, error.strerror)
 
 
 def _queue(call: _Call, wanted: QueueOptions) -> None:

@@ -1,7 +1,8 @@
-"""Ansible from PyPI, in an environment that is kept, and a way for it into a booted machine without sshd."""
+"""Ansible and other tools from PyPI, in an environment that is kept, and a way into a booted machine without sshd."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
@@ -11,13 +12,13 @@ from pathlib import Path
 from tests.install.machine import Machine
 
 #: ansible-core 2.19 needs 3.11 here, and 3.8 on the machine.
-TOOLS = ("ansible-core==2.19.*", "ansible-lint==26.*")
+TOOLS = ("ansible-core==2.19.*", "ansible-lint==26.*", "kubernetes-validate==1.37.*")
 
 
-def install_ansible() -> Path:
+def install_tools() -> Path:
     """The folder with its commands."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slurm-usage-history-exporter-tests"
-    folder = cache / "ansible"
+    folder = cache / f"tools-{hashlib.sha256(repr(TOOLS).encode()).hexdigest()[:8]}"
     if not (folder / "ready").exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         subprocess.run([str(folder / "bin/pip"), "install", "--quiet", *TOOLS], check=True)

@@ -17,7 +17,7 @@ import pytest
 
 from tests.install.installation import CHECKOUT, NAME
 from tests.install.machine import Machine, why_not_here
-from tests.packaging.ansible import install_ansible, make_inventory
+from tests.packaging.ansible import install_tools, make_inventory
 from tests.packaging.building import VERSION, build_packages, build_zipapp
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def tools() -> Path:
-    return install_ansible()
+    return install_tools()
 
 
 @pytest.fixture(scope="module")

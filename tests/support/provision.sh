@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
 #
-#   provision.sh [python|lint|slurm|monitoring|proxies|install|packages|chroots|machine]...
-#                    all but the last two, if none is named
+#   provision.sh [python|lint|slurm|monitoring|proxies|install|packages|chroots|machine|containers]...
+#                    all but the last three, if none is named
 #
 # Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
 # at once where it was already; otherwise says what can't be had and why, and exits 1.
@@ -63,6 +63,11 @@ want_packages() {
     need_cmd debootstrap debootstrap
 }
 
+want_containers() {
+    need_cmd podman podman
+    need_cmd runc runc
+}
+
 want_install() { need_cmd systemd-analyze systemd; }
 
 want_chroots() {
@@ -97,8 +102,8 @@ main() {
     [ $# -gt 0 ] || set -- python lint slurm monitoring proxies install packages
     for group in "$@"; do
         case $group in
-        python | lint | slurm | monitoring | proxies | install | packages | chroots | machine) "want_$group" ;;
-        *) err "no group $group; there are: python lint slurm monitoring proxies install packages chroots machine" ;;
+        python | lint | slurm | monitoring | proxies | install | packages | chroots | machine | containers) "want_$group" ;;
+        *) err "no group $group; there are: python lint slurm monitoring proxies install packages chroots machine containers" ;;
         esac
     done
     [ -n "$missing" ] || return 0
