@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from prometheus_client import Metric
 
 PREFIX = "slurm_usage_history_"
+#: Tells the instances of a host apart, whose files node-exporter reads together. Prometheus has a use for "instance".
+INSTANCE_LABEL = "exporter_instance"
 #: Metrics may be read by everybody: node-exporter runs as a user of its own.
 UMASK = 0o022
 
@@ -182,11 +184,13 @@ class _Collector:
         """All metrics of the snapshot. What is not known has no sample."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
+        instance = self._snapshot.config.instance
+        always = {INSTANCE_LABEL: instance} if instance else {}
         for name, about, read, label in METRICS:
             kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
-            family = kind(PREFIX + name, about, labels=[label] if label else [])
+            family = kind(PREFIX + name, about, labels=[*([label] if label else []), *always])
             value = read(self._snapshot)
             for label_value, number in (value if isinstance(value, Mapping) else {"": value}).items():
                 if number is not None:
-                    family.add_metric([label_value] if label else [], number)
+                    family.add_metric([*([label_value] if label else []), *always.values()], number)
             yield family

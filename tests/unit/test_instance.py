@@ -19,7 +19,9 @@ from agent.check.wiring import Call, find_hook_in
 from agent.config import NAME, SYSTEM_FOLDER, SYSTEM_SPOOL, candidate_paths, default_spool, load_config, parse_config
 from agent.errors import UsageError
 from agent.slurm.process import Output
+from agent.status.metrics import write_metrics
 from agent.wording import name_instance
+from tests.support.snapshots import make_snapshot
 
 LEAST = {"api_url": "https://dashboard.example.com", "api_key": "key"}
 HOOK = Path(__file__).parents[2] / "hooks/jobcomp.sh"
@@ -147,3 +149,16 @@ def test_one_hook_can_feed_several_instances(tmp_path: Path) -> None:
 def test_the_hook_to_wire_is_the_instances() -> None:
     """The one that adapt has made beside its configuration."""
     assert f"/etc/{NAME}/physics/jobcomp.sh" == check_host.find_hook(instance="physics")
+
+
+def test_metrics_of_instances_can_lie_in_one_folder(tmp_path: Path) -> None:
+    """node-exporter takes a metric once for each set of labels."""
+    for instance in ("", "physics"):
+        snapshot = make_snapshot()
+        config = snapshot.config._replace(instance=instance)
+        write_metrics(tmp_path / f"{instance}.prom", snapshot._replace(config=config))
+    plain, physics = (sorted((tmp_path / name).read_text().splitlines()) for name in (".prom", "physics.prom"))
+    assert [] == [line for line in plain if "exporter_instance" in line]
+    samples = [line for line in physics if not line.startswith("#")]
+    assert [] == [line for line in samples if 'exporter_instance="physics"' not in line]
+    assert not set(samples) & set(plain)
