@@ -26,7 +26,7 @@ each."""
 
 #: How long `check --wait` waits without a number, and how long it may be told to.
 WAIT_SECONDS = 600
-LONGEST_WAIT_SECONDS = 86_400
+LONGEST_HOOK_WAIT_SECONDS = 86_400
 
 EPILOG = """\
 examples:
@@ -346,8 +346,8 @@ def _add_setup_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LONGEST_WAIT_SECONDS):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST_WAIT_SECONDS}")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) <= LONGEST_HOOK_WAIT_SECONDS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to {LONGEST_HOOK_WAIT_SECONDS}")
     return int(text)
 
 

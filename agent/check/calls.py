@@ -13,13 +13,13 @@ import re
 import time
 from collections import deque
 from pathlib import Path
-from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import local_text
-from agent.slurm.process import Output
+from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.ledger import view_ledger
 from agent.spool.queue import Queue
@@ -36,11 +36,10 @@ _REFUSED = re.compile(
     r"jobcomp/script: (failed to stat|.* isn't a regular file|.* is not executable)|Invalid EpilogSlurmctld"
 )
 _STARTED = re.compile(r"slurmctld version \S+ started")
-POLL_SECONDS = 0.5
+CALL_POLL_SECONDS = 0.5
 #: A test job may have to wait for a node.
 TEST_JOB_SECONDS = 120.0
 
-Run = Callable[[Sequence[str]], Output]
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +92,7 @@ class Controller(NamedTuple):
     """The slurmctld that ought to call, and how its log is read."""
 
     settings: Mapping[str, str]
-    run: Run
+    run: RunCommand
     here: bool
 
     @property
@@ -206,7 +205,7 @@ class SampleJob:
     :param started: whether it has to run: EpilogSlurmctld is not called for a job that never started.
     """
 
-    def __init__(self, run: Run, sacct: str, *, started: bool) -> None:
+    def __init__(self, run: RunCommand, sacct: str, *, started: bool) -> None:
         self._run, self._started = run, started
         self._folder = Path(sacct).parent if "/" in sacct else None
 
@@ -254,7 +253,7 @@ def wait_for_call(
             return (
                 f"slurmctld called it, {span(clock() - began)} after {f'test job {number}' if number else 'this began'}"
             )
-        sleep(POLL_SECONDS)
+        sleep(CALL_POLL_SECONDS)
     if number:
         raise NotWell(
             f"slurmctld did not call the hook for test job {number} within {span(limit)}",

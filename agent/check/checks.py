@@ -19,6 +19,7 @@ from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.controllers import is_this_host, parse_controllers
+from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY
 from agent.spool.spool import LEDGER_NAME, look_at_ledger
@@ -46,7 +47,7 @@ class Watch(NamedTuple):
 
 def run_checks(
     neighbours: Neighbours | ConfigError,
-    run: check_timers.Run,
+    run: RunCommand,
     environ: Mapping[str, str],
     watch: Watch | None = None,
     instance: str = "",
@@ -68,7 +69,7 @@ def run_checks(
 
 def _check_needs(
     neighbours: Neighbours | ConfigError,
-    run: check_timers.Run,
+    run: RunCommand,
     environ: Mapping[str, str],
     units: check_timers.Units,
     watch: Watch | None,
@@ -165,7 +166,7 @@ def wants_hook(config: Config) -> bool:
 
 
 def _check_hook(
-    config: Config, slurm: Slurm, settings: Mapping[str, str], run: check_timers.Run, watch: Watch | None
+    config: Config, slurm: Slurm, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
 ) -> Iterator[Finding]:
     if not wants_hook(config):
         yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, Sequence
+from typing import Mapping
 
 from agent.check.finding import NotWell
 from agent.errors import SlurmUnreachable
-from agent.slurm.process import Output
+from agent.slurm.process import RunCommand
 
 #: In the order in which they need one another.
 DAEMONS = ("munge", "mariadb", "mysql", "mysqld", "slurmdbd", "slurmctld")
 _DATABASES = ("mariadb", "mysql", "mysqld")
 
-Run = Callable[[Sequence[str]], Output]
 
-
-def read_daemons(run: Run) -> dict[str, str]:
+def read_daemons(run: RunCommand) -> dict[str, str]:
     """ActiveState of the daemons that systemd has a unit for on this host, by name."""
     names = [f"{name}.service" for name in DAEMONS]
     try:

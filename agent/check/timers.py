@@ -6,12 +6,12 @@ import os
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
 from agent.config import NAME
 from agent.errors import ConfigError, KeyRefused, RecordsRejected, SlurmUnreachable, Unreachable
-from agent.slurm.process import Output
+from agent.slurm.process import RunCommand
 from agent.wording import moment, name_instance
 
 RECONCILE = NAME
@@ -31,9 +31,6 @@ _TESTED = {
     KeyRefused.exit_code: "the dashboard refused the API key",
     ConfigError.exit_code: "the configuration was wrong",
 }
-
-#: Runs a command; raises SlurmUnreachable where there is none.
-Run = Callable[[Sequence[str]], Output]
 
 
 class Units:
@@ -63,7 +60,7 @@ class Cron(NamedTuple):
 
     file: Path = CRON
     processes: Path = Path("/proc")
-    run: Run | None = None
+    run: RunCommand | None = None
     instance: str = ""
 
     def table(self) -> str:
@@ -88,7 +85,7 @@ class Cron(NamedTuple):
         return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
 
 
-def read_units(run: Run, environ: Mapping[str, str], instance: str = "") -> Units:
+def read_units(run: RunCommand, environ: Mapping[str, str], instance: str = "") -> Units:
     """The units of the system, else the user's own, else none; an instance's by the plain units' names."""
     names = [name_instance(unit, instance) for unit in _UNITS]
     for manager in (("systemctl",), ("systemctl", "--user")):

@@ -12,7 +12,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Mapping, NamedTuple, Sequence
+from typing import IO, Callable, Mapping, NamedTuple, Sequence
 
 from agent.errors import SlurmUnreachable
 from agent.slurm.environment import DEFAULT_PATH
@@ -38,6 +38,10 @@ class Output(NamedTuple):
         """All of a short standard output."""
         self.stdout.seek(0)
         return self.stdout.read().decode("utf-8", "replace")
+
+
+#: Runs a command to its end; whoever hands it in has chosen environment and time limit.
+RunCommand = Callable[[Sequence[str]], Output]
 
 
 class Child:

@@ -17,7 +17,7 @@ from agent.spool.disk import explained
 
 RUN_LOCK = "agent.lock"
 QUEUE_LOCK = "queue.lock"
-POLL_SECONDS = 0.005
+LOCK_POLL_SECONDS = 0.005
 
 
 @contextmanager
@@ -31,7 +31,7 @@ def locked(lock: Path, wait_seconds: float, otherwise: ExporterError) -> Iterato
     with explained(lock):
         file = _take(lock)
         while file is None and time.monotonic() < give_up_at:
-            time.sleep(POLL_SECONDS)
+            time.sleep(LOCK_POLL_SECONDS)
             file = _take(lock)
     if file is None:
         raise otherwise

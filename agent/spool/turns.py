@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Callable, Iterator
 
 LOCK_NAME = "turns.lock"
-POLL_SECONDS = 0.1
+TURN_POLL_SECONDS = 0.1
 #: After a turn of its own a run leaves the others this long to take theirs: however many batches a reconcile has, a
 #: flush that polls comes in between.
 YIELD_SECONDS = 0.3
 #: Longer than any POST with its retries. A lock that is held longer is stuck, and never sending would be worse.
-LONGEST_WAIT_SECONDS = 600.0
+LONGEST_TURN_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Turns:
             self._go_on_without(os.strerror(error.errno or 0))
             return None
         self._sleep(max(self._not_before - self._clock(), 0))
-        deadline = self._clock() + LONGEST_WAIT_SECONDS
+        deadline = self._clock() + LONGEST_TURN_SECONDS
         while True:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -79,9 +79,9 @@ class Turns:
                     return None
             if self._clock() >= deadline:
                 os.close(file)
-                self._go_on_without(f"another controller has held it for {LONGEST_WAIT_SECONDS:.0f} s")
+                self._go_on_without(f"another controller has held it for {LONGEST_TURN_SECONDS:.0f} s")
                 return None
-            self._sleep(POLL_SECONDS)
+            self._sleep(TURN_POLL_SECONDS)
 
     def _go_on_without(self, why: str) -> None:
         self.failure = f"cannot take turns with the other controllers by {self.path}: {why}"

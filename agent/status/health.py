@@ -7,7 +7,7 @@ from typing import Iterable, Iterator, NamedTuple
 
 from agent.config import NAME
 from agent.errors import KeyRefused
-from agent.status.snapshot import Runs, Snapshot
+from agent.status.snapshot import CommandRuns, Snapshot
 from agent.wording import count, moment, percent, span
 
 #: Reconcile runs once a day; half a day later it is late.
@@ -49,7 +49,7 @@ def worst_level(problems: Iterable[Problem]) -> Level:
     return max((problem.level for problem in problems), default=Level.OK)
 
 
-def _failed_runs(command: str, runs: Runs, now: float) -> Iterator[Problem]:
+def _failed_runs(command: str, runs: CommandRuns, now: float) -> Iterator[Problem]:
     last = runs.last
     if last is None or not runs.has_failed:
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Union
 
 from agent import __version__
 from agent.errors import MetricsError
-from agent.status.snapshot import Runs, Snapshot
+from agent.status.snapshot import CommandRuns, Snapshot
 
 if TYPE_CHECKING:
     from prometheus_client import Metric
@@ -32,7 +32,7 @@ class Definition(NamedTuple):
     label: str = ""  # where there are several values
 
 
-def _of_each_command(read: Callable[[Runs], float | None]) -> Callable[[Snapshot], Value]:
+def _of_each_command(read: Callable[[CommandRuns], float | None]) -> Callable[[Snapshot], Value]:
     return lambda snapshot: {"flush": read(snapshot.flush), "reconcile": read(snapshot.reconcile)}
 
 

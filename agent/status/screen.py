@@ -10,7 +10,7 @@ from agent import __version__
 from agent.config import NAME
 from agent.localtime import local_day, local_text, parse_day
 from agent.status.health import Level, Problem, worst_level
-from agent.status.snapshot import Backlog, Day, Delay, Hook, Runs, Snapshot
+from agent.status.snapshot import CommandRuns, Day, Delay, Hook, Snapshot, Undelivered
 from agent.wording import Style, count, moment, percent, span
 
 WIDTH = 80
@@ -108,7 +108,7 @@ def _hook_text(hook: Hook, now: float) -> str:
     return f"last call {moment(hook.last_call, now)}, {count(hook.calls_today, 'call')} today"
 
 
-def _backlog_text(backlog: Backlog, now: float) -> str:
+def _backlog_text(backlog: Undelivered, now: float) -> str:
     reasons = ", ".join(f"{number:,} {reason}" for reason, number in backlog.reasons.items())
     parts = [f"{backlog.queued:,} queued", f"{backlog.waiting:,} waiting" + (f" ({reasons})" if reasons else "")]
     if backlog.oldest is not None:
@@ -133,7 +133,7 @@ def _rejected_texts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
         yield "", f"and {total - len(snapshot.rejected):,} more"
 
 
-def _runs_text(runs: Runs, now: float) -> str:
+def _runs_text(runs: CommandRuns, now: float) -> str:
     last = runs.last
     if last is None:
         return "never"
@@ -190,7 +190,7 @@ def _chart(days: Sequence[Day], style: Style) -> Iterator[str]:
         yield f"  {name} {bar}{' ' * (BAR_WIDTH - length)} {share:>8} {count(day.jobs, 'job'):>16}"
 
 
-def _runs_json(runs: Runs) -> dict[str, Any]:
+def _runs_json(runs: CommandRuns) -> dict[str, Any]:
     return {**runs._asdict(), "last": runs.last._asdict() if runs.last else None}
 
 

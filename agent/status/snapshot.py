@@ -67,7 +67,7 @@ class Hook(NamedTuple):
         return (self.missed_end or 0) > (self.last_call or 0)
 
 
-class Backlog(NamedTuple):
+class Undelivered(NamedTuple):
     """What is not delivered yet."""
 
     queued: int  # in the queue file, where no flush has been since
@@ -81,7 +81,7 @@ class Backlog(NamedTuple):
     half_written: int = 0  # of those that wait: slurmdbd knows little more than their end, for a day at the most
 
 
-class Runs(NamedTuple):
+class CommandRuns(NamedTuple):
     """The runs of one command."""
 
     last: RunReport | None
@@ -135,10 +135,10 @@ class Snapshot(NamedTuple):
     config: Config
     under_way: UnderWay | None
     hook: Hook
-    backlog: Backlog
+    backlog: Undelivered
     rejected: tuple[Rejected, ...]  # the newest few
-    flush: Runs
-    reconcile: Runs
+    flush: CommandRuns
+    reconcile: CommandRuns
     delay: Delay
     coverage: Coverage
     begun: float | None = None  # when the first run of this ledger was
@@ -226,10 +226,10 @@ def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
     )
 
 
-def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Backlog:
+def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Undelivered:
     waiting, oldest_waiting = ledger.waiting.count()
     paused_until = ledger.journal.fact(PAUSE)
-    return Backlog(
+    return Undelivered(
         queued=queued.jobs,
         unreadable=queued.unreadable,
         waiting=waiting,
@@ -242,10 +242,10 @@ def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Backlog:
     )
 
 
-def _read_runs(ledger: Ledger, command: str) -> Runs:
+def _read_runs(ledger: Ledger, command: str) -> CommandRuns:
     success = ledger.journal.last_run(command, successful=True)
     delivery = ledger.journal.last_run(command, with_work=True)
-    return Runs(
+    return CommandRuns(
         last=ledger.journal.last_run(command),
         last_success=success.started_at if success else None,
         last_delivery=delivery.started_at + delivery.seconds if delivery else None,
@@ -253,7 +253,7 @@ def _read_runs(ledger: Ledger, command: str) -> Runs:
     )
 
 
-def _with_others(own: Runs, others: float) -> Runs:
+def _with_others(own: CommandRuns, others: float) -> CommandRuns:
     """A reconcile of another controller, as of epoch seconds, has delivered what one here would have."""
     return own._replace(last_success=max(own.last_success or 0, others) or None)
 

@@ -8,13 +8,13 @@ from agent.config import Config, parse_config
 from agent.localtime import day_start, parse_day
 from agent.spool.delivered import Rejected
 from agent.spool.journal import RunReport
-from agent.status.snapshot import Backlog, Coverage, Day, Delay, Hook, Runs, Snapshot
+from agent.status.snapshot import CommandRuns, Coverage, Day, Delay, Hook, Snapshot, Undelivered
 
 NOON = day_start(parse_day("2024-03-20")) + 12 * 3600.0
 HOUR, DAY = 3600.0, 86_400.0
 
 HOOK = Hook("2024-01-02", NOON - 12, calls_today=1523, calls=91_002, missed=3, missed_end=NOON - 3 * DAY)
-BACKLOG = Backlog(
+BACKLOG = Undelivered(
     queued=2,
     unreadable=0,
     waiting=1,
@@ -25,10 +25,10 @@ BACKLOG = Backlog(
     paused_until=None,
 )
 REFUSED = Rejected(4711, "4711", int(NOON - 600), int(NOON - 300), "CPUHours: too many", NOON - 200, "{}")
-FLUSH = Runs(
+FLUSH = CommandRuns(
     RunReport("flush", NOON - 30, 0.4, 0, "12 delivered, 0 rejected, 1 waiting", 12), NOON - 30, NOON - 29.6, 90_000
 )
-RECONCILE = Runs(
+RECONCILE = CommandRuns(
     RunReport("reconcile", NOON - 10 * HOUR, 41.2, 0, "18000 jobs ended in the range", 18_000, missed=3),
     NOON - 10 * HOUR,
     NOON - 10 * HOUR + 41,
@@ -42,9 +42,9 @@ def make_config(**settings: Any) -> Config:
     return parse_config({"api_url": "https://dashboard.example.com", "api_key": "secret", **settings}, {})
 
 
-def make_runs(report: RunReport, last_success: float | None = None) -> Runs:
+def make_runs(report: RunReport, last_success: float | None = None) -> CommandRuns:
     """The runs of a command, of which the last went as reported."""
-    return Runs(report, last_success, last_success, 0)
+    return CommandRuns(report, last_success, last_success, 0)
 
 
 def make_snapshot(**changes: Any) -> Snapshot:

@@ -9,10 +9,10 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.timers import FLUSH, RECONCILE, Cron, Run, Units, check_timer, parse_units, read_units
+from agent.check.timers import FLUSH, RECONCILE, Cron, Units, check_timer, parse_units, read_units
 from agent.config import NAME
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.slurm.process import Output
+from agent.slurm.process import Output, RunCommand
 
 #: From `systemctl show` on systemd 252; 239 prints the same lines.
 UNIT = (
@@ -40,7 +40,7 @@ def no_command(_: Sequence[str]) -> Output:
     raise SlurmUnreachable("no such command")
 
 
-def prints(text: str) -> Run:
+def prints(text: str) -> RunCommand:
     return lambda _: Output(0, BytesIO(text.encode()), "")
 
 

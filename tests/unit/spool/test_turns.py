@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool.turns import LOCK_NAME, LONGEST_WAIT_SECONDS, YIELD_SECONDS, Turns
+from agent.spool.turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
 from tests.support.exporter import ROOT
 
 HOLD = """
@@ -88,7 +88,7 @@ def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: 
 
     turns = Turns(tmp_path, clock=lambda: now, sleep=sleep)
     with turns.turn():
-        assert LONGEST_WAIT_SECONDS <= now < LONGEST_WAIT_SECONDS + 10
+        assert LONGEST_TURN_SECONDS <= now < LONGEST_TURN_SECONDS + 10
     waited = now
     with turns.turn():
         assert waited == now

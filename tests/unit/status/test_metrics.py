@@ -17,7 +17,7 @@ from agent.errors import MetricsError
 from agent.status.health import Level, Problem
 from agent.status.metrics import METRICS, PREFIX, write_metrics
 from agent.status.screen import as_json
-from agent.status.snapshot import Coverage, Delay, Runs, UnderWay
+from agent.status.snapshot import CommandRuns, Coverage, Delay, UnderWay
 from tests.support.snapshots import BACKLOG, NOON, REFUSED, make_snapshot
 from tests.support.tools import need
 
@@ -196,7 +196,7 @@ def test_every_figure_of_status_is_a_metric(tmp_path: Path) -> None:
 
 def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
     """A zero would raise an alert, or hide one."""
-    never = Runs(None, None, None, 0)
+    never = CommandRuns(None, None, None, 0)
     fresh = make_snapshot(
         flush=never,
         reconcile=never,
@@ -266,7 +266,7 @@ def test_prometheus_finds_no_fault_with_the_file(tmp_path: Path) -> None:
     assert (0, b"", b"") == (checked.returncode, checked.stdout, checked.stderr)
 
 
-# Runs
+# CommandRuns
 
 
 def run_flush(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:

@@ -11,12 +11,12 @@ from agent.localtime import local_day
 from agent.spool.journal import RunReport
 from agent.status.health import find_problems
 from agent.status.screen import WIDTH, as_check_line, as_json, as_text
-from agent.status.snapshot import Coverage, Day, Delay, Runs, Snapshot, UnderWay
+from agent.status.snapshot import CommandRuns, Coverage, Day, Delay, Snapshot, UnderWay
 from agent.wording import Style, count, moment, percent, span
 from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot
 
 PLAIN = Style(colour=False, unicode=False)
-NEVER = Runs(None, None, None, 0)
+NEVER = CommandRuns(None, None, None, 0)
 
 
 def shown(style: Style = PLAIN, **changes: object) -> str:
@@ -137,7 +137,7 @@ def test_a_failed_run_says_when_it_went_well_last() -> None:
 def test_an_idle_run_says_when_the_last_delivery_was() -> None:
     """Nothing to do is good news only where something was done before."""
     idle = RunReport("flush", NOON - 60, 0.1, 0, "nothing to do")
-    flush = Runs(idle, NOON - 60, NOON - HOUR, 5)
+    flush = CommandRuns(idle, NOON - 60, NOON - HOUR, 5)
     assert row(shown(flush=flush), "Flush").endswith("nothing to do; last delivery 11:00:00 (1 h ago)")
 
 

@@ -139,7 +139,7 @@ def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float 
     assert (shown, 4) == (backlog.paused_until, backlog.given_up)
 
 
-# Runs
+# CommandRuns
 
 
 def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Site) -> None:
