@@ -8,7 +8,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packagin
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp demo bench clean
+.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -38,6 +38,13 @@ lint: $(READY) ## ruff, mypy and shellcheck
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
 	@tests/support/provision.sh slurm monitoring proxies install packages || [ "$${CI:-}" != true ]
 	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
+
+test-many: $(READY) ## two controllers, a federation, a frozen spool, forgotten state, bursts: ROUNDS (10) fail-overs, BURST (10000) jobs
+	@tests/support/provision.sh slurm
+	$(BIN)/python -m tests.ha.many $(PARTS)
+
+test-many-%: ## the same on another Debian's Slurm, such as test-many-sid
+	tests/support/chroots.sh run $* sh -c 'cd /src && ROUNDS=$(or $(ROUNDS),10) BURST=$(or $(BURST),10000) python3 -B -m tests.ha.many $(PARTS)'
 
 soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?
 	@tests/support/provision.sh slurm

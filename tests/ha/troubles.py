@@ -72,6 +72,8 @@ def freeze(pair: Pair, number: int, *, patience_seconds: float) -> Freeze:
     before = queued(pair.ctl1)
     with frozen(pair.ctl1):
         seconds = run_jobs(pair, number)
+        told = "DBD Agent queue size: 0"  # slurmdbd knows them all, and the hook has been called for none
+        wait_for(lambda: told in agent_queues(pair.ctl1), "an idle slurmctld", pause_seconds=0.5)
         sdiag = agent_queues(pair.ctl1)
         stopping = stop_slurmctld(pair, limit_seconds=patience_seconds)
         began = time.monotonic()
