@@ -13,7 +13,8 @@ mount --bind "$disk/log" /var/log
 mount --bind "$hosts" /etc/hosts
 mount -t tmpfs tmpfs /run
 mount -t proc proc /proc
-mkdir -p /run/munge /run/slurm
+mkdir -p /run/munge /run/slurm /run/mysqld
+ln -s mysqld /run/mariadbd # where MariaDB 11.8 of Debian has its socket
 
 echo "$outside" >"$disk/pid.new"
 mv "$disk/pid.new" "$disk/pid"

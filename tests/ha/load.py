@@ -9,10 +9,11 @@ from types import TracebackType
 from tests.ha.hosts import Host
 from tests.support.waiting import wait_for
 
-#: A few jobs a second, by several users: plain, arrays, failing, cancelled while they wait, requeued. $STOP is a file.
+#: A few jobs a second, by nobody, daemon and games (26.05 wants numbers): plain, arrays, failing, cancelled while they
+#: wait, requeued. $STOP is a file.
 PAIR = r"""
 while [ ! -e "$STOP" ]; do
-    user=$(shuf -n1 -e nobody daemon games) s=$((RANDOM % 8))
+    user=$(shuf -n1 -e 65534 1 5) s=$((RANDOM % 8))
     run="timeout 30 sbatch --parsable --uid=$user -o /dev/null --chdir=/tmp"
     case $((RANDOM % 10)) in
     0) $run --array=1-4 --wrap "sleep $s" ;;
@@ -27,7 +28,7 @@ done
 #: On each controller of a federation: for either cluster, for both, to one of them, arrays, cancelled, requeued.
 FEDERATION = r"""
 while [ ! -e "$STOP" ]; do
-    user=$(shuf -n1 -e nobody daemon games) other=$(shuf -n1 -e alpha beta alpha,beta)
+    user=$(shuf -n1 -e 65534 1 5) other=$(shuf -n1 -e alpha beta alpha,beta)
     run="timeout 30 sbatch --parsable --uid=$user -o /dev/null --chdir=/tmp"
     case $((RANDOM % 9)) in
     0) $run -M $other --wrap "sleep $((RANDOM % 5))" ;;

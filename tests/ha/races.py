@@ -9,7 +9,7 @@ from tests.ha.sites import Pair
 from tests.ha.truth import Comparison, compare
 
 _PLAIN = r"""
-while [ ! -e "$STOP" ]; do sbatch --uid=nobody -o /dev/null --chdir=/tmp --wrap true; sleep "$PAUSE"; done
+while [ ! -e "$STOP" ]; do sbatch --uid=65534 -o /dev/null --chdir=/tmp --wrap true; sleep "$PAUSE"; done
 """
 
 

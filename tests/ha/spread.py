@@ -115,7 +115,12 @@ def start_mariadb(host: Host) -> None:
         *(f"--tmpdir={host.disk}/sqltmp", "--pid-file=/run/mysqld/mysqld.pid", *tuned),
         log="mariadb.log",
     )
-    wait_for(lambda: host.attempt("mariadb-admin", "ping").returncode == 0, "MariaDB answers")
+    try:
+        wait_for(lambda: host.attempt("mariadb-admin", "ping").returncode == 0, "MariaDB answers")
+    except TimeoutError as error:
+        raise TimeoutError(
+            f"{error}\n{host.attempt('mariadb-admin', 'ping').stderr}{host.log('mariadb.log')}"
+        ) from None
     host.run("mariadb", "-e", "create database if not exists slurm_acct_db")
 
 

@@ -15,7 +15,7 @@ from tests.ha.truth import compare, read_rows
 from tests.support.exporter import ROOT
 from tests.support.waiting import wait_for
 
-PLAIN = ("--parsable", "--uid=nobody", "-o", "/dev/null", "--chdir=/tmp")
+PLAIN = ("--parsable", "--uid=65534", "-o", "/dev/null", "--chdir=/tmp")
 
 
 @contextmanager

@@ -84,7 +84,9 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     """
     stored = {key[2]: record for key, record in site.board.stored.items() if key[0] == cluster}
     rows = read_rows(site, cluster)
-    jobs = list({row.raw_id: row for row in rows}.values())
+    newest = {row.raw_id: row for row in rows}
+    # A JobID that comes again, under another raw ID, is the newer job's on the dashboard.
+    jobs = list({row.job_id: row for row in sorted(newest.values(), key=lambda row: row.submit)}.values())
     ended = [job for job in jobs if job.has_ended and not job.is_revoked]
     lost: list[Job] = []
     lost_half: list[Job] = []
