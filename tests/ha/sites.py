@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import sys
 import threading
 import time
@@ -204,11 +205,19 @@ class Pair(Site):
             spread.start_slurmctld(host)
             if host is self.ctl1:
                 self.wait_for_control(host)
+                self._save_state()
         spread.start_slurmds(self.nodes, names)
         wait_for(lambda: set(self.nodes.run("sinfo", "-h", "-o", "%T").split()) == {"idle"}, "idle nodes")
         if self._backup:
             self.ctl2 = hosts["ctl2"]
             wait_for(lambda: len(self.up()) == 2, "both controllers up")
+
+    def _save_state(self) -> None:
+        """Restarts the primary: a backup of 26.05 refuses to take over (no assoc_usage) before that was saved once."""
+        self.ctl1.kill(spread.SLURMCTLD_PID, signal.SIGTERM)
+        wait_for(lambda: not self.is_running(self.ctl1), "the end of slurmctld")
+        spread.start_slurmctld(self.ctl1)
+        self.wait_for_control(self.ctl1)
 
     def up(self) -> list[str]:
         """The controllers whose slurmctld answers, the one in control first."""
@@ -241,11 +250,17 @@ class Federation(Site):
     clusters = ("alpha", "beta")
 
     def set_up(self) -> None:
-        for name in ("slurm", *self.clusters):
+        for name in ("slurm", *map(_conf_of, self.clusters)):
             (self.lan.folder / name).mkdir()
         self.add_host("dbd", 10)
-        controllers = {"alpha": self.add_host("alpha", 1, "alpha"), "beta": self.add_host("beta", 2, "beta")}
-        node_hosts = {"alpha": self.add_host("na", 21, "alpha"), "beta": self.add_host("nb", 22, "beta")}
+        controllers = {
+            "alpha": self.add_host("alpha", 1, _conf_of("alpha")),
+            "beta": self.add_host("beta", 2, _conf_of("beta")),
+        }
+        node_hosts = {
+            "alpha": self.add_host("na", 21, _conf_of("alpha")),
+            "beta": self.add_host("nb", 22, _conf_of("beta")),
+        }
         version = self.slurm_version
         for cluster in self.clusters:
             state = self.lan.folder / f"state-{cluster}"
@@ -254,7 +269,7 @@ class Federation(Site):
             conf = spread.make_slurm_conf(
                 cluster, [controllers[cluster]], names, node_hosts[cluster], state=state, extra=()
             )
-            spread.write_conf(self.lan.folder / cluster, conf, version)
+            spread.write_conf(self.lan.folder / _conf_of(cluster), conf, version)
             if cluster == "alpha":  # slurmdbd's host needs some slurm.conf for sacctmgr; any cluster's will do
                 spread.write_conf(self.lan.folder / "slurm", conf, version)
         self.start_accounting(self.clusters)
@@ -274,6 +289,10 @@ class Federation(Site):
     @staticmethod
     def node_names(cluster: str) -> list[str]:
         return [f"{cluster[0]}{number}" for number in (1, 2)]
+
+
+def _conf_of(cluster: str) -> str:
+    return f"conf-{cluster}"
 
 
 def _answers(host: Host) -> bool:
