@@ -27,7 +27,7 @@ class QueueEntry(NamedTuple):
     """A job whose end the hook, or an admin, has told us of. Times are epoch seconds, None where unknown."""
 
     job_id: int
-    submit: int | None = None
+    submit: int | None = None  # 0 for a job that an admin has named, however old it is
     end: int | None = None
     array_task: int | None = None  # where the job is to be asked for as JOBID_TASK
 

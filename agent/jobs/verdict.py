@@ -57,7 +57,7 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
         return Verdict(Fate.WAIT, "record not up to date yet" if runs[-1].ended else "still running in the accounting")
     told = stage(runs, now)
     fate = _FATES[told]
-    if told in {Stage.LIVE, Stage.GOES_ON} and entry.submit is None and entry.end is None:
+    if told in {Stage.LIVE, Stage.GOES_ON} and not entry.submit and entry.end is None:
         return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
     return Verdict(fate, told.value, runs)
 

@@ -12,7 +12,7 @@ from agent.slurm.process import Child, Output, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.scontrol import QUICK_SECONDS, Scontrol
 from agent.slurm.table import NOT_SLURMS, Table, draw_separator
-from agent.slurm.trust import count_lines, speaks_of_attempts, usual_complaints
+from agent.slurm.trust import count_lines, failure, speaks_of_attempts, usual_complaints
 
 #: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
 #: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
@@ -26,6 +26,7 @@ IDS_PER_CALL = 190
 EARLIEST_SECONDS = 1_000_000
 #: No range is halved to less than this.
 NARROWEST_SECONDS = 60
+_WHICH = "see ClusterName in slurm.conf, and slurm_cluster in the configuration"
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
 
 logger = logging.getLogger(__name__)
@@ -150,6 +151,7 @@ class Sacct:
         # Epoch seconds have no zone, and the bracket text of a pending array is not cut at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
         self._complain = complain
+        self._odd_rows: set[int] = set()  # hashes of those that were set aside
         self._cluster = cluster
         self._shown_as = shown_as
         self._met: str | None = None  # the cluster of the rows so far
@@ -182,7 +184,7 @@ class Sacct:
                 separator,
                 lines=lines,
                 check_cluster=self._check_cluster,
-                complain=self._complain,
+                complain=self._set_aside,
             )
 
         return Query(Child(argv, environment=self._environment, timeout=self._timeout), read)
@@ -196,6 +198,19 @@ class Sacct:
         if output.returncode:
             raise SlurmUnreachable(f"{self._sacct} --version failed: {output.stderr.strip()[:300]}", hint=NOT_SLURMS)
         return output.text.strip()
+
+    @property
+    def odd_rows(self) -> int:
+        """How many rows could not be read; one that came several times counts once."""
+        return len(self._odd_rows)
+
+    def _set_aside(self, row: ExporterError) -> None:
+        self._odd_rows.add(hash(str(row.subject)))
+        self._complain(row)
+
+    def expect(self, cluster: str) -> None:
+        """Tells under which of Slurm's own names the rows will be sent: those of another cluster are not taken."""
+        self._met = cluster
 
     def narrow(self, refused_seconds: int) -> None:
         """Takes note that slurmdbd does not answer for so long a time at once.
@@ -232,7 +247,7 @@ class Sacct:
                 raise
             logger.debug("%s: an empty answer of sacct is trusted as it is", error)  # a host without sacctmgr
             return
-        name = self._cluster or self._met
+        name = self._cluster or self._met or self._local_name()
         if name and name.lower() not in known:
             raise _unknown_cluster(name, known, configured=self._cluster is not None)
         if not known:
@@ -249,7 +264,10 @@ class Sacct:
             return
         wanted = self._cluster or self._met
         if wanted and wanted.lower() != name.lower():
-            raise SlurmUnreachable(f"sacct was asked for cluster {wanted!r} and answered for {name!r}", hint=NOT_SLURMS)
+            raise SlurmUnreachable(
+                f"sacct was asked for cluster {wanted!r} and answered for {name!r}",
+                hint=f"{_WHICH}; everything is kept",
+            )
         shown_as = self._shown_as
         if not self._cluster and shown_as and shown_as.lower() != name.lower() and self._is_other_cluster(shown_as):
             raise ConfigError(
@@ -259,22 +277,33 @@ class Sacct:
             )
         self._met = name
 
+    def _local_name(self) -> str:
+        """ClusterName of this host's slurm.conf, as slurmctld tells it; empty where it does not answer."""
+        try:
+            return self._scontrol.controllers().cluster
+        except SlurmUnreachable:
+            return ""
+
     def _is_other_cluster(self, name: str) -> bool:
         try:
             return name.lower() in {known.lower() for known in self._scontrol.clusters()}
-        except SlurmUnreachable:
+        except SlurmUnreachable as error:
+            logger.warning("%s: nobody knows whether %s is another cluster of the same slurmdbd", error, name)
             return False
 
     def _learn(self) -> None:
         """Asks sacct for no jobs at all: which fields it knows, and what it complains of in every call.
 
-        One unknown field fails the whole call, so the one that not every version has is looked up first.
+        One unknown field fails the whole call, so the one that not every version has is looked up first. That is never
+        guessed: without Restarts, where the version has it, runs of a requeued job would be taken for other jobs.
+
+        :raises SlurmUnreachable: where sacct fails, as it does without slurmdbd (seen on 20.11 and 22.05).
         """
         output = run([self._sacct, "--helpformat"], environment=self._environment, timeout=self._timeout)
-        known = output.text.split()
-        self._fields = (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in known else FIELDS
-        if output.returncode == 0:
-            self._usual = usual_complaints(output.stderr)
+        if output.returncode:
+            raise failure(output)
+        self._usual = usual_complaints(output.stderr)
+        self._fields = (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in output.text.split() else FIELDS
 
     @property
     def _quick_seconds(self) -> float:

@@ -28,6 +28,11 @@ class Slurm:
         return self._sacct
 
     @property
+    def odd_rows(self) -> int:
+        """How many of the jobs' rows could not be read so far."""
+        return self._sacct.odd_rows if self._sacct else 0
+
+    @property
     def scontrol(self) -> Scontrol:
         """Asks for everything else."""
         self._scontrol = self._scontrol or self._make_scontrol()

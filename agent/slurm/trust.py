@@ -9,7 +9,7 @@ answers. What it says of the first kind it says, word for word, where it is aske
 from __future__ import annotations
 
 import re
-from typing import AbstractSet
+from typing import AbstractSet, Sequence
 
 from agent.errors import SlurmUnreachable, TimeRangeTooWide
 from agent.slurm.process import Output
@@ -45,11 +45,7 @@ def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
     if _TOO_WIDE in output.stderr:
         raise TimeRangeTooWide("slurmdbd refuses a time range this wide to users who are no Operator")
     if output.returncode or any("fatal:" in line or not (lines and _ATTEMPT.search(line)) for line in unusual):
-        said = _first_line("\n".join(unusual or complaints) or output.stderr)
-        raise SlurmUnreachable(
-            f"sacct failed with exit status {output.returncode}: {said}",
-            hint="see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept",
-        )
+        raise failure(output, unusual or complaints)
     if last and not last.endswith(b"\n"):
         raise SlurmUnreachable(
             "sacct's answer was cut off in the middle of a row",
@@ -61,6 +57,18 @@ def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
             f"sacct did not print the header that was asked for, but {first[:100]!r}", hint=NOT_SLURMS
         )
     return lines
+
+
+def failure(output: Output, complaints: Sequence[str] = ()) -> SlurmUnreachable:
+    """What to raise for a call of sacct that has failed.
+
+    :param complaints: the lines on standard error that tell of it, where they are known.
+    """
+    said = _first_line("\n".join(complaints) or output.stderr)
+    return SlurmUnreachable(
+        f"sacct failed with exit status {output.returncode}: {said}",
+        hint="see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept",
+    )
 
 
 def speaks_of_attempts(stderr: str) -> bool:

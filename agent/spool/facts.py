@@ -10,6 +10,8 @@ GIVEN_UP = "given_up"
 MISSED = "missed"
 #: When the newest of these that had run ended.
 MISSED_END = "missed_end"
+#: Rows of sacct that the latest reconcile, or a flush since then, could not read.
+ODD_ROWS = "odd_rows"
 #: When a reconcile of another controller has gone well.
 OTHERS_RECONCILED = "others_reconciled"
 #: When a daily reconcile has begun that has sent everything, and up to which end one has come that was interrupted.

@@ -29,6 +29,8 @@ QUEUE_WAIT_SECONDS = 10
 ABANDONED_SECONDS = 60
 #: Longer than any line of the hook's: what comes without a newline for so long is no line.
 LONGEST_LINE = 4096
+#: In a line that an admin queued, JOBID and SUBMIT; the hook writes four words.
+ADMINS_WORDS = 2
 
 
 class Queue:
@@ -58,12 +60,12 @@ class Queue:
         self.calls = 0
 
     def append(self, entries: Iterable[QueueEntry]) -> None:
-        """Queues jobs for an admin: beside their IDs nothing is known of them.
+        """Queues jobs for an admin. They may be of any age: Submit 0 has the whole accounting searched for them.
 
         :raises SpoolError: where the lock can't be had or the file can't be written.
         """
         # A line of its own, even behind one that a full disk cut short.
-        text = "".join(f"\n{entry.asked}\n" for entry in entries)
+        text = "".join(f"\n{entry.asked} 0\n" for entry in entries)
         if _exists(self._path) and not _is_plain(self._path):
             raise SpoolError(f"{self._path} is no regular file", hint="a flush puts it aside")
         with self._locked(), explained(self._path), self._path.open("a", encoding="ascii") as file:
@@ -104,7 +106,7 @@ class Queue:
                 except UnreadableLine as error:
                     self._complain(error)
                 else:
-                    self.calls += len(line.split()) > 1
+                    self.calls += len(line.split()) > ADMINS_WORDS
                     yield entry
 
     def last_write(self, files: Sequence[Path]) -> float | None:

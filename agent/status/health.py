@@ -40,6 +40,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_silent_hook(snapshot),
         *_low_coverage(snapshot),
         *_rejected_records(snapshot),
+        *_odd_rows(snapshot),
     ]
     return sorted(found, key=lambda problem: -problem.level)
 
@@ -117,3 +118,10 @@ def _rejected_records(snapshot: Snapshot) -> Iterator[Problem]:
 def _uses_hook(snapshot: Snapshot) -> bool:
     """A site that delivers by reconcile alone sets status_coverage_percent to [0, 0]."""
     return max(snapshot.config.status_coverage_percent) > 0
+
+
+def _odd_rows(snapshot: Snapshot) -> Iterator[Problem]:
+    rows = snapshot.backlog.odd_rows
+    if rows:
+        hint = "their jobs are not delivered; the log of the last reconcile shows them"
+        yield Problem(Level.WARNING, f"{count(rows, 'row')} of sacct can't be read", hint)

@@ -57,6 +57,7 @@ METRICS = (
         "Jobs that flush left to reconcile after retry_max_age_days.",
         lambda s: s.backlog.given_up,
     ),
+    Definition("odd_rows", "Rows of sacct that the last reconcile could not read.", lambda s: s.backlog.odd_rows),
     Definition("hook_calls_total", "Calls of the hook.", lambda s: s.hook.calls),
     Definition("hook_last_call_timestamp_seconds", "When the hook called last.", lambda s: s.hook.last_call),
     Definition("missed_jobs_total", "Jobs that reconcile had to bring for the hook.", lambda s: s.hook.missed),

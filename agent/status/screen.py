@@ -115,6 +115,8 @@ def _backlog_text(backlog: Undelivered, now: float) -> str:
         parts.append(f"the oldest for {span(now - backlog.oldest)}")
     if backlog.unreadable:
         parts.append(f"{count(backlog.unreadable, 'line')} without a JobID")
+    if backlog.odd_rows:
+        parts.append(f"{count(backlog.odd_rows, 'row')} of sacct unreadable")
     if backlog.given_up:
         parts.append(f"{backlog.given_up:,} left to reconcile so far")
     if backlog.paused_until:

@@ -25,6 +25,7 @@ from agent.spool.facts import (
     LEDGER_SINCE,
     MISSED,
     MISSED_END,
+    ODD_ROWS,
     OTHERS_RECONCILED,
     PAUSE,
 )
@@ -79,6 +80,7 @@ class Undelivered(NamedTuple):
     given_up: int  # left to reconcile after retry_max_age_days, since the ledger was begun
     paused_until: float | None  # the dashboard asked to be left alone
     half_written: int = 0  # of those that wait: slurmdbd knows little more than their end, for a day at the most
+    odd_rows: int = 0  # of sacct's, that the last reconcile, or a flush since then, could not read
 
 
 class CommandRuns(NamedTuple):
@@ -239,6 +241,7 @@ def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Undelivered:
         given_up=int(ledger.journal.fact(GIVEN_UP)),
         paused_until=paused_until if paused_until > now else None,
         half_written=ledger.waiting.count_half_written(),
+        odd_rows=int(ledger.journal.fact(ODD_ROWS)),
     )
 
 

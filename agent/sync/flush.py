@@ -153,7 +153,7 @@ class Flush:
             return None
         now = self._clock()
         names = [name for item in batch for name in _names(item, now)]
-        return self._sacct.ask_ids(names, max(min(int(now), *map(_submitted, batch)) - LOOKBACK_SECONDS, 0))
+        return self._sacct.ask_ids(names, max(min(int(now) - LOOKBACK_SECONDS, *map(_looked_back_to, batch)), 0))
 
     def _with_earlier(self, batch: list[Waiting], answer: Iterable[Run]) -> Iterator[Run]:
         """What sacct answers, behind what is remembered: earlier runs may have been archived since."""
@@ -165,7 +165,7 @@ class Flush:
     def _judge(self, batch: list[Waiting], rows: Rows) -> Judged:
         """What becomes of each job of a batch; slurmctld is asked about those that the accounting leaves in doubt."""
         now = self._clock()
-        judged = [(item, judge_entry(item.entry, rows.of(item.entry), now)) for item in batch]
+        judged = [(item, judge_entry(item.entry, _rows_of(item, rows), now)) for item in batch]
         in_doubt = [verdict.runs[-1].raw_id for _, verdict in judged if verdict.fate is Fate.ASK_SLURMCTLD]
         if in_doubt:
             alive = self._alive(in_doubt)
@@ -218,9 +218,16 @@ class Flush:
             self._ledger.waiting.forget(item.key for (item, _), job in zip(final, prepared) if job.hold is not None)
 
 
-def _submitted(item: Waiting) -> int:
-    """When a job was submitted at the latest, in epoch seconds."""
-    return item.entry.submit if item.entry.submit is not None else int(item.queued_at) - LATE_ENTRY_SECONDS
+def _looked_back_to(item: Waiting) -> int:
+    """How far back the runs of a job may lie, in epoch seconds; what ended before is an earlier owner's of its ID."""
+    submit = item.entry.submit if item.entry.submit is not None else int(item.queued_at) - LATE_ENTRY_SECONDS
+    return submit - LOOKBACK_SECONDS
+
+
+def _rows_of(item: Waiting, rows: Rows) -> list[Run]:
+    """The rows of a job, though others of the same call were looked for further back."""
+    since = _looked_back_to(item)
+    return [run for run in rows.of(item.entry) if run.end is None or run.end >= since]
 
 
 def _names(item: Waiting, now: float) -> Iterator[str]:

@@ -26,7 +26,7 @@ from agent.jobs.job import LOOKBACK_SECONDS, SECONDS_PER_HOUR, is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
-from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, PAUSE, RESENT, RESENT_TO
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESENT, RESENT_TO
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.control import Control, TakingTurns
@@ -269,7 +269,10 @@ class Session:
 
         if self._settings is None:
             config = self._config
-            cluster = config.cluster_name or config.slurm_cluster or self._control.cluster_name()
+            cluster = config.cluster_name or config.slurm_cluster
+            if not cluster:
+                cluster = self._control.cluster_name()
+                self._slurm.sacct.expect(cluster)  # the name may be one that was remembered
             logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
             self._settings = Settings(
                 cluster=cluster,
@@ -359,6 +362,7 @@ class Session:
                 pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
                 self.ledger.journal.set_fact(PAUSE, self._clock() + pause)
             self.ledger.journal.add_run(report)
+            self._count_odd_rows(report)
             for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
                 if amount:
                     self.ledger.journal.raise_fact(name, amount)
@@ -367,6 +371,11 @@ class Session:
         """What ended before (epoch seconds) no reconcile of the window asks for again."""
         kept_days = self._config.collection_window_days + SPARE_DAYS
         return day_start(local_day(self._clock()) - timedelta(days=kept_days))
+
+    def _count_odd_rows(self, report: RunReport) -> None:
+        """A reconcile meets all of them again, and tells when there are none any more."""
+        known = 0.0 if report.command == "reconcile" and not report.exit_code else self.ledger.journal.fact(ODD_ROWS)
+        self.ledger.journal.set_fact(ODD_ROWS, max(known, self._slurm.odd_rows))
 
     def _keep_books(self, tally: Tally, wanted: Range) -> None:
         """Coverage of the days that were seen whole, and an end to what is older than any window."""

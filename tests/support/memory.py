@@ -113,6 +113,11 @@ class MemorySlurm:
         wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
         return MemoryQuery([run for run in wanted if run.end is None or run.end >= since])
 
+    odd_rows = 0
+
+    def expect(self, cluster: str) -> None:
+        """As :meth:`agent.slurm.sacct.Sacct.expect`."""
+
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
         """As :meth:`agent.slurm.sacct.Sacct.job_states`."""
         return {raw_id: state for raw_id, state in self.states.items() if raw_id in raw_ids}

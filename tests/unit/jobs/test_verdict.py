@@ -119,3 +119,9 @@ def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
     assert Fate.WAIT is judge_entry(TOLD, [half], ENDED + 12 * 3600).fate
     again = make_run(JobID="99_1", JobIDRaw="100", End=str(ENDED + 12 * 3600))
     assert [again] == judge_entry(TOLD, [again], ENDED + 13 * 3600).runs
+
+
+def test_a_running_job_that_an_admin_queues_waits_for_its_end() -> None:
+    """Where there is no hook, nothing else would bring it before the next reconcile."""
+    runs = [make_run(State="RUNNING", End="Unknown")]
+    assert Fate.WAIT is judge_entry(QueueEntry(100, 0), runs, ENDED).fate

@@ -74,7 +74,7 @@ def test_what_is_queued_is_claimed_once(spool: Spool) -> None:
     entries = [QueueEntry(7), QueueEntry(203, array_task=3)]
     spool.queue.append(entries)
     files = spool.queue.claim()
-    assert entries == list(spool.queue.read(files))
+    assert [entry._replace(submit=0) for entry in entries] == list(spool.queue.read(files))
     assert 0 == spool.queue.calls
     spool.queue.discard(files)
     assert [] == spool.take()

@@ -50,6 +50,7 @@ def test_a_healthy_exporter_has_no_problem() -> None:
             "3 jobs not delivered yet, the oldest for 30 min",
         ),
         ({"backlog": BACKLOG._replace(oldest=NOON - 7200)}, Level.CRITICAL, "3 jobs not delivered yet"),
+        ({"backlog": BACKLOG._replace(odd_rows=2)}, Level.WARNING, "2 rows of sacct can't be read"),
         (
             {"flush": make_runs(RunReport("flush", NOON - 1800, 0.1, 0, "nothing to do"), NOON - 1800)},
             Level.WARNING,

@@ -58,6 +58,7 @@ def test_the_file_says_what_status_says(tmp_path: Path) -> None:
         "rejected_records": 2,
         "dashboard_pause_timestamp_seconds": NOON + 60,
         "given_up_jobs_total": 4,
+        "odd_rows": 0,
         "hook_calls_total": 91_002,
         "hook_last_call_timestamp_seconds": NOON - 12,
         "missed_jobs_total": 3,
@@ -104,6 +105,7 @@ FIGURES = {
     "backlog.oldest": "oldest_undelivered_timestamp_seconds",
     "backlog.rejected": "rejected_records",
     "backlog.given_up": "given_up_jobs_total",
+    "backlog.odd_rows": "odd_rows",
     "backlog.paused_until": "dashboard_pause_timestamp_seconds",
     "coverage.ratio": "coverage_ratio",
     "coverage.jobs": "coverage_jobs",
@@ -181,7 +183,7 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def test_every_figure_of_status_is_a_metric(tmp_path: Path) -> None:
     """Whoever adds a field adds a metric with its value, or says here why there is none; each metric is one's."""
-    backlog = BACKLOG._replace(unreadable=5, rejected=2, given_up=4, paused_until=NOON + 60)
+    backlog = BACKLOG._replace(unreadable=5, rejected=2, given_up=4, odd_rows=3, paused_until=NOON + 60)
     snapshot = make_snapshot(backlog=backlog, rejected=(REFUSED,), under_way=UnderWay("flush", 1, NOON))
     found: dict[str, list[Any]] = {}
     for place, value in leaves(as_json(snapshot, [Problem(Level.WARNING, "text", "hint")])):

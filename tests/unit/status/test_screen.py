@@ -42,6 +42,7 @@ def in_trouble() -> Snapshot:
             rejected=9,
             unreadable=1,
             given_up=2,
+            odd_rows=3,
             paused_until=NOON + 60,
         ),
         rejected=(REFUSED._replace(reason="CPUHours: " + "much too long a story " * 9),) * 3,
@@ -119,7 +120,7 @@ def test_everything_there_can_be_to_say_is_said() -> None:
     assert "reconcile for 1 min 30 s, process 4711" == row(text, "Under way")
     expected = (
         "100,000 queued, 20,000 waiting (1 no record yet), the oldest for 2 h 30 min, 1 line without a JobID, "
-        "2 left to reconcile so far, the dashboard wants to be left alone for 1 min"
+        "3 rows of sacct unreadable, 2 left to reconcile so far, the dashboard wants to be left alone for 1 min"
     )
     assert expected == row(text, "Queue")
     assert "job 4711: CPUHours: much too long a story" in row(text, "Rejected")
@@ -181,7 +182,7 @@ def test_json_says_how_bad_it_is() -> None:
     """The level in a word, and each problem with its own."""
     content = as_json(in_trouble(), find_problems(in_trouble()))
     levels = [problem["level"] for problem in content["problems"]]
-    assert ("critical", ["critical", "warning", "warning"]) == (content["level"], levels)
+    assert ("critical", ["critical", "warning", "warning", "warning"]) == (content["level"], levels)
     assert "ok" == as_json(make_snapshot(), [])["level"]
 
 

@@ -211,6 +211,17 @@ def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int)
     assert since == site.slurm.bounds[0]
 
 
+def test_a_job_that_an_admin_queues_is_found_however_old_it_is(ledger: Ledger) -> None:
+    """The whole accounting is searched for it; it is not for another job that is asked for with it."""
+    years = 3 * LOOKBACK_SECONDS
+    times = {"Submit": str(NOON - years), "Start": str(NOON - years + 60), "End": str(ENDED - years)}
+    site = Site(ledger, plain(100, **times), plain(200, **times))
+    site.queue(QueueEntry(100, 0), QueueEntry(200))
+    site.flush()
+    assert (["100"], [0]) == (site.arrived(), site.slurm.bounds[:1])
+    assert {200: "no record yet"} == site.waiting()
+
+
 def test_a_few_hundred_jobs_are_looked_up_some_at_a_time(ledger: Ledger) -> None:
     """MariaDB finds so many by its index, however large the accounting is; each call looks back a year."""
     site = Site(ledger, *ended_together(MANY_JOBS))
