@@ -98,7 +98,7 @@ def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
     spool.queue.append([QueueEntry(7), QueueEntry(8)])
     with ledger.rehearsal():
         assert 1 == repair.drop(spool, repair.parse_job_ids(["7"]))
-    assert [QueueEntry(7), QueueEntry(8)] == list(spool.queue.read(spool.queue.files()))
+    assert [QueueEntry(7, 0), QueueEntry(8, 0)] == list(spool.queue.read(spool.queue.files()))
 
 
 def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -> None:
