@@ -139,6 +139,11 @@ def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
     :param requeued_runs: ``"sum"`` counts all of them, ``"last"`` the last run alone, which is the last row and the
         RESIZING segments straight before it.
     """
+    if len(runs) == 1:
+        (run,) = runs
+        return (
+            Usage(0, 0) if run.never_started else Usage(run.elapsed_seconds * run.cpus, run.elapsed_seconds * run.gpus)
+        )
     counted = runs if requeued_runs == "sum" else _last_run(runs)
     started = [run for run in counted if not run.never_started]
     return Usage(

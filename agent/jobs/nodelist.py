@@ -7,13 +7,10 @@ plain names. How Slurm reads a list was seen with ``scontrol show hostnames`` on
 from __future__ import annotations
 
 import re
-from functools import lru_cache
 from typing import Iterator
 
 #: Slurm unfolds no range with more names than this. A list that would have more in all is not sent.
 MOST_NAMES = 65_536
-#: Node lists repeat; one of 5,000 names is 40 KB.
-REMEMBERED_LISTS = 256
 
 _LIST = re.compile(r"(?:[^\[\],]|\[[^\[\]]+\]|,)+")
 _ITEM = re.compile(r"(?:[^\[\],]|\[[^\[\]]+\])+")
@@ -27,11 +24,8 @@ def unfold(node_list: str) -> str:
     >>> unfold("cn7,gpu-node[08-10],x1000c[0-1]s0b0n[0-1]")
     'cn7,gpu-node08,gpu-node09,gpu-node10,x1000c0s0b0n0,x1000c0s0b0n1,x1000c1s0b0n0,x1000c1s0b0n1'
     """
-    return _unfold(node_list) if "[" in node_list else node_list
-
-
-@lru_cache(maxsize=REMEMBERED_LISTS)
-def _unfold(node_list: str) -> str:
+    if "[" not in node_list:
+        return node_list
     if not _LIST.fullmatch(node_list):
         return ""
     names: list[str] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, Sequence
 
@@ -18,8 +19,7 @@ FORMAT = 2
 class Record(NamedTuple):
     """What is sent for a job, and what tells it from an earlier state of the same job."""
 
-    raw_id: int
-    submit: int
+    key: tuple[int, int]  # raw ID and Submit, which identify a run in Slurm's accounting, within its cluster
     end: int
     job_id: str
     cpu_seconds: int
@@ -28,9 +28,14 @@ class Record(NamedTuple):
     row: bytes = b""  # as sacct printed it, where nothing but this one row makes the record
 
     @property
-    def key(self) -> tuple[int, int]:
-        """What identifies a run in Slurm's accounting, within its cluster."""
-        return self.raw_id, self.submit
+    def raw_id(self) -> int:
+        """JobIDRaw."""
+        return self.key[0]
+
+    @property
+    def submit(self) -> int:
+        """Epoch seconds."""
+        return self.key[1]
 
     @property
     def digest(self) -> bytes:
@@ -70,26 +75,41 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     submit = run.submit or start  # a Submit in 1970 would make a year of its own
     cpus, gpus, nodes, memory_mb = (0, 0, 0, 0.0) if idle else (run.cpus, run.gpus, run.nodes, run.memory_mb)
     text = (
-        f'{{"JobID":{_json(run.job_id)},"User":{_json(run.user)},"Account":{_json(run.account)}'
-        f',"Partition":{_json(run.partition)},"State":{_json(run.state)},"QOS":{_json_or_null(run.qos)}'
-        f',"NodeList":{_json("" if idle else unfold(run.node_list or ""))}'
+        f'{{"JobID":"{run.job_id}",{_who(run.user, run.account, run.partition, run.state, run.qos)}'
+        f',"NodeList":"{"" if idle else _nodes(run.node_list or "")}"'
         f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
         f',"CPUHours":{used.cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{used.gpu_seconds / SECONDS_PER_HOUR}'
         f',"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
         f',"WaitingTimeHours":{max(start - submit, 0) / SECONDS_PER_HOUR}'
-        f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_json(cluster)}}}'
+        f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_name(cluster)}}}'
     )
-    return Record(run.raw_id, run.submit, end, run.job_id, used.cpu_seconds, used.gpu_seconds, text, _only_row(runs))
-
-
-def _json_or_null(text: str | None) -> str:
-    return "null" if text is None else _json(text)
+    return Record((run.raw_id, run.submit), end, run.job_id, used.cpu_seconds, used.gpu_seconds, text, _only_row(runs))
 
 
 def _only_row(runs: Sequence[Run]) -> bytes:
     """The row of a job that has one and has no reason to get another."""
     run = runs[-1]
     return run.row if len(runs) == 1 and not run.restarts and run.state not in GOES_ON_STATES else b""
+
+
+@lru_cache(maxsize=4096)
+def _who(user: str, account: str, partition: str, state: str, qos: str | None) -> str:
+    """The fields that are the same in many records."""
+    return (
+        f'"User":{_json(user)},"Account":{_json(account)},"Partition":{_json(partition)},"State":{_json(state)}'
+        f',"QOS":{"null" if qos is None else _json(qos)}'
+    )
+
+
+@lru_cache(maxsize=256)
+def _nodes(node_list: str) -> str:
+    """The names, as they stand between quotes. Lists repeat, and one of 5,000 names is 40 kB."""
+    return _json(unfold(node_list))[1:-1]
+
+
+@lru_cache(maxsize=16)
+def _name(text: str) -> str:
+    return _json(text)
 
 
 _json = json.JSONEncoder().encode

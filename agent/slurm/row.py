@@ -34,6 +34,7 @@ FIELDS = (
 #: Asked for where this version has it: how often the job had been requeued when the run began.
 OPTIONAL_FIELD = "Restarts"
 
+_JOB_ID_SIGNS = "0123456789_+[]-,%.:"
 #: Eleven digits of seconds reach to the year 5138.
 LONGEST_NUMBER = 11
 MOST = 1e30
@@ -129,8 +130,8 @@ def _show(text: str) -> str:
 
 
 def _parse_job_id(text: str) -> str:
-    """``123``, ``123_4``, ``123+1`` or ``123_[5-9,11%2]``."""
-    if not (text[:1].isdigit() and text.isprintable()):
+    """``123``, ``123_4``, ``123+1`` or ``123_[5-9,11%2]``, which may be cut: ``123_[1,3,...]``."""
+    if text.strip(_JOB_ID_SIGNS) or not text[:1].isdigit():
         raise ValueError(f"{text[:20]!a} is no JobID")
     return text
 
@@ -185,9 +186,9 @@ def parse_tres(text: str) -> Tres:
 
 def _parse_whole(text: str) -> int:
     """Digits alone, and no more of them than an ID or an instant has; int() would take signs and underscores, too."""
-    if not (text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER):
-        raise ValueError(f"{text[:20]!r} is no number")
-    return int(text)
+    if text.isdigit() and text.isascii() and len(text) <= LONGEST_NUMBER:
+        return int(text)
+    raise ValueError(f"{text[:20]!r} is no number")
 
 
 def _parse_quantity(text: str, *, unit: int) -> float:

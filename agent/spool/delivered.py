@@ -195,8 +195,7 @@ def _shown_id(record: Record) -> str | None:
 
 
 def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
-    known = NOT_KNOWN
-    superseded = False
+    known, superseded = NOT_KNOWN, False
     for submit, digest, hooked, shown_id, delivered_at, has_row in rows:
         if submit == record.submit:
             known = Known(digest, bool(hooked), superseded=False, delivered_at=delivered_at, has_row=bool(has_row))

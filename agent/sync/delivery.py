@@ -107,7 +107,8 @@ class Delivery:
             self._booked.add(record.key)
         if waiting is not None:
             self._waiting.setdefault(record.key, []).append(waiting)
-        self._take_out([record])  # an older one in its place
+        if record.key in self._outbox:  # an older one in its place
+            self._take_out([record])
         self._outbox[record.key] = record
         self._outbox_bytes += _bytes_of(record)
         while len(self._outbox) >= self._most_records or self._outbox_bytes > self._size.bytes:

@@ -156,7 +156,9 @@ class Walk:
         final: list[Runs] = []
         for rows in rows_of_jobs:
             raw_id = rows[0].raw_id
-            for runs in _jobs_of_raw_id(rows, earlier.get(raw_id, [])):
+            remembered = earlier.get(raw_id)
+            jobs = _jobs_of_raw_id(rows, remembered or []) if remembered or len(rows) > 1 else (rows,)
+            for runs in jobs:
                 told = stage(runs, now)
                 self._open.pop(raw_id, None)
                 if told is Stage.GOES_ON and self._find_lost:

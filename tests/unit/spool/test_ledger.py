@@ -37,7 +37,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def make_record(job_id: int, *, submit: int = int(NOW) - 100, text: str = "{}") -> Record:
-    return Record(job_id, submit, int(NOW) - 10, str(job_id), 90, 0, text)
+    return Record((job_id, submit), int(NOW) - 10, str(job_id), 90, 0, text)
 
 
 def queue(ledger: Ledger, *entries: QueueEntry, now: float = NOW) -> None:

@@ -52,7 +52,7 @@ class Site:
 
     def deliver(self, *, command: str, delays: list[int]) -> None:
         for number, delay in enumerate(delays):
-            record = Record(number, 1, int(NOON) - 600, str(number), 8, 0, "{}")
+            record = Record((number, 1), int(NOON) - 600, str(number), 8, 0, "{}")
             self.ledger.delivered.add("lab", [record], command, record.end + delay, hooked=command == "flush")
 
 
@@ -121,7 +121,7 @@ def test_a_line_without_an_end_is_as_old_as_its_file(spool: Site) -> None:
 def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> None:
     """All are counted, the newest few are told."""
     for number in range(5):
-        record = Record(number, 1, 2, f"{number}_9", 0, 0, "{}")
+        record = Record((number, 1), 2, f"{number}_9", 0, 0, "{}")
         spool.ledger.rejected.add("lab", record, "no such user", NOON - number, hooked=True)
     snapshot = spool.look()
     assert 5 == snapshot.backlog.rejected
@@ -190,7 +190,7 @@ def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Site) -> None:
 def test_the_delay_is_that_of_flush(spool: Site) -> None:
     """What reconcile brings late says nothing about how fast flush is."""
     spool.deliver(command="flush", delays=[5, 7, 30])
-    spool.ledger.delivered.add("lab", [Record(9, 1, 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
+    spool.ledger.delivered.add("lab", [Record((9, 1), 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
     assert (3, 7.0, 30.0) == spool.look().delay
 
 

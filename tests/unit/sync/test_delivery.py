@@ -117,7 +117,7 @@ class Site:
 
 
 def make_record(job_id: int) -> Record:
-    return Record(job_id, int(NOW) - 100, int(NOW) - 10, str(job_id), 90, 0, json.dumps({"JobID": str(job_id)}))
+    return Record((job_id, int(NOW) - 100), int(NOW) - 10, str(job_id), 90, 0, json.dumps({"JobID": str(job_id)}))
 
 
 def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:

@@ -95,7 +95,7 @@ class Site:
 def make_record(job_id: int, size: int = RECORD_BYTES) -> Record:
     text = json.dumps({"JobID": str(job_id), "NodeList": ""})
     text = text.replace('""', f'"{"n" * (size - 1 - len(text))}"')
-    return Record(job_id, int(NOW) - 100, int(NOW) - 10, str(job_id), 90, 0, text)
+    return Record((job_id, int(NOW) - 100), int(NOW) - 10, str(job_id), 90, 0, text)
 
 
 def timed_out() -> DashboardUnreachable:
