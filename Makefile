@@ -90,7 +90,7 @@ test-install: $(READY) ## boots a controller and installs, upgrades, breaks and 
 
 test-packages: $(READY) ## packages, instances, the Ansible role and containers on booted Debians 11 to 13 (needs root)
 	@tests/support/provision.sh machine packages containers
-	$(BIN)/pytest --capture no tests/packaging/booted*.py tests/packaging/contained.py
+	$(BIN)/pytest --capture no tests/packaging/booted*.py tests/packaging/contained.py tests/packaging/engine.py
 
 deb: $(READY) ## a package for Debian and Ubuntu, in dist/
 	@tests/support/provision.sh packages

@@ -77,8 +77,7 @@ def lay_out(root: Path, zipapp: Path) -> None:
     put(PACKAGING / "adapt.sh", libexec / "adapt", 0o755)
     put(CHECKOUT / "hooks/jobcomp.sh", libexec / "jobcomp.sh", 0o755)
     put(CHECKOUT / "etc/config.toml.example", share / "config.toml.example")
-    put(CHECKOUT / "etc/hooks/call-both.sh", share / "etc/hooks/call-both.sh")
-    put(CHECKOUT / "etc/hooks/call-both.sh", share / "call-both.sh")
+    put(CHECKOUT / "etc/hooks/call-both.sh", share / "call-both.sh", 0o755)
     put(PACKAGING / "environment", root / "etc" / NAME / "environment")
     put(PACKAGING / "tmpfiles.conf", root / "usr/lib/tmpfiles.d" / f"{NAME}.conf")
     for unit in sorted((CHECKOUT / "etc/systemd").iterdir()):

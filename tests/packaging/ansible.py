@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.install.machine import Machine
 
 #: ansible-core 2.19 needs 3.11 here, and 3.8 on the machine.
-TOOLS = ("ansible-core==2.19.*", "ansible-lint==26.*", "kubernetes-validate==1.37.*")
+TOOLS = ("ansible-core==2.19.*", "ansible-lint==26.*", "kubernetes-validate==1.37.*", "logprep==21.*")
 
 
 def install_tools() -> Path:
