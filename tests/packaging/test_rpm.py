@@ -153,6 +153,24 @@ def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Roo
     root.rpm("-e", NAME)
 
 
+def test_an_installation_by_install_sh_is_told_of(root: Root, rpms: dict[str, Path]) -> None:
+    """With the way to remove it; erasing the package stops nothing of the other's."""
+    (root.path / "opt" / NAME / "venv").mkdir(parents=True)
+    wants = root.path / "etc/systemd/system/timers.target.wants"
+    wants.mkdir(exist_ok=True)
+    unit = root.path / f"etc/systemd/system/{NAME}.timer"
+    unit.write_text("[Timer]\nOnCalendar=daily\n")
+    (wants / unit.name).symlink_to(f"/etc/systemd/system/{unit.name}")
+    said = root.rpm("-Uvh", str(rpms["1"]))
+    assert "install.sh's installation is here, too, and its units and its command come first." in said
+    assert f"/opt/{NAME}/install.sh --uninstall" in said
+    root.rpm("-e", NAME)
+    assert (wants / unit.name).is_symlink()
+    for path in (wants / unit.name, unit):
+        path.unlink()
+    (root.path / "opt" / NAME / "venv").rmdir()
+
+
 def test_el_8s_python3_is_passed_over(root: Root, rpms: dict[str, Path]) -> None:
     """python3 leads to 3.6 there, by /etc/alternatives, and python3.12 lies beside it."""
     binaries = root.path / "usr/bin"
