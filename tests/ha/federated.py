@@ -49,6 +49,7 @@ def _result(site: Federation, name: str) -> ClusterResult:
         f"select count(*) from {name}_job_table where {revoked} union all select ifnull(sum((time_end - time_start)"
         f" * substring_index(substring_index(tres_alloc, '1=', -1), ',', 1)), 0) from {name}_job_table"
         f" where not {revoked} and time_end and time_start and nodelist != 'None assigned'"
+        f" and id_job not in (select id_job from {name}_job_table where not time_end or not {revoked} and state < 3)"
     )
     told = sum(record["CPUHours"] for key, record in site.board.stored.items() if key[0] == name)
     return ClusterResult(compare(site, name), int(rows[0][0]), told, float(rows[1][0]) / 3600)
