@@ -480,8 +480,8 @@ print_next_steps() {
     print_hook
     if [ "$systemd" = yes ]; then print_timers; else print_cron; fi
     [ -n "$root" ] || [ -e "$spool/ledger.db" ] ||
-        say "Jobs that have ended before today: $command reconcile brings those of the last week, and" \
-            "    $command --start-date 2024-01-01    more."
+        say "Earlier jobs, if you want them: $command reconcile brings those of the last week," \
+            "$command --start-date 2024-01-01 those of any time."
     say "See that all is well: $command check"
     [ "$set_up_failed" = no ]
 }

@@ -280,6 +280,7 @@ def _status(call: _Call, wanted: StatusOptions) -> int:
 
 
 def _check(call: _Call, wanted: CheckOptions) -> int:
+    from agent.check import calls  # noqa: PLC0415
     from agent.check import checks as check  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
@@ -293,9 +294,10 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
 
     try:
         config = call.read_config()
+        journal = calls.read_journal(run)
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
-        neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config))
+        neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config), journal)
     except ConfigError as error:
         neighbours = error
     findings = []

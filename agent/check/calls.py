@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
+from agent.check.timers import parse_timestamp
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import local_text
@@ -74,7 +75,10 @@ def read_calls(spool: Path) -> Seen:
 def boot_time(settings: Mapping[str, str]) -> float | None:
     """When slurmctld started, in epoch seconds; None where it does not tell."""
     text = settings.get("BOOT_TIME", "")
-    return float(text) if text.isdigit() else None  # SLURM_TIME_FORMAT=%s
+    try:
+        return float(text) if text.isdigit() else time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+    except ValueError:
+        return None
 
 
 def is_here(processes: Path = Path("/proc")) -> bool:
@@ -89,11 +93,11 @@ def is_here(processes: Path = Path("/proc")) -> bool:
 
 
 class Controller(NamedTuple):
-    """The slurmctld that ought to call, and how its log is read."""
+    """The slurmctld that ought to call, and what it said."""
 
     settings: Mapping[str, str]
-    run: RunCommand
-    here: bool
+    here: bool  # whether it runs on this host
+    journal: str = ""  # see read_journal
 
     @property
     def boot(self) -> float | None:
@@ -109,23 +113,29 @@ class Controller(NamedTuple):
     def refusal(self) -> str | None:
         """What slurmctld said of the script at its last start: empty for nothing, None where that can't be read."""
         verdict = None
-        for line in self._log_lines():
+        for line in _tail(Path(self.log)) if self.log else self.journal.splitlines():
             if _REFUSED.search(line):
                 verdict = line.strip()
             elif _STARTED.search(line):
                 verdict = ""
         return verdict
 
-    def _log_lines(self) -> Iterator[str]:
-        if self.log:
-            return _tail(Path(self.log))
-        boot = self.boot or 0.0
-        since, until = f"--since=@{boot - 5:.0f}", f"--until=@{boot + 60:.0f}"
-        try:
-            output = self.run(["journalctl", "_COMM=slurmctld", since, until, "--output=cat", "--no-pager"])
-        except SlurmUnreachable:  # no journal here
-            return iter(())
-        return iter(output.text.splitlines())
+
+def read_journal(run: RunCommand) -> str:
+    """What slurmctld said to the journal in the first minute of its life; empty where this user may not read that.
+
+    Slurm's user often may not: root reads it before becoming that user.
+    """
+    try:
+        shown = run(["systemctl", "show", "slurmctld.service", "--property=InvocationID,ExecMainStartTimestamp"]).text
+        unit = dict(line.split("=", 1) for line in shown.splitlines() if "=" in line)
+        started = parse_timestamp(unit.get("ExecMainStartTimestamp", ""))
+        if not unit.get("InvocationID") or started is None:
+            return ""
+        invocation, until = f"_SYSTEMD_INVOCATION_ID={unit['InvocationID']}", f"--until=@{started + 60:.0f}"
+        return run(["journalctl", invocation, until, "--output=cat", "--no-pager"]).text
+    except SlurmUnreachable:  # no systemd, or it does not answer
+        return ""
 
 
 def _tail(path: Path, size: int = LOG_BYTES) -> Iterator[str]:

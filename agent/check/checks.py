@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from functools import partial
 from pathlib import Path
@@ -36,6 +37,7 @@ class Neighbours(NamedTuple):
     config: Config
     slurm: Slurm
     dashboard: Dashboard
+    journal: str = ""  # what slurmctld said when it started: see calls.read_journal
 
 
 class Watch(NamedTuple):
@@ -59,7 +61,8 @@ def run_checks(
     :param watch: whether a call of the hook is to be waited for.
     """
     findings = []
-    units = check_timers.read_units(run, environ, instance)
+    own = None if isinstance(neighbours, ConfigError) else _own_folder(neighbours.config)
+    units = check_timers.read_units(run, environ, instance, own_folder=own)
     for finding in _check_needs(neighbours, run, environ, units, watch):
         findings.append(finding)
         yield finding
@@ -81,13 +84,13 @@ def _check_needs(
         yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
     else:
-        config, slurm, dashboard = neighbours
+        config, slurm, dashboard, _ = neighbours
         settings: dict[str, str] = {}
         yield examine("configuration", lambda: check_host.check_configuration(config))
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
         yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run))
         yield from _check_spool(config, settings, units)
-        yield from _check_hook(config, slurm, settings, run, watch)
+        yield from _check_hook(neighbours, settings, run, watch)
         yield from _check_dashboard(config, dashboard, settings, environ)
 
 
@@ -165,9 +168,17 @@ def wants_hook(config: Config) -> bool:
     return any(config.status_coverage_percent)
 
 
+def _own_folder(config: Config) -> Path | None:
+    """~/.config of whoever has installed the exporter for himself alone, as far as the configuration tells."""
+    if os.geteuid() == 0 or config.path is None or not check_host.is_users_own(config.path):
+        return None
+    return config.path.parent.parent
+
+
 def _check_hook(
-    config: Config, slurm: Slurm, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
+    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
 ) -> Iterator[Finding]:
+    config, slurm, _, journal = neighbours
     if not wants_hook(config):
         yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
         return
@@ -189,7 +200,7 @@ def _check_hook(
     if not hook.ok:
         yield from _untested("the hook", "hook calls")
         return
-    controller = calls.Controller(settings, run, calls.is_here())
+    controller = calls.Controller(settings, calls.is_here(), journal)
 
     def count_ended(since: float) -> int:
         return calls.count_ended_jobs(slurm, since, time.time() - calls.SETTLED_SECONDS)

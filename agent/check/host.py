@@ -95,9 +95,14 @@ def check_spool_folder(spool: Path, slurm_user: str, config: Path | None = None)
     return f"{spool}, of {owner}"
 
 
+def is_users_own(config: Path) -> bool:
+    """Whether a configuration belongs to an installation that a user has made for himself: the host's are in /etc."""
+    return Path("/etc") not in config.resolve().parents
+
+
 def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -> NotWell:
     """A spool in a user's home stays his: the hook can't write there, and need not."""
-    if config is None or Path("/etc") in config.resolve().parents or owner == "root":
+    if config is None or not is_users_own(config) or owner == "root":
         return NotWell(
             f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
             hint=f"give it to {slurm_user}",

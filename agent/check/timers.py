@@ -85,10 +85,15 @@ class Cron(NamedTuple):
         return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
 
 
-def read_units(run: RunCommand, environ: Mapping[str, str], instance: str = "") -> Units:
-    """The units of the system, else the user's own, else none; an instance's by the plain units' names."""
+def read_units(
+    run: RunCommand, environ: Mapping[str, str], instance: str = "", *, own_folder: Path | None = None
+) -> Units:
+    """The units of the system, else the user's own, else none; an instance's by the plain units' names.
+
+    :param own_folder: ~/.config of a user whose own installation it is: the system's units are another's then.
+    """
     names = [name_instance(unit, instance) for unit in _UNITS]
-    for manager in (("systemctl",), ("systemctl", "--user")):
+    for manager in ((("systemctl",),) if own_folder is None else ()) + (("systemctl", "--user"),):
         try:
             output = run([*manager, "show", *names, f"--property={_PROPERTIES}"])
         except SlurmUnreachable:  # no systemctl at all
@@ -97,8 +102,9 @@ def read_units(run: RunCommand, environ: Mapping[str, str], instance: str = "") 
         units = {unit: found[name] for unit, name in zip(_UNITS, names) if name in found}
         if units:
             return Units(units, " ".join(manager))
-    folder = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config") / "systemd" / "user"
-    return Units({}, "systemctl --user", silent=os.path.exists(folder / _UNITS[0]))  # noqa: PTH110  # raises nothing
+    folder = own_folder or Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
+    units_there = os.path.exists(folder / "systemd" / "user" / _UNITS[0])  # noqa: PTH110  # raises nothing
+    return Units({}, "systemctl --user", silent=units_there)
 
 
 def parse_units(text: str) -> dict[str, dict[str, str]]:
@@ -160,7 +166,7 @@ def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Call
     result, status = units[service].get("Result", "success"), units[service].get("ExecMainStatus", "0")
     if result == "success":
         return ""
-    ended = _epoch(units[service].get("ExecMainExitTimestamp", ""))
+    ended = parse_timestamp(units[service].get("ExecMainExitTimestamp", ""))
     when = f" at {moment(ended, now())}" if ended else ""
     why = _TESTED.get(int(status)) if result == "exit-code" and status.isdigit() else None
     start = f"{units.manager} start {service}"
@@ -191,7 +197,7 @@ def check_path_unit(units: Units) -> str:
     return "not enabled, which is fine: the timer flushes"
 
 
-def _epoch(text: str) -> float | None:
+def parse_timestamp(text: str) -> float | None:
     """A moment as systemctl prints it, ``Mon 2026-11-23 02:11:09 UTC``; None where it is none."""
     words = text.split()
     if len(words) < 3:

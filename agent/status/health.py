@@ -80,7 +80,7 @@ def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
         yield Problem(Level.WARNING, text, "run one: slurm-usage-history-exporter flush; `check` looks at its timer")
     success = snapshot.reconcile.last_success
     if success is None:
-        if now - (snapshot.begun or 0.0) >= RECONCILE_LATE_SECONDS:  # before that, the first one is still to come
+        if snapshot.begun and now - snapshot.begun >= RECONCILE_LATE_SECONDS:  # before that, it is still to come
             yield Problem(Level.WARNING, "no reconcile has succeeded yet", f"run one: {NAME} reconcile")
     elif now - success >= RECONCILE_LATE_SECONDS:
         # What the hook missed leaves the window undelivered once it is longer ago than that.

@@ -16,7 +16,7 @@ from tests.install import booted
 from tests.install.booted import CONFIG, HOOK, SHORT, SPOOL, TIMERS, WATCH
 from tests.install.installation import CHECKOUT, NAME
 from tests.install.machine import Machine
-from tests.support.dashboard import DEPLOY_KEY, ReceivingDashboard
+from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -127,7 +127,7 @@ BREAKS = [
         "slurmctld was killed", "systemctl kill -s KILL slurmctld; sleep 1", "slurmctld", "slurmctld.service is failed"
     ),
     Break("slurmdbd is down", "systemctl stop slurmdbd", "slurmdbd", "slurmdbd.service is inactive"),
-    Break("MariaDB is down", "systemctl stop mariadb", "slurmdbd", "mariadb.service is inactive"),
+    Break("MariaDB is down", "systemctl stop mariadb.socket mariadb", "slurmdbd", "mariadb.service is inactive"),
     Break("munge is down", "systemctl stop munge", "slurmctld", "munge does not answer"),
     # the wiring
     Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "can't read and run", slurm=True),
@@ -304,19 +304,48 @@ def table(machine: Machine) -> Iterator[Row]:
         row.write(machine.run("slurmctld", "-V").strip())
 
 
+class FirstDay(NamedTuple):
+    """What an admin saw who had edited slurm.conf first, and typed a wrong deploy key."""
+
+    failed: str  # by install.sh
+    unproved: dict[str, dict[str, Any]]  # by check, once all was set up
+    queued: bool  # whether the job that ended meanwhile made slurmctld call
+    proved: dict[str, dict[str, Any]]  # by check, after its remedy
+    reconcile: str
+    status: dict[str, Any]
+
+
 @pytest.fixture(scope="module")
-def installed(machine: Machine, dashboard: ReceivingDashboard) -> Machine:
-    """A controller on which all is well, with a script of the site's that slurm.conf may name."""
+def first_day(machine: Machine, dashboard: ReceivingDashboard) -> FirstDay:
+    """From slurm.conf to the first reconcile, by what install.sh and check say and by nothing else."""
     machine.run("install", "-m", "755", "/dev/null", "/etc/slurm/own.sh")
     machine.write("/etc/slurm/own.sh", "#!/bin/sh\necho called >>/tmp/own\nexit 0\n")
-    machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
-    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]
-    machine.run("/root/exporter/install.sh", *options, "--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY)
-    machine.write(SHORT, "[Timer]\nOnActiveSec=\nOnActiveSec=2s\n")
     machine.run("sh", "-c", f"cat >>{CONF}; cp {CONF} /root/slurm.conf", stdin=booted.WIRING)
-    machine.run("systemctl", "enable", "--quiet", "--now", WATCH)
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
+    machine.run_job()
+    machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
+    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable", "--api-url", dashboard.url]
+    failed = machine.run("/root/exporter/install.sh", *options, "--deploy-key", "wrong", expect=1)
+    (set_up,) = re.findall(r"^    sudo (.* setup .*)$", failed, re.MULTILINE)
+    (enable,) = re.findall(r"^Start the timers: sudo (.*)$", failed, re.MULTILINE)
+    machine.run("sh", "-c", set_up, stdin=f"{DEPLOY_KEY}\n")
+    machine.run("sh", "-c", enable)
+    machine.run_job()
+    queued = machine.succeeds(f"test -e {SPOOL}/queue")
+    unproved = check(machine)
+    carry_out(machine, unproved["hook calls"]["run"])
+    proved = check(machine, "--test-job")
+    reconcile = machine.run(NAME, "reconcile")
+    status = json.loads(machine.run(NAME, "status", "--json"))
+    return FirstDay(failed, unproved, queued, proved, reconcile, status)
+
+
+@pytest.fixture(scope="module")
+def installed(machine: Machine, first_day: FirstDay) -> Machine:
+    """A controller on which all is well, with a script of the site's that slurm.conf may name."""
+    machine.write(SHORT, "[Timer]\nOnActiveSec=\nOnActiveSec=2s\n")
+    machine.run("systemctl", "enable", "--quiet", "--now", WATCH)
     machine.run("systemctl", "start", FLUSH, DAILY)
     return machine
 
@@ -359,6 +388,37 @@ def repair(machine: Machine, case: Break) -> tuple[str, str]:
     return shown, "; ".join(f"{name}: {finding['text']}" for name, finding in left.items())
 
 
+# --- the first day
+
+
+def test_a_failed_setup_says_what_is_there_and_how_to_go_on(first_day: FirstDay) -> None:
+    """What it says was enough to go on: without it there would be no first day."""
+    assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key" in first_day.failed
+    assert "Invalid, used or expired deploy key" in first_day.failed
+    assert "has looked for it when it was not there yet:\n    sudo systemctl restart slurmctld" in first_day.failed
+
+
+def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> None:
+    """Its configuration is right and it calls nothing: check says so, and its line fixes it, seen by a real call."""
+    faults = {name for name, finding in first_day.unproved.items() if finding["ok"] is False}
+    assert ({"hook calls"}, False) == (faults, first_day.queued)
+    assert "jobcomp/script: failed to stat" in first_day.unproved["hook calls"]["text"]
+    assert RESTART == first_day.unproved["hook calls"]["run"]
+    assert " after test job " in first_day.proved["hook calls"]["text"]
+    assert {} == {name: finding for name, finding in first_day.proved.items() if finding["ok"] is False}
+
+
+def test_the_first_reconcile_blames_nobody(first_day: FirstDay) -> None:
+    """The jobs of before the first call are delivered, and are no reproach to the hook."""
+    assert "0 missed by flush" in first_day.reconcile
+    assert "2 delivered" in first_day.reconcile or "3 delivered" in first_day.reconcile
+    assert ("ok", 0) == (first_day.status["level"], first_day.status["hook"]["missed"])
+    assert first_day.status["history_since"]
+
+
+# --- things that break
+
+
 @pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.what.replace(" ", "-"))
 def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case: Break) -> None:
     """By the line that check prints, or by what its words ask for; the cause is named, and nothing else is blamed."""
@@ -381,4 +441,44 @@ def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case:
     assert case.says in finding["text"]
     assert finding["mend"]
     assert "" == left
+    assert {} == faults(machine)
+
+
+# --- other ways to install it
+
+
+def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashboard) -> None:
+    """Nobody tells him to give his spool away; that he has no systemd here is found, and who can help."""
+    machine = installed
+    user = ("runuser", "-u", "backup", "--", "env", "HOME=/tmp/home")
+    machine.run("install", "-d", "-o", "backup", "/tmp/home")
+    machine.write("/tmp/home/key", API_KEY)
+    options = ("--user", "--enable", "--api-url", dashboard.url, "--api-key-file", "/tmp/home/key")
+    said = machine.run(*user, "/wheels/bundle/install.sh", *options)
+    assert "Your own systemd cannot be reached" in said
+    assert "sudo loginctl enable-linger backup" in said
+    program = [*user, f"/tmp/home/.local/bin/{NAME}", f"--config=/tmp/home/.config/{NAME}/config.toml"]
+
+    def findings() -> dict[str, dict[str, Any]]:
+        printed = machine.run(*program, "check", "--json", expect=None)
+        return {one["name"]: one for one in json.loads(printed[printed.index("{\n") :])["checks"]}
+
+    found = findings()
+    assert "chown" not in json.dumps(found)
+    assert "the hook runs as slurm and can't write to backup's own spool" in found["spool"]["text"]
+    machine.run(*user, "sh", "-c", found["spool"]["run"])
+    found = findings()
+    assert (True, "loginctl enable-linger backup") == (found["spool"]["ok"], found["flush timer"]["run"])
+    machine.run(*user, "/wheels/bundle/install.sh", "--user", "--purge")
+
+
+def test_cron_without_a_cron_daemon(installed: Machine) -> None:
+    """The file alone starts nothing: install.sh says so at once, and check whenever it is asked."""
+    machine = installed
+    said = machine.run("/wheels/bundle/install.sh", "--no-systemd")
+    assert "No cron daemon runs here." in said
+    assert {"daily timer", "flush timer"} <= faults(machine).keys()
+    assert "no cron daemon runs" in check(machine)["flush timer"]["text"]
+    machine.run("/wheels/bundle/install.sh", "--enable")
+    assert "Start the timers" not in machine.run("/wheels/bundle/install.sh")
     assert {} == faults(machine)

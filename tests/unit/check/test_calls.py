@@ -10,7 +10,17 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.calls import Controller, SampleJob, Seen, boot_time, check_calls, is_here, read_calls, wait_for_call
+from agent.check.calls import (
+    Controller,
+    SampleJob,
+    Seen,
+    boot_time,
+    check_calls,
+    is_here,
+    read_calls,
+    read_journal,
+    wait_for_call,
+)
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
@@ -45,9 +55,9 @@ class Site:
     def settings(self, boot: float) -> Mapping[str, str]:
         return {"BOOT_TIME": f"{boot:.0f}", "SlurmctldLogFile": str(self.log)}
 
-    def check(self, boot: float, run: Callable[[Sequence[str]], Output] = no_journal, **settings: str) -> str:
+    def check(self, boot: float, journal: str = "", **settings: str) -> str:
         """:param boot: when slurmctld started, in seconds before now."""
-        controller = Controller({**self.settings(self.now - boot), **settings}, run, self.here)
+        controller = Controller({**self.settings(self.now - boot), **settings}, self.here, journal)
         return check_calls(controller, self.script, self.spool, self._count, lambda: self.now)
 
     def fault(self, boot: float) -> NotWell:
@@ -138,17 +148,31 @@ def test_a_slurmctld_on_another_host(site: Site) -> None:
 
 
 def test_a_slurmctld_without_a_log_file(site: Site) -> None:
-    """Then it is the journal's, from the time of its start."""
-    asked = []
-
-    def journal(argv: Sequence[str]) -> Output:
-        asked.append(argv)
-        return Output(0, BytesIO((STARTED + REFUSED).encode()), "")
-
+    """Then it is the journal's; where that can't be read, the times tell."""
     with pytest.raises(NotWell, match="did not find the hook"):
-        site.check(600, journal, SlurmctldLogFile="(null)")
-    boot = int(boot_time(site.settings(site.now - 600)) or 0)
-    assert [f"--since=@{boot - 5}", f"--until=@{boot + 60}"] == asked[0][2:4]
+        site.check(600, STARTED + REFUSED, SlurmctldLogFile="(null)")
+    with pytest.raises(NotWell, match="before the hook was there as it is now"):
+        site.check(600, "", SlurmctldLogFile="(null)")
+
+
+def test_the_journal_of_slurmctlds_first_minute() -> None:
+    """Of this start alone, however long ago it was and however much was said since."""
+    asked: list[Sequence[str]] = []
+
+    def run(argv: Sequence[str]) -> Output:
+        asked.append(argv)
+        unit = b"InvocationID=0a1b\nExecMainStartTimestamp=Sat 2026-11-28 06:17:11 UTC\n"
+        return Output(0, BytesIO(unit if argv[0] == "systemctl" else STARTED.encode()), "")
+
+    assert STARTED == read_journal(run)
+    started = time.mktime((2026, 11, 28, 6, 17, 11, 0, 0, -1))
+    assert ["journalctl", "_SYSTEMD_INVOCATION_ID=0a1b", f"--until=@{started + 60:.0f}"] == asked[1][:3]
+
+
+def test_no_journal() -> None:
+    """Without systemd, or without a slurmctld of its own, there is nothing to read."""
+    assert "" == read_journal(no_journal)
+    assert "" == read_journal(lambda _: Output(0, BytesIO(b"InvocationID=\nExecMainStartTimestamp=n/a\n"), ""))
 
 
 def test_a_long_log_is_read_from_its_end(site: Site) -> None:
@@ -161,6 +185,14 @@ def test_a_slurmctld_that_does_not_tell_when_it_started(site: Site) -> None:
     """Any call will do then."""
     site.call(10_000)
     assert site.check(600, BOOT_TIME="").startswith("slurmctld called it last at ")
+
+
+@pytest.mark.parametrize("text", ["1795843436", "2026-11-28T05:23:56"])
+def test_when_slurmctld_started(text: str) -> None:
+    """In epoch seconds or in the cluster's local time, as SLURM_TIME_FORMAT has it."""
+    local = time.mktime((2026, 11, 28, 5, 23, 56, 0, 0, -1))
+    assert (float(text) if text.isdigit() else local) == boot_time({"BOOT_TIME": text})
+    assert None is boot_time({"BOOT_TIME": "N/A"})
 
 
 def test_the_calls_in_the_spool(site: Site) -> None:

@@ -183,6 +183,18 @@ def test_a_user_without_a_systemd_of_his_own(tmp_path: Path) -> None:
     assert "loginctl enable-linger bob" == run
 
 
+def test_the_systems_units_are_not_a_users_own(tmp_path: Path) -> None:
+    """Where both are installed, his timers are looked for, and the host's are not taken for them."""
+    asked = []
+
+    def run(argv: Sequence[str]) -> Output:
+        asked.append(argv[1])
+        return Output(0, BytesIO(b""), "")
+
+    read_units(run, {}, own_folder=tmp_path)
+    assert ["--user"] == asked
+
+
 @pytest.mark.parametrize("environ", [{}, {"HOME": "/nonexistent"}])
 def test_no_units_on_the_disk(environ: Mapping[str, str]) -> None:
     """Then there is nothing to ask about, with or without a systemd."""
