@@ -125,6 +125,7 @@ class QueueOptions(NamedTuple):
 
     action: str
     jobs: Sequence[str] = ()
+    all: bool = False
 
 
 class StatusOptions(NamedTuple):
@@ -307,6 +308,8 @@ def _add_queue_options(parser: argparse.ArgumentParser) -> None:
         _add_global_options(action)
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")
+        else:
+            action.add_argument("--all", action="store_true", help="all of them, not the newest few of each kind")
 
 
 def _add_status_options(parser: argparse.ArgumentParser) -> None:

@@ -149,7 +149,7 @@ def _flush(call: _Call, _: FlushOptions) -> None:
     dry_run = call.options.dry_run
     with call.open_session(call.load_config(), logging.INFO if dry_run else logging.DEBUG) as session:
         report = session.flush()
-        level = logging.INFO if report.delivered or dry_run else logging.DEBUG
+        level = logging.INFO if report.delivered or dry_run or sys.stderr.isatty() else logging.DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
         _print_sample(session.sample)
 
@@ -237,20 +237,21 @@ def _queue(call: _Call, wanted: QueueOptions) -> None:
 
     entries = repair.parse_job_ids(wanted.jobs)
     dry_run = call.options.dry_run
-    mark = " (dry run)" if dry_run else ""
+    would_be = " would be" if dry_run else ""
     complaints = Complaints()
     with open_spool(call.load_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
         if wanted.action == "list":
-            for line in repair.list_lines(spool):
+            for line in repair.list_lines(spool, everything=wanted.all, now=call.clock()):
                 print(line)
         elif wanted.action == "add":
             if not dry_run:
                 spool.queue.append(entries)
-            print(f"{count(len(entries), 'job')} queued for the next flush{mark}")
+            print(f"{count(len(entries), 'job')}{would_be} queued for the next flush")
         elif wanted.action == "retry":
-            print(f"{count(repair.retry(spool.ledger, entries), 'job')} to be tried again by the next flush{mark}")
+            jobs = count(repair.retry(spool.ledger, entries), "job")
+            print(f"{jobs} {'would' if dry_run else 'will'} be tried again by the next flush")
         else:
-            print(f"{count(repair.drop(spool, entries), 'job')} dropped{mark}")
+            print(f"{count(repair.drop(spool, entries), 'job')}{would_be} dropped")
     complaints.close()
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
+import sys
 import time
+from collections import deque
 from typing import Iterable, Iterator, Sequence
 
-from agent.errors import ExporterError, UnreadableLine, UsageError
+from agent.errors import STOPPED, ExporterError, RecordsRejected, UnreadableLine, UsageError
 from agent.jobs.entry import QueueEntry, parse_line
 from agent.localtime import local_text
 from agent.spool.delivered import Rejected
+from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.spool import Spool
-from agent.spool.waiting import Waiting
+from agent.spool.waiting import REFUSED, Waiting
+from agent.wording import count
+
+#: So many jobs of a kind fit on a screen.
+SHOWN = 20
+#: How a failure begins that is Slurm's: with the command that failed.
+_SLURMS = re.compile(r"\S*(sacct|scontrol|squeue)\b|no room for what|none of the \d+ rows|the cluster's name")
 
 
 def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
@@ -31,18 +41,53 @@ def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
     return entries
 
 
-def list_lines(spool: Spool) -> Iterator[str]:
-    """What ``queue list`` prints."""
+def list_lines(spool: Spool, *, everything: bool, now: float) -> Iterator[str]:
+    """What ``queue list`` prints: of each kind the newest few, or all.
+
+    :param now: epoch seconds.
+    """
     queue, ledger = spool
-    queued = sum(1 for _ in queue.read(queue.files()))
-    yield f"queued by the hook: {queued}"
+    limit = sys.maxsize if everything else SHOWN
+    newest: deque[QueueEntry] = deque(maxlen=None if everything else SHOWN)
+    queued = 0
+    for queued, entry in enumerate(queue.read(queue.files()), start=1):  # noqa: B007  # counted, too
+        newest.append(entry)
+    yield f"queued, for the next flush: {queued:,}"
+    yield from map(_queued_line, reversed(newest))
+    yield from _more(queued, limit)
     waiting, _ = ledger.waiting.count()
-    yield f"waiting for their record: {waiting}"
-    for item in ledger.waiting.all():
-        yield _waiting_line(item)
-    yield f"rejected by the dashboard: {ledger.rejected.count()}"
-    for record in ledger.rejected.newest():
-        yield _rejected_line(record)
+    flush = ledger.journal.last_run("flush")
+    yield f"waiting: {waiting:,}"
+    for item in ledger.waiting.newest(limit):
+        yield f"  {item.entry.asked:<12} {_waits_for(item, flush, now)}"
+    yield from _more(waiting, limit)
+    rejected = ledger.rejected.count()
+    yield f"rejected by the dashboard: {rejected:,}"
+    yield from map(_rejected_line, ledger.rejected.newest(limit))
+    yield from _more(rejected, limit)
+
+
+def _more(total: int, limit: int) -> Iterator[str]:
+    if total > limit:
+        yield f"  and {total - limit:,} more; `queue list --all` shows them"
+
+
+def _queued_line(entry: QueueEntry) -> str:
+    return f"  {entry.asked:<12} {f'ended {local_text(entry.end)}' if entry.end else ''}".rstrip()
+
+
+def _waits_for(item: Waiting, flush: RunReport | None, now: float) -> str:
+    """Whether it is the job's record that is missing, or the dashboard."""
+    since = f"since {local_text(int(item.queued_at))}"
+    next_try = f"tried {count(item.attempts, 'time')}, next {local_text(int(item.due_at))}"
+    if item.state == REFUSED:
+        return f"for the dashboard {since}: refused, {item.reason}; {next_try}"
+    if item.due_at > now and item.attempts:
+        return f"for its record {since}: {item.reason}; {next_try}"
+    if flush and flush.exit_code not in {0, STOPPED, RecordsRejected.exit_code}:
+        whom = "Slurm" if _SLURMS.match(flush.message) else "the dashboard"
+        return f"for {whom} {since}: the last flush failed, {flush.message}"
+    return f"for the next flush {since}"
 
 
 def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
@@ -85,11 +130,6 @@ def _ensure_known(ledger: Ledger, entry: QueueEntry) -> None:
     raise ExporterError(
         f"job {entry.asked} neither waits nor was rejected", hint="see `queue list`; `queue add` sends any job again"
     )
-
-
-def _waiting_line(item: Waiting) -> str:
-    since, due = local_text(int(item.queued_at)), local_text(int(item.due_at))
-    return f"  {item.entry.asked}  since {since}  tries {item.attempts}  next {due}  {item.explanation}"
 
 
 def _rejected_line(record: Rejected) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
@@ -128,6 +129,23 @@ class WaitingJobs:
             if len(rows) < PAGE:
                 return
             last = rows[-1][:2]
+
+    def newest(self, limit: int = sys.maxsize) -> Iterator[Waiting]:
+        """What waits, newest first, read as :meth:`all` reads."""
+        last: tuple[float, int, int] = (float("inf"), 0, 0)
+        while limit:
+            rows = self._database.execute(
+                "SELECT * FROM waiting WHERE (queued_at, job_id, array_task) < (?, ?, ?)"
+                " ORDER BY queued_at DESC, job_id DESC, array_task DESC LIMIT ?",
+                (*last, min(limit, PAGE)),
+            )
+            if not rows:
+                return
+            for row in rows:
+                item = _make_waiting(row)
+                last = (item.queued_at, *item.key)
+                yield item
+            limit -= len(rows)
 
     def count(self) -> tuple[int, float | None]:
         """How many wait, and when the one that ended first did, as far as its queue entry told.

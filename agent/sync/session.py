@@ -145,7 +145,7 @@ class Session:
         outcome.delivery = self._make_delivery("flush")
         self._make_flush(outcome.delivery).run()
         waiting, _ = self.ledger.waiting.count()
-        outcome.message = f"{_describe(outcome.delivery)}, {waiting} waiting"
+        outcome.message = f"{_describe(outcome.delivery, dry_run=self._dry_run)}, {waiting} waiting"
 
     def _reconcile(
         self,
@@ -201,7 +201,7 @@ class Session:
             self._control.tell_reconcile(forget_before=self._oldest())
         unchanged = reconcile.tally.unchanged
         outcome.message = (
-            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery)}, "
+            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery, dry_run=self._dry_run)}, "
             + (f"{unchanged} unchanged, " if unchanged else "")
             + f"{reconcile.tally.missed} missed by flush"
         )
@@ -453,11 +453,12 @@ def _raise_if_refused(outcome: Outcome) -> None:
         raise RecordsRejected(outcome.message, hint=hint)
 
 
-def _describe(delivery: Delivery) -> str:
+def _describe(delivery: Delivery, *, dry_run: bool) -> str:
+    would_be = " would be" if dry_run else ""
     cpu_hours = delivery.cpu_seconds / SECONDS_PER_HOUR
     gpu_hours = delivery.gpu_seconds / SECONDS_PER_HOUR
     return (
-        f"{delivery.delivered} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
+        f"{delivery.delivered}{would_be} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
         f"{delivery.rejected} rejected" + (f", {delivery.refused} refused and kept" if delivery.refused else "")
     )
 

@@ -59,7 +59,7 @@ class Recording:
 def run(interval_seconds: float, obstacle: str) -> int:
     """Replays the newest recording; returns 0 where the dashboard equals the accounting as it was recorded."""
     recording = Recording(max(path.name for path in (DATA / "sacct").iterdir()))
-    screen = Screen("hook → dashboard")
+    screen = Screen("from the hook to the dashboard")
     screen.title(f"NO SLURM IS RUNNING ({obstacle})")
     screen.say(
         f"What follows was RECORDED on Slurm {recording.version}: sacct's output and the hook's calls are replayed."

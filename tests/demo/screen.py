@@ -12,15 +12,14 @@ from typing import Any, Mapping, Sequence
 COLUMNS = (
     # heading, width, alignment
     ("arrived", 8, "<"),
-    ("JobID", 16, "<"),
-    ("user", 9, "<"),
-    ("account", 10, "<"),
-    ("partition", 9, "<"),
-    ("state", 10, "<"),
+    ("JobID", 11, "<"),
+    ("user", 8, "<"),
+    ("state", 9, "<"),
     ("nodes", 5, ">"),
     ("CPUs", 4, ">"),
     ("GPUs", 4, ">"),
     ("CPU-hours", 9, ">"),
+    ("delay", 6, ">"),
 )
 COLOURS = {"COMPLETED": "32", "FAILED": "31", "TIMEOUT": "31", "CANCELLED": "33"}
 BOLD, DIM = "1", "2"
@@ -33,7 +32,7 @@ Records = Mapping[str, Mapping[str, Any]]
 class Screen:
     """Prints lines and the table.
 
-    :param delay: heading of the last column: from when on the seconds are counted.
+    :param delay: from where to where the seconds in the last column are counted.
     """
 
     def __init__(self, delay: str) -> None:
@@ -50,19 +49,21 @@ class Screen:
 
     def heading(self) -> None:
         """Prints the table's head."""
-        self.say(f"{_line([name for name, _, _ in COLUMNS])}  {self._delay}", colour=DIM)
+        self.say(f"The delay is counted in seconds, {self._delay}.")
+        self.say(_line([name for name, _, _ in COLUMNS]), colour=DIM)
 
     def row(self, record: Mapping[str, Any], arrived: float, delay_seconds: float) -> None:
         """Prints a job that has arrived on the dashboard."""
         state = record["State"]
         cells = [
             time.strftime("%H:%M:%S", time.localtime(arrived)),
-            *(record[field] for field in ("JobID", "User", "Account", "Partition")),
+            *(record[field] for field in ("JobID", "User")),
             state,
             *(record[field] for field in ("AllocNodes", "AllocCPUS", "AllocGPUS")),
             f"{record['CPUHours']:.4f}",
+            f"{delay_seconds:.1f}",
         ]
-        text = f"{_line(cells)}  {delay_seconds:{len(self._delay) - 2}.1f} s"
+        text = _line(cells)
         painted = text.replace(f" {state} ", f" {self._paint(state, COLOURS.get(state, ''))} ", 1)
         print(painted, flush=True)
 

@@ -22,7 +22,7 @@ LIMIT_SECONDS = 300
 
 def run(jobs: int, interval_seconds: float, seed: int) -> int:
     """Runs about so many jobs; returns 0 where the dashboard equals the accounting in the end."""
-    screen = Screen("end → dashboard")
+    screen = Screen("from a job's end to the dashboard")
     screen.title("Starting munge, MariaDB, slurmdbd, slurmctld and three slurmd")
     began = time.monotonic()
     with ExitStack() as stack:
@@ -32,7 +32,7 @@ def run(jobs: int, interval_seconds: float, seed: int) -> int:
         dashboard = stack.enter_context(ReceivingDashboard())
         arrivals = Arrivals(screen, lambda record: datetime.fromisoformat(record["End"]).timestamp())
         dashboard.manners = arrivals
-        screen.say(f"A dashboard listens at {dashboard.url}")
+        screen.say(f"A stand-in for the dashboard lists what has arrived, as long as this runs: {dashboard.url}")
         exporter = Exporter(slurm.folder, slurm.env, api_url=dashboard.url)
 
         screen.title(f"{jobs} jobs or more; the hook queues each at its end, flush runs every {interval_seconds:g} s")

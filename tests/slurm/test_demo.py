@@ -31,7 +31,8 @@ def test_shows_real_jobs_arrive_and_compares_them() -> None:
     """Every job is a row, the dashboard equals the job table by flush alone and after reconcile, and that is exit 0."""
     demo = start_demo("--jobs", "60", "--interval", "1")
     said, _ = demo.communicate(timeout=110)
-    rows = re.findall(r"^\d\d:\d\d:\d\d  \d\S* .* s$", said, re.MULTILINE)
+    rows = re.findall(r"^\d\d:\d\d:\d\d  \d\S* .* \d+\.\d$", said, re.MULTILINE)
+    assert {True} == {len(row) <= 80 for row in rows}
     found = re.search(r"(\d+) jobs have ended in slurmdbd's job table", said)
     assert demo.returncode == 0, said
     assert found

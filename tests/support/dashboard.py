@@ -193,6 +193,7 @@ class ReceivingDashboard:
         """Does what a request asks for, as the real dashboard does."""
         serve = {
             ("POST", INGEST): self._ingest,
+            ("GET", "/"): self._front_page,
             ("GET", "/api/dashboard/health"): self._health,
             ("GET", "/api/agent/health"): self._key_health,
             ("GET", "/api/agent/list-files"): self._list_files,
@@ -222,6 +223,12 @@ class ReceivingDashboard:
         with self._lock:
             for job in jobs:
                 self.stored[hostname, datetime.fromisoformat(job["Submit"]).year, job["JobID"]] = job
+
+    def _front_page(self, _: Request) -> Answer:
+        """What somebody sees who opens the demo's link: the newest records. The real one has charts there."""
+        with self._lock:
+            newest = list(self.stored.values())[-100:]
+            return Answer(200, {"jobs": len(self.stored), "newest": newest[::-1]})
 
     def _health(self, _: Request) -> Answer:
         stored = {hostname for hostname, _, _ in list(self.stored)}

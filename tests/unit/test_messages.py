@@ -587,7 +587,7 @@ def test_a_dry_run_says_that_it_is_one(site: Site, capsys: pytest.CaptureFixture
     shown = capsys.readouterr()
     assert (0, []) == (code, site.dashboard.posts)
     assert "(dry run: nothing is sent)" in shown.err
-    assert messages(shown.err)[-1].startswith("INFO - Flush (dry run): 1 delivered")
+    assert messages(shown.err)[-1].startswith("INFO - Flush (dry run): 1 would be delivered (")
     assert "a record as it would be sent:" in shown.out
 
 

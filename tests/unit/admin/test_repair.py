@@ -10,9 +10,13 @@ from agent.admin import repair
 from agent.errors import ExporterError, UsageError
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import make_record
+from agent.localtime import local_text
+from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.queue import Queue
 from agent.spool.spool import Spool
+from agent.spool.waiting import REFUSED as REFUSED_STATE
+from agent.spool.waiting import Waiting
 from tests.support.rows import NOON, make_run
 
 REFUSED = make_record([make_run(JobID="203_3", JobIDRaw="210")], "lab")
@@ -26,7 +30,8 @@ def spool(tmp_path: Path, ledger: Ledger) -> Spool:
 def set_aside(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.waiting.add([QueueEntry(100)], NOON)
-        ledger.waiting.postpone([item._replace(attempts=5, due_at=NOON + 1e6) for item in ledger.waiting.all()])
+        items = list(ledger.waiting.all())
+        ledger.waiting.postpone(item._replace(attempts=5, due_at=NOON + 1e6, reason="no record yet") for item in items)
         ledger.rejected.add("lab", REFUSED, "no such user", NOON, hooked=True)
 
 
@@ -42,16 +47,69 @@ def test_what_is_no_job_id(text: str) -> None:
         repair.parse_job_ids([text])
 
 
+def listed(spool: Spool, *, everything: bool = False) -> list[str]:
+    return list(repair.list_lines(spool, everything=everything, now=NOON))
+
+
 def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
-    """What is queued, what waits and why, what was refused and with which words."""
-    spool.queue.append([QueueEntry(1), QueueEntry(2)])
+    """What is queued, what waits and for whom, what was refused and with which words."""
+    (spool.queue._path).write_text(f"1 - - -\n2 5 {NOON} -\n")
     set_aside(ledger)
-    lines = list(repair.list_lines(spool))
-    assert ["queued by the hook: 2", "waiting for their record: 1", "rejected by the dashboard: 1"] == [
-        line for line in lines if not line.startswith(" ")
-    ]
-    assert "203_3" in lines[-1]
-    assert lines[-1].endswith("no such user")
+    assert [
+        "queued, for the next flush: 2",
+        f"  2            ended {local_text(NOON)}",
+        "  1",
+        "waiting: 1",
+        f"  100          for its record since {local_text(NOON)}: no record yet; tried 5 times,"
+        f" next {local_text(int(NOON + 1e6))}",
+        "rejected by the dashboard: 1",
+        f"  203_3  JobID 210  on {local_text(NOON)}  no such user",
+    ] == listed(spool)
+
+
+def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -> None:
+    """Its record, the dashboard, or the next flush; of a flush that failed, why."""
+
+    def waits(item: Waiting) -> str:
+        with ledger.transaction():
+            ledger.waiting.forget([item.key])
+            ledger.waiting.add([item.entry], NOON)
+            ledger.waiting.postpone([item])
+        return listed(spool)[2].split(maxsplit=1)[1]
+
+    since = local_text(NOON)
+    fresh = Waiting(QueueEntry(7), NOON, 0, NOON, "not sent yet")
+    assert f"for the next flush since {since}" == waits(fresh)
+    refused = fresh._replace(state=REFUSED_STATE, reason="no such user", attempts=2, due_at=NOON + 60)
+    told = f"for the dashboard since {since}: refused, no such user; tried 2 times, next {local_text(NOON + 60)}"
+    assert told == waits(refused)
+    for message, whom in (
+        ("no answer from https://d: Connection refused", "the dashboard"),
+        ("sacct failed with exit status 1", "Slurm"),
+        ("/opt/slurm/bin/sacct cannot be started", "Slurm"),
+    ):
+        ledger.journal.add_run(RunReport("flush", NOON, 1.0, 69, message))
+        assert f"for {whom} since {since}: the last flush failed, {message}" == waits(fresh)
+        # Its record came meanwhile: it is due, and what it waited for is over.
+        late = fresh._replace(attempts=3, reason="no record yet")
+        assert f"for {whom} since {since}: the last flush failed, {message}" == waits(late)
+
+
+def test_a_long_list_shows_the_newest(spool: Spool, ledger: Ledger) -> None:
+    """Twenty of each kind, or all of them: after a long outage there are a hundred thousand."""
+    (spool.queue._path).write_text("".join(f"{job} - - -\n" for job in range(1, 31)))
+    with ledger.transaction():
+        for job in range(101, 131):
+            ledger.waiting.add([QueueEntry(job)], NOON + job)
+            ledger.rejected.add("lab", REFUSED._replace(raw_id=job, job_id=str(job)), "no", NOON + job, hooked=True)
+    few = [line.split()[0] for line in listed(spool)]
+    assert [str(job) for job in range(30, 10, -1)] == few[1:21]
+    assert [str(job) for job in range(130, 110, -1)] == few[23:43]
+    assert 3 * ["  and 10 more; `queue list --all` shows them"] == [line for line in listed(spool) if "more" in line]
+    everything = [line.split()[0] for line in listed(spool, everything=True)]
+    assert [str(job) for job in range(30, 0, -1)] == everything[1:31]
+    assert [str(job) for job in range(130, 100, -1)] == everything[32:62]
+    assert 93 == len(everything)
 
 
 @pytest.mark.parametrize("named", [["203_3"], ["210"], []])
