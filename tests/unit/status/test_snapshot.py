@@ -332,6 +332,7 @@ def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
 
 def test_status_itself_only_tells(spool: Site) -> None:
     """Without --check a script that wants to know more than yes or no reads the JSON."""
+    spool.ledger.journal.begin(NOON)  # long ago, and no reconcile since
     done = run_status(spool.folder, "--json")
     assert (0, "warning") == (done.returncode, json.loads(done.stdout)["level"])
 
