@@ -111,13 +111,16 @@ class Controller(NamedTuple):
         return name if name.startswith("/") else ""
 
     def refusal(self) -> str | None:
-        """What slurmctld said of the script at its last start: empty for nothing, None where that can't be read."""
+        """What slurmctld said of the script at its last start: empty for nothing, None where that can't be known.
+
+        The journal of a Debian 12 lacked some of its lines: what is not there may have been said all the same.
+        """
         verdict = None
         for line in _tail(Path(self.log)) if self.log else self.journal.splitlines():
             if _REFUSED.search(line):
                 verdict = line.strip()
             elif _STARTED.search(line):
-                verdict = ""
+                verdict = "" if self.log else None
         return verdict
 
 

@@ -185,6 +185,10 @@ def _check_hook(
     if not settings:
         yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
         return
+    if _own_folder(config) and check_slurm.slurm_user(settings) != check_host.own_name():
+        # The hook in slurm.conf, if there is one, is the host's: nothing about it is this user's to change.
+        yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
+        return
     conf, installed = wiring.read_conf(settings), check_host.find_hook(instance=config.instance)
     lines = examine(
         "slurm.conf",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import pwd
+import re
 import shlex
 import stat
 import sys
@@ -109,7 +110,8 @@ def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -
             run=f"chown -R {slurm_user} {shlex.quote(str(spool))}",
         )
     line = "status_coverage_percent = [0, 0]"
-    is_plain = config.suffix == ".toml" and "status_coverage_percent" not in config.read_text(encoding="utf-8")
+    text = config.read_text(encoding="utf-8")
+    is_plain = config.suffix == ".toml" and not re.search(r"^\s*status_coverage_percent", text, re.MULTILINE)
     return NotWell(
         f"the hook runs as {slurm_user} and can't write to {owner}'s own spool: the daily reconcile brings all jobs",
         hint=f"set {line.replace(' = ', ': ') if config.suffix == '.json' else line} in {config}, and no hook is asked"

@@ -80,10 +80,11 @@ def check_privileges(slurm: Slurm, user: str) -> str:
     if not is_private and not _keeps_to_itself(database):
         return f"{user} sees all jobs, as PrivateData hides none"
     told = "hides" if is_private else f"may hide, which slurmdbd {database['SLURMDBD_VERSION']} does not tell,"
-    mend = f"sacctmgr modify user {user} set AdminLevel=Operator"
+    change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
         f"PrivateData in slurmdbd.conf {told} the jobs of others from {user}",
-        hint=mend if level else f"sacctmgr add user {user} DefaultAccount=root AdminLevel=Operator",
+        hint=f"sacctmgr {change} AdminLevel=Operator",
+        run=f"sacctmgr -i {change} AdminLevel=Operator",
     )
 
 

@@ -150,7 +150,7 @@ def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
     spool, config = tmp_path / "spool", tmp_path / "config.toml"
     spool.mkdir(mode=0o750)
     os.chown(spool, 12345, -1)
-    config.write_text('api_url = "https://d.example.com"\n[comments]\n')
+    config.write_text('api_url = "https://d.example.com"\n#status_coverage_percent = [99, 90]\n[comments]\n')
     text, hint = complaint(lambda: check_host.check_spool_folder(spool, "slurm", config))
     assert "the hook runs as slurm and can't write to 12345's own spool: the daily reconcile brings all jobs" == text
     assert f"set status_coverage_percent = [0, 0] in {config}, and no hook is asked for" == hint
