@@ -512,8 +512,6 @@ names_hook() { # READER: whether slurmctld_setting, or conf_setting, has the hoo
     false
 }
 
-is_wired() { names_hook slurmctld_setting || names_hook conf_setting; }
-
 print_wiring() { # the same lines as `check` gives: no script and no plugin of the site's is taken away
     jobcomp=$(slurm_setting JobCompType) location=$(slurm_setting JobCompLoc)
     epilog=$(slurm_setting 'EpilogSlurmctld[][0-9]*')
@@ -601,7 +599,24 @@ print_cron() {
 
 # --- removing
 
+# From 24.11 on, slurmctld does not start where a script is missing that slurm.conf names.
+check_unwired() {
+    [ "$for_user" = no ] && slurm_conf_names_it || return 0
+    err "$(conf_file) still names $hook, and without it slurmctld might not start again.
+  Take that line out, restart slurmctld, and run this again. Nothing has been removed."
+}
+
+slurm_conf_names_it() { # not by way of a script of the site's, which goes on without the hook
+    reader=conf_setting
+    [ -r "$(conf_file)" ] || reader=slurmctld_setting
+    case ",$("$reader" JobCompLoc),$("$reader" 'EpilogSlurmctld[][0-9]*')," in
+    *",$hook,"*) ;;
+    *) false ;;
+    esac
+}
+
 remove() {
+    check_unwired
     folders=$(sort -r "$root$program/folders" 2>/dev/null) # the innermost first
     remove_units
     ensure rm -f "$root$cron" "$root$link"
@@ -624,7 +639,7 @@ remove() {
     done
     [ "$mode,$dry_run" != purge,no ] || say 'Nothing of it is left.'
     [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
-    ! is_wired || say "slurm.conf still names $hook, which is gone: take the line out, and restart slurmctld."
+    ! names_hook slurmctld_setting || say "slurmctld still calls $hook, which is gone: restart slurmctld."
 }
 
 remove_units() {

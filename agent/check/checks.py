@@ -88,7 +88,7 @@ def _check_needs(
         settings: dict[str, str] = {}
         yield examine("configuration", lambda: check_host.check_configuration(config))
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
-        yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run))
+        yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run), environ)
         yield from _check_spool(config, settings, units)
         yield from _check_hook(neighbours, settings, run, watch)
         yield from _check_dashboard(config, dashboard, settings, environ)
@@ -102,7 +102,7 @@ def _check_timers(units: check_timers.Units, cron: check_timers.Cron, *, rest_is
 
 
 def _check_slurm(
-    config: Config, slurm: Slurm, settings: dict[str, str], states: Mapping[str, str]
+    config: Config, slurm: Slurm, settings: dict[str, str], states: Mapping[str, str], environ: Mapping[str, str]
 ) -> Iterator[Finding]:
     """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers.
 
@@ -117,7 +117,10 @@ def _check_slurm(
         try:
             settings.update(slurm.scontrol.read_config())
         except SlurmUnreachable as error:
-            raise daemons.explain(error, states, "slurmctld") from error
+            told = daemons.explain(error, states, "slurmctld")
+            is_down = states.get("slurmctld", "active") not in {"active", "reloading"}
+            installed = check_host.find_hook(instance=config.instance)
+            raise (wiring.why_not_started(wiring.find_conf(environ), installed) if is_down else None) or told from error
         return f"answers, runs as {check_slurm.slurm_user(settings)}"
 
     def ask_slurmdbd() -> str:

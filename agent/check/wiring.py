@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
@@ -14,6 +15,8 @@ from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
 #: Stands in every hook, and in nothing else.
 MARK = "SLURM_USAGE_HISTORY_SPOOL"
 RESTART = "systemctl restart slurmctld"
+#: After several failures in a row systemd would refuse to start it.
+START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
 #: What a restart means for a controller at work.
 RESTART_HINT = "restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops"
 #: From here on slurm.conf may have several EpilogSlurmctld lines.
@@ -49,13 +52,14 @@ class Wiring(NamedTuple):
 
     def find_call(self) -> Call | None:
         """The first call that reaches the hook."""
-        for key, script in self._scripts():
+        for key, script in self.scripts():
             hook = find_hook_in(script)
             if hook:
                 return Call(key, script, hook)
         return None
 
-    def _scripts(self) -> Iterator[tuple[str, Path]]:
+    def scripts(self) -> Iterator[tuple[str, Path]]:
+        """Each key of slurm.conf with a script that it has slurmctld call."""
         if self.jobcomp == "script" and self.location:
             yield "JobCompLoc", Path(self.location)
         yield from (("EpilogSlurmctld", Path(epilog)) for epilog in self.epilogs)
@@ -99,6 +103,14 @@ def read_conf(settings: Mapping[str, str]) -> Conf:
     return read_slurm_conf(_conf_path(settings), settings.get("ClusterName", ""))
 
 
+def find_conf(environ: Mapping[str, str]) -> Conf:
+    """slurm.conf where no slurmctld tells of it: as SLURM_CONF says, or in a usual place."""
+    for place in (environ.get("SLURM_CONF", ""), *USUAL_PLACES):
+        if place and not is_missing(Path(place)):
+            return read_slurm_conf(Path(place))
+    return Conf((), complete=False)
+
+
 def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> str:
     """Whether slurmctld calls the hook, by what it has read, and whether slurm.conf still says so.
 
@@ -135,6 +147,28 @@ def _check_place(call: Call, conf: Conf, installed: str) -> None:
         hint=f"name {installed} there, and {RESTART_HINT}",
         run=_then_restart(_replace(found, str(call.hook), installed)) if found else "",
     )
+
+
+def why_not_started(conf: Conf, installed: str) -> NotWell | None:
+    """From 24.11 on, slurmctld does not start where a script that slurm.conf names can't be run; None where all can."""
+    for key, script in wiring_of_file(conf).scripts():
+        if os.access(script, os.X_OK):
+            continue
+        setting = _setting_of(conf, key, str(script))
+        text = f"slurmctld is down, and {setting.place if setting else 'slurm.conf'} names {script}"
+        if not is_missing(script):
+            return NotWell(
+                f"{text}, which can't be run",
+                hint="make it executable, as slurmctld 24.11 does not start without it",
+                run=f"chmod a+rx {shlex.quote(str(script))} && {START}",
+            )
+        change = _replace(setting, str(script), installed) if setting and not is_missing(Path(installed)) else ""
+        return NotWell(
+            f"{text}, where nothing is: slurmctld 24.11 does not start without it",
+            hint=f"name {installed} there, and start slurmctld" if change else f"put it back, and then: {START}",
+            run=f"{change} && {START}" if change else "",
+        )
+    return None
 
 
 class Diagnosis:

@@ -469,10 +469,16 @@ def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, c
 
 def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
     """And, as an admin's own setting, the drop-in."""
+    refusal = machine.run(f"/opt/{NAME}/install.sh", "--uninstall", expect=1)
+    assert f"still names {HOOK}" in refusal
+    assert machine.succeeds(f"test -x {HOOK}")
+    machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
     said = machine.run(f"/opt/{NAME}/install.sh", "--uninstall")
     left = sorted(set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before)
     print("\nleft after --uninstall:\n  " + "\n  ".join(left))
-    assert f"slurm.conf still names {HOOK}" in said
+    assert f"slurmctld still calls {HOOK}, which is gone: restart slurmctld" in said
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
     places = (f"/etc/{NAME}", SPOOL, SHORT.rpartition("/")[0])
     assert [] == [path for path in left if not path.startswith(places)]
     assert {CONFIG, f"{SPOOL}/ledger.db", SHORT} <= set(left)

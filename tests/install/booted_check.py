@@ -469,9 +469,9 @@ def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashbo
     found = findings()
     assert "chown" not in json.dumps(found)
     assert "the hook runs as slurm and can't write to backup's own spool" in found["spool"]["text"]
+    assert (None, None) == (found["hook"]["ok"], found["hook calls"]["ok"])
     machine.run(*user, "sh", "-c", found["spool"]["run"])
     found = findings()
-    assert (None, None) == (found["hook"]["ok"], found["hook calls"]["ok"])
     assert (True, "loginctl enable-linger backup") == (found["spool"]["ok"], found["flush timer"]["run"])
     machine.run(*user, "/wheels/bundle/install.sh", "--user", "--purge")
 

@@ -272,10 +272,19 @@ def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installat
     assert {"data/theirs": b"1"} == installation.files()
 
 
-def test_an_uninstalled_hook_that_slurm_conf_still_names_is_told(installation: Installation, tmp_path: Path) -> None:
-    """slurmctld would go on calling what is not there."""
-    (tmp_path / "slurm.conf").write_text(f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n")
-    assert "slurm.conf still names" in installation.run("--uninstall", SLURM_CONF=str(tmp_path / "slurm.conf"))
+@pytest.mark.parametrize("how", ["--uninstall", "--purge"])
+def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation, tmp_path: Path, how: str) -> None:
+    """slurmctld 24.11 would not start again without it. Once the line is gone, everything goes."""
+    installation.run()
+    before = installation.files()
+    conf = tmp_path / "slurm.conf"
+    for line in (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh", f"EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh"):
+        conf.write_text(f"{line}\n")
+        assert f"{conf} still names /opt/{NAME}/bin/jobcomp.sh" in installation.run(how, expect=1, SLURM_CONF=str(conf))
+        assert before == installation.files()
+    conf.write_text(f"#JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n")
+    installation.run(how, SLURM_CONF=str(conf))
+    assert not installation.hook.exists()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,16 @@ import pytest
 
 from agent.check import wiring
 from agent.check.finding import NotWell
-from agent.check.wiring import RESTART, RESTART_HINT, check_wiring, find_hook_in, wiring_of_slurmctld
+from agent.check.wiring import (
+    RESTART,
+    RESTART_HINT,
+    START,
+    check_wiring,
+    find_conf,
+    find_hook_in,
+    why_not_started,
+    wiring_of_slurmctld,
+)
 from agent.slurm.conf import read_slurm_conf
 
 ROOT = Path(__file__).parents[3]
@@ -336,3 +345,49 @@ def test_the_hook_is_wired_in_either_way(site: Site, settings: Mapping[str, str]
     call = wiring_of_slurmctld({key: site.fill(value) for key, value in settings.items()}).find_call()
     assert call
     assert site.hook == str(call.hook)
+
+
+# --- a slurmctld that does not start
+
+
+@pytest.mark.parametrize("key", ["JobCompType=jobcomp/script\nJobCompLoc", "EpilogSlurmctld"])
+def test_a_slurmctld_that_a_missing_script_keeps_from_starting(site: Site, key: str) -> None:
+    """From 24.11 on: "fatal: Failed to initialize jobcomp plugin" is all that its log says in the end."""
+    site.write(f"{key}={{dir}}/jobcomp.sh\n")
+    fault = why_not_started(read_slurm_conf(site.conf), site.hook)
+    assert fault
+    line = len(key.splitlines())
+    assert site.fill(
+        f"slurmctld is down, and {{dir}}/slurm.conf:{line} names {{dir}}/jobcomp.sh, where nothing is:"
+    ) in str(fault)
+    subprocess.run(["/bin/sh", "-ec", fault.run.replace(START, "true")], check=True)
+    assert None is why_not_started(read_slurm_conf(site.conf), site.hook)
+
+
+def test_a_slurmctld_that_a_script_without_its_x_keeps_from_starting(site: Site) -> None:
+    """Whosever script it is."""
+    site.write("JobCompType=jobcomp/kafka\nEpilogSlurmctld={own}\n")
+    Path(site.own).chmod(0o644)
+    fault = why_not_started(read_slurm_conf(site.conf), site.hook)
+    assert fault
+    assert f"chmod a+rx {site.own} && {START}" == fault.run
+    Path(site.own).chmod(0o755)
+    assert None is why_not_started(read_slurm_conf(site.conf), site.hook)
+
+
+def test_a_hook_that_is_gone_has_to_come_back(site: Site) -> None:
+    """No line of shell can bring it."""
+    site.write("JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
+    Path(site.hook).unlink()
+    fault = why_not_started(read_slurm_conf(site.conf), site.hook)
+    assert fault
+    assert (f"put it back, and then: {START}", "") == (fault.hint, fault.run)
+
+
+def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By SLURM_CONF, else in a usual place."""
+    site.write("ClusterName=lab\n")
+    assert () == find_conf({}).settings
+    assert 1 == len(find_conf({"SLURM_CONF": str(site.conf)}).settings)
+    monkeypatch.setattr(wiring, "USUAL_PLACES", ("/none", str(site.conf)))
+    assert 1 == len(find_conf({}).settings)
