@@ -101,7 +101,7 @@ def test_a_long_list_shows_the_newest(spool: Spool, ledger: Ledger) -> None:
     with ledger.transaction():
         for job in range(101, 131):
             ledger.waiting.add([QueueEntry(job)], NOON + job)
-            ledger.rejected.add("lab", REFUSED._replace(raw_id=job, job_id=str(job)), "no", NOON + job, hooked=True)
+            ledger.rejected.add("lab", REFUSED._replace(key=(job, 1), job_id=str(job)), "no", NOON + job, hooked=True)
     few = [line.split()[0] for line in listed(spool)]
     assert [str(job) for job in range(30, 10, -1)] == few[1:21]
     assert [str(job) for job in range(130, 110, -1)] == few[23:43]
