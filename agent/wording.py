@@ -21,7 +21,7 @@ def clean(text: str, limit: int = 500) -> str:
     >>> clean("no\\n  such\\x1b[31m user\\ud800")
     'no such?[31m user?'
     """
-    line = " ".join(text[: 4 * limit].split())[:limit]
+    line = " ".join(text[: 4 * limit].split())[:limit].rstrip()
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, Mapping, NamedTuple
 
@@ -165,11 +166,9 @@ def shown_clusters(answer: Answer) -> list[str] | None:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else None
 
 
-def _parse_int(digits: str) -> int:
+def _parse_int(digits: str) -> float:
     """Old Pythons spend minutes on a number of a million digits."""
-    if len(digits) > 20:
-        raise ValueError("no number of the dashboard's")
-    return int(digits)
+    return int(digits) if len(digits) < 20 else math.inf
 
 
 def describe(answer: Answer) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import re
+import socket
 import ssl
 import threading
 from http.cookiejar import DefaultCookiePolicy
@@ -17,7 +18,10 @@ from typing import Any, Callable, Mapping, Sequence
 from urllib.parse import urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
 from agent import __version__
@@ -61,6 +65,7 @@ class RequestsTransport:
         self._ca_store = next((store for store in ca_stores if Path(store).is_file()), True)  # True: certifi's
         self._cert = _checked_client_cert(client_cert, client_key)
         self._session: requests.Session | None = None
+        self._adapter = _Adapter()
 
     def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
         """Sends one request.
@@ -76,6 +81,7 @@ class RequestsTransport:
             raise ConfigError(f"no request can be sent to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
             # The dashboard may be at work on it still: what is sent again at once only adds to that.
+            self._adapter.cut_off()
             self._session = None
             words = f"no answer from {url} within {self._timeout:g} s"
             raise DashboardUnreachable(
@@ -88,6 +94,9 @@ class RequestsTransport:
 
     def _open_session(self) -> requests.Session:
         session = _Session()
+        self._adapter = _Adapter()
+        session.mount("http://", self._adapter)
+        session.mount("https://", self._adapter)
         session.headers["User-Agent"] = f"slurm-usage-history-exporter/{__version__}"
         session.headers["Accept-Encoding"] = "identity"
         session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -137,6 +146,55 @@ class _Session(requests.Session):
 
     def get_redirect_target(self, resp: requests.Response) -> None:
         """There is none."""
+
+
+class _Adapter(HTTPAdapter):
+    """Knows the connection in use, so that a request that is given up does not go on, be it in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._connection: HTTPConnection | None = None
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """The connections to the dashboard itself."""
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = self._pool_classes()
+
+    def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
+        """The connections by way of a proxy."""
+        manager = super().proxy_manager_for(proxy, **options)
+        manager.pool_classes_by_scheme = self._pool_classes()
+        return manager
+
+    def cut_off(self) -> None:
+        """Ends the connection under whoever waits for it."""
+        connection = self._connection
+        try:
+            if connection is not None and connection.sock is not None:
+                connection.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # it has ended by itself
+
+    def _pool_classes(self) -> dict[str, type[HTTPConnectionPool]]:
+        adapter = self
+
+        class Plain(HTTPConnection):
+            def connect(self) -> None:
+                adapter._connection = self
+                super().connect()
+
+        class Safe(HTTPSConnection):
+            def connect(self) -> None:
+                adapter._connection = self
+                super().connect()
+
+        class PlainPool(HTTPConnectionPool):
+            ConnectionCls = Plain
+
+        class SafePool(HTTPSConnectionPool):
+            ConnectionCls = Safe
+
+        return {"http": PlainPool, "https": SafePool}
 
 
 #: What shows that a connection stood, and that the other side gave it up.
@@ -241,9 +299,8 @@ def _without_password(proxy: str) -> str:
 
 def _root(error: BaseException) -> BaseException:
     """requests wraps the system's plain words, such as "Connection refused", into three layers of its own."""
-    while error.__cause__ or error.__context__:
-        error = error.__cause__ or error.__context__ or error
-    return error
+    inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return _root(inner) if inner else error
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -271,7 +328,7 @@ def _within(seconds: float, call: Callable[[], Any]) -> Any:
         except BaseException as error:  # noqa: BLE001  # raised again in the caller's thread
             failure.append(error)
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=work, name="request", daemon=True)
     thread.start()
     thread.join(seconds)
     if failure:
