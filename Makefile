@@ -47,7 +47,7 @@ test-many-%: ## the same on another Debian's Slurm, such as test-many-sid
 	tests/support/chroots.sh run $* sh -c 'cd /src && ROUNDS=$(or $(ROUNDS),10) BURST=$(or $(BURST),10000) python3 -B -m tests.ha.many $(PARTS)'
 
 soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?
-	@tests/support/provision.sh slurm
+	@tests/support/provision.sh slurm proxies
 	$(BIN)/python -m tests.faults.soak
 
 # The suites that tests/support/chroots.sh knows; each brings its own Python, up to 3.14.

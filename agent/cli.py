@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -49,6 +50,7 @@ def main(
     """
     wanted: Any = None
     _forget_shell_zone()
+    _show_whatever_comes()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_up_logging(verbose=False)
     try:
@@ -69,6 +71,9 @@ def main(
     except BrokenPipeError:  # head(1) has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except UnicodeEncodeError as error:
+        logger.error("this locale has no way to write %a: set LC_ALL=C.UTF-8", error.object)
+        return ConfigError.exit_code
     except Exception:
         logger.exception("unexpected error; everything that is not delivered yet is kept. Please report this:")
         return 1
@@ -394,6 +399,17 @@ def _report(error: ExporterError) -> None:
 
 def _describe(error: ExporterError) -> str:
     return f"{error} ({error.hint})" if error.hint else str(error)
+
+
+def _show_whatever_comes() -> None:
+    """What the screen has no letter for, in a path or in the dashboard's words, is shown by its number."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # a shell has closed it
+            nobody = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115  # for good
+            setattr(sys, name, nobody)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_shell_zone() -> None:

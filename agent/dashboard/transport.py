@@ -77,6 +77,8 @@ class RequestsTransport:
         session = self._session = self._session or self._open_session()
         try:
             answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
+        except requests.exceptions.InvalidProxyURL as error:
+            raise _unusable(proxy) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise ConfigError(f"no request can be sent to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
@@ -126,9 +128,13 @@ class RequestsTransport:
         words, root = self._words(error), _root(error)
         broken_off = isinstance(root, _BROKEN_OFF)
         if isinstance(error, requests.exceptions.ProxyError) and proxy:
-            refused = any(f"failed: {status}" in words for status in (401, 403, 407))
-            hint = _PASSWORD_HINT if "407" in words else f"check the proxy, and what it allows: {_PROXY_HINT}"
-            return DashboardUnreachable(f"no way through the proxy {proxy}: {words}", hint=hint, permanent=refused)
+            nameless = any(f"failed: {status}" in words for status in (401, 407))
+            hint = _PASSWORD_HINT if nameless else f"check the proxy, and what it allows: {_PROXY_HINT}"
+            return DashboardUnreachable(
+                f"no way through the proxy {proxy}: {words}",
+                hint=hint,
+                permanent=nameless or "failed: 403" in words,
+            )
         if isinstance(error, requests.exceptions.SSLError) and not broken_off:
             return DashboardUnreachable(f"no safe connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
         return DashboardUnreachable(f"no answer from {url}: {words}", hint=_REACH_HINT, overwhelmed=broken_off)
@@ -282,11 +288,15 @@ def _proxy_for(url: str) -> str:
     except ValueError:  # a port that is no number
         parts, shown, usable = None, "", False
     if not parts or not parts.hostname or not usable or not clean(shown) == shown or " " in shown:
-        raise ConfigError(
-            f"the proxy in the environment can't be used: {_without_password(proxy)!r}",
-            hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
-        )
+        raise _unusable(proxy)
     return shown
+
+
+def _unusable(proxy: str) -> ConfigError:
+    return ConfigError(
+        f"the proxy in the environment can't be used: {_without_password(proxy)!r}",
+        hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
+    )
 
 
 def _can_speak_socks() -> bool:

@@ -24,6 +24,11 @@ class Trust(NamedTuple):
     ceiling_at: float = 0.0  # epoch seconds
 
 
+def first_bytes(timeout: float) -> int:
+    """With a short time-out even less is sent first, as that much more may not be done in time."""
+    return int(FIRST_BYTES * min(timeout / 30, 1))
+
+
 class BatchSize:
     """The size of the next batch, by how the ones before it fared.
 

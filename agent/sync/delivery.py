@@ -18,7 +18,7 @@ from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
-from agent.sync.batch_size import FIRST_BYTES, BatchSize, Trust
+from agent.sync.batch_size import BatchSize, Trust, first_bytes
 from agent.sync.culprit import Budget, Search
 
 #: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
@@ -86,7 +86,7 @@ class Delivery:
         self._cluster = cluster
         self._command = command
         self._most_records = batch_size
-        self._size = BatchSize(_load_trust(ledger), timeout=timeout)
+        self._size = BatchSize(_load_trust(ledger, timeout), timeout=timeout)
         self._troubled = 0  # records that are left of a batch that was too much, and is gone through again in parts
         self._before_trouble = self._size.trust
         self._clock = clock
@@ -369,6 +369,6 @@ def _size_of(records: Sequence[Record]) -> int:
     return sum(map(_bytes_of, records))
 
 
-def _load_trust(ledger: Ledger) -> Trust:
-    size = int(ledger.journal.fact(BATCH_BYTES)) or FIRST_BYTES
-    return Trust(size, int(ledger.journal.fact(BATCH_CEILING)), ledger.journal.fact(BATCH_CEILING_AT))
+def _load_trust(ledger: Ledger, timeout: float) -> Trust:
+    size, ceiling, ceiling_at = map(ledger.journal.fact, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
+    return Trust(int(size) or first_bytes(timeout), int(ceiling), ceiling_at)

@@ -3,7 +3,8 @@ SOAK_SPARE=slurmctld: without kills of slurmctld, after which Slurm itself gives
 
 Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd
 and MariaDB are killed or frozen, slurmctld is killed or restarts, the dashboard resets, hangs, redirects and refuses,
-the lock is held by a stopped process, hooks are killed. After each round everything is let be, and the dashboard is
+the lock is held by a stopped process, hooks are killed. nginx stands in between, with a small limit of the body and a
+short one of time, and is killed and started again. After each round everything is let be, and the dashboard is
 compared with the accounting.
 
 A slurmctld that is killed forgets some jobs, and gives their IDs to others. What slurmdbd was never told of can't be
@@ -29,6 +30,8 @@ from typing import Any, Callable, Mapping, TypeVar
 from agent.jobs.job import HALF_WRITTEN_SECONDS
 from agent.spool.ledger import view_ledger
 from tests.faults.long_run import LongRunningAgent
+from tests.proxies.daemons import Nginx
+from tests.proxies.site import works_slowly
 from tests.support import dashboard_faults as faults
 from tests.support.accounting import expected_records
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
@@ -56,11 +59,12 @@ DASHBOARD_FAULTS: dict[str, Fault] = {
     "401": faults.answer(401, {"detail": "no"}),
     "login page": faults.answer(200, "<html>log in</html>"),
     "success: false": faults.answer(200, {"success": False}),
+    "slow": works_slowly(0.2),
 }
 
 
 class Soak:
-    """One lab, one dashboard, one spool, and a tally of what was done to them."""
+    """One lab, one dashboard behind a proxy, one spool, and a tally of what was done to them."""
 
     def __init__(
         self,
@@ -79,6 +83,7 @@ class Soak:
         self.stale = 0
         self._slurm = slurm
         self._dashboard = dashboard
+        self._proxy = proxy
         self._agents = agents
         self._config = config
         self._dice = dice
@@ -233,7 +238,7 @@ class Soak:
         """slurmctld comes first, so that it is mended last: it does not start while slurmdbd is frozen."""
         killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
         frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
-        ours = [self._spoil_dashboard, self._spoil_dashboard, self._hold_lock, self._kill_hooks]
+        ours = [self._spoil_dashboard, self._spoil_dashboard, self._kill_proxy, self._hold_lock, self._kill_hooks]
         worst = [] if os.environ.get("SOAK_SPARE") == "slurmctld" else [partial(self._kill, "slurmctld")]
         return [*worst, self._restart_controller, *killed, *frozen, *ours]
 
@@ -271,6 +276,11 @@ class Soak:
 
         self._dashboard.manners = sometimes
         return lambda: None
+
+    def _kill_proxy(self) -> Callable[[], object]:
+        self.faults["nginx killed"] += 1
+        self._proxy.kill()
+        return self._proxy.start_again
 
     def _hold_lock(self) -> Callable[[], object]:
         self.faults["lock held by a stopped process"] += 1
@@ -311,8 +321,12 @@ def main() -> int:
     seed = int(os.environ.get("SOAK_SEED", str(int(time.time()))))
     print(f"soaking for {minutes:g} minutes, seed {seed}", flush=True)
     deadline = time.monotonic() + minutes * 60
-    with ReceivingDashboard() as dashboard, Slurm(jobcomp=True, nodes=2) as slurm, TemporaryDirectory() as made:
-        settings = {"api_url": dashboard.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
+    with ExitStack() as stack:
+        dashboard = stack.enter_context(ReceivingDashboard())
+        proxy = stack.enter_context(Nginx(dashboard.url, "client_max_body_size 2k; proxy_read_timeout 1s;"))
+        slurm = stack.enter_context(Slurm(jobcomp=True, nodes=2))
+        made = stack.enter_context(TemporaryDirectory())
+        settings = {"api_url": proxy.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
         exporter = Exporter(Path(made), slurm.env, **settings)
         dice = random.Random(seed)
         with make_agents(exporter, slurm, dice) as agents:

@@ -1,0 +1,176 @@
+"""Squid and tinyproxy on the way to the dashboard, with a password, and what is told where they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from agent.errors import ConfigError, DashboardUnreachable, ExporterError
+from tests.faults.site import Site
+from tests.proxies.daemons import PASSWORD, Squid, Tinyproxy, free_port, port_of
+from tests.proxies.site import Deliveries, stored
+from tests.support.certificate import make_certificate
+from tests.support.dashboard import ReceivingDashboard
+
+#: Of a password whatever may not be told.
+SECRETS = (PASSWORD, PASSWORD.replace(":", "%3A"), PASSWORD.replace(":", ""))
+
+
+@pytest.fixture
+def pem(tmp_path: Path) -> Path:
+    folder = tmp_path / "tls"
+    folder.mkdir()
+    return make_certificate(folder)
+
+
+@pytest.fixture
+def dashboard(pem: Path) -> Iterator[ReceivingDashboard]:
+    with ReceivingDashboard(tls=pem) as receiving:
+        yield receiving
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def deliver(folder: Path, dashboard: ReceivingDashboard, pem: Path) -> Deliveries:
+    site = Deliveries(folder, dashboard.url, 100, ca_bundle=str(pem))
+    site.run()
+    return site
+
+
+def complaint(site: Deliveries, kind: type[ExporterError]) -> str:
+    """What the only error says, hint included."""
+    (error,) = site.errors
+    said = f"{error} ({error.hint})"
+    assert (kind, 100) == (type(error), site.waiting())
+    assert not any(secret in said for secret in SECRETS)
+    return said
+
+
+def test_squid(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By CONNECT, so that the key goes through it unseen."""
+    with Squid() as squid:
+        monkeypatch.setenv("HTTPS_PROXY", squid.url())
+        assert [] == deliver(tmp_path, dashboard, pem).errors
+        assert 100 == stored(dashboard)
+    again = tmp_path / "again"
+    again.mkdir()
+    complaint(deliver(again, dashboard, pem), DashboardUnreachable)  # there is no other way
+
+
+def test_tinyproxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Likewise."""
+    with Tinyproxy(port_of(dashboard.url)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url())
+        assert [] == deliver(tmp_path, dashboard, pem).errors
+        assert (100, True) == (stored(dashboard), "CONNECT 127.0.0.1" in proxy.passed())
+
+
+@pytest.fixture(params=[(Squid, ""), (Squid, "somebody"), (Tinyproxy, ""), (Tinyproxy, "somebody")])
+def refusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Squid | Tinyproxy]:
+    """A proxy that is given no password, or a stranger's."""
+    daemon, user = request.param
+    with daemon() as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url(user))
+        yield proxy
+
+
+def test_the_password_is_the_proxys(
+    tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, refusing: Squid | Tinyproxy
+) -> None:
+    """A 407 says who wants one, and where to write it; no record is blamed, and nobody is asked twice."""
+    said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
+    assert f"no way through the proxy http://127.0.0.1:{refusing.port}" in said
+    assert "the proxy wants a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" in said
+    assert [] == dashboard.requests
+
+
+def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There the 407 comes as an answer."""
+    with ReceivingDashboard() as plain, Squid() as squid:
+        monkeypatch.setenv("HTTP_PROXY", squid.url(""))
+        site = Deliveries(tmp_path, plain.url, 100)
+        site.run()
+        assert "the proxy refuses us: 407" in complaint(site, DashboardUnreachable)
+        monkeypatch.setenv("HTTP_PROXY", squid.url())
+        assert 1 == site.runs_until_all_is_through()
+        assert 100 == stored(plain)
+
+
+def test_a_proxy_that_does_not_let_us_through(
+    tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 403 for the CONNECT is the proxy's, and no verdict on the key."""
+    with Squid("http_access deny CONNECT") as squid:
+        monkeypatch.setenv("HTTPS_PROXY", squid.url())
+        said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
+        assert "403" in said
+        assert "check the proxy, and what it allows" in said
+
+
+def test_a_proxy_that_is_not_there(
+    tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is named, without its password."""
+    port = free_port()
+    monkeypatch.setenv("HTTPS_PROXY", f"http://exporter:s3c%3Aret@127.0.0.1:{port}")
+    said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
+    assert f"no way through the proxy http://127.0.0.1:{port}: Connection refused" in said
+
+
+def test_a_dashboard_that_is_not_there_behind_a_proxy(
+    tmp_path: Path, pem: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The proxy says so."""
+    with Squid() as squid:
+        monkeypatch.setenv("HTTPS_PROXY", squid.url())
+        site = Deliveries(tmp_path, f"https://127.0.0.1:{free_port()}", 100, ca_bundle=str(pem))
+        site.run()
+        assert "503" in complaint(site, DashboardUnreachable)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://",
+        "http:///x",
+        "ftp://proxy:21",
+        "http://proxy:port",
+        "http://u:pass@:3128",
+        "htp:/proxy:1",
+        "socks9://p:1",
+    ],
+)
+def test_a_proxy_that_is_none(
+    tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    """It is an error of the configuration, at once and in plain words."""
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    said = complaint(deliver(tmp_path, dashboard, pem), ConfigError)
+    assert "the proxy in the environment can't be used" in said
+    assert "pass@" not in said
+
+
+def test_no_proxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names what goes there directly."""
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
+    assert [] == deliver(tmp_path, dashboard, pem).errors
+
+
+def test_the_exit_code_of_a_missing_ca_bundle(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
+    """78, at once, as soon as there is anything to send."""
+    site = Site(tmp_path, dashboard, ca_bundle="gone.pem")
+    with site.agents:
+        site.start_over()
+        site.queue_everything()
+        assert ConfigError.exit_code == site.agents.run("flush")
+        assert f"ca_bundle: {tmp_path}/gone.pem can't be read" in site.agents.log()
+    assert [] == dashboard.requests

@@ -1,0 +1,70 @@
+"""Whatever the screen can't show never ends in a traceback."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.jobs.record import Record
+from agent.spool.ledger import open_ledger
+
+ROOT = Path(__file__).parents[2]
+SCREENS: dict[str, dict[str, str]] = {
+    "ascii": {"PYTHONIOENCODING": "ascii"},
+    "ascii, strictly": {"PYTHONIOENCODING": "ascii:strict"},
+    "latin-1": {"PYTHONIOENCODING": "latin-1"},
+    "cp1252": {"PYTHONIOENCODING": "cp1252"},
+    "utf-8": {"PYTHONIOENCODING": "utf-8:strict"},
+    "the C locale": {"LC_ALL": "C"},
+    "the C locale as it was": {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    "no locale": {"LC_ALL": "xx_XX.UTF-8"},
+}
+#: A folder as some other system has named it, and one that has no letters at all.
+NAMES = ["spool", "spöol ☃", os.fsdecode(b"sp\xff\xfeool")]
+
+
+@pytest.fixture(params=NAMES, ids=["plain", "letters", "bytes"])
+def site(request: Any, tmp_path: Path) -> Path:
+    """A configuration; its spool holds a record that was refused with words of many alphabets."""
+    spool: Path = tmp_path / request.param
+    spool.mkdir(mode=0o700)
+    ledger, _ = open_ledger(spool / "ledger.db")
+    record = Record(7, 1_700_000_000, 1_700_000_100, "7", 100, 0, "{}")
+    with ledger.transaction():
+        ledger.rejected.add("lab", record, "kein Nutzer „müller“ → ☃ 日本", 1_700_000_200.0, hooked=True)
+    ledger.close()
+    config = tmp_path / "config.toml"
+    config.write_text('api_url = "http://127.0.0.1:1"\napi_key = "k"\ncluster_name = "lab"\nsacct = "/none/säcct ☃"\n')
+    config.chmod(0o600)
+    return spool
+
+
+def run(site: Path, screen: str, *command: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+    env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": os.fspath(site), **SCREENS[screen]}
+    argv = [sys.executable, "-m", "agent", "--config", str(site.parent / "config.toml"), *command]
+    return subprocess.run(argv, env=env, cwd=ROOT, check=False, stderr=subprocess.PIPE, **options)
+
+
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("command", [("queue", "list"), ("status",), ("status", "--check"), ("check",)], ids=" ".join)
+def test_no_screen_is_too_poor(site: Path, screen: str, command: tuple[str, ...]) -> None:
+    """Letters that it lacks are shown by their numbers."""
+    done = run(site, screen, *command, stdout=subprocess.PIPE)
+    assert done.returncode in {0, 1, 2} or b"set LC_ALL=C.UTF-8" in done.stderr
+    assert b"Traceback" not in done.stdout + done.stderr
+    assert done.stdout
+    if command == ("queue", "list"):
+        assert b"kein Nutzer" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("queue", "list"), ("status",), ("check",), ("--help",)], ids=" ".join)
+def test_an_output_that_is_closed(site: Path, command: tuple[str, ...]) -> None:
+    """As by `>&-`: there is nobody to tell, and nothing goes wrong for it."""
+    done = run(site, "utf-8", *command, preexec_fn=lambda: os.close(1))
+    assert b"Traceback" not in done.stderr
+    assert done.returncode in {0, 1}
