@@ -70,6 +70,7 @@ class Soak:
         self,
         slurm: Slurm,
         dashboard: ReceivingDashboard,
+        proxy: Nginx,
         agents: ForkedAgents | LongRunningAgent,
         config: Path,
         dice: random.Random,
@@ -330,7 +331,7 @@ def main() -> int:
         exporter = Exporter(Path(made), slurm.env, **settings)
         dice = random.Random(seed)
         with make_agents(exporter, slurm, dice) as agents:
-            soak = Soak(slurm, dashboard, agents, exporter.config, dice)
+            soak = Soak(slurm, dashboard, proxy, agents, exporter.config, dice)
             try:
                 while time.monotonic() < deadline:
                     soak.round()
