@@ -70,10 +70,11 @@ class Soak:
         self,
         slurm: Slurm,
         dashboard: ReceivingDashboard,
-        proxy: Nginx,
         agents: ForkedAgents | LongRunningAgent,
         config: Path,
         dice: random.Random,
+        *,
+        proxy: Nginx,
     ) -> None:
         self.faults: Counter[str] = Counter()
         self.kills = 0
@@ -331,7 +332,7 @@ def main() -> int:
         exporter = Exporter(Path(made), slurm.env, **settings)
         dice = random.Random(seed)
         with make_agents(exporter, slurm, dice) as agents:
-            soak = Soak(slurm, dashboard, proxy, agents, exporter.config, dice)
+            soak = Soak(slurm, dashboard, agents, exporter.config, dice, proxy=proxy)
             try:
                 while time.monotonic() < deadline:
                     soak.round()
