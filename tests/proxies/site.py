@@ -71,7 +71,7 @@ def make_record(job_id: int) -> Record:
             "AllocNodes": 1,
         }
     )  # fmt: skip
-    return Record(job_id, SUBMIT, SUBMIT + 60, str(job_id), 60, 0, text)
+    return Record((job_id, SUBMIT), SUBMIT + 60, str(job_id), 60, 0, text)
 
 
 def works_slowly(seconds_a_record: float, seconds_a_post: float = 0.065) -> Fault:

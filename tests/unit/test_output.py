@@ -34,7 +34,7 @@ def site(request: Any, tmp_path: Path) -> Path:
     spool: Path = tmp_path / request.param
     spool.mkdir(mode=0o700)
     ledger, _ = open_ledger(spool / "ledger.db")
-    record = Record(7, 1_700_000_000, 1_700_000_100, "7", 100, 0, "{}")
+    record = Record((7, 1_700_000_000), 1_700_000_100, "7", 100, 0, "{}")
     with ledger.transaction():
         ledger.rejected.add("lab", record, "kein Nutzer „müller“ → ☃ 日本", 1_700_000_200.0, hooked=True)
     ledger.close()
