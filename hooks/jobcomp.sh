@@ -52,7 +52,10 @@ still_there() { # whoever cleans up may have removed the lock file meanwhile: th
 
 append_beside() { # needs no lock: a file of this call's own, whole before it gets its name
     part=$SLURM_USAGE_HISTORY_SPOOL/queue.part.$$.$jobid
-    append "$part" || { rm -f "$part" && return 1; }
+    append "$part" || { # what a full disk has cut short goes, where it can
+        rm -f "$part"
+        return 1
+    }
     mv -f "$part" "$SLURM_USAGE_HISTORY_SPOOL/queue.side.$$.$jobid" # where that fails, an old part is read, too
     return 0
 }
