@@ -8,7 +8,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packagin
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp demo bench clean
+.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp release pins demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -105,6 +105,16 @@ bundle: $(READY) ## an archive in dist/ that installs without internet
 
 zipapp: $(READY) ## the exporter as one file in dist/, for any Python from 3.8
 	$(BIN)/python etc/bundle.py --zipapp
+
+release: $(READY) ## all that a release consists of, in dist/: bundle, zipapp, packages, what is in them (SBOM), SHA256SUMS
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
+	$(BIN)/python etc/bundle.py
+	@tests/support/provision.sh packages
+	$(BIN)/python etc/packaging/package.py --zipapp dist/slurm-usage-history-exporter.pyz
+
+pins: $(READY) ## the newest versions that install.sh and the bundle may install, with their hashes, into etc/requirements/
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
+	$(BIN)/python etc/pin.py
 
 demo: $(READY) ## watch real Slurm jobs arrive on a dashboard; ARGS="--jobs 500 --interval 1"
 	@tests/support/provision.sh slurm || true

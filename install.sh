@@ -26,7 +26,7 @@ Installs into /opt/$NAME, with the configuration in /etc and the spool
 in /var/spool. An older version is replaced once the new one has shown that it runs.
 
   --api-url URL        set up for this dashboard, with one of
-    --deploy-key KEY     a one-time key; - reads it from standard input
+    --deploy-key FILE    a file that holds a one-time key; - reads it from standard input
     --api-key-file FILE  a file that holds the API key
   --enable             start the timers now and at every boot
   --user               install for yourself alone, below ~/.local and ~/.config; needs no root
@@ -94,7 +94,7 @@ parse_options() {
         --purge) mode=purge ;;
         --dry-run) dry_run=yes ;;
         -h | --help) usage && exit 0 ;;
-        *) err "unknown option $1; see --help" ;;
+        *) err "unknown option ${1%%=*}; see --help" ;;
         esac
         shift
     done
@@ -107,7 +107,13 @@ parse_options() {
 take_value() { # OPTION VALUE
     case $1 in
     --api-url) api_url=$2 ;;
-    --deploy-key) deploy_key=$2 ;;
+    --deploy-key)
+        deploy_key=-
+        [ "$2" = - ] || deploy_key=$(absolute "$2")
+        # Not repeated: it may be the key.
+        [ "$deploy_key" = - ] || [ -f "$deploy_key" ] ||
+            err '--deploy-key takes - (standard input) or a file. A key on the command line can be seen by everybody.'
+        ;;
     --api-key-file) api_key_file=$(absolute "$2") ;;
     --prefix) prefix=$(absolute "$2") ;;
     --wheelhouse) wheelhouse=$(absolute "$2") ;;
@@ -117,7 +123,25 @@ take_value() { # OPTION VALUE
 absolute() {
     case $1 in
     /*) say "${1%/}" ;;
-    *) say "$PWD/${1%/}" ;;
+    *) say "${start%/}/${1%/}" ;;
+    esac
+}
+
+# What lies in the folder that this is called in may be anybody's: from here on nothing is looked for there.
+leave_folder() { # sets $start, the folder left, and $sources, that of install.sh
+    unset CDPATH PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONINSPECT PYTHONEXECUTABLE PYTHONPYCACHEPREFIX
+    unset PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONBREAKPOINT
+    start=$(pwd -P) && cd / || exit 1
+    case $0 in
+    /*) sources=${0%/*} ;;
+    */*) sources=$start/${0%/*} ;;
+    *) sources=$start ;;
+    esac
+    sources=$(cd "$sources/" && pwd -P) || err 'cannot find the folder that install.sh lies in'
+    [ -z "${DESTDIR:-}" ] || DESTDIR=$(absolute "$DESTDIR")
+    [ -z "${SLURM_CONF:-}" ] || SLURM_CONF=$(absolute "$SLURM_CONF")
+    case ${PYTHON:-} in
+    */*) PYTHON=$(cd "$start" && cd "${PYTHON%/*}/" && pwd -P)/${PYTHON##*/} ;;
     esac
 }
 
@@ -130,7 +154,6 @@ check_rights() {
 
 find_places() {
     root=${DESTDIR:-}
-    sources=$(cd "$(dirname "$0")" && pwd) || err 'cannot find the folder that install.sh lies in'
     [ -n "$wheelhouse" ] || [ ! -d "$sources/wheelhouse" ] || wheelhouse=$sources/wheelhouse
     if [ "$for_user" = yes ]; then
         user_config=${XDG_CONFIG_HOME:-$HOME/.config}
@@ -153,9 +176,54 @@ find_places() {
     spool=${spool:-$usual_spool}
     for place in "$program" "$spool" "$etc"; do
         case $place in
-        [!/]* | *[!A-Za-z0-9/._@+-]*) err "$place: only a full path of plain characters will do" ;;
+        [!/]* | *[!A-Za-z0-9/._@+-]* | */.. | */../*) err "$place: only a full path of plain characters will do" ;;
         esac
     done
+}
+
+# Root writes, deletes and gives away in no place that another user could turn into one of his choice.
+check_places() {
+    [ "$(id -u)" = 0 ] || return 0
+    for place in "$program" "${spool%/*}" "${etc%/*}" "$units" "${link%/*}" "$share"; do check_owners "$place"; done
+    for place in "$spool" "$etc"; do
+        [ ! -L "$root$place" ] || err "$place is a link: put a folder there, or name the one that it leads to"
+    done
+    [ -n "$root" ] || [ -z "$wheelhouse" ] || check_owners "$wheelhouse" "$(stat -c %u "$sources")"
+}
+
+check_owners() { # PLACE [UID]: everything on the way there, links included, has to be root's, or that user's
+    todo=$1 way='' hops=0
+    while [ -n "$todo" ]; do
+        todo=${todo#/} step=${todo%%/*}
+        case $todo in */*) todo=/${todo#*/} ;; *) todo='' ;; esac
+        case $step in
+        '' | .) continue ;;
+        ..) way=${way%/*} && continue ;;
+        esac
+        here=$root$way/$step
+        [ -e "$here" ] || [ -L "$here" ] || return 0 # root will make it
+        nobody_else_changes "$here" "${2:-0}" || err "others than root can change ${here#"$root"}, and so what root puts there.
+  Make it root's (chown root, chmod go-w), or name another place"
+        if [ -z "$root" ] && [ -L "$here" ] && hops=$((hops + 1)) && [ $hops -le 40 ]; then
+            target=$(readlink "$here")
+            case $target in /*) way='' ;; esac
+            todo=/$target$todo
+        else
+            way=$way/$step
+        fi
+    done
+}
+
+nobody_else_changes() { # FILE UID: but root and that user. Debian gives /usr/local to its group staff, which is as good
+    # shellcheck disable=SC2046  # three words
+    set -- "$1" "$2" $(stat -c '%u %g 0%a' "$1")
+    [ "$3" = 0 ] || [ "$3" = "$2" ] || return
+    [ ! -L "$1" ] && [ $(($5 & 01000)) = 0 ] || return 0 # in a folder with the sticky bit everybody has his own
+    [ $(($5 & 02)) = 0 ] || return
+    [ $(($5 & 020)) != 0 ] || return 0
+    case "$4 $(ls -ld "$1")" in
+    [!0]* | "0 "??????????+*) case $1 in "$root/usr/local"*) ;; *) false ;; esac ;; # +: an ACL may name anybody
+    esac
 }
 
 installed_prefix() { # where the command leads to, so that an upgrade finds its place again
@@ -176,10 +244,12 @@ refuse_over_package() { # its units and its command would be hidden by ours, and
 
 find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    slurm_config=$(timeout 30 scontrol show config 2>/dev/null)
+    slurm_config=$(timeout 30 scontrol show config 2>/dev/null | tr -d '\000-\010\013-\037\177')
     user=${SLURM_USER:-$(slurm_setting SlurmUser)}
     user=${user:-slurm}
     state=$(slurm_setting StateSaveLocation)
+    case $state in [!/]* | *[!A-Za-z0-9/._@+-]*) state='' ;; esac # it becomes part of a unit and of sed's commands
+    case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser is '$user', which is not a name" ;; esac
     [ "$for_user" = no ] || user=$(id -un)
     group=$(id -gn "$user" 2>/dev/null) || [ -n "$root" ] ||
         err "there is no user $user: set SLURM_USER to the user that slurmctld runs as"
@@ -196,7 +266,7 @@ slurmctld_setting() { # KEY
 
 conf_setting() { # KEY: the last value that slurm.conf gives it
     sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$(conf_file)" 2>/dev/null |
-        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1
+        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | tr -d '\000-\010\013-\037\177'
 }
 
 conf_file() {
@@ -207,12 +277,14 @@ conf_file() {
     say /etc/slurm/slurm.conf
 }
 
-as_user() { # COMMAND...: as the user that the exporter will run as
+# Into a terminal that it shares with root a process could type commands (TIOCSTI): so a session of its own, and nothing
+# open that leads there.
+said=/dev/null
+as_user() { # COMMAND...: as the user that the exporter will run as; what it says goes to the file $said
     if [ "$(id -u)" = 0 ] && [ "$user" != root ] && [ -z "$root" ]; then
-        runuser -u "$user" -- "$@"
-    else
-        "$@"
+        set -- setsid -w runuser -u "$user" -- env -i PATH="$PATH" "$@"
     fi
+    timeout 60 "$@" </dev/null >"$said" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 }
 
 make_common_folder() { # where several controllers take turns: the sandbox lets the services into nothing else there
@@ -229,19 +301,21 @@ has_backup() {
 }
 
 give_away() { # FILE...: to that user
-    [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown "$user:$group" "$@"
+    [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown -h "$user:$group" "$@"
 }
 
 # --- Python
 
 find_python() { # sets $python: the newest that will do; the first in PATH may be one that root alone can read
     if [ -n "${PYTHON:-}" ]; then
-        python=$(command -v "$PYTHON") && can_do "$python" && return
+        python=$(command -v "$PYTHON") || python=''
+        is_safe "$python" || err "others than root can change $python, or a folder above it"
+        can_do "$python" && return
     else
         for version in $(seq -f 3.%g 40 -1 8) 3; do
             for folder in $(say "$PATH" | tr : ' '); do
                 python=$folder/python$version
-                if [ -x "$python" ] && can_do "$python"; then return; fi
+                if [ -x "$python" ] && is_safe "$python" && can_do "$python"; then return; fi
             done
         done
     fi
@@ -253,7 +327,11 @@ find_python() { # sets $python: the newest that will do; the first in PATH may b
 can_do() { # PYTHON
     modules='venv, ssl, sqlite3'
     has_pip_wheel || modules="$modules, ensurepip"
-    as_user "$1" -c "import sys, $modules; sys.exit(sys.version_info < (3, 8))" 2>/dev/null
+    [ -n "$1" ] && as_user "$1" -I -c "import sys, $modules; sys.exit(sys.version_info < (3, 8))"
+}
+
+is_safe() { # PYTHON: root runs none that somebody else can change
+    [ "$(id -u)" != 0 ] || [ -n "$root" ] || (check_owners "$1") 2>/dev/null
 }
 
 has_pip_wheel() { ls "$wheelhouse"/pip-*.whl >/dev/null 2>&1; }
@@ -273,10 +351,12 @@ how_to_get_python() {
 install_program() {
     new=venv-$(date +%Y%m%d-%H%M%S)
     say "installing into $program with $python"
-    build=$(mktemp -d) || err 'cannot make a temporary folder'
+    build=$root$program/.build # not where $TMPDIR says: that may be anybody's
+    make_folder "$root$program/bin"
     trap 'rm -rf "$build" "$root$program/$new"' EXIT
     trap 'exit 1' HUP INT TERM
-    make_folder "$root$program/bin"
+    ensure rm -rf "$build"
+    ensure mkdir -p "$build"
     make_environment "$root$program/$new"
     try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.spool.ledger, requests'
     old=$(readlink "$root$program/venv")
@@ -288,32 +368,50 @@ install_program() {
 
 make_environment() { # FOLDER
     pip_wheel=$(has_pip_wheel && ls "$wheelhouse"/pip-*.whl)
+    environment=$1
     if [ -n "$pip_wheel" ]; then # runs as it is: a Debian without python3-venv has no pip to put in
-        ensure "$python" -m venv --without-pip "$1"
+        ensure "$python" -I -m venv --without-pip "$1"
     else
-        ensure "$python" -m venv "$1"
+        ensure "$python" -I -m venv "$1"
     fi
-    if [ -n "$wheelhouse" ]; then
-        install_packages "$1" --no-index --find-links "$wheelhouse" "$NAME$EXTRAS"
-    else # from a copy: a build leaves files behind in its folder
+    case $wheelhouse in
+    '') # the exporter from a copy: a build leaves files behind in its folder
         ensure cp -R "$sources/agent" "$sources/pyproject.toml" "$sources/README.md" "$sources/LICENSE" "$build"
-        install_packages "$1" "$build$EXTRAS"
-    fi
+        pip_install --require-hashes --no-deps -r "$(pinned)" -r "$sources/etc/requirements/build.txt"
+        pip_install --no-index --no-deps --no-build-isolation "$build"
+        ;;
+    "$sources/wheelhouse")
+        pip_install --no-index --find-links "$wheelhouse" --require-hashes --no-deps -r "$(pinned)"
+        pip_install --no-index --no-deps "$wheelhouse"/slurm_usage_history_exporter-*.whl
+        ;;
+    *) pip_install --no-index --find-links "$wheelhouse" "$NAME$EXTRAS" ;;
+    esac
     [ -z "$root" ] || # what was made below DESTDIR has to work without it
         ensure find "$1" -maxdepth 2 -type f '(' -path '*/bin/*' -o -name pyvenv.cfg ')' -exec sed -i "s|$root||g" {} +
+    # Nothing of the caller's environment, such as PYTHONPATH, is imported.
+    [ "$dry_run" = yes ] || ensure sed -i '1s|^\(#!/[^ ]*python[0-9.]*\)$|\1 -I|' "$1/bin/$NAME"
 }
 
-install_packages() { # FOLDER PIP-OPTION...
-    folder=$1
-    shift
-    run env PYTHONPATH="$pip_wheel" "$folder/bin/python" -m pip install --quiet --no-input \
-        --disable-pip-version-check "$@" || err "pip failed; what was installed before is as it was.
+pinned() { # prints the file of the versions for $python and their hashes; for a newer Python that of the newest
+    version=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    file=$sources/etc/requirements/$version.txt
+    [ -e "$file" ] || file=$(find "$sources/etc/requirements" -name '3.*.txt' | sort -V | tail -n 1)
+    say "$file"
+}
+
+pip_install() { # PIP-OPTION...: no package's own code runs while it is installed
+    if [ -n "$pip_wheel" ]; then set -- "$pip_wheel/pip" install "$@"; else set -- -m pip install "$@"; fi
+    run "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all: ||
+        err "pip failed; what was installed before is as it was.
   Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
 }
 
 try() { # COMMAND...
-    [ "$dry_run" = yes ] || as_user "$@" >/dev/null ||
+    said=$build/said
+    [ "$dry_run" = yes ] || as_user "$@" || {
+        head -c 4000 "$said" | tr -d '\000-\010\013-\037\177' >&2
         err "the new version does not run for the user $user; what was installed before is as it was"
+    }
 }
 
 remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with the next upgrade
@@ -329,6 +427,7 @@ remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with 
 
 install_files() {
     make_folder "$root$spool"
+    [ "$dry_run" = yes ] || [ -d "$root$spool" ] || err "$spool is no folder"
     ensure chmod 750 "$root$spool"
     give_away "$root$spool"
     make_common_folder
@@ -363,8 +462,12 @@ install_adapt() { # what makes instances; packages bring it, too
 }
 
 install_config() { # sets $config
+    keep_folder
     for config in "$etc/config.toml" "$etc/config.json"; do
-        if [ -e "$root$config" ]; then
+        if [ -L "$root$config" ]; then
+            say "keeping $config: what this link leads to has to be a file of $user's, mode 600"
+            return
+        elif [ -f "$root$config" ]; then
             say "keeping $config"
             ensure chmod 600 "$root$config"
             give_away "$root$config"
@@ -374,6 +477,11 @@ install_config() { # sets $config
     config=$etc/config.toml
     { cat "$sources/etc/config.toml.example" && local_settings; } | put 600 "$root$config" || exit 1
     give_away "$root$config"
+}
+
+keep_folder() { # in a folder of its own the Slurm user could put a link to any file, for root to give away
+    make_folder "$root$etc"
+    [ -n "$root" ] || [ "$for_user" = yes ] || { ensure chown root:root "$etc" && ensure chmod go-w "$etc"; }
 }
 
 local_settings() { # what lies elsewhere on this machine than the program looks for it
@@ -442,10 +550,8 @@ set_up() {
     trap : INT # Ctrl-C ends the question for the key, and what is installed is told all the same
     if [ -n "$api_key_file" ]; then
         run "$@" --api-key-file "$api_key_file" || set_up_failed=yes
-    elif [ "$deploy_key" = - ]; then
-        run "$@" --deploy-key - || set_up_failed=yes
-    else # not as an argument, which every user can see
-        say "$deploy_key" | run "$@" --deploy-key - || set_up_failed=yes
+    else
+        run "$@" --deploy-key "$deploy_key" || set_up_failed=yes
     fi
     trap 'exit 1' INT
 }
@@ -548,6 +654,12 @@ print_lines() { # WHERE LINE...
 }
 
 print_both() { # KEY SCRIPT
+    case $2 in
+    *[!A-Za-z0-9/._@%+-]*) # no name to put into a command that root is asked to run
+        say "$1 is '$2' already. Have a script of your own call both, that one and $hook."
+        return
+        ;;
+    esac
     both=$(dirname "$(conf_file)")/call-both.sh
     say "$1 is $2 already. Have a script call both: $2 goes on as it is, and its exit status counts." \
         "    sed 's|^site_script=.*|site_script=$2|' $program/call-both.sh | ${sudo}tee $both" \
@@ -673,10 +785,11 @@ remove_spool() { # of a folder that was not made for this alone, only what is kn
 }
 
 main() {
+    leave_folder
     parse_options "$@"
-    unset PYTHONPATH PYTHONHOME
     find_places
     check_rights
+    check_places
     find_slurm
     if [ "$mode" != install ]; then
         remove

@@ -2,7 +2,8 @@
 
     python etc/bundle.py [--bundle] [--zipapp] [--python 3.X]... [FOLDER]
 
-Both are built, for every Python, into dist/, where nothing else is said.
+Both are built, for every Python, into dist/, where nothing else is said, with their SHA256SUMS and a list of what is in
+them (an SBOM, CycloneDX). The versions are those of etc/requirements/, and what is built twice comes out the same.
 
 Needs pip, and the way to PyPI that the machines it is for do not have.
 """
@@ -10,25 +11,35 @@ Needs pip, and the way to PyPI that the machines it is for do not have.
 from __future__ import annotations
 
 import argparse
+import functools
+import gzip
+import hashlib
 import itertools
+import os
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Iterable, Mapping, Sequence
+
+sys.path[:0] = [str(Path(__file__).resolve().parent)]
+
+import sbom  # noqa: E402  # beside this file
 
 NAME = "slurm-usage-history-exporter"
 PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
 EXTRAS = "[metrics,progress]"
-#: The last pip that runs on 3.8. It is for Pythons that come without one, and only installs what lies beside it.
-PIP = "pip==25.0.1"
 CHECKOUT = Path(__file__).resolve().parent.parent
+#: Exact versions with their hashes: see etc/pin.py.
+PINS = CHECKOUT / "etc" / "requirements"
 #: What goes into the bundle beside the wheels.
-FILES = ("install.sh", "hooks", "etc", "docs", "README.md", "CHANGELOG.md", "LICENSE")
+FILES = ("install.sh", "hooks", "etc", "docs", "README.md", "SECURITY.md", "CHANGELOG.md", "LICENSE")
 
 #: Found by a shell: /usr/bin/env python3 is 3.6 on EL 8, whatever else is installed.
 ZIPAPP_HEAD = """\
@@ -64,16 +75,42 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--python", action="append", choices=PYTHONS)
     parser.add_argument("folder", type=Path, nargs="?", default=CHECKOUT / "dist")
     arguments = parser.parse_args(argv)
+    os.umask(0o022)  # the modes of files are part of what is built
     both = arguments.bundle == arguments.zipapp
     arguments.folder.mkdir(parents=True, exist_ok=True)
+    made = []
     with tempfile.TemporaryDirectory() as work:
         own = build_own_wheel(Path(work))
         wheels = {python: download_wheels(own, python, Path(work, python)) for python in arguments.python or PYTHONS}
         if arguments.bundle or both:
-            pip = run_pip("download", "--no-deps", PIP, folder=Path(work, "pip"))
-            print(write_bundle(arguments.folder, own, [*pip, *itertools.chain(*wheels.values())]))
+            pip = download(PINS / "pip.txt", Path(work, "pip"))
+            made.append(write_bundle(arguments.folder, own, [*pip, *itertools.chain(*wheels.values())]))
         if arguments.zipapp or both:
-            print(write_zipapp(arguments.folder / f"{NAME}.pyz", own, wheels))
+            made.append(write_zipapp(arguments.folder / f"{NAME}.pyz", own, wheels))
+        if both and sbom.is_possible():
+            made.append(sbom.write_sbom(arguments.folder, own, itertools.chain(*wheels.values()), int(source_date())))
+    write_sums(arguments.folder, made)
+    for path in made:
+        print(path)
+
+
+def source_date() -> str:
+    """The epoch seconds that stand in what is built instead of the time at which it was: those of the last commit."""
+    if "SOURCE_DATE_EPOCH" not in os.environ:
+        ask = ["git", "-C", str(CHECKOUT), "log", "-1", "--format=%ct"]
+        said = subprocess.run(ask, check=False, capture_output=True, text=True).stdout.strip()  # noqa: S603
+        os.environ["SOURCE_DATE_EPOCH"] = said or str(int((CHECKOUT / "pyproject.toml").stat().st_mtime))
+    return os.environ["SOURCE_DATE_EPOCH"]
+
+
+def write_sums(folder: Path, made: Sequence[Path]) -> None:
+    """Adds files to SHA256SUMS, which may name others."""
+    sums = folder / "SHA256SUMS"
+    lines = sums.read_text().splitlines() if sums.exists() else []
+    names = {path.name for path in made}
+    lines = [line for line in lines if line.split("  ")[1] not in names and (folder / line.split("  ")[1]).exists()]
+    lines += [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in made]
+    sums.write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ")[1])))
 
 
 def build_own_wheel(work: Path) -> Path:
@@ -83,23 +120,40 @@ def build_own_wheel(work: Path) -> Path:
     shutil.copytree(CHECKOUT / "agent", copy / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, copy)
-    (wheel,) = run_pip("wheel", "--no-deps", str(copy), folder=work / "own")
+    for path in copy.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)  # whatever the umask of the checkout
+    source_date()
+    tools = download(PINS / "build.txt", work / "tools")
+    # setuptools itself, unpacked by its wheel's own layout: so nothing but the pinned one builds.
+    for tool in tools:
+        with zipfile.ZipFile(tool) as archive:
+            archive.extractall(work / "setuptools")  # noqa: S202  # it has the hash that is pinned
+    environment = {**os.environ, "PYTHONPATH": str(work / "setuptools")}
+    (wheel,) = run_pip(
+        "wheel", "--no-deps", "--no-index", "--no-build-isolation", str(copy), folder=work / "own", env=environment
+    )
     return wheel
 
 
 def download_wheels(own: Path, python: str, folder: Path) -> list[Path]:
     """The pure-Python wheels, ours included, that the exporter needs with one version of Python."""
-    # pip evaluates `python_version < '3.11'` for the Python that runs it, so tomli is named.
-    tomli = ["tomli"] if python in {"3.8", "3.9", "3.10"} else []
     target = ["--python-version", python, "--implementation", "py", "--abi", "none", "--platform", "any"]
-    return run_pip("download", "--only-binary=:all:", *target, f"{own}{EXTRAS}", *tomli, folder=folder)
+    return [own, *download(PINS / f"{python}.txt", folder, *target)]
 
 
-def run_pip(command: str, *arguments: str, folder: Path) -> list[Path]:
+def download(pins: Path, folder: Path, *options: str) -> list[Path]:
+    """The wheels that a file of pins names, by their hashes."""
+    pinned = ["--require-hashes", "--no-deps", "--only-binary=:all:", "--requirement", str(pins)]
+    return run_pip("download", *options, *pinned, folder=folder)
+
+
+def run_pip(command: str, *arguments: str, folder: Path, env: Mapping[str, str] | None = None) -> list[Path]:
     """Has pip put wheels into a folder, and returns them."""
     pip = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check"]
     option = "--wheel-dir" if command == "wheel" else "--dest"
-    subprocess.run([*pip, option, str(folder), *arguments], check=True)  # noqa: S603  # no shell, and nobody else's words
+    subprocess.run(  # noqa: S603  # no shell, and nobody else's words
+        [*pip, option, str(folder), *arguments], check=True, env=env, stdout=sys.stderr
+    )
     return sorted(folder.glob("*.whl"))
 
 
@@ -107,17 +161,24 @@ def write_bundle(folder: Path, own: Path, wheels: Iterable[Path]) -> Path:
     """Writes the archive: install.sh and what it installs, with a wheelhouse that it finds by itself."""
     top = f"{NAME}-{own.name.split('-')[1]}"
     bundle = folder / f"{top}-bundle.tar.gz"
-    with tarfile.open(bundle, "w:gz") as archive:
+    date = int(source_date())
+    # Without the file's name and the time in its header, gzip makes the same of the same.
+    with ExitStack() as stack:
+        file = stack.enter_context(bundle.open("wb"))
+        packed = stack.enter_context(gzip.GzipFile("", "wb", 9, file, mtime=date))
+        archive = stack.enter_context(tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT))
         for name in filter(lambda name: (CHECKOUT / name).exists(), FILES):
             archive.add(CHECKOUT / name, f"{top}/{name}", filter=_as_root)
-        for wheel in {wheel.name: wheel for wheel in wheels}.values():
-            archive.add(wheel, f"{top}/wheelhouse/{wheel.name}", filter=_as_root)
+        for name, wheel in sorted({wheel.name: wheel for wheel in wheels}.items()):
+            archive.add(wheel, f"{top}/wheelhouse/{name}", filter=_as_root)
     return bundle
 
 
 def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
     info.uid = info.gid = 0
     info.uname = info.gname = "root"
+    info.mtime = int(source_date())
+    info.mode = 0o755 if info.isdir() or info.mode & 0o100 else 0o644
     return None if "__pycache__" in info.name else info
 
 
@@ -131,9 +192,9 @@ def write_zipapp(path: Path, own: Path, wheels: Mapping[str, Sequence[Path]]) ->
     commands = " ".join([*(f"python{python}" for python in reversed(list(wheels))), "python3"])
     path.write_text(ZIPAPP_HEAD.format(commands=commands), encoding="ascii")
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("__main__.py", ZIPAPP_MAIN.format(packages=packages))
+        archive.writestr(_member("__main__.py"), ZIPAPP_MAIN.format(packages=packages))
         _add_wheel(archive, own, "")
-        for wheel in others.values():
+        for _, wheel in sorted(others.items()):
             _add_wheel(archive, wheel, f"{_package_folder(wheel)}/")
     path.chmod(0o755)
     return path
@@ -145,9 +206,22 @@ def _package_folder(wheel: Path) -> str:
 
 def _add_wheel(archive: zipfile.ZipFile, wheel: Path, folder: str) -> None:
     with zipfile.ZipFile(wheel) as content:
-        for name in content.namelist():
+        for name in sorted(content.namelist()):
             if not name.endswith("/"):
-                archive.writestr(folder + name, content.read(name))
+                archive.writestr(_member(folder + name), content.read(name))
+
+
+@functools.lru_cache(maxsize=None)
+def _date() -> tuple[int, int, int, int, int, int]:
+    """The source's date as zip files have it, which begin in 1980."""
+    return max(time.gmtime(int(source_date()))[:6], (1980, 1, 1, 0, 0, 0))
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _date())
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.external_attr = 0o644 << 16
+    return info
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -56,7 +55,7 @@ def main(argv: Sequence[str]) -> None:
             made.append(build_deb(Path(work, "deb"), zipapp, arguments.release, arguments.folder))
         if arguments.rpm or both:
             made += build_rpm(Path(work, "rpm"), zipapp, arguments.release, arguments.folder)
-    write_sums(arguments.folder, made)
+    bundle.write_sums(arguments.folder, made)
     for path in made:
         print(path)
 
@@ -158,7 +157,7 @@ def build_deb(root: Path, zipapp: Path, release: str, folder: Path) -> Path:
 
 def debian_changelog(version: str) -> str:
     """The one entry that Debian wants to see; what has changed stands in the project's own."""
-    date = formatdate(int(source_date()))
+    date = formatdate(int(bundle.source_date()))
     return f"{NAME} ({version}) stable; urgency=medium\n\n  * See changelog.gz.\n\n -- {maintainer()}  {date}\n"
 
 
@@ -179,7 +178,7 @@ def build_rpm(work: Path, zipapp: Path, release: str, folder: Path) -> list[Path
     with tarfile.open(work / "SOURCES" / f"{root.name}.tar.gz", "w:gz") as archive:
         archive.add(root, root.name, filter=bundle._as_root)
     spec = (PACKAGING / "rpm" / f"{NAME}.spec").read_text(encoding="utf-8")
-    date = time.strftime("%a %b %d %Y", time.gmtime(int(source_date())))
+    date = time.strftime("%a %b %d %Y", time.gmtime(int(bundle.source_date())))
     for mark, value in (("@VERSION@", __version__), ("@RELEASE@", release), ("@DATE@", date)):
         spec = spec.replace(mark, value)
     (work / "SPECS" / f"{NAME}.spec").write_text(spec, encoding="utf-8")
@@ -194,29 +193,10 @@ def compress(content: bytes, path: Path) -> None:
     path.write_bytes(gzip.compress(content, 9, mtime=0))
 
 
-def source_date() -> str:
-    """The epoch seconds that stand in the packages instead of the time they were built."""
-    if "SOURCE_DATE_EPOCH" not in os.environ:
-        ask = ["git", "-C", str(CHECKOUT), "log", "-1", "--format=%ct"]
-        said = subprocess.run(ask, check=False, capture_output=True, text=True).stdout.strip()  # noqa: S603
-        os.environ["SOURCE_DATE_EPOCH"] = said or str(int((CHECKOUT / "pyproject.toml").stat().st_mtime))
-    return os.environ["SOURCE_DATE_EPOCH"]
-
-
 def run(*argv: object) -> None:
     """Runs a command whose own words go to standard error."""
-    source_date()
+    bundle.source_date()
     subprocess.run(list(map(str, argv)), check=True, stdout=sys.stderr)  # noqa: S603
-
-
-def write_sums(folder: Path, made: Sequence[Path]) -> None:
-    """Adds the packages to SHA256SUMS, which may name others."""
-    sums = folder / "SHA256SUMS"
-    lines = sums.read_text().splitlines() if sums.exists() else []
-    names = {path.name for path in made}
-    lines = [line for line in lines if line.split("  ")[1] not in names and (folder / line.split("  ")[1]).exists()]
-    lines += [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in made]
-    sums.write_text("".join(f"{line}\n" for line in sorted(lines, key=lambda line: line.split("  ")[1])))
 
 
 if __name__ == "__main__":

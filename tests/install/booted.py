@@ -93,8 +93,8 @@ def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: Re
     began = time.monotonic()
     machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
     options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine has no way to PyPI
-    options += ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
-    said = machine.run("/root/exporter/install.sh", *options)
+    options += ["--api-url", dashboard.url, "--deploy-key", "-"]
+    said = machine.run("/root/exporter/install.sh", *options, stdin=DEPLOY_KEY)
     assert WIRING == "".join(f"{line}\n" for line in re.findall("^    ([A-Z]\\w+=.*)", said, re.MULTILINE))
     machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
     machine.run("systemctl", "restart", "slurmctld")

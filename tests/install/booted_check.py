@@ -326,7 +326,7 @@ def first_day(machine: Machine, dashboard: ReceivingDashboard) -> FirstDay:
     machine.run_job()
     machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
     options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable", "--api-url", dashboard.url]
-    failed = machine.run("/root/exporter/install.sh", *options, "--deploy-key", "wrong", expect=1)
+    failed = machine.run("/root/exporter/install.sh", *options, "--deploy-key", "-", stdin="wrong", expect=1)
     (set_up,) = re.findall(r"^    sudo (.* setup .*)$", failed, re.MULTILINE)
     (enable,) = re.findall(r"^Start the timers: sudo (.*)$", failed, re.MULTILINE)
     machine.run("sh", "-c", set_up, stdin=f"{DEPLOY_KEY}\n")

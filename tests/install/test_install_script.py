@@ -209,9 +209,10 @@ def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation)
     installation.spool.mkdir(parents=True)
     (installation.spool / "queue").write_text("1\n")
     before = installation.files()
-    said = installation.run("--dry-run", "--enable", "--api-url", "https://d", "--deploy-key", "one-time-secret")
+    options = ["--dry-run", "--enable", "--api-url", "https://d", "--deploy-key", "-"]
+    said = installation.run(*options, stdin="one-time-secret")
     for action in (
-        "-m venv ",
+        "-I -m venv ",
         "jobcomp.sh (mode 755)",
         *(f"+ write {installation.root}/usr/local/share/{name} (mode 644)" for name in MANUAL),
         f"+ systemctl --quiet --root {installation.root} enable {NAME}.timer",
@@ -293,16 +294,20 @@ def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation,
         (["--what"], "unknown option --what"),
         (["--prefix"], "--prefix needs a value"),
         (["--api-url", "https://d"], "--api-url goes with one of"),
-        (["--deploy-key", "k"], "--api-url goes with one of"),
-        (["--api-url", "u", "--deploy-key", "k", "--api-key-file", "f"], "--api-url goes with one of"),
+        (["--deploy-key", "-"], "--api-url goes with one of"),
+        (["--api-url", "u", "--deploy-key", "-", "--api-key-file", "f"], "--api-url goes with one of"),
+        (["--api-url", "u", "--deploy-key", "secret"], "--deploy-key takes - (standard input) or a file."),
+        (["--deploy-key=secret"], "unknown option --deploy-key;"),
         (["--prefix", "/a b"], "only a full path of plain characters"),
     ],
 )
 def test_a_wrong_option_is_told_before_anything_is_done(
     installation: Installation, options: list[str], words: str
 ) -> None:
-    """One sentence, exit code 1."""
-    assert words in installation.run(*options, expect=1)
+    """One sentence, exit code 1, and no key in it."""
+    said = installation.run(*options, expect=1)
+    assert words in said
+    assert "secret" not in said
     assert {} == installation.files()
 
 
@@ -382,11 +387,11 @@ def test_a_deploy_key_sets_it_up(installation: Installation) -> None:
     """After a wrong one, another run does; once there is a key, no second one is used up. The example stays around."""
     with ReceivingDashboard() as dashboard:
         options = ["--user", "--api-url", dashboard.url, "--deploy-key"]
-        assert "does not accept the deploy key" in installation.run(*options, "wrong", expect=1)
+        assert "does not accept the deploy key" in installation.run(*options, "-", stdin="wrong", expect=1)
         installation.run(*options, "-", stdin=DEPLOY_KEY)
         config = installation.home / ".config" / NAME / "config.toml"
         text = config.read_text()
         (key,) = dashboard.api_keys - {API_KEY}
         assert {f'api_key = "{key}"', "#timeout = 30"} <= set(text.splitlines())
-        assert "is set up already" in installation.run(*options, "never used")
+        assert "is set up already" in installation.run(*options, "-", stdin="never used")
         assert (text, 2) == (config.read_text(), len(dashboard.requests))

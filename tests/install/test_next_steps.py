@@ -117,8 +117,8 @@ def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
 def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controller) -> None:
     """Nothing listens there. The wiring is printed all the same, the timers stay off, and the exit code tells."""
     controller.write("")
-    options = ("--enable", "--api-url", "http://127.0.0.1:9", "--deploy-key", "one-time")
-    said = controller.installation.run(*options, expect=1, SLURM_CONF=str(controller.conf))
+    options = ("--enable", "--api-url", "http://127.0.0.1:9", "--deploy-key", "-")
+    said = controller.installation.run(*options, expect=1, stdin="one-time", SLURM_CONF=str(controller.conf))
     assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key." in said
     assert f"{NAME} setup --api-url http://127.0.0.1:9 --deploy-key -\n" in said
     assert f"    JobCompLoc={HOOK}\n" in said

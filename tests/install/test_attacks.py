@@ -1,0 +1,290 @@
+"""What others than root could do to install.sh, tried for real: root, users and files of a Debian in a root folder."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import textwrap
+from pathlib import Path
+from typing import Iterator
+
+import pytest
+
+from tests.install.installation import NAME
+from tests.packaging.root import Root
+from tests.support.tools import need
+
+ALICE = "alice"
+OPT = f"/opt/{NAME}"
+#: Leaves a trace as whoever runs it, in Python.
+TRACE = "open('/tmp/pwned', 'a').write(str(__import__('os').geteuid()))\n"
+
+pytestmark = pytest.mark.timeout(300)
+
+
+class Host:
+    """A controller with a Slurm user and a user alice, on which root has unpacked the bundle into /root/bundle."""
+
+    def __init__(self, root: Root, bundle: Path) -> None:
+        self.root, self.path = root, root.path
+        shutil.copytree(bundle, self.path / "root/bundle")
+        root.run("useradd", "--create-home", ALICE)
+
+    def put(self, path: str, text: str, owner: str = ALICE, mode: int = 0o755) -> None:
+        """Writes a file as a user would, making its folder his."""
+        file = self.path / path.lstrip("/")
+        if not file.parent.exists():
+            file.parent.mkdir(parents=True)
+            self.root.run("chown", f"{owner}:", os.path.dirname(path))  # noqa: PTH120  # a place inside
+        file.write_text(text)
+        file.chmod(mode)
+        self.root.run("chown", "-h", f"{owner}:", path)
+
+    def install(self, *options: str, expect: int | None = 0, folder: str = "/root/bundle", **environ: str) -> str:
+        """Root calls install.sh from a folder."""
+        command = 'cd "$0" && exec /root/bundle/install.sh "$@"'
+        return self.root.run("sh", "-c", command, folder, "--no-systemd", *options, expect=expect, **environ)
+
+    def owner(self, path: str) -> str:
+        return self.root.run("stat", "-c", "%U %a", path).strip()
+
+    @property
+    def trace(self) -> str:
+        """The uids that planted code has run as."""
+        file = self.path / "tmp/pwned"
+        return file.read_text() if file.exists() else ""
+
+
+@pytest.fixture
+def host(bundle: Path) -> Iterator[Host]:
+    need("debootstrap")
+    if os.geteuid() != 0:
+        pytest.skip("a root folder needs root")
+    with Root() as root:
+        yield Host(root, bundle)
+
+
+def test_nothing_is_run_from_the_folder_that_it_is_called_in(host: Host) -> None:
+    """Modules, tools and a Python planted in /tmp, where everybody may write: none of them runs as anybody."""
+    for name in ("venv", "pip", "ensurepip", "runpy", "site", "sitecustomize", "usercustomize", "requests", "agent"):
+        host.put(f"/tmp/{name}.py", TRACE)
+    for name in ("sed", "stat", "scontrol", "python3", "dirname", "readlink", "setsid"):
+        host.put(f"/tmp/{name}", "#!/bin/sh\nid -u >>/tmp/pwned\n")
+    path = ".::/usr/sbin:/usr/bin:/sbin:/bin"
+    host.install(
+        folder="/tmp", PATH=path, PYTHONPATH="/tmp", PYTHONSTARTUP="/tmp/venv.py", TMPDIR="/tmp", CDPATH="/tmp"
+    )
+    assert ("", "slurm 600\n".strip()) == (host.trace, host.owner(f"/etc/{NAME}/config.toml"))
+
+
+def test_what_root_has_in_its_environment_is_not_imported_by_the_command(host: Host) -> None:
+    """sudo can be told to keep PYTHONPATH."""
+    host.install()
+    host.put("/tmp/requests.py", TRACE)
+    host.put("/tmp/sitecustomize.py", TRACE)
+    said = host.root.run(
+        "sh", "-c", f"cd /tmp && exec {NAME} --version", PATH="/usr/local/bin:/usr/bin:/bin", PYTHONPATH="/tmp"
+    )
+    assert (True, "") == (said.startswith(NAME), host.trace)
+
+
+def test_a_relative_python_and_wheelhouse_are_those_of_the_caller(host: Host) -> None:
+    """install.sh leaves the folder, and finds them all the same."""
+    host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/root/wheels")
+    host.root.run("ln", "-s", "/usr/bin/python3", "/usr/local/own-python")
+    said = host.install("--wheelhouse", "wheels", folder="/root", PYTHON="../usr/local/own-python")
+    assert f"installing into {OPT} with /usr/local/own-python\n" in said
+
+
+@pytest.mark.parametrize("owner", ["slurm", ALICE])
+def test_a_python_that_another_user_can_change_is_not_run(host: Host, owner: str) -> None:
+    """Neither where root names it, nor where it comes first in PATH."""
+    host.put("/srv/tools/python3.40", '#!/bin/sh\nid -u >>/tmp/pwned\nexec /usr/bin/python3 "$@"\n', owner)
+    assert "others than root can change" in host.install(expect=1, PYTHON="/srv/tools/python3.40")
+    host.install(PATH="/srv/tools:/usr/sbin:/usr/bin:/sbin:/bin")
+    assert "" == host.trace
+
+
+def test_a_wheelhouse_that_another_user_can_change_is_refused(host: Host) -> None:
+    """Its wheels would be root's."""
+    host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/srv/wheels")
+    host.root.run("chmod", "777", "/srv/wheels")
+    assert "others than root can change /srv/wheels" in host.install("--wheelhouse", "/srv/wheels", expect=1)
+
+
+def test_a_planted_source_distribution_does_not_run_its_setup(host: Host) -> None:
+    """A newer tqdm in the wheelhouse: only wheels are installed, and of the bundle only those that are pinned."""
+    plant = """
+        import io, tarfile
+        texts = {"setup.py": "open('/tmp/pwned', 'a').write('0')", "PKG-INFO": "Name: tqdm\\nVersion: 99.0\\n"}
+        with tarfile.open("/root/bundle/wheelhouse/tqdm-99.0.tar.gz", "w:gz") as archive:
+            for name, text in texts.items():
+                info = tarfile.TarInfo(f"tqdm-99.0/{name}")
+                info.size = len(text)
+                archive.addfile(info, io.BytesIO(text.encode()))
+    """
+    host.root.run("python3", "-c", textwrap.dedent(plant))
+    host.install()
+    host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/root/wheels")
+    host.install("--wheelhouse", "/root/wheels")
+    assert "" == host.trace
+    assert "99.0" not in host.root.run("ls", f"{OPT}/venv/lib/python3.11/site-packages")
+
+
+def test_a_changed_wheel_of_the_bundle_is_refused(host: Host) -> None:
+    """What PyPI had is known by its hash."""
+    host.root.run("sh", "-c", "echo x >>$(ls /root/bundle/wheelhouse/tqdm-*.whl)")
+    assert "pip failed" in host.install(expect=1)
+
+
+@pytest.mark.parametrize("option", ["--uninstall", "--purge", "--enable"])
+def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) -> None:
+    """There it can be replaced by a link: /usr/local/bin was given away, and what lies behind a link was deleted."""
+    spool = f"/var/lib/slurm/{NAME}"
+    host.root.run("mkdir", "-p", "/srv/theirs", "/var/lib/slurm")
+    host.root.run("touch", "/srv/theirs/queue")
+    host.root.run("chown", "slurm", "/var/lib/slurm")
+    for place in ("/usr/local/bin", "/srv/theirs"):
+        host.root.run("ln", "-sfn", place, spool)
+        before = host.owner(place), host.root.run("ls", place)
+        said = host.install(option, expect=1, SLURM_USAGE_HISTORY_SPOOL=spool)
+        assert "others than root can change /var/lib/slurm, and so what root puts there" in said
+        assert before == (host.owner(place), host.root.run("ls", place))
+
+
+def test_a_spool_that_is_a_link_is_refused(host: Host) -> None:
+    """Even in a folder of root's: what is removed or given away is what it is named."""
+    host.root.run("ln", "-s", "/usr/local/bin", f"/var/spool/{NAME}")
+    assert "is a link" in host.install(expect=1)
+    assert "root 755" == host.owner("/usr/local/bin")
+
+
+@pytest.mark.parametrize("place", [f"/srv/{ALICE}/prefix", "/srv/open/prefix", "/srv/group/prefix", "/srv/link/prefix"])
+def test_a_prefix_that_another_user_can_change_is_refused(host: Host, place: str) -> None:
+    """By owner, by mode, by group, and behind a link of root's that leads into another's folder."""
+    host.root.run("mkdir", f"/srv/{ALICE}", "/srv/open", "/srv/group")
+    host.root.run("chown", ALICE, f"/srv/{ALICE}")
+    host.root.run("chgrp", "games", "/srv/group")
+    host.root.run("chmod", "777", "/srv/open")
+    host.root.run("chmod", "775", "/srv/group")
+    host.root.run("ln", "-s", ALICE, "/srv/link")
+    assert "others than root can change" in host.install("--prefix", place, expect=1)
+    assert "" == host.root.run("find", "/srv", "-name", "prefix")
+
+
+def test_a_prefix_with_an_acl_for_another_user_is_refused(host: Host) -> None:
+    """Its mode shows the mask of the ACL as the rights of the group, which is root's."""
+    acl = b"\x02\x00\x00\x00" + b"".join(
+        tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + user.to_bytes(4, "little")
+        for tag, rights, user in (
+            (1, 7, 2**32 - 1),
+            (2, 7, 1000),
+            (4, 5, 2**32 - 1),
+            (16, 7, 2**32 - 1),
+            (32, 5, 2**32 - 1),
+        )
+    )
+    folder = host.path / "srv/acl"
+    folder.mkdir()
+    try:
+        os.setxattr(folder, "system.posix_acl_access", acl)
+    except OSError:
+        pytest.skip("this filesystem knows no ACLs")
+    assert "others than root can change /srv/acl" in host.install("--prefix", "/srv/acl", expect=1)
+
+
+def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
+    """In which it could put a link to /etc/shadow in the configuration's place, for root to give away."""
+    before = host.owner("/etc/shadow")
+    host.put(f"/etc/{NAME}/note", "", "slurm")
+    host.root.run("ln", "-s", "/etc/shadow", f"/etc/{NAME}/config.toml")
+    said = host.install()
+    assert f"keeping /etc/{NAME}/config.toml: what this link leads to" in said
+    assert (before, "root 755") == (host.owner("/etc/shadow"), host.owner(f"/etc/{NAME}"))
+
+
+def test_root_installs_for_no_other_user(host: Host) -> None:
+    """sudo may keep HOME: --user would put root's files behind alice's links."""
+    host.root.run("ln", "-s", "/usr/local/bin", f"/home/{ALICE}/.local")
+    assert "others than root can change" in host.install("--user", expect=1, HOME=f"/home/{ALICE}")
+
+
+@pytest.mark.parametrize("user", ["slurm|e", "-u", "sl urm", "a\nb"])
+def test_a_slurm_user_that_is_no_name_is_refused(host: Host, user: str) -> None:
+    """It becomes part of a unit and of sed's own commands."""
+    assert "which is not a name" in host.install(expect=1, SLURM_USER=user)
+
+
+def test_words_of_slurmctlds_reach_the_terminal_without_escapes(host: Host) -> None:
+    """slurmctld runs as the Slurm user, who may have it say anything."""
+    config = "SlurmUser = slurm(64030)\\nJobCompType = jobcomp/x\\033[2Jy\\nEpilogSlurmctld = /a;id|sh\\n"
+    host.put("/usr/local/bin/scontrol", f"#!/bin/sh\nprintf '{config}'\n", "root")
+    said = host.install("--dry-run", PATH="/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+    assert "\033" not in said
+    assert "site_script=/a;id" not in said
+
+
+#: As the Slurm user: puts a line into every terminal that can be had, and tells which ones it got.
+TYPE = """
+import fcntl, os, sys, termios
+got = []
+for name in ("/dev/tty", *map(int, os.listdir("/proc/self/fd"))):
+    try:
+        number = os.open(name, os.O_RDWR) if isinstance(name, str) else name
+        if os.isatty(number):
+            got.append(str(name))
+        fcntl.ioctl(number, termios.TIOCSTI, b"#")
+        got.append(f"typed into {name}")
+    except OSError:
+        pass
+with open("/tmp/report", "a") as report:
+    report.write(f"{os.geteuid()} {got}\\n")
+"""
+
+
+def test_the_slurm_users_child_gets_no_terminal(host: Host) -> None:
+    """With root's terminal it could type commands for root (TIOCSTI): it is in a session of its own, and sees none."""
+    host.put("/usr/local/bin/type.py", TYPE, "root")
+    attack = '[ "$(id -u)" = 0 ] || /usr/bin/python3 /usr/local/bin/type.py'
+    host.put("/usr/local/bin/pythonx", f'#!/bin/sh\n{attack}\nexec /usr/bin/python3 "$@"\n', "root")
+    (host.path / "tmp/report").touch()
+    (host.path / "tmp/report").chmod(0o666)
+    host.root.run("chmod", "1777", "/tmp")
+    ours, theirs = pty.openpty()
+    inside = [
+        "chroot",
+        str(host.path),
+        "env",
+        "-i",
+        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+        "PYTHON=/usr/local/bin/pythonx",
+    ]
+    done = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *inside, "/root/bundle/install.sh", "--no-systemd"],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    said = b""
+    try:
+        while True:
+            block = os.read(ours, 65536)
+            if not block:
+                break
+            said += block
+    except OSError:  # the terminal's end
+        pass
+    assert 0 == done.wait(240), said
+    report = (host.path / "tmp/report").read_text().splitlines()
+    slurm = host.root.run("id", "-u", "slurm").strip()
+    assert {f"{slurm} []"} == set(report)
+
+
+def test_a_deploy_key_on_the_command_line_is_refused_and_not_repeated(host: Host) -> None:
+    """Everybody's ps would show it."""
+    said = host.install("--api-url", "https://d", "--deploy-key", "very-secret", expect=1)
+    assert "takes - (standard input) or a file" in said
+    assert "very-secret" not in said
