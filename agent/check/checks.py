@@ -80,7 +80,7 @@ def _check_needs(
     """All that a run needs."""
     yield examine("Python", check_host.check_python)
     if isinstance(neighbours, ConfigError):
-        mend = neighbours.hint or "mend these keys; config.toml.example beside the program shows them all"
+        mend = neighbours.hint or "fix these keys; config.toml.example beside the program shows them all"
         yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
     else:
@@ -274,12 +274,12 @@ def _untested(needs: str, *names: str) -> Iterator[Finding]:
 
 
 def as_lines(finding: Finding, style: Style) -> str:
-    """A finding for the screen: a line, and below it how to mend what is wrong."""
+    """A finding for the screen: a line, and below it how to fix what is wrong, and what to type."""
     sign, word, colour = _MARKS[finding.ok]
     mark, arrow = (sign, "→") if style.unicode else (word, "->")
     margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
     text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {finding.mend}" if finding.mend else "")
-    text += f"{margin}# {finding.run}" if finding.run else ""
+    text += f"{margin}# {finding.run}" if finding.run not in {"", finding.mend} else ""
     return f"{style.paint(mark, colour)} {finding.name:{NAME_WIDTH}}{text}"
 
 

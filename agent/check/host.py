@@ -220,8 +220,19 @@ def check_metrics(config: Config, sandbox: str) -> str:
         raise NotWell(
             f"the services' sandbox keeps them from writing to {folder}",
             hint=f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths={folder}",
+            run=_open_sandbox(folder),
         )
     return str(config.metrics_file)
+
+
+def _open_sandbox(folder: Path) -> str:
+    """A line of shell that does what ``systemctl edit`` would."""
+    form = shlex.quote("[Service]\nReadWritePaths=%s\n")
+    place = "/etc/systemd/system/$unit.service.d"
+    return (
+        f"for unit in {NAME} {NAME}-flush; do mkdir -p {place} &&"
+        f" printf {form} {shlex.quote(str(folder))} >{place}/metrics.conf; done; systemctl daemon-reload"
+    )
 
 
 def find_hook(

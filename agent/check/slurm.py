@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -43,8 +45,19 @@ def check_commands(config: Config, found: Callable[[str], str | None] = shutil.w
             raise NotWell(
                 f"the services do not look for {command} in {Path(found(command) or command).parent}",
                 hint=f'set {key} = "{found(command) or command}" in {config.path}',
+                run=_set_key(config, key, found(command) or command),
             )
     return f"{config.sacct} and {config.scontrol}, which the services find"
+
+
+def _set_key(config: Config, key: str, value: str) -> str:
+    """A line of shell that adds a key to a configuration in TOML which does not have it yet."""
+    path = config.path
+    if path is None or path.suffix != ".toml":
+        return ""
+    if re.search(rf"^\s*{key}\s*=", path.read_text(encoding="utf-8"), re.MULTILINE):
+        return ""
+    return f"sed -i {shlex.quote(f'1i {key} = {json.dumps(value)}')} {shlex.quote(str(path))}"
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:

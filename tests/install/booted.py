@@ -413,7 +413,7 @@ class Break(NamedTuple):
     [
         Break(f"chmod 644 {CONFIG}", "secrecy", f"chmod 600 {CONFIG}", f"chmod 600 {CONFIG}"),
         Break(f"chown root {CONFIG}", "secrecy", f"chown slurm {CONFIG}", f"chown slurm {CONFIG}"),
-        Break(f"echo batchsize=1 >>{CONFIG}", "configuration", "mend these keys", f"sed -i '$d' {CONFIG}"),
+        Break(f"echo batchsize=1 >>{CONFIG}", "configuration", "fix these keys", f"sed -i '$d' {CONFIG}"),
         Break(f"chown -R root {SPOOL}", "spool", f"chown -R slurm {SPOOL}", f"chown -R slurm {SPOOL}"),
         Break(f"mv {SPOOL} {SPOOL}-", "spool", "run install.sh again", f"mv {SPOOL}- {SPOOL}"),
         Break(f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "move the spool to a disk", f"umount {SPOOL}"),

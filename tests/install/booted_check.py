@@ -90,7 +90,7 @@ BREAKS = [
         f" sed -i '1i metrics_file = \"/var/lib/metrics/x.prom\"' {CONFIG}",
         "metrics",
         "sandbox",
-        RESTORE,
+        undo=f"{RESTORE}; rm -r /var/lib/metrics /etc/systemd/system/{NAME}*.service.d; systemctl daemon-reload",
     ),
     # the spool
     Break("root owns the spool", f"chown -R root {SPOOL}", "spool", "belongs to root"),
@@ -120,7 +120,7 @@ BREAKS = [
         "mv /usr/bin/sacct /usr/games",
         "commands",
         "the services do not look",
-        "mv /usr/games/sacct /usr/bin",
+        undo=f"mv /usr/games/sacct /usr/bin; sed -i '/^sacct = /d' {CONFIG}",
     ),
     Break("slurmctld is down", "systemctl stop slurmctld", "slurmctld", "slurmctld.service is inactive"),
     Break(

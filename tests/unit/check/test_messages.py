@@ -263,5 +263,5 @@ def test_a_configuration_that_is_wrong() -> None:
         raise SlurmUnreachable("no systemctl")
 
     findings = list(check.run_checks(ConfigError("the configuration is wrong:\n  a: unknown key"), no_systemd, {}))
-    assert "mend these keys; config.toml.example beside the program shows them all" == findings[1].mend
+    assert "fix these keys; config.toml.example beside the program shows them all" == findings[1].mend
     assert "not tested: needs the configuration" == findings[2].text
