@@ -65,6 +65,7 @@ class DashboardUnreachable(Unreachable):
     :param permanent: trying again within the run can't help.
     :param timed_out: there was no answer in time, and the dashboard may be at work on the request still.
     :param overwhelmed: it, or a proxy before it, gave this request up; a smaller one may get through.
+    :param foreign: something else answered in its place. It may do so for the sake of one record, as firewalls do.
     """
 
     def __init__(
@@ -77,12 +78,14 @@ class DashboardUnreachable(Unreachable):
         permanent: bool = False,
         timed_out: bool = False,
         overwhelmed: bool = False,
+        foreign: bool = False,
     ) -> None:
         super().__init__(message, hint=hint, subject=subject)
         self.retry_after_seconds = retry_after_seconds
         self.permanent = permanent
         self.timed_out = timed_out
         self.overwhelmed = overwhelmed
+        self.foreign = foreign
 
 
 class BatchRefused(ExporterError):

@@ -60,7 +60,7 @@ def _judge_success(answer: Answer, sent: int) -> str:
     content = read_json(answer)
     if not content:
         raise DashboardUnreachable(
-            f"this is not the dashboard's answer: {describe(answer)}", hint=f"{URL_HINT}; {_KEPT}"
+            f"this is not the dashboard's answer: {describe(answer)}", hint=f"{URL_HINT}; {_KEPT}", foreign=True
         )
     if content.get("success") is not True:
         raise BatchRefused(f"the dashboard did not store the jobs: {describe(answer)}")

@@ -102,8 +102,7 @@ class Dashboard:
         about to start again.
         """
         for attempt in range(1, PULSE_TRIES + 1):
-            if attempt > 1:
-                self._sleep(backoff.request_delay(attempt - 1, self._dice()))
+            self._sleep(backoff.request_delay(attempt, self._dice()))
             try:
                 if self._transport("GET", self._api_url + HEALTH, {}, None).status not in NOBODY:
                     return True
@@ -193,7 +192,8 @@ class Dashboard:
                 trouble = str(error)
             else:
                 wanted = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
-                too_much = answer.status in OVERWHELMED and not wanted
+                # A 503 is more often for too many requests than for too large ones: those it would only add to.
+                too_much = answer.status in OVERWHELMED - {503} and not wanted
                 if last or answer.status not in TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:
                     return answer
                 if too_much and not stubborn:

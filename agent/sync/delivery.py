@@ -18,7 +18,7 @@ from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
-from agent.sync.batch_size import BatchSize, Trust, first_bytes
+from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
 from agent.sync.culprit import Budget, Search
 
 #: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
@@ -208,6 +208,8 @@ class Delivery:
         :returns: the records that have to go out again.
         :raises DashboardUnreachable: where it is not.
         """
+        if error.foreign:
+            return self._find_culprits(batch, BatchRefused(str(error)))
         if not error.overwhelmed:
             raise error
         if not self._dashboard.answers():
@@ -295,6 +297,8 @@ class Delivery:
                 self._size.failed(_size_of(part))
             return refusal
         except DashboardUnreachable as error:
+            if error.foreign:
+                return BatchRefused(str(error))
             too_much += self._recover(part, error)
         return None
 
@@ -370,5 +374,8 @@ def _size_of(records: Sequence[Record]) -> int:
 
 
 def _load_trust(ledger: Ledger, timeout: float) -> Trust:
+    """What earlier runs have left; a bad disk may have changed it."""
     size, ceiling, ceiling_at = map(ledger.journal.fact, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
-    return Trust(int(size) or first_bytes(timeout), int(ceiling), ceiling_at)
+    if not (1 <= size <= LARGEST_BYTES and 0 <= ceiling <= LARGEST_BYTES):
+        return Trust(first_bytes(timeout))
+    return Trust(int(size), int(ceiling), ceiling_at)

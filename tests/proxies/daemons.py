@@ -79,15 +79,24 @@ class Nginx(_Daemon):
     :param backend: the dashboard's URL.
     :param server: more directives for the server, such as ``client_max_body_size 64k;``.
     :param location: instead of passing everything on.
+    :param zone: what belongs before the server, such as ``limit_req_zone``.
     :param tls: a PEM file with certificate and key.
     """
 
     def __init__(
-        self, backend: str, server: str = "", *, location: str = "", tls: Path | None = None, address: str = "127.0.0.1"
+        self,
+        backend: str,
+        server: str = "",
+        *,
+        location: str = "",
+        zone: str = "",
+        tls: Path | None = None,
+        address: str = "127.0.0.1",
     ) -> None:
         super().__init__(address)
         self._backend = backend
         self._server = server
+        self._zone = zone
         self._location = location or f"location / {{ proxy_pass {backend}; }}"
         self._tls = tls
 
@@ -102,7 +111,7 @@ class Nginx(_Daemon):
             f"""daemon off; master_process off; pid {self.folder}/pid; error_log stderr;
             events {{ }}
             http {{
-                access_log off; {temporary}
+                access_log off; {temporary} {self._zone}
                 server {{ listen {host}:{self.port} {"ssl" * bool(self._tls)}; {tls} {self._server} {self._location} }}
             }}"""
         )

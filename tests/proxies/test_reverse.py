@@ -211,3 +211,12 @@ def test_check_through_a_proxy(
     found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["checks"]}
     assert [True] * 4 == [found[name]["ok"] for name in ("dashboard", "API key", "shown", "clock")]
     assert set() == dashboard.folders
+
+
+def test_a_proxy_that_counts_requests(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
+    """nginx answers 503 to what comes too often: batches stay as they are, as smaller ones would come more often."""
+    limits = "limit_req zone=one burst=1 nodelay;"
+    with Nginx(dashboard.url, limits, zone="limit_req_zone $binary_remote_addr zone=one:1m rate=1r/s;") as nginx:
+        site = Deliveries(tmp_path, nginx.url, JOBS, batch_size=600)
+        assert 1 == site.runs_until_all_is_through()
+        assert (JOBS, True) == (stored(dashboard), len(dashboard.posts) <= 12)

@@ -327,3 +327,35 @@ def test_what_is_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
         "502; going on with at most 126 kB at a time",
         "502; going on with at most 32 kB at a time",
     ] == caplog.messages
+
+
+def login_page() -> DashboardUnreachable:
+    return DashboardUnreachable("this is not the dashboard's answer", foreign=True)
+
+
+def test_a_firewall_that_answers_in_the_dashboards_place(ledger: Ledger) -> None:
+    """A 200 with a page of its own, for the sake of one record or of the size: the others go through."""
+    site = Site(ledger, SlowDashboard(stumbles_over(77, login_page)))
+    assert (599, 1, 0) == _counts(site.deliver(range(1, 601)))
+    site.dashboard.manners = lets_through(50_000, login_page)
+    assert (600, 0, 0) == _counts(site.deliver(range(1001, 1601)))
+
+
+@pytest.mark.parametrize("jobs", [1, 600])
+def test_a_login_page_for_everything(ledger: Ledger, jobs: int) -> None:
+    """Two requests tell that it is no record's fault, and nothing is blamed or put off."""
+    site = Site(ledger, SlowDashboard(lambda *_: login_page()))
+    with pytest.raises(DashboardUnreachable, match="not the dashboard's answer"):
+        site.deliver(range(1, jobs + 1))
+    assert ({"not sent yet"}, 2) == ({item.reason for item in ledger.waiting.all()}, len(site.dashboard.sizes))
+
+
+@pytest.mark.parametrize("facts", [(-5, 0), (float("inf"), 0), (1e300, 5), (1000, -1), (1000, 1e300), (0.3, 0)])
+def test_what_a_bad_disk_makes_of_the_size(ledger: Ledger, facts: tuple[float, float]) -> None:
+    """It begins anew."""
+    with ledger.transaction():
+        for name, value in zip((BATCH_BYTES, BATCH_CEILING), facts):
+            ledger.journal.set_fact(name, value)
+    site = Site(ledger, SlowDashboard())
+    site.deliver(range(1, 1001))
+    assert [609, 391] == site.dashboard.sizes
