@@ -34,11 +34,10 @@ class Installation:
     def run(self, *options: str, expect: int = 0, stdin: str = "", **environ: str) -> str:
         """Runs install.sh and returns what it said on both streams."""
         place = {} if "--user" in options else {"DESTDIR": str(self.root)}
-        path = f"{self._tools}:{PATH}"
         done = subprocess.run(
             [str(self.sources / "install.sh"), *options],
             check=False,
-            env={**os.environ, "PATH": path, "PYTHON": sys.executable, "HOME": str(self.home), **place, **environ},
+            env=self.environment(**{**place, **environ}),
             input=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -47,6 +46,12 @@ class Installation:
         )
         assert done.returncode == expect, f"{options}: exit {done.returncode}\n{done.stdout}"
         return done.stdout
+
+    def environment(self, **environ: str) -> dict[str, str]:
+        """What install.sh sees: a Python of the tests' own, and no Slurm that may run on this machine."""
+        path = f"{self._tools}:{PATH}"
+        known = {"PATH": path, "PYTHON": sys.executable, "HOME": str(self.home), "DESTDIR": ""}
+        return {**os.environ, **known, **environ}
 
     def _hide_slurm(self) -> None:
         """No slurmctld that may run on this machine has a say."""

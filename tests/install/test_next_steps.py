@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 from pathlib import Path
 
@@ -125,3 +128,25 @@ def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controll
     assert f"systemctl enable --now {NAME}.timer {NAME}-flush.timer" in said
     assert "one-time" not in said
     assert [] == list(controller.installation.units.glob("*.wants"))
+
+
+def test_ctrl_c_at_the_question_for_the_key(controller: Controller) -> None:
+    """At a terminal, as an admin does who has to look for the key first: what is installed is still said."""
+    controller.write("")
+    installation = controller.installation
+    options = ["--api-url", "http://127.0.0.1:9", "--deploy-key", "-"]
+    pid, terminal = pty.fork()
+    if pid == 0:  # pragma: no cover  # the child becomes install.sh
+        os.environ.update(installation.environment(SLURM_CONF=str(controller.conf), DESTDIR=str(installation.root)))
+        os.execv(str(installation.sources / "install.sh"), ["install.sh", *options])
+    said = b""
+    # It is open already, and reading it fails where install.sh has ended.
+    with open(terminal, "r+b", buffering=0) as screen, contextlib.suppress(OSError):  # noqa: PTH123
+        for block in iter(lambda: screen.read(4096), b""):
+            said += block
+            if said.endswith(b"deploy key: "):
+                screen.write(b"\x03")
+    _, status = os.waitpid(pid, 0)
+    assert 1 == os.WEXITSTATUS(status), said.decode()
+    assert "NOT SET UP: the program, its hook and its units are installed" in said.decode()
+    assert f"    JobCompLoc={HOOK}" in said.decode()
