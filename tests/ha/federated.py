@@ -24,14 +24,17 @@ class ClusterResult(NamedTuple):
         return self.hours_run - self.hours_told
 
 
-def federate(site: Federation, seconds: float) -> dict[str, ClusterResult]:
-    """Jobs on both clusters for so long, a flush every five seconds on each, then all comes to rest."""
+def federate(site: Federation, seconds: float, *, rest_seconds: float = 120) -> dict[str, ClusterResult]:
+    """Jobs on both clusters for so long, a flush every five seconds on each, then all comes to rest.
+
+    :param rest_seconds: how long jobs are waited for; a requeued one may begin again after two minutes only.
+    """
     with ExitStack() as stack:
         for name in site.clusters:
             site.exporters[name].flush_every(5)
             stack.enter_context(Submitting(site.lan.hosts[name], FEDERATION, pause_seconds=0.3))
         time.sleep(seconds)
-    wait_until("no jobs", lambda: not _alive(site), limit_seconds=120)
+    wait_until("no jobs", lambda: not _alive(site), limit_seconds=rest_seconds)
     time.sleep(15)
     for exporter in site.exporters.values():
         exporter.stop()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from tests.ha.load import Submitting
-from tests.ha.sites import Pair
+from tests.ha.sites import Exporter, Pair
 from tests.ha.truth import Comparison, compare
+from tests.support.waiting import wait_for
 
 _PLAIN = r"""
 while [ ! -e "$STOP" ]; do sbatch --uid=65534 -o /dev/null --chdir=/tmp --wrap true; sleep "$PAUSE"; done
@@ -46,4 +47,12 @@ def race(
     time.sleep(2 * flush_seconds + 2 * rewrite_seconds)
     flushing.stop()
     pair.board.rewrite_seconds = 0.0
+    wait_for(lambda: _is_done(flushing), "the last jobs", limit_seconds=60, pause_seconds=1)
     return compare(pair, pair.cluster, since=began)
+
+
+def _is_done(exporter: Exporter) -> bool:
+    """Flushes once more: a flush sends only what has not been delivered yet, and so hides nothing that was erased."""
+    exporter.run("flush")
+    backlog = exporter.status()["backlog"]
+    return int(backlog["queued"] + backlog["waiting"] - backlog["half_written"]) == 0

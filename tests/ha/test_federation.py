@@ -20,7 +20,7 @@ def site() -> Iterator[Federation]:
 @pytest.mark.timeout(240)
 def test_nothing_is_lost_or_told_twice(site: Federation) -> None:
     """Jobs for either cluster, for both, arrays, cancelled and requeued ones."""
-    results = federate(site, 12)
+    results = federate(site, 12, rest_seconds=15)
     for found in results.values():
         assert ([], [], []) == (found.comparison.lost, found.comparison.foreign, found.comparison.wrong)
         assert found.hours_run == pytest.approx(found.hours_told, abs=1e-6)

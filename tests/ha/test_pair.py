@@ -60,6 +60,8 @@ def test_neither_needs_slurmctld(pair: Pair) -> None:
     """The cluster's name is what it was; slurmdbd knows the jobs."""
     job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
     wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
+    ended = f"select 1 from {pair.cluster}_job_table where id_job = {job} and time_end and `partition` != ''"
+    wait_for(lambda: pair.sql(ended), "the job's record in slurmdbd")  # which a killed slurmctld would take along
     for host in pair.controllers:
         pair.kill_slurmctld(host)
     for exporter in pair.exporters.values():
