@@ -140,19 +140,22 @@ class Walk:
     def _visit(self, table: Table, visitor: Visitor) -> None:
         """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
         going_on: list[Run] = []
-        rows_of_jobs = _rows_of_jobs(table, going_on)
-        while True:
-            some = list(islice(rows_of_jobs, JOBS_AT_ONCE))
-            if not some:
-                break
+        repeated: dict[int, list[Run]] = {}  # by raw ID, the rows that share theirs, or their JobID, with another
+        alone = ([run] for run in _set_repeated_apart(table, going_on, repeated))
+        for some in iter(lambda: list(islice(alone, JOBS_AT_ONCE)), []):
             visitor.take(self._final_jobs(some))
+        # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
+        jobs = iter(sorted(self._final_jobs(list(repeated.values())), key=lambda runs: runs[-1].end or 0))
+        for final in iter(lambda: list(islice(jobs, JOBS_AT_ONCE)), []):
+            visitor.take(final)
         self._earlier.keep(going_on)
 
     def _final_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
         """Those of some jobs that are final. What is in doubt is noted; the rest is left to a later slice or run."""
         earlier = self._earlier.of([rows[0].raw_id for rows in rows_of_jobs])
         now = self._clock()
-        self._newest_end = max(self._newest_end, *(run.end or 0 for rows in rows_of_jobs for run in rows))
+        ends = (run.end or 0 for rows in rows_of_jobs for run in rows)
+        self._newest_end = max(self._newest_end, max(ends, default=0))
         final: list[Runs] = []
         for rows in rows_of_jobs:
             raw_id = rows[0].raw_id
@@ -213,19 +216,16 @@ class Walk:
         return jobs
 
 
-def _rows_of_jobs(table: Table, going_on: list[Run]) -> Iterator[list[Run]]:
-    """The rows of each raw ID in a slice; those whose job may go on are noted, too."""
-    repeated = table.repeated_ids()
-    several: dict[int, list[Run]] = {}
+def _set_repeated_apart(table: Table, going_on: list[Run], repeated: dict[int, list[Run]]) -> Iterator[Run]:
+    """The rows that share neither raw ID nor JobID with another. Of all rows those are noted whose job may go on."""
+    repeated_ids = table.repeated_ids()
     for run in table:
         if run.state in GOES_ON_STATES:
             going_on.append(run)
-        if run.raw_id in repeated:
-            several.setdefault(run.raw_id, []).append(run)
+        if run.raw_id in repeated_ids:
+            repeated.setdefault(run.raw_id, []).append(run)
         else:
-            yield [run]
-    # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
-    yield from sorted(several.values(), key=lambda runs: max(run.end or 0 for run in runs))
+            yield run
 
 
 def _jobs_of_raw_id(rows: list[Run], earlier: Runs) -> Iterator[Runs]:

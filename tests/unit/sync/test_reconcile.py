@@ -274,6 +274,16 @@ def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger) -> None:
     assert (2, ends) == (len(ends), sorted(ends))
 
 
+def test_an_older_task_does_not_come_last_because_its_raw_id_had_another_owner(ledger: Ledger) -> None:
+    """An array's ID was given twice: what counts is the end of each job, not of all that had its raw ID."""
+    older, other = run_at(NOON + HOUR, 196, JobID="181_1"), run_at(NOON + 3 * HOUR, 196, JobID="196", UID="1001")
+    newer = run_at(NOON + 2 * HOUR, 182, JobID="181_1")
+    site = Site(ledger, other, newer, older)
+    site.reconcile()
+    ends = [record["End"] for record in site.sent() if record["JobID"] == "181_1"]
+    assert (2, ends) == (len(ends), sorted(ends))
+
+
 class CountingInterlude(Interlude):
     """Due as often as asked."""
 
