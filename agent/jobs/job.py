@@ -20,7 +20,8 @@ LOOKBACK_SECONDS = 365 * 86_400
 #: What is still half a row after this long stays so. A slurmctld that was killed before it reported the rest runs the
 #: job again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
 HALF_WRITTEN_SECONDS = 86_400
-#: Whether a preempted job goes on is asked of slurmctld, which forgets a job soon after it has ended for good.
+#: Up to this age of its end slurmctld is asked whether a preempted job goes on. It forgets a job soon after it has
+#: ended for good, and its ID may be another's later.
 ASK_SLURMCTLD_SECONDS = 7 * 86_400
 #: How long a job waits for a slurmctld that does not answer. Its later runs, if any, replace what is sent then.
 UNANSWERED_SECONDS = 86_400
@@ -64,7 +65,10 @@ def runs_with(run: Run, others: Iterable[Run]) -> Runs:
 
 
 def stage(runs: Sequence[Run], now: float) -> Stage:
-    """How far a job has come, as the accounting alone tells.
+    """How far a job has come, as these rows alone tell.
+
+    However long ago a run was PREEMPTED or lost its node: the job may be held, or run again, and of that the rows that
+    ended in some range say nothing.
 
     :param runs: as :func:`own_runs` gives them.
     :param now: epoch seconds.
@@ -78,19 +82,21 @@ def stage(runs: Sequence[Run], now: float) -> Stage:
         return Stage.GOES_ON
     if is_half_written(newest, now):
         return Stage.HALF_WRITTEN
-    if newest.state in REQUEUEABLE_STATES and _age(newest, now) < ASK_SLURMCTLD_SECONDS:
+    if newest.state in REQUEUEABLE_STATES:
         return Stage.IN_DOUBT
     return Stage.FINAL
 
 
 def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | None) -> Stage:
-    """The same where the accounting leaves it open whether the job goes on.
+    """The same where the accounting, asked for the job by its ID, leaves it open whether it goes on.
 
     :param alive: the raw IDs of which slurmctld says that they are pending, running or COMPLETING, asked for after the
         rows; None where it does not answer.
     """
     told = stage(runs, now)
     if told is Stage.IN_DOUBT:
+        if _age(runs[-1], now) >= ASK_SLURMCTLD_SECONDS:
+            return Stage.FINAL
         if alive is None:
             return told if _age(runs[-1], now) < UNANSWERED_SECONDS else Stage.FINAL
         return told if runs[-1].raw_id in alive else Stage.FINAL
@@ -101,8 +107,9 @@ def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | 
 
 
 def is_for_slurmctld(runs: Sequence[Run], now: float) -> bool:
-    """Whether slurmctld's word decides about a job: without it the job is not final, and with it it may be."""
-    return stage(runs, now) is not Stage.FINAL and stage_by_slurmctld(runs, now, ()) is Stage.FINAL
+    """Whether slurmctld's word decides about a job."""
+    told = {stage_by_slurmctld(runs, now, alive) for alive in ((), (runs[-1].raw_id,))}
+    return len(told) > 1
 
 
 def is_half_written(run: Run, now: float) -> bool:
@@ -168,8 +175,9 @@ def _goes_on_in(earlier: Run, later: Run) -> bool:
         return False
     if earlier.state in CONTINUED_STATES:
         return True
-    if later.restarts is not None:
-        return later.restarts > (earlier.restarts or 0)
+    if later.restarts or earlier.restarts:
+        return (later.restarts or 0) > (earlier.restarts or 0)
+    # 0 may be the first run of another job, or have been written before slurmdbd was upgraded to one that counts.
     return earlier.state in REQUEUEABLE_STATES and not _are_different_tasks(earlier, later)
 
 

@@ -10,7 +10,7 @@ import enum
 from typing import Container, Iterable, NamedTuple, Sequence
 
 from agent.jobs.entry import LONGEST_WAIT_SECONDS, QueueEntry
-from agent.jobs.job import Stage, own_runs, stage, stage_by_slurmctld
+from agent.jobs.job import Stage, is_for_slurmctld, own_runs, stage, stage_by_slurmctld
 from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.
@@ -47,7 +47,7 @@ _FATES = {
 def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     """Decides on a queued job.
 
-    :param rows: the rows of this JobID, those of earlier owners of it included.
+    :param rows: all rows of this JobID, those of earlier owners of it included.
     :param now: epoch seconds.
     """
     runs = own_runs(rows)
@@ -56,6 +56,8 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     if not _is_told(entry, runs):
         return Verdict(Fate.WAIT, "record not up to date yet" if runs[-1].ended else "still running in the accounting")
     told = stage(runs, now)
+    if told is Stage.IN_DOUBT and not is_for_slurmctld(runs, now):
+        told = Stage.FINAL
     fate = _FATES[told]
     if told in {Stage.LIVE, Stage.GOES_ON} and not entry.submit and entry.end is None:
         return Verdict(Fate.WAIT, "requeued, or still running in the accounting")

@@ -1,20 +1,32 @@
 """Random but legal histories of jobs, as rows of slurmdbd's job table.
 
-Each history follows what was seen on real Slurms: a requeue, a preemption or a lost node ends a row and begins the
-next in the same second, a resize likewise, an array's last task runs under the raw ID of its array. ``job_name``
-numbers the jobs, so that SQL can tell the owners of a reused JobID apart; the exporter never reads it.
+Each history follows what was seen on real Slurms. A requeue, a preemption or a lost node ends a row; the next row
+begins in the same second, or after a slow Epilog, a hung node or a hold: minutes to months later. A resize begins the
+next row at once. An array's last task runs under the raw ID of its array. ``job_name`` numbers the jobs, so that SQL
+can tell the owners of a reused JobID apart; the exporter never reads it.
 """
 
 from __future__ import annotations
 
 import random
-from typing import Callable, Iterator, NamedTuple
+import time
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 NO_TASK = 4294967294
-RUNNING, SUSPENDED, PENDING = 1, 2, 0
+RUNNING, SUSPENDED, PENDING, COMPLETED = 1, 2, 0, 3
 CANCELLED, NODE_FAIL, PREEMPTED, REQUEUED, RESIZING, REVOKED = 4, 7, 8, 1024, 8192, 0x80000
+GOES_ON = (REQUEUED, RESIZING, PREEMPTED, NODE_FAIL)
+#: A row of these says that the job goes on, or may go on: whose next row is the same user's is the same job.
+LEADS_ON = frozenset(GOES_ON)
+NORMAL, UNKNOWN_QOS = 1, 4711
+#: What a user may have typed as an account: separators, line ends, escapes, what looks like a row, ...
+ODD_TEXTS = ("a", "|", "\x1f", "\n", "\n\n", "\r", "\t", "\x1b[2J", "\x07", "\\", "'", '"', "%s", " ", "_", "é", "✘")
+ODD_TEXTS_OF_ROWS = ("\u202e", "\n1|1|lab|root|0|", "\n99999\x1f99999\x1flab\x1f")
+#: ... and what is no UTF-8.
+ODD_BYTES = (*(text.encode() for text in (*ODD_TEXTS, *ODD_TEXTS_OF_ROWS)), b"\xff", b"\xc3", b"\x80")
+LONGEST_ACCOUNT = 255
 #: COMPLETED often, then every other way to end.
-ENDS = (3, 3, 3, 3, 5, 6, CANCELLED, NODE_FAIL, PREEMPTED, 9, 10, 11)
+ENDS = (*[COMPLETED] * 4, 5, 6, CANCELLED, NODE_FAIL, PREEMPTED, 9, 10, 11)
 HOUR, DAY = 3600, 86_400
 
 
@@ -29,23 +41,25 @@ class Row(NamedTuple):
     time_end: int
     time_suspended: int = 0
     tres_alloc: str = ""
-    nodelist: str = "None assigned"
+    nodelist: str | None = "None assigned"
     nodes_alloc: int = 0
     id_array_job: int = 0
     id_array_task: int = NO_TASK
     array_task_str: str | None = None
     het_job_id: int = 0
     het_job_offset: int = NO_TASK
-    account: str | None = "physics"
+    account: bytes | None = b"physics"
     id_user: int = 0
     id_assoc: int = 0
     partition: str = "cpu"
+    id_qos: int = NORMAL
+    restart_cnt: int = 0  # left out where the table has no such column
 
 
 class Owner(NamedTuple):
     """Whom a job belongs to."""
 
-    account: str | None
+    account: bytes | None
     id_user: int
     id_assoc: int
 
@@ -65,10 +79,19 @@ class Histories:
     :param moments: epoch seconds around which many jobs begin and end: changes of summer time, new year.
     :param end: nothing ends after it.
     :param most_tasks: of an array that was cancelled while pending; 20.11 cuts a long list of them.
+    :param has_restarts: whether the table says how often a job had been requeued.
     """
 
     def __init__(
-        self, seed: int, owners: list[Owner], gpus: list[str], moments: list[int], end: int, *, most_tasks: int
+        self,
+        seed: int,
+        owners: list[Owner],
+        gpus: list[str],
+        moments: list[int],
+        end: int,
+        *,
+        most_tasks: int,
+        has_restarts: bool,
     ) -> None:
         self._dice = random.Random(seed)
         self._owners = owners
@@ -76,33 +99,53 @@ class Histories:
         self._moments = moments
         self._end = end
         self._most_tasks = most_tasks
+        self._has_restarts = has_restarts
         self._next_id = 1000
         self._job_name = 0
-        self._old: list[tuple[int, int]] = []  # raw ID and End of jobs whose ID may be used again
+        self._old: list[Row] = []  # the last rows of jobs whose ID may be used again
 
     def rows(self, jobs: int) -> list[Row]:
         """The rows of at least so many jobs, in no order."""
         kinds: list[Callable[[Owner, int], Iterator[Row]]] = [
             *[self._plain] * 6,
-            *[self._chain] * 4,
+            *[self._chain] * 5,
+            self._handed_over,
+            self._lost,
+            self._requeued_after_its_end,
             self._never_started,
             self._live,
             self._revoked,
             self._array,
             self._bracket,
             self._het,
-            self._reused,
+            self._odd,
+            *[self._reused] * 2,
         ]
         made: list[Row] = []
         while self._job_name < jobs:
-            owner = self._dice.choice(self._owners)
-            made += self._dice.choice(kinds)(owner, self._submit())
+            made += self._dice.choice(kinds)(self._owner(), self._submit())
         self._dice.shuffle(made)
         return made
+
+    def _owner(self) -> Owner:
+        """One in eight has named an account of his own, as anybody may where no association is asked for."""
+        if self._dice.randint(0, 7):
+            return self._dice.choice(self._owners)
+        pieces = self._dice.choices(ODD_BYTES, k=self._dice.choice([1, 3, 10, 200]))
+        return self._dice.choice(self._owners)._replace(account=b"".join(pieces)[:LONGEST_ACCOUNT], id_assoc=0)
 
     def _submit(self) -> int:
         around = self._dice.choice(self._moments)
         return min(around + self._dice.randint(-2 * DAY, 2 * DAY), self._end - 40 * DAY)
+
+    def _gap(self, end: int) -> int:
+        """Seconds from the End of a run to the Submit of the next: COMPLETING and a hold may take any time."""
+        longest = self._end - 30 * DAY - end  # the runs to come have to end, too
+        shortest, longest_here = self._dice.choice(
+            [(0, 1), (0, 1), (2, 600), (601, 2 * HOUR), (2 * HOUR, 7 * DAY), (7 * DAY, 90 * DAY), (90 * DAY, 300 * DAY)]
+        )
+        gap = self._dice.randint(shortest, longest_here)
+        return gap if gap <= longest else self._dice.randint(0, 1)
 
     def _new(self) -> int:
         """A raw ID; the job's number goes on with it."""
@@ -139,19 +182,38 @@ class Histories:
 
     def _plain(self, owner: Owner, submit: int) -> Iterator[Row]:
         run = self._run(owner, self._new(), submit, self._dice.choice(ENDS))
-        self._old.append((run.id_job, run.time_end))
+        self._old.append(run)
         yield run
+
+    def _runs_that_go_on(self, owner: Owner, raw_id: int, submit: int, states: Sequence[int]) -> Iterator[Row]:
+        """Up to four runs after each of which the job goes on.
+
+        The accounts of some jobs had no association at first, so that their user goes by the uid alone. What was
+        written before slurmdbd counted restarts has none.
+        """
+        early = owner._replace(account=None, id_assoc=0) if self._dice.randint(0, 4) == 0 else owner
+        counts = self._has_restarts and self._dice.randint(0, 4) > 0
+        restarts = 0
+        for number in range(self._dice.randint(1, 4)):
+            run = self._run(early if number == 0 else owner, raw_id, submit, self._dice.choice(states))
+            if run.time_end <= submit:  # one row for each JobID and Submit
+                run = run._replace(time_end=run.time_start + 1 + (submit == run.time_start))
+            yield run._replace(restart_cnt=restarts)
+            restarts += counts and run.state != RESIZING
+            submit = run.time_end + (0 if run.state == RESIZING else self._gap(run.time_end))
+
+    def _next(self, owner: Owner, before: Row, state: int) -> Row:
+        """A run of the job that goes on after another."""
+        gap = 0 if before.state == RESIZING else self._gap(before.time_end)
+        run = self._run(owner, before.id_job, before.time_end + gap, state)
+        counts = self._has_restarts and (before.restart_cnt > 0 or self._dice.randint(0, 4) > 0)
+        return run._replace(restart_cnt=before.restart_cnt + (counts and before.state != RESIZING))
 
     def _chain(self, owner: Owner, submit: int) -> Iterator[Row]:
         """Requeued, preempted, failed with its node or resized, up to four times, and then one of many ends."""
-        raw_id = self._new()
-        for _ in range(self._dice.randint(1, 4)):
-            run = self._run(owner, raw_id, submit, self._dice.choice([REQUEUED, RESIZING, PREEMPTED, NODE_FAIL]))
-            if run.time_end <= submit:  # one row for each JobID and Submit
-                run = run._replace(time_end=run.time_start + 1 + (submit == run.time_start))
-            yield run
-            submit = run.time_end + self._dice.choice([0, 0, 1])
-        last = self._run(owner, raw_id, submit, self._dice.choice(ENDS))
+        *runs, before = self._runs_that_go_on(owner, self._new(), submit, GOES_ON)
+        yield from (*runs, before)
+        last = self._next(owner, before, self._dice.choice(ENDS))
         kind = self._dice.randint(0, 9)
         if kind == 0:
             last = self._unstarted(last, PENDING)
@@ -159,7 +221,36 @@ class Histories:
             last = last._replace(state=RUNNING, time_end=0, time_suspended=0)
         elif kind == 2:
             last = self._unstarted(last, CANCELLED)
+        else:
+            self._old.append(last)
         yield last
+
+    def _handed_over(self, owner: Owner, submit: int) -> Iterator[Row]:
+        """Ran here, was requeued, and then ran on another cluster of the federation: the newest row is REVOKED."""
+        *runs, before = self._runs_that_go_on(owner, self._new(), submit, [REQUEUED])
+        yield from (*runs, before)
+        yield self._next(owner, before, REVOKED)
+
+    def _lost(self, owner: Owner, submit: int) -> Iterator[Row]:
+        """Requeued, and then lost by a slurmctld that lost its state: there is no newer row."""
+        *runs, last = self._runs_that_go_on(owner, self._new(), submit, GOES_ON)
+        yield from runs
+        yield last._replace(state=REQUEUED)
+        self._old.append(last._replace(state=REQUEUED))
+
+    def _requeued_after_its_end(self, owner: Owner, submit: int) -> Iterator[Row]:
+        """By ``scontrol requeue``: 26.05 leaves the row COMPLETED, older versions make it REQUEUED.
+
+        Within one year of Submit: by that the dashboard stores, and what was delivered before in another stays there.
+        And so that a ledger of a year remembers which of the two is the newer one.
+        """
+        first = self._run(owner, self._new(), submit, COMPLETED)
+        last = self._next(owner, first, self._dice.choice(ENDS))
+        is_another_year = time.localtime(last.time_submit)[0] != time.localtime(submit)[0]
+        if not last.restart_cnt or is_another_year or last.time_end < self._end - 360 * DAY:
+            first = first._replace(state=REQUEUED)
+        yield first
+        yield last._replace(time_submit=max(last.time_submit, submit + 1))
 
     def _unstarted(self, run: Row, state: int) -> Row:
         """A run that has not started, or was cancelled before; older versions write its End as its Start."""
@@ -184,6 +275,21 @@ class Histories:
 
     def _revoked(self, owner: Owner, submit: int) -> Iterator[Row]:
         yield self._run(owner, self._new(), submit, REVOKED)
+
+    def _odd(self, owner: Owner, submit: int) -> Iterator[Row]:
+        """What a killed slurmctld, an old version or an admin has left out: Submit, QOS, node list or partition."""
+        run = self._run(owner, self._new(), submit, self._dice.choice(ENDS))
+        if run.time_end == run.time_start:
+            run = run._replace(time_end=run.time_end + 7)
+        yield self._dice.choice(
+            [
+                run._replace(time_submit=0),
+                run._replace(id_qos=UNKNOWN_QOS),
+                run._replace(nodelist=None),
+                run._replace(nodelist="(null)"),
+                run._replace(partition=""),
+            ]
+        )
 
     def _array(self, owner: Owner, submit: int) -> Iterator[Row]:
         """Tasks under raw IDs of their own, the last one under the array's."""
@@ -210,10 +316,18 @@ class Histories:
             yield run._replace(het_job_id=first, het_job_offset=offset)
 
     def _reused(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """A JobID that had an owner in another year, long before."""
-        before = [raw_id for raw_id, end in self._old if end < submit - 200 * DAY]
+        """A JobID that had an owner long before.
+
+        Another one, where the old job may have gone on for all that its last row says: such a row and the next one of
+        the same user are one job to anybody who reads the accounting.
+        """
+        before = [
+            old
+            for old in self._old
+            if old.time_end < submit - 200 * DAY and (old.state not in LEADS_ON or old.id_user != owner.id_user)
+        ]
         if before:
-            raw_id = self._dice.choice(before)
-            self._old = [(old, end) for old, end in self._old if old != raw_id]
+            old = self._dice.choice(before)
+            self._old.remove(old)
             self._job_name += 1
-            yield self._run(owner, raw_id, submit, self._dice.choice(ENDS))
+            yield self._run(owner, old.id_job, submit, self._dice.choice(ENDS))

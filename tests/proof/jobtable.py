@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
 from tests.proof.histories import NO_TASK, Owner, Row
 from tests.support.slurm import Slurm
 
 INSERTED_AT_ONCE = 500
 GONE_UID = 4_000_001
+ACCOUNTS = ("physics", "astro")
 UIDS = {"nobody": 65534, "games": 5}
 
 
@@ -22,15 +23,15 @@ class Gpus(NamedTuple):
 
 def prepare_accounting(slurm: Slurm) -> None:
     """Accounts and users to whom jobs can belong."""
-    slurm.sacctmgr("add", "account", "physics,astro", "Organization=lab", "Description=lab")
-    slurm.sacctmgr("add", "user", ",".join(UIDS), "account=physics,astro")
+    slurm.sacctmgr("add", "account", ",".join(ACCOUNTS), "Organization=lab", "Description=lab")
+    slurm.sacctmgr("add", "user", ",".join(UIDS), f"account={','.join(ACCOUNTS)}")
 
 
 def owners(slurm: Slurm) -> list[Owner]:
     """Users with an association, one of whom the host does not know, and a uid without any."""
     names = ",".join(f"'{name}'" for name in UIDS)
     members = slurm.sql(f"select id_assoc, acct, user from {slurm.cluster}_assoc_table where user in ({names})")
-    known = [Owner(row["acct"], UIDS[row["user"]], int(row["id_assoc"])) for row in members]
+    known = [Owner(row["acct"].encode(), UIDS[row["user"]], int(row["id_assoc"])) for row in members]
     return [*known, known[0]._replace(id_user=GONE_UID), Owner(None, GONE_UID, 0)]
 
 
@@ -45,7 +46,6 @@ def fill(slurm: Slurm, rows: list[Row]) -> None:
     jobs, suspensions = f"{slurm.cluster}_job_table", f"{slurm.cluster}_suspend_table"
     fixed = {
         "cpus_req": 1,
-        "id_qos": 1,
         "id_resv": 0,
         "id_wckey": 0,
         "id_group": 0,
@@ -53,15 +53,22 @@ def fill(slurm: Slurm, rows: list[Row]) -> None:
         "priority": 1,
         **({"track_steps": 0} if slurm.version < (21, 0) else {}),  # a column of 20.11 without a default
     }
-    names = [f"`{name}`" for name in (*Row._fields, *fixed, "mod_time", "time_eligible", "tres_req", "node_inx")]
+    columns = [name for name in Row._fields if name != "restart_cnt" or has_restarts(slurm)]
+    names = [f"`{name}`" for name in (*columns, *fixed, "mod_time", "time_eligible", "tres_req", "node_inx")]
     slurm.sql(f"truncate table {jobs}; truncate table {suspensions}")
     for start in range(0, len(rows), INSERTED_AT_ONCE):
-        values = (_values(row, fixed) for row in rows[start : start + INSERTED_AT_ONCE])
-        slurm.sql(f"insert into {jobs} ({','.join(names)}) values {','.join(values)}")
+        values = (_values(row, columns, fixed) for row in rows[start : start + INSERTED_AT_ONCE])
+        # Where texts are UTF-8, MariaDB cuts off what is none, as it does with slurmdbd's own.
+        slurm.sql(f"set sql_mode = ''; insert into {jobs} ({','.join(names)}) values {','.join(values)}")
     slurm.sql(
         f"insert into {suspensions} (job_db_inx, id_assoc, time_start, time_end)"
         f" select job_db_inx, id_assoc, time_start, time_start + time_suspended from {jobs} where time_suspended > 0"
     )
+
+
+def has_restarts(slurm: Slurm) -> bool:
+    """Whether slurmdbd counts how often a job was requeued."""
+    return bool(slurm.sql(f"show columns from {slurm.cluster}_job_table like 'restart_cnt'"))
 
 
 def queue_line(row: Row) -> str:
@@ -70,10 +77,10 @@ def queue_line(row: Row) -> str:
     return f"\n{row.id_job} {row.time_submit} {row.time_end} {task}\n"
 
 
-def _values(row: Row, fixed: dict[str, int]) -> str:
-    eligible = row.time_submit
+def _values(row: Row, columns: Sequence[str], fixed: dict[str, int]) -> str:
+    eligible = row.time_submit or row.time_start
     texts = [
-        *map(_quoted, row),
+        *(_quoted(getattr(row, name)) for name in columns),
         *map(str, fixed.values()),
         str(row.time_end or eligible),
         str(eligible),
@@ -86,4 +93,6 @@ def _values(row: Row, fixed: dict[str, int]) -> str:
 def _quoted(value: Any) -> str:
     if value is None:
         return "null"
+    if isinstance(value, bytes):
+        return f"x'{value.hex()}'"
     return str(value) if isinstance(value, int) else f"'{value}'"

@@ -75,10 +75,13 @@ def spans(rows: list[Row]) -> list[tuple[date, date]]:
     return found
 
 
-def differences(shown: dict[Any, Any], expected: dict[Any, Any]) -> list[Any]:
-    """The keys, with both records, where the dashboard and SQL differ."""
-    return [
-        (key, shown.get(key), expected.get(key))
-        for key in sorted({*shown, *expected})
-        if shown.get(key) != expected.get(key)
-    ]
+def differences(shown: dict[Any, Any], expected: dict[Any, Any], rows: list[Row]) -> list[Any]:
+    """Where the dashboard and SQL differ: the keys, the fields of both, and the rows of the job."""
+    found = []
+    for key in sorted({*shown, *expected}):
+        here, wanted = shown.get(key, {}), expected.get(key, {})
+        fields = {name: (here.get(name), wanted.get(name)) for name in {*here, *wanted}}
+        odd = {name: both for name, both in fields.items() if both[0] != both[1]}
+        if odd:
+            found.append((key, odd, *(row for row in rows if str(row.id_job) == key[2])))
+    return found

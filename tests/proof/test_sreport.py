@@ -10,7 +10,7 @@ from typing import Any, Iterable
 import pytest
 
 from tests.proof.histories import PENDING, REVOKED, RUNNING, SUSPENDED, Histories, Row, gpu_mixes
-from tests.proof.jobtable import Gpus, fill, gpu_ids, owners
+from tests.proof.jobtable import ACCOUNTS, Gpus, fill, gpu_ids, has_restarts, owners
 from tests.proof.site import Site, spans
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.slurm import Slurm
@@ -27,15 +27,21 @@ def test_totals(slurm: Slurm, tmp_path: Path, *, zone: str, seed: int, jobs: int
     """CPU- and GPU-seconds of each user in each account agree to the second, where sreport counts the same.
 
     It counts besides: what jobs have used that run, that wait to run again, or that a federation ran elsewhere; and a
-    suspended job's GPUs. It does not count: jobs without an association.
+    suspended job's GPUs. It does not count: jobs, or early runs of them, without an association.
     """
     gpus = gpu_ids(slurm)
     mixes = [mix for mix in gpu_mixes(*gpus) if not mix or (f",{gpus.generic}=" in mix) == (tracked == "gpu")]
     rows = Histories(
-        seed, owners(slurm), mixes, [int(time.time()) - 60 * DAY], int(time.time()) - HOUR, most_tasks=4
+        seed,
+        owners(slurm),
+        mixes,
+        [int(time.time()) - 60 * DAY],
+        int(time.time()) - HOUR,
+        most_tasks=4,
+        has_restarts=has_restarts(slurm),
     ).rows(jobs)
     fill(slurm, rows)
-    first, end = _hours(min(row.time_submit for row in rows), max(row.time_end for row in rows))
+    first, end = _hours(min(row.time_submit or row.time_start for row in rows), max(row.time_end for row in rows))
     reported = read_sreport(slurm, first, end, TRACKED[tracked])
     with ReceivingDashboard() as dashboard:
         site = Site(tmp_path / "site", slurm.env, dashboard, zone)
@@ -71,30 +77,45 @@ def read_sreport(slurm: Slurm, first: int, end: int, gpus: list[str]) -> Counter
 
 
 def usage_shown(records: Iterable[dict[str, Any]]) -> Counter[tuple[str, str, str]]:
-    """The same of the dashboard's records, but for those without an account."""
+    """The same of the dashboard's records, but for those without an association."""
     usage: Counter[tuple[str, str, str]] = Counter()
     for record in records:
-        if record["Account"] != "unknown":
+        if record["Account"] in ACCOUNTS:
             usage[record["Account"], record["User"], "cpu"] += round(record["CPUHours"] * HOUR)
             usage[record["Account"], record["User"], "gpu"] += round(record["GPUHours"] * HOUR)
     return +usage
 
 
 def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counter[tuple[str, str, str]]:
-    """What sreport counts and the dashboard does not, up to ``end``."""
+    """What sreport counts and the dashboard does not, up to ``end``: less than nothing where it is the other way round.
+
+    sreport counts each run under its own association, the dashboard all of them under the newest one's.
+    """
     members = slurm.sql(f"select id_assoc, acct, user from {slurm.cluster}_assoc_table where user != ''")
     names = {int(row["id_assoc"]): (row["acct"], row["user"]) for row in members}
-    newest = {row.job_name: row for row in sorted(rows, key=lambda row: row.time_submit)}
+    shown_as = newest_here(rows)
     usage: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
-        if row.id_assoc not in names or not row.tres_alloc:
+        if not row.tres_alloc:
             continue
-        account, user = names[row.id_assoc]
         tres = {number: int(count) for number, count in (pair.split("=") for pair in row.tres_alloc.split(","))}
-        seconds = row.time_suspended
-        if newest[row.job_name].state in {PENDING, RUNNING, SUSPENDED, REVOKED}:
-            seconds = max((row.time_end or end) - row.time_start, 0)  # a live one may start behind the last end
-            usage[account, user, "cpu"] += (seconds - row.time_suspended) * tres["1"]
-        typed = tres.get(gpus.a100, 0) + tres.get(gpus.h100, 0)
-        usage[account, user, "gpu"] += seconds * tres.get(gpus.generic, typed)
+        cards = tres.get(gpus.generic, tres.get(gpus.a100, 0) + tres.get(gpus.h100, 0))
+        seconds = max((row.time_end or end) - row.time_start, 0)  # a live one may start behind the last end
+        ran = seconds - row.time_suspended
+        if row.id_assoc in names:
+            account, user = names[row.id_assoc]
+            usage[account, user, "cpu"] += ran * tres["1"]
+            usage[account, user, "gpu"] += seconds * cards
+        job = shown_as.get(row.job_name)
+        if row.state != REVOKED and job and job.id_assoc in names:
+            account, user = names[job.id_assoc]
+            usage[account, user, "cpu"] -= ran * tres["1"]
+            usage[account, user, "gpu"] -= ran * cards
     return usage
+
+
+def newest_here(rows: list[Row]) -> dict[int, Row]:
+    """Under which row the dashboard has a job, by its name; jobs that are alive, or ran elsewhere alone, left out."""
+    here = (row for row in sorted(rows, key=lambda row: row.time_submit) if row.state != REVOKED)
+    newest = {row.job_name: row for row in here}
+    return {name: row for name, row in newest.items() if row.state not in {PENDING, RUNNING, SUSPENDED}}

@@ -7,7 +7,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Protocol
 
 NO_TASK = "4294967294"  # NO_VAL
-#: Those of a row that is a job's last: not PENDING, RUNNING, SUSPENDED, REQUEUED, RESIZING or REVOKED.
+#: Those of a row that is a job's last: not PENDING, RUNNING or SUSPENDED.
 STATES = {
     "3": "COMPLETED",
     "4": "CANCELLED",
@@ -19,7 +19,21 @@ STATES = {
     "10": "DEADLINE",
     "11": "OUT_OF_MEMORY",
 }
+#: A job with such a row goes on. Where no newer one has come for a day, slurmctld has lost it: these labs' slurmctld
+#: has none of those jobs.
+GOES_ON = {"1024": "REQUEUED", "8192": "RESIZING"}
+REVOKED = str(0x80000)  # ran on another cluster
+DAY = 86_400
+#: Runs that ended this long before the job's newest one do not count.
+REACH_SECONDS = 365 * DAY
 CPU, MEMORY_MB, NODE = "1", "2", "4"  # the TRES with ids that are the same everywhere
+
+#: An account may hold anything, line ends included; slurmdbd reads it as UTF-8, whatever the table holds it in.
+COLUMNS = (
+    "id_job, job_name, state, time_submit, time_start, time_end, time_suspended, tres_alloc, nodelist, id_array_job,"
+    " id_array_task, array_task_str, array_max_tasks, het_job_id, het_job_offset,"
+    " hex(convert(account using utf8mb4)) account, id_user, id_assoc, `partition`, id_qos"
+)
 
 Row = Dict[str, str]
 Tres = Dict[str, int]
@@ -64,7 +78,8 @@ def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: T
     What a killed slurmctld has not told the name of goes by slurmdbd's own word for it, and stands for itself.
     """
     rows_of: dict[tuple[str, str], list[Row]] = {}
-    for row in database.sql(f"select * from {database.cluster}_job_table where deleted = 0 order by time_submit"):
+    table = f"{database.cluster}_job_table"
+    for row in database.sql(f"select {COLUMNS} from {table} where deleted = 0 order by time_submit"):
         name = row["time_submit"] if row["job_name"] == "allocation" else row["job_name"]
         rows_of.setdefault((row["id_job"], name), []).append(row)
     qos = {row["id"]: row["name"] for row in database.sql("select id, name from qos_table")}
@@ -72,24 +87,37 @@ def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: T
     members = database.sql(f"select id_assoc, user from {database.cluster}_assoc_table where user != ''")
     names = Names(qos, gpus, {row["id_assoc"]: row["user"] for row in members})
     for rows in sorted(rows_of.values(), key=lambda rows: (int(rows[-1]["time_submit"]), int(rows[-1]["time_end"]))):
-        if rows[-1]["state"] in STATES and is_shown(rows[-1]):
-            yield _make_record(rows, database.cluster, names)
+        here = _rows_here(rows)
+        if here and is_shown(here[-1]):
+            yield _make_record(here, database.cluster, names)
+
+
+def _rows_here(rows: list[Row]) -> list[Row]:
+    """The rows that count of a job that is over; none where it is not, or ran nowhere on this cluster."""
+    newest = rows[-1]
+    first_end = int(newest["time_end"]) - REACH_SECONDS
+    counted = [row for row in rows if int(row["time_end"]) >= first_end]
+    if newest["state"] == REVOKED:
+        return counted[:-1] if any(map(_elapsed, counted[:-1])) else []
+    is_lost = newest["state"] in GOES_ON and int(newest["time_end"]) < time.time() - DAY
+    return counted if newest["state"] in STATES or is_lost else []
 
 
 def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
     newest = rows[-1]
-    started = _has_started(newest)
-    tres = _parse_tres(newest) if started else {}
-    submit, end = int(newest["time_submit"]), int(newest["time_end"])
-    start = int(newest["time_start"]) if started else end
+    ran = _has_started(newest)
+    tres = _parse_tres(newest) if ran else {}
+    end = int(newest["time_end"])
+    start = int(newest["time_start"]) if ran else end
+    submit = int(newest["time_submit"]) or start
     return {
         "JobID": _job_id(newest),
         "User": names.user.get(newest["id_assoc"]) or _user(newest["id_user"]),
-        "Account": "unknown" if newest["account"] in ("", "NULL") else newest["account"],
+        "Account": "unknown" if newest["account"] in ("", "NULL") else _legible(bytes.fromhex(newest["account"])),
         "Partition": "unknown" if newest["partition"] in ("", "NULL") else newest["partition"],
-        "State": STATES[newest["state"]],
+        "State": {**STATES, **GOES_ON}[newest["state"]],
         "QOS": names.qos.get(newest["id_qos"]),
-        "NodeList": unfold_nodes(newest["nodelist"]) if started else "",
+        "NodeList": unfold_nodes(newest["nodelist"]) if _has_nodes(newest) else "",
         "Submit": _local(submit),
         "Start": _local(start),
         "End": _local(end),
@@ -105,6 +133,11 @@ def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
     }
 
 
+def _legible(name: bytes) -> str:
+    """A name as UTF-8, in which what a terminal would obey is written out: ``a\\nb``."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name.decode(errors="replace"))
+
+
 def unfold_nodes(folded: str) -> str:
     """n[1-2,5] → n1,n2,n5: a lab's nodes have one letter and a number."""
     prefix, _, numbers = folded.rstrip("]").partition("[")
@@ -115,7 +148,12 @@ def unfold_nodes(folded: str) -> str:
 
 def _has_started(row: Row) -> bool:
     """A job that was cancelled while pending has no start, or one that repeats the end, and never a node."""
-    return row["time_start"] != "0" and row["nodelist"] not in ("", "None assigned", "NULL")
+    return row["time_start"] != "0" and (_has_nodes(row) or row["time_start"] != row["time_end"])
+
+
+def _has_nodes(row: Row) -> bool:
+    """Which nodes it had may have got lost of a job that ran."""
+    return row["nodelist"] not in ("", "None assigned", "NULL", "(null)")
 
 
 def _elapsed(row: Row) -> int:

@@ -44,9 +44,17 @@ def test_a_run_from_longer_ago_than_slurm_is_asked_for_is_left_out() -> None:
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
 def test_a_job_that_was_not_requeued_and_whose_id_was_reused(state: str) -> None:
     """Where Restarts tells that a row is a job's first, it is another job; so is a task of another array."""
-    reused = make_requeue(state, 3600, Restarts="0")
+    reused = [make_requeue(state, 3600, Restarts="0")[1], make_requeue(state, 3600)[0]._replace(restarts=1)]
     task = make_requeue(state, 3600, JobID="98_3")
-    assert (reused[1:], task[1:]) == (own_runs(reused), own_runs(task))
+    assert (reused[:1], task[1:]) == (own_runs(reused), own_runs(task))
+
+
+@pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
+def test_rows_from_before_slurmdbd_counted_restarts(state: str) -> None:
+    """After an upgrade to 24.11 the older rows have Restarts 0, all of them."""
+    first, last = make_requeue(state, 3600, Restarts="0")
+    runs = [first._replace(restarts=0), last]
+    assert runs == own_runs(runs)
 
 
 @pytest.mark.parametrize("state", ["COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"])

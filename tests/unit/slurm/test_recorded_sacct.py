@@ -12,7 +12,7 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs.job import Stage, own_runs, stage
+from agent.jobs.job import Stage, own_runs, stage_by_slurmctld
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
@@ -79,7 +79,9 @@ def made(runs: list[Run], requeued_runs: str = "sum") -> dict[str, dict[str, Any
     """The records of all jobs among some rows that have ended for good."""
     jobs = [own_runs(rows) for rows in by_raw_id(runs).values()]
     records = (
-        make_record(job, "lab", requeued_runs=requeued_runs) for job in jobs if stage(job, math.inf) is Stage.FINAL
+        make_record(job, "lab", requeued_runs=requeued_runs)
+        for job in jobs
+        if stage_by_slurmctld(job, math.inf, None) is Stage.FINAL
     )
     return {record.job_id: json.loads(record.text) for record in records}
 
