@@ -132,8 +132,10 @@ def _check_slurm(
     yield examine("slurmctld", ask)
     if settings:
         yield examine("cluster name", lambda: check_slurm.check_cluster(config, settings))
-    if not (settings and sacct.ok):
-        yield from _untested("sacct and slurmctld", "slurmdbd", "privileges")
+        if not config.slurm_cluster:  # else these are the settings of another cluster than the one that is asked for
+            yield examine("GPUs", lambda: check_slurm.check_gpus(settings))
+    if not sacct.ok:
+        yield from _untested("sacct", "slurmdbd", "privileges")
         return
     slurmdbd = examine("slurmdbd", ask_slurmdbd)
     yield slurmdbd

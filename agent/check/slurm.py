@@ -14,6 +14,7 @@ from typing import Callable, Mapping
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
+from agent.slurm.scontrol import parse_range
 from agent.slurm.slurm import Slurm
 from agent.wording import count, span
 
@@ -61,24 +62,30 @@ def _set_key(config: Config, key: str, value: str) -> str:
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:
-    """What the cluster is called on the dashboard, and by slurmctld."""
-    name = settings.get("ClusterName", "")
+    """What the cluster is called on the dashboard, and by Slurm."""
+    name = config.slurm_cluster or settings.get("ClusterName", "")
     if not config.cluster_name or config.cluster_name == name:
         return name
     return f"{config.cluster_name} on the dashboard, {name} in Slurm"
 
 
 def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[], float] = time.time) -> str:
-    """Whether sacct brings jobs from slurmdbd."""
+    """Whether sacct brings jobs of the right cluster from slurmdbd.
+
+    :param settings: of slurmctld; empty where it does not answer, or where there is none on this host.
+    """
     storage = settings.get("AccountingStorageType", "")
-    if not storage.endswith("slurmdbd"):
+    if settings and not storage.endswith("slurmdbd"):
         raise NotWell(
             f"AccountingStorageType is {storage or 'not set'}: finished jobs are kept nowhere",
             hint="set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
         )
     began = clock()
-    rows = slurm.sacct.ask_window(int(began) - DAY_SECONDS, int(began)).answer().rows
-    return f"{count(rows, 'job')} ended in the last 24 hours, by sacct in {span(clock() - began)}"
+    query = slurm.sacct.ask_window(int(began) - DAY_SECONDS, int(began))
+    rows = sum(1 for _ in query.answer())  # read, as each tells its cluster
+    hours = round((query.end - query.start) / 3600)
+    ended = "in the last 24 hours" if hours == DAY_SECONDS // 3600 else f"within {count(hours, 'hour')} of the last day"
+    return f"{count(rows, 'job')} ended {ended}, by sacct in {span(clock() - began)}"
 
 
 def check_privileges(slurm: Slurm, user: str) -> str:
@@ -91,13 +98,33 @@ def check_privileges(slurm: Slurm, user: str) -> str:
         return f"{user} sees all jobs, as {level}"
     is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))
     if not is_private and not _keeps_to_itself(database):
-        return f"{user} sees all jobs, as PrivateData hides none"
+        return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
     told = "hides" if is_private else f"may hide, which slurmdbd {database['SLURMDBD_VERSION']} does not tell,"
     change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
         f"PrivateData in slurmdbd.conf {told} the jobs of others from {user}",
         hint=f"sacctmgr {change} AdminLevel=Operator",
         run=f"sacctmgr -i {change} AdminLevel=Operator",
+    )
+
+
+def _limit(database: Mapping[str, str]) -> str:
+    """What MaxQueryTimeRange, which binds whoever is no Operator, means for the runs."""
+    widest = parse_range(database.get("MaxQueryTimeRange", ""))
+    return f", {span(widest)} at a time (MaxQueryTimeRange); an Operator could ask for more" if widest else ""
+
+
+def check_gpus(settings: Mapping[str, str]) -> str:
+    """Whether the accounting knows of the GPUs that the cluster has. Where it does not, no job has GPU-hours."""
+    tracked = [tres.strip() for tres in settings.get("AccountingStorageTRES", "").lower().split(",")]
+    gpus = [tres for tres in tracked if tres.partition(":")[0] == "gres/gpu"]
+    if gpus:
+        return f"counted, by {', '.join(gpus)} in AccountingStorageTRES"
+    if "gpu" not in {name.strip() for name in settings.get("GresTypes", "").lower().split(",")}:
+        return "none, by GresTypes"
+    raise NotWell(
+        "GresTypes has gpu, and AccountingStorageTRES lacks gres/gpu: the accounting counts no GPU-hours",
+        hint=f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART_HINT}; jobs count from then on",
     )
 
 

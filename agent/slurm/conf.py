@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import Iterator, Mapping, NamedTuple
 
 #: Where Slurm's packages look for it.
 USUAL_PLACES = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/opt/slurm/etc/slurm.conf")
@@ -42,6 +42,12 @@ class Conf(NamedTuple):
     def get_all(self, key: str) -> list[Setting]:
         """Every setting of a key that may stand on several lines."""
         return [setting for setting in self.settings if setting.key.lower() == key.lower()]
+
+
+def find_slurm_conf(environ: Mapping[str, str]) -> Path | None:
+    """Where Slurm's commands read it on this host; None where it is not on the disk, but got from slurmctld."""
+    places = [environ["SLURM_CONF"]] if environ.get("SLURM_CONF") else USUAL_PLACES
+    return next((Path(place) for place in places if Path(place).is_file()), None)
 
 
 def read_slurm_conf(path: Path, cluster: str = "") -> Conf:

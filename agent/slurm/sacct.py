@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRangeTooWide
+from agent.slurm.conf import find_slurm_conf, read_slurm_conf
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Child, Output, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
@@ -104,21 +106,17 @@ class WindowQuery(Query):
 
     def _begin(self, end: int) -> None:
         self.end = min(end, self.start + self._sacct.widest_seconds - 1) if self._sacct.widest_seconds else end
-        query = self._sacct.ask(*make_window_selection(self.start, self.end, self._states))
+        query = self._sacct.ask(*make_window_selection(self.start, self.end, self._states), confirm=True)
         super().__init__(query._child, query._read)
 
     def answer(self) -> Table:
         """See :meth:`Query.answer`; :attr:`end` is up to date behind it."""
         while True:
             try:
-                table = super().answer()
+                return super().answer()
             except TimeRangeTooWide:
                 self._sacct.narrow(self.end - self.start + 1)
                 self._begin(self.end)
-                continue
-            if not table.rows:
-                self._sacct.confirm_emptiness()
-            return table
 
 
 class Sacct:
@@ -159,6 +157,7 @@ class Sacct:
         self._fields: tuple[str, ...] = ()
         self._usual: frozenset[str] = frozenset()
         self._attempts_fail = False
+        self._heard_sacctmgr = False  # whether its complaints are among the usual ones
 
     def ask_window(self, start: int, end: int, states: str = ALL_ENDS) -> WindowQuery:
         """Begins to ask for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
@@ -168,17 +167,24 @@ class Sacct:
         """Begins to ask for all rows of some JobIDs that are not older than ``since`` (epoch seconds)."""
         return self.ask(*make_ids_selection(asked, since))
 
-    def ask(self, *selection: str) -> Query:
-        """Begins to ask for the rows of a selection."""
+    def ask(self, *selection: str, confirm: bool = False, again: bool = True) -> Query:
+        """Begins to ask for the rows of a selection.
+
+        :param confirm: whether an answer without rows has to be confirmed by slurmdbd, once in a run.
+        :param again: whether to ask once more, with another separator, where a row is odd. While sacct runs, its
+            separator stands in the list of processes: whoever has read it there can't know the next one.
+        """
         if not self._fields:
             self._learn()
         fields, separator = self._fields, draw_separator()
         argv = make_sacct_argv(self._sacct, fields, *selection, separator=separator, cluster=self._cluster)
 
         def read(output: Output) -> Table:
-            lines = count_lines(output, separator.join(fields), self._usual)
+            lines = self._count_lines(output, separator.join(fields))
             self._attempts_fail = speaks_of_attempts(output.stderr)
-            return Table(
+            if not lines and (confirm or self._attempts_fail):
+                self.confirm_emptiness()
+            table = Table(
                 output.stdout,
                 fields,
                 separator,
@@ -186,8 +192,30 @@ class Sacct:
                 check_cluster=self._check_cluster,
                 complain=self._set_aside,
             )
+            if again and table.has_odd_rows():
+                return self.ask(*selection, confirm=confirm, again=False).answer()
+            return table
 
         return Query(Child(argv, environment=self._environment, timeout=self._timeout), read)
+
+    def _count_lines(self, output: Output, header: str) -> int:
+        """See :func:`agent.slurm.trust.count_lines`; a sacctmgr that does its work may say what is usual, too."""
+        try:
+            return count_lines(output, header, self._usual)
+        except TimeRangeTooWide:
+            raise
+        except SlurmUnreachable as error:
+            if output.returncode or not output.stderr or self._heard_sacctmgr:
+                raise
+            try:
+                clusters, stderr = self._scontrol.list_clusters()
+            except SlurmUnreachable:
+                raise error from None
+        self._heard_sacctmgr = True
+        if clusters:
+            self._usual |= usual_complaints(stderr)
+        output.stdout.seek(0)
+        return count_lines(output, header, self._usual)
 
     def version(self) -> str:
         """What sacct calls itself, such as ``slurm 22.05.8``.
@@ -238,7 +266,7 @@ class Sacct:
         :raises SlurmUnreachable: where it is none.
         :raises ConfigError: where slurmdbd does not know the cluster that is configured.
         """
-        if self._confirmed and not self._attempts_fail:
+        if self._confirmed:
             return
         try:
             known = {name.lower() for name in self._scontrol.clusters()}
@@ -247,9 +275,9 @@ class Sacct:
                 raise
             logger.debug("%s: an empty answer of sacct is trusted as it is", error)  # a host without sacctmgr
             return
-        name = self._cluster or self._met or self._local_name()
-        if name and name.lower() not in known:
-            raise _unknown_cluster(name, known, configured=self._cluster is not None)
+        for name in [self._cluster] if self._cluster else [self._met, *self._local_names()]:
+            if name and name.lower() not in known:
+                raise _unknown_cluster(name, known, configured=self._cluster is not None)
         if not known:
             raise SlurmUnreachable("slurmdbd knows no cluster at all", hint="see sacctmgr show cluster")
         self._confirmed = True
@@ -277,12 +305,14 @@ class Sacct:
             )
         self._met = name
 
-    def _local_name(self) -> str:
-        """ClusterName of this host's slurm.conf, as slurmctld tells it; empty where it does not answer."""
-        try:
-            return self._scontrol.controllers().cluster
-        except SlurmUnreachable:
-            return ""
+    def _local_names(self) -> Iterator[str]:
+        """ClusterName by slurm.conf on this host, as sacct goes by, and by slurmctld; as far as they can be read."""
+        conf = find_slurm_conf(self._environment)
+        setting = read_slurm_conf(conf).get("ClusterName") if conf else None
+        if setting:
+            yield setting.value
+        with suppress(SlurmUnreachable):
+            yield self._scontrol.controllers().cluster
 
     def _is_other_cluster(self, name: str) -> bool:
         try:

@@ -9,7 +9,7 @@ from typing import Mapping, Sequence
 from agent.errors import SlurmUnreachable
 from agent.slurm.controllers import Controllers, parse_controllers
 from agent.slurm.environment import make_environment
-from agent.slurm.process import run
+from agent.slurm.process import Output, run
 from agent.slurm.squeue import make_squeue_argv, parse_states
 
 #: For a call that should take no time.
@@ -79,8 +79,16 @@ class Scontrol:
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
+        return self.list_clusters()[0]
+
+    def list_clusters(self) -> tuple[set[str], str]:
+        """The same, and what sacctmgr complains of while it lists them.
+
+        :raises SlurmUnreachable: where slurmdbd does not answer.
+        """
         selection = ("--noheader", "--parsable2", "show", "cluster", "format=Cluster")
-        return set(self._print(self._beside_sacct("sacctmgr"), *selection).split())
+        output = self._run(self._beside_sacct("sacctmgr"), *selection)
+        return set(output.text.split()), output.stderr
 
     def admin_level(self, user: str) -> str:
         """None, Operator or Administrator; empty for a user that slurmdbd does not know.
@@ -95,7 +103,14 @@ class Scontrol:
         return str(Path(self._sacct).with_name(command)) if "/" in self._sacct else command
 
     def _print(self, *argv: str) -> str:
-        """What a command prints that should take no time."""
+        """What a command prints."""
+        return self._run(*argv).text
+
+    def _run(self, *argv: str) -> Output:
+        """Runs a command that should take no time.
+
+        :raises SlurmUnreachable: where it fails.
+        """
         output = run(argv, environment=self._environment, timeout=self._timeout)
         if output.returncode:
             words = output.stderr.strip().splitlines()
@@ -103,7 +118,7 @@ class Scontrol:
                 f"{' '.join(argv[:3])} failed: {words[0][:300] if words else 'it said nothing'}",
                 hint="see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping",
             )
-        return output.text
+        return output
 
 
 def parse_range(text: str) -> int | None:

@@ -15,7 +15,7 @@ from typing import IO, Callable, Iterator, Mapping, Sequence, TypeVar
 from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
 from agent.jobs.record import digest_row
 from agent.jobs.run import Run
-from agent.slurm.row import parse_row
+from agent.slurm.row import LONGEST_NUMBER, parse_row
 
 NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
 #: Stands for the separator where rows of several calls are compared.
@@ -64,7 +64,7 @@ class Table:
         cluster = None
         self._odd = 0
         separator = self._separator.decode()
-        for row in self._whole_rows():
+        for row in self._whole_rows(self._set_aside):
             try:
                 run = parse_row(row.decode("utf-8", "replace").split(separator), row.replace(self._separator, US))
             except UnreadableRow as error:
@@ -81,6 +81,16 @@ class Table:
             yield run
         if self._odd and cluster is None:
             raise SlurmUnreachable(f"none of the {self.rows} rows that sacct printed can be read", hint=NOT_SLURMS)
+
+    def has_odd_rows(self) -> bool:
+        """Whether a row lacks columns, or has too many, even with the lines behind it."""
+        wanted = self._columns - 1
+        if all(line.count(self._separator) == wanted for line in self._lines()):
+            return False
+        odd: list[bytes] = []
+        for _ in self._whole_rows(odd.append):
+            pass
+        return bool(odd)
 
     def leave_out(self, known: Mapping[bytes, T]) -> list[T]:
         """From now on leaves out the rows that are known, word for word; returns what is known of them.
@@ -115,10 +125,10 @@ class Table:
         for line in self._lines():
             job_id, _, rest = line.partition(separator)
             raw_id, found, _ = rest.partition(separator)
-            if found and raw_id.isdigit():
+            if found and raw_id.isdigit() and len(raw_id) <= LONGEST_NUMBER:
                 yield job_id, int(raw_id)
 
-    def _whole_rows(self) -> Iterator[bytes]:
+    def _whole_rows(self, set_aside: Callable[[bytes], None]) -> Iterator[bytes]:
         """The rows, those of several lines joined. What is none is set aside; the next whole line is a row again."""
         wanted = self._columns - 1
         pending: list[bytes] = []
@@ -126,12 +136,12 @@ class Table:
         for line in self._lines():
             here = line.count(self._separator)
             if pending and (here >= wanted or here > missing):
-                self._set_aside(pending)
+                set_aside(b"\n".join(pending))
                 pending = []
             if here == wanted:
                 yield line
             elif here > wanted:
-                self._set_aside([line])
+                set_aside(line)
             else:
                 missing = (missing if pending else wanted) - here
                 pending.append(line)
@@ -139,11 +149,10 @@ class Table:
                     yield b"\n".join(pending)
                     pending = []
         if pending:
-            self._set_aside(pending)
+            set_aside(b"\n".join(pending))
 
-    def _set_aside(self, lines: list[bytes]) -> None:
+    def _set_aside(self, row: bytes) -> None:
         self._odd += 1
-        row = b"\n".join(lines)
         text = row.replace(self._separator, b"|").decode("utf-8", "replace")
         columns = row.count(self._separator) + 1
         self._complain(

@@ -188,9 +188,15 @@ SLURM = [
     ),
     Lack(
         "no slurmdbd",
-        lambda _: check_slurm.check_slurmdbd(private_slurm(""), {}),
+        lambda _: check_slurm.check_slurmdbd(private_slurm(""), {"ClusterName": "c"}),
         "AccountingStorageType is not set: finished jobs are kept nowhere",
         "set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
+    ),
+    Lack(
+        "GPUs that are not in the accounting",
+        lambda _: check_slurm.check_gpus({"GresTypes": "gpu", "AccountingStorageTRES": "cpu,mem,gres/gpumem"}),
+        "GresTypes has gpu, and AccountingStorageTRES lacks gres/gpu: the accounting counts no GPU-hours",
+        f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART}; jobs count from then on",
     ),
     Lack(
         "a user without the right",

@@ -114,3 +114,30 @@ def test_rows_that_are_known_are_left_out() -> None:
     table = Table(BytesIO(body), FIELDS, "%", lines=3, check_cluster=lambda name: None, complain=print)
     assert [100] == table.leave_out(known)
     assert (["7", "101"], set()) == ([run.job_id for run in table], table.repeated_ids())
+
+
+def test_a_partition_of_digits_behind_a_line_of_an_account() -> None:
+    """It stands where an ID stands in a row that is one line, and is no ID."""
+    rows = printed("~", b"x\ny", Partition="9" * 30) * 2
+    body = "~".join(FIELDS).encode() + b"\n" + rows
+    table = Table(BytesIO(body), FIELDS, "~", lines=4, check_cluster=lambda name: None, complain=print)
+    assert {100} == table.repeated_ids()
+
+
+@pytest.mark.parametrize(
+    ("output", "odd"),
+    [
+        (printed("~") * 2, False),
+        (printed("~", b"a\nb\nc") + printed("~"), False),
+        (printed("~", b"a~b") + printed("~"), True),
+        (b"100~100\n" + printed("~"), True),
+        (printed("~", b"x\n" + printed("~", JobID="666")[:-1]), True),
+        (b"", False),
+    ],
+)
+def test_odd_rows_are_seen_before_any_is_handed_on(output: bytes, odd: bool) -> None:
+    """Too few columns or too many, as where somebody knew the separator; an account over several lines is not odd."""
+    body = "~".join(FIELDS).encode() + b"\n" + output
+    complaints: list[ExporterError] = []
+    table = Table(BytesIO(body), FIELDS, "~", lines=2, check_cluster=lambda name: None, complain=complaints.append)
+    assert (odd, []) == (table.has_odd_rows(), complaints)

@@ -1,0 +1,122 @@
+"""What `check` says of the accounting: whose jobs sacct brings, how many at a time, and whether GPUs are among them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.check import checks as check
+from agent.check import slurm as check_slurm
+from agent.check.finding import NotWell
+from agent.config import parse_config
+from agent.dashboard.answer import Answer
+from agent.dashboard.client import Dashboard
+from agent.errors import ConfigError, SlurmUnreachable
+from agent.slurm.slurm import Slurm
+from tests.support.memory import MemoryQuery
+from tests.support.rows import make_run
+
+DATABASE = {"SlurmUser": "slurm(64030)", "PrivateData": "none", "SLURMDBD_VERSION": "22.05.8"}
+
+
+class Commands:
+    """A host without slurmctld, on which slurmdbd answers; ``widest`` is what it allows in seconds."""
+
+    def __init__(self, *, widest: int = 0, limit: str = "UNLIMITED") -> None:
+        self._widest = widest
+        self._limit = limit
+
+    def version(self) -> str:
+        return "slurm 22.05.8"
+
+    def read_config(self) -> dict[str, str]:
+        raise SlurmUnreachable("scontrol show config failed: Unable to contact slurm controller")
+
+    def read_accounting_config(self) -> dict[str, str]:
+        return {**DATABASE, "MaxQueryTimeRange": self._limit}
+
+    def admin_level(self, user: str) -> str:
+        return "None"
+
+    def ask_window(self, start: int, end: int, states: str = "") -> MemoryQuery:
+        return MemoryQuery([make_run(), make_run()], start, start + self._widest - 1 if self._widest else end)
+
+
+def slurm_of(commands: Any) -> Slurm:
+    return Slurm(lambda: commands, lambda: commands)
+
+
+def no_systemd(_: Any) -> Any:
+    raise SlurmUnreachable("no systemctl")
+
+
+def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
+    """It answers for a cluster whose controller is down, or elsewhere."""
+    config = parse_config({"api_url": "https://d.example.com", "api_key": "k", "spool_dir": str(tmp_path)}, {})
+    dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
+    neighbours = check.Neighbours(config, slurm_of(Commands()), dashboard)
+    findings = {finding.name: finding for finding in check.run_checks(neighbours, no_systemd, {})}
+    assert (False, True) == (findings["slurmctld"].ok, findings["slurmdbd"].ok)
+    assert findings["slurmdbd"].text.startswith("2 jobs ended in the last 24 hours, by sacct in ")
+    assert findings["privileges"].ok
+
+
+def test_a_range_that_is_limited() -> None:
+    """It is said how long a time slurmdbd answers for at once, and who could ask for more."""
+    slurm = slurm_of(Commands(widest=6 * 3600, limit="06:00:00"))
+    assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
+        "2 jobs ended within 6 hours of the last day, by sacct in 0.0 s"
+    )
+    told = check_slurm.check_privileges(slurm, "bob")
+    assert told.startswith("bob sees all jobs, as PrivateData hides none, 6 h")
+    assert told.endswith("at a time (MaxQueryTimeRange); an Operator could ask for more")
+    assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root")
+
+
+def test_rows_of_another_cluster() -> None:
+    """Whose rows they are is seen when they are read."""
+
+    class Refused(MemoryQuery):
+        def answer(self) -> Any:
+            def rows() -> Any:
+                raise ConfigError("these are the jobs of cluster alpha")
+                yield
+
+            return rows()
+
+    commands: Any = Commands()
+    commands.ask_window = lambda start, end: Refused([], start, end)
+    with pytest.raises(ConfigError, match="the jobs of cluster alpha"):
+        check_slurm.check_slurmdbd(slurm_of(commands), {})
+
+
+def test_slurms_own_name_of_another_cluster() -> None:
+    """slurm_cluster, where it is set, and not the ClusterName of this host."""
+    told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta"}
+    for shown, text in ((None, "beta"), ("Beta at home", "Beta at home on the dashboard, beta in Slurm")):
+        config = parse_config({**told, **({"cluster_name": shown} if shown else {})}, {})
+        assert text == check_slurm.check_cluster(config, {"ClusterName": "alpha"})
+
+
+@pytest.mark.parametrize(
+    ("types", "tracked", "text"),
+    [
+        ("gpu", "cpu,gres/gpu,gres/gpu:a100", "counted, by gres/gpu, gres/gpu:a100 in AccountingStorageTRES"),
+        ("gpu,mps", "cpu,mem,GRES/GPU:a100", "counted, by gres/gpu:a100 in AccountingStorageTRES"),
+        ("(null)", "cpu,mem", "none, by GresTypes"),
+        ("nic", "cpu,mem", "none, by GresTypes"),
+        ("", "", "none, by GresTypes"),
+    ],
+)
+def test_gpus_that_are_counted_or_not_there(types: str, tracked: str, text: str) -> None:
+    """A site may track the types alone, or have no GPUs."""
+    assert text == check_slurm.check_gpus({"GresTypes": types, "AccountingStorageTRES": tracked})
+
+
+@pytest.mark.parametrize("tracked", ["cpu,mem,energy", "cpu,gres/gpumem,gres/gpuutil", "(null)", ""])
+def test_gpus_that_nobody_counts(tracked: str) -> None:
+    """GPU-hours would be 0 for ever, silently."""
+    with pytest.raises(NotWell, match="counts no GPU-hours"):
+        check_slurm.check_gpus({"GresTypes": "mps,gpu", "AccountingStorageTRES": tracked})

@@ -1,0 +1,86 @@
+"""What four real sacct complained of: tests/data/README.md tells how it was recorded."""
+
+from __future__ import annotations
+
+import json
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agent.errors import SlurmUnreachable
+from agent.slurm.process import Output
+from agent.slurm.trust import count_lines, speaks_of_attempts, usual_complaints
+
+DATA = Path(__file__).parents[2] / "data" / "sacct"
+VERSIONS = sorted(path.parent.name for path in DATA.glob("*/complaints.json"))
+#: The header, and the three jobs that there were.
+ALL_LINES = 4
+
+
+def recorded(version: str) -> dict[str, dict[str, Any]]:
+    return {told["name"]: told for told in json.loads((DATA / version / "complaints.json").read_text())}
+
+
+def count(told: dict[str, Any], which: str) -> int:
+    """How many lines are trusted of one recorded call, after the first call of the same run."""
+    call = told[which]
+    output = Output(call["returncode"], BytesIO(b"line\n" * call["lines"]), "\n".join(call["stderr"]))
+    usual = usual_complaints("\n".join(told["help"]["stderr"]))
+    if told["sacctmgr"]["returncode"] == 0:
+        usual |= usual_complaints("\n".join(told["sacctmgr"]["stderr"]))
+    return count_lines(output, "line", usual)
+
+
+def test_four_versions_were_asked() -> None:
+    """Each with odd lines of slurm.conf, and slurmdbds out of reach."""
+    assert ["20.11.4", "22.05.8", "24.11.5", "26.05.5"] == VERSIONS
+    assert all(len(recorded(version)) > 40 for version in VERSIONS)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_answer_with_all_jobs_is_taken(version: str) -> None:
+    """Whatever sacct complained of: an odd line, or a first slurmdbd whose backup answered; a quiet time likewise."""
+    whole = {
+        name: told
+        for name, told in recorded(version).items()
+        if (told["jobs"]["returncode"], told["jobs"]["lines"]) == (0, ALL_LINES)
+    }
+    assert {"nothing_odd", "conf_tree_width", "first_unresolved", "first_refused", "first_greets"} <= set(whole)
+    assert {3} == {count(told, "jobs") for told in whole.values()}
+    quiet = {name for name in whole if name.startswith("conf_")} | {
+        "first_unresolved",
+        "first_refused",
+        "first_no_route",
+    }
+    assert {0} == {count(whole[name], "no_jobs") for name in quiet}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_no_failed_query_is_taken(version: str) -> None:
+    """Nobody answers, or no slurmdbd: whether sacct exits 0 (20.11, 22.05) or not."""
+    failed = [name for name in recorded(version) if name.startswith("only_") or name == "no_mariadb"]
+    assert len(failed) == 7
+    for name in failed:
+        for which in ("jobs", "no_jobs"):
+            with pytest.raises(SlurmUnreachable):
+                count(recorded(version)[name], which)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_attempts_are_seen_where_an_empty_answer_has_to_be_confirmed(version: str) -> None:
+    """Beside a first slurmdbd out of reach; odd lines alone are no attempts."""
+    for name, told in recorded(version).items():
+        stderr = "\n".join(told["no_jobs"]["stderr"])
+        if name.startswith("first_") and stderr and told["no_jobs"]["returncode"] == 0:
+            assert speaks_of_attempts(stderr), name
+        if name.startswith("conf_") and told["no_jobs"]["returncode"] == 0:
+            assert not speaks_of_attempts(stderr), name
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_unknown_cluster_says_nothing(version: str) -> None:
+    """No row, no word, exit status 0: why an empty answer is confirmed by slurmdbd's list of clusters."""
+    told = recorded(version)["cluster_unknown"]
+    assert (0, 1, []) == (told["jobs"]["returncode"], told["jobs"]["lines"], told["jobs"]["stderr"])
