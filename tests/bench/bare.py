@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Sequence
+from typing import NamedTuple, Sequence
 
 from agent.localtime import day_end, day_start, local_day
 from agent.slurm.row import FIELDS
@@ -28,20 +28,28 @@ def ask_jobs(site: Site, cluster: str, jobs: Sequence[Job], *, since: int | None
     return outcome
 
 
-def ask_days(site: Site, cluster: str, start: int, end: int) -> float:
-    """The seconds of one call for each day between two instants, in the sum.
+class Spent(NamedTuple):
+    """What some calls took, in the sum."""
+
+    seconds: float
+    cpu: float  # seconds of processor time
+
+
+def ask_days(site: Site, cluster: str, start: int, end: int) -> Spent:
+    """What one call for each day between two instants takes.
 
     :raises RuntimeError: where nothing ended on a day.
     """
-    seconds = 0.0
+    seconds = cpu = 0.0
     day = local_day(start)
     while day_start(day) <= end:
         outcome = ask_window(site, cluster, day_start(day), min(day_end(day), end))
         if not _rows(outcome):
             raise RuntimeError(f"the bare sacct found nothing on {day}")
         seconds += outcome.seconds
+        cpu += outcome.own_cpu
         day += timedelta(days=1)
-    return seconds
+    return Spent(seconds, cpu)
 
 
 def ask_window(site: Site, cluster: str, start: int, end: int) -> Outcome:
