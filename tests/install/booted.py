@@ -15,7 +15,7 @@ import tarfile
 import time
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Iterator, NamedTuple
+from typing import Any, Iterator
 
 import pytest
 
@@ -121,12 +121,6 @@ def check(machine: Machine, **environ: str) -> dict[str, dict[str, Any]]:
 
 def not_well(machine: Machine) -> dict[str, str]:
     return {name: finding["text"] for name, finding in check(machine).items() if not finding["ok"]}
-
-
-def is_well(machine: Machine) -> bool:
-    """Whether all is well after another flush: one that failed meanwhile counts until the next."""
-    machine.run("systemctl", "start", f"{NAME}-flush.service", expect=None)
-    return not not_well(machine)
 
 
 def flushes(machine: Machine, since: float) -> list[float]:
@@ -385,86 +379,6 @@ def test_another_user_is_told_which_right_he_lacks(
     machine.run("sacctmgr", "-i", "delete", "user", "backup")
     machine.run(*as_user, "/wheels/bundle/install.sh", "--user", "--purge")
     assert "" == machine.run("find", "/tmp/home", "-name", f"*{NAME}*")
-
-
-ENABLE = f"systemctl enable --now {' '.join(TIMERS)}"
-#: A shell's, with a folder in which no service looks.
-ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
-#: Brings back what set_key has put aside.
-RESTORE = f"cp -p /tmp/config.toml {CONFIG}"
-
-
-def set_key(key: str, value: str) -> str:
-    """A line of shell that changes a key of the configuration."""
-    return f"cp -p {CONFIG} /tmp; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
-
-
-class Break(NamedTuple):
-    """Something that breaks, as lines of shell."""
-
-    breaks: str
-    found_by: str
-    mend: str  # in what `check` says
-    repair: str
-
-
-@pytest.mark.parametrize(
-    "case",
-    [
-        Break(f"chmod 644 {CONFIG}", "secrecy", f"chmod 600 {CONFIG}", f"chmod 600 {CONFIG}"),
-        Break(f"chown root {CONFIG}", "secrecy", f"chown slurm {CONFIG}", f"chown slurm {CONFIG}"),
-        Break(f"echo batchsize=1 >>{CONFIG}", "configuration", "fix these keys", f"sed -i '$d' {CONFIG}"),
-        Break(f"chown -R root {SPOOL}", "spool", f"chown -R slurm {SPOOL}", f"chown -R slurm {SPOOL}"),
-        Break(f"mv {SPOOL} {SPOOL}-", "spool", "run install.sh again", f"mv {SPOOL}- {SPOOL}"),
-        Break(f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "move the spool to a disk", f"umount {SPOOL}"),
-        Break(f"mount -t tmpfs -o uid=slurm,size=9m t {SPOOL}", "free space", "make room", f"umount {SPOOL}"),
-        Break(
-            f"flock --no-fork {SPOOL}/queue.lock sleep 600 >/dev/null 2>&1 & echo $! >/tmp/pid; sleep 1",
-            "locks",
-            "see what it is: ps -p ",
-            "kill $(cat /tmp/pid)",
-        ),
-        Break(f"mv {CONFIG} /root", "configuration", "setup", f"mv /root/config.toml {CONFIG}"),
-        Break("mv /usr/bin/sacct /usr/bin/gone", "sacct", "the path of sacct", "mv /usr/bin/gone /usr/bin/sacct"),
-        Break("mv /usr/bin/sacct /usr/games", "commands", 'sacct = "/usr/games/sacct"', "mv /usr/games/sacct /usr/bin"),
-        Break("systemctl stop slurmctld", "slurmctld", "scontrol ping", "systemctl start slurmctld"),
-        Break("systemctl stop slurmdbd", "slurmdbd", "sacctmgr show cluster", "systemctl start slurmdbd"),
-        Break("systemctl stop munge", "slurmctld", "scontrol ping", "systemctl start munge"),
-        Break(f"chmod 644 {HOOK}", "hook", "install.sh", f"chmod 755 {HOOK}"),
-        Break(f"chmod 700 /opt/{NAME}/bin", "hook", "can be entered", f"chmod 755 /opt/{NAME}/bin"),
-        Break(
-            "sed -i s/^JobComp/#JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld; sleep 1",
-            "slurm.conf",
-            f"JobCompLoc={HOOK}",
-            "sed -i s/^#JobComp/JobComp/ /etc/slurm/slurm.conf; systemctl restart slurmctld",
-        ),
-        Break(f"systemctl disable --now {TIMERS[0]}", "daily timer", f"enable --now {TIMERS[0]}", ENABLE),
-        Break(f"systemctl disable --now {TIMERS[1]}", "flush timer", f"enable --now {TIMERS[1]}", ENABLE),
-        Break(f"systemctl disable {TIMERS[1]}", "flush timer", f"enable --now {TIMERS[1]}", ENABLE),
-        Break(f"systemctl stop {WATCH}", "path unit", f"restart {WATCH}", f"systemctl start {WATCH}"),
-        Break(
-            f"{set_key('api_url', 'ftp://d')}; systemctl start {NAME}-flush",
-            "flush timer",
-            f"journalctl -u {NAME}-flush.service",
-            f"{RESTORE}; systemctl start {NAME}-flush",
-        ),
-        Break(set_key("api_key", "wrong"), "API key", "setup", RESTORE),
-        Break(set_key("api_url", "http://127.0.0.1:9"), "dashboard", "api_url", RESTORE),
-        Break(set_key("api_url", "http://192.0.2.1:9"), "encryption", "use https", RESTORE),
-    ],
-    ids=lambda case: str(case.breaks.split(";")[0][:40]),
-)
-def test_what_is_broken_is_told(machine: Machine, seconds_to_first_job: float, case: Break) -> None:
-    """With the way to mend it; mended, all is well again."""
-    machine.run("sh", "-c", case.breaks, expect=None)
-    try:
-        finding = check(machine, PATH=ADMINS_PATH)[case.found_by]
-    finally:
-        machine.run("sh", "-c", case.repair)
-    assert False is finding["ok"]
-    assert finding["mend"]
-    assert case.mend in finding["mend"]
-    wait_for(lambda: is_well(machine), "all is well again", limit_seconds=60)
 
 
 def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
