@@ -117,10 +117,10 @@ BREAKS = [
     Break("no sacct", "mv /usr/bin/sacct /root", "sacct", "cannot be started", "mv /root/sacct /usr/bin"),
     Break(
         "a sacct that no service finds",
-        "mv /usr/bin/sacct /usr/games",
+        "mv /usr/bin/sacct /usr/bin/sacctmgr /usr/games",
         "commands",
         "the services do not look",
-        undo=f"mv /usr/games/sacct /usr/bin; sed -i '/^sacct = /d' {CONFIG}",
+        undo=f"mv /usr/games/sacct /usr/games/sacctmgr /usr/bin; sed -i '/^sacct = /d' {CONFIG}",
     ),
     Break("slurmctld is down", "systemctl stop slurmctld", "slurmctld", "slurmctld.service is inactive"),
     Break(
