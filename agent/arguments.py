@@ -149,6 +149,7 @@ class SetupOptions(NamedTuple):
     api_url: str
     deploy_key: str | None
     api_key_file: Path | None
+    allow_http: bool
     yes: bool
 
 
@@ -343,8 +344,13 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--api-url", required=True, metavar="URL", help="the dashboard")
     key = parser.add_mutually_exclusive_group(required=True)
-    key.add_argument("--deploy-key", metavar="KEY", help="a one-time key; - reads it from standard input")
+    key.add_argument(
+        "--deploy-key", metavar="FILE", help="a file that holds a one-time key; - reads it from standard input"
+    )
     key.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file that holds the API key")
+    parser.add_argument(
+        "--allow-http", action="store_true", help="send the key to an http:// URL of another host, in plain text"
+    )
     parser.add_argument("--yes", action="store_true", help="replace a key that is there without asking")
 
 

@@ -23,8 +23,8 @@ from agent.arguments import (
     StatusOptions,
     parse_argv,
 )
-from agent.config import NAME, Config, load_config
-from agent.errors import STOPPED, Busy, ConfigError, ExporterError, UsageError
+from agent.config import NAME, SPOOL_VARIABLE, Config, default_spool, find_config, load_config
+from agent.errors import STOPPED, Busy, ConfigError, ExporterError, SpoolError, UsageError
 from agent.logs import Complaints, set_up_logging
 from agent.wording import Style, count, name_instance
 
@@ -103,9 +103,20 @@ class _Call:
         self.sleep = sleep
 
     def read_config(self) -> Config:
-        """The configuration."""
+        """The configuration; run by root, this process is its owner from here on."""
         options = self.options
-        return load_config(options.config, self.environ, cluster_name=options.cluster_name, instance=options.instance)
+        path = options.config or find_config(self.environ, options.instance)
+        is_root = os.geteuid() == 0
+        if is_root:
+            from agent.privilege import become_owner_of  # noqa: PLC0415
+
+            become_owner_of(path)
+        config = load_config(path, self.environ, cluster_name=options.cluster_name, instance=options.instance)
+        if is_root:
+            from agent.spool.owner import check_agreement  # noqa: PLC0415
+
+            check_agreement(path, config.spool_dir)
+        return config
 
     def say(self, text: str) -> None:
         """Prints a text, with commands and units as they are called for the instance."""
@@ -299,12 +310,12 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
         return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
+        journal = calls.read_journal(run)  # which root may read, and the Slurm user not
         config = call.read_config()
-        journal = calls.read_journal(run)
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
         neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config), journal)
-    except ConfigError as error:
+    except (ConfigError, SpoolError) as error:
         neighbours = error
     findings = []
     test_job = wanted.test_job and not call.options.dry_run
@@ -320,13 +331,22 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
 
 def _setup(call: _Call, wanted: SetupOptions) -> None:
     from agent.admin import setup  # noqa: PLC0415
+    from agent.admin.pen import take_pen  # noqa: PLC0415
 
     instance = call.options.instance
     path = call.options.config or setup.choose_path(call.environ, instance)
     if call.options.dry_run:
         print(f"{path} would get a key for {wanted.api_url}")
         return
-    deploy_key = _read_secret("deploy key: ") if wanted.deploy_key == "-" else wanted.deploy_key
+    # What root names on the command line is root's to read, and nothing else.
+    if wanted.deploy_key == "-":
+        key = _read_secret("deploy key: ")
+    elif wanted.api_key_file:
+        key = setup.read_api_key(wanted.api_key_file)
+    else:
+        key = setup.read_deploy_key(Path(wanted.deploy_key or ""))
+    spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
+    pen = take_pen(path.resolve(), Path(spool))
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
@@ -334,15 +354,21 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
 
             config = config._replace(cluster_name=call.options.cluster_name or config.cluster_name)
             slurm = make_slurm(config, call.environ, Complaints())
-            return setup.read_api_key(
-                config, wanted.api_key_file, lambda: slurm.scontrol.read_config().get("ClusterName", "")
-            )
-        return setup.exchange_deploy_key(config, deploy_key or "")
+            return setup.try_api_key(config, key, lambda: slurm.scontrol.read_config().get("ClusterName", ""))
+        return setup.exchange_deploy_key(config, key)
 
     def may_replace() -> bool:
         return wanted.yes or _ask(f"{path} holds a key")
 
-    config = setup.set_up(path, wanted.api_url, fetch_key, may_replace=may_replace, instance=instance)
+    config = setup.set_up(
+        path,
+        wanted.api_url,
+        fetch_key,
+        may_replace=may_replace,
+        instance=instance,
+        pen=pen,
+        allow_http=wanted.allow_http,
+    )
     for line in setup.describe_cluster(config):
         call.say(line)
     call.say(f"{path} is set up; `{NAME} check` tests the rest")

@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError
-from agent.wording import did_you_mean
+from agent.wording import clean, did_you_mean
 
 NAME = "slurm-usage-history-exporter"
 SYSTEM_FOLDER = Path("/etc") / NAME
@@ -29,6 +29,10 @@ PLACEHOLDER = "your-secret-api-key"
 ENCODING = "utf-8-sig"
 
 
+PLAIN_HTTP = "{} gets the API key and every job in plain text: whoever is on the way can read and use it"
+PLAIN_HTTP_HINT = "use https://, or set allow_http = true where that network is yours alone"
+
+
 class Config(NamedTuple):
     """The settings of a run, every one with its value."""
 
@@ -36,6 +40,7 @@ class Config(NamedTuple):
     api_key: str
     api_key_file: Path | None
     timeout: float  # seconds, for one HTTP request
+    allow_http: bool  # the key may cross a network in plain text
     cluster_name: str | None  # on the dashboard; None: Slurm's own
     slurm_cluster: str | None  # None: the one of this host's slurm.conf
     collection_window_days: int
@@ -87,6 +92,8 @@ def load_config(
     found = path or find_config(environ, instance)
     config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
     warnings = [_warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
+    if is_plain_http(config.api_url) and not config.allow_http:
+        warnings.append(f"{PLAIN_HTTP.format(config.api_url)} ({PLAIN_HTTP_HINT})")
     beside = passed_over(found)
     if beside:
         warnings.append(f"{beside} is not read, as {found} goes before it: remove one of the two")
@@ -133,7 +140,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
     """
     try:
         text = path.read_text(encoding=ENCODING)
-        content = _parse(text, path.suffix)
+        content = parse_text(text, path.suffix)
     except OSError as error:
         raise ConfigError(
             f"cannot read the configuration {path}: {error.strerror}",
@@ -150,8 +157,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
     return content
 
 
-def _parse(text: str, suffix: str) -> Any:
-    """Loads the parser that is needed alone: both take their time."""
+def parse_text(text: str, suffix: str) -> Any:
+    """What a text in JSON or TOML says; only the parser that is needed is loaded: both take their time.
+
+    :raises ValueError: where it is neither.
+    """
     if suffix == ".json":
         import json  # noqa: PLC0415
 
@@ -187,11 +197,11 @@ def parse_config(
             values[key.name] = key.default if value is None else key.read(value)
         except (TypeError, ValueError):
             # The value of a secret is never repeated.
-            shown = "" if key.name == "api_key" else f", not {content[key.name]!r}"
+            shown = "" if key.name == "api_key" else f", not {clean(_without_password(repr(content[key.name])))}"
             problems.append(f"{key.name}: must be {key.wanted}{shown}")
     if environ.get(SPOOL_VARIABLE):
         values["spool_dir"] = Path(environ[SPOOL_VARIABLE])
-    values["spool_dir"] = values.get("spool_dir") or default_spool(environ, instance)
+    values["spool_dir"] = values.get("spool_dir") or default_spool(environ, instance, folder)
     for name in ("spool_dir", "ca_bundle", "client_cert", "client_key", "metrics_file", "api_key_file"):
         if values.get(name):
             values[name] = folder / values[name]
@@ -208,15 +218,19 @@ def parse_config(
     return Config(**values, instance=instance)
 
 
-def default_spool(environ: Mapping[str, str], instance: str = "") -> Path:
+def default_spool(environ: Mapping[str, str], instance: str = "", folder: Path = Path()) -> Path:
     """The system's spool; for a user of no system installation the one in his home. An instance's lies beside it.
 
-    Beside and not in it, as another Slurm user's hook may not enter it.
+    Beside and not in it, as another Slurm user's hook may not enter it. The system's configuration is for the system's
+    spool, even where that is missing: nobody would look for the queue in the Slurm user's home.
+
+    :param folder: where the configuration lies.
     """
     home = environ.get("HOME")
     name = f"{NAME}@{instance}" if instance else NAME
     system = SYSTEM_SPOOL.with_name(name)
-    if home and os.geteuid() != 0 and not system.exists():
+    is_system = folder == SYSTEM_FOLDER or SYSTEM_FOLDER in folder.parents
+    if home and os.geteuid() != 0 and not is_system and not system.exists():
         return Path(home) / ".local/state" / name
     return system
 
@@ -247,6 +261,18 @@ def is_key(text: str) -> bool:
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
+def is_plain_http(url: str) -> bool:
+    """Whether what is sent there crosses a network in plain text: to this host itself it does not.
+
+    >>> is_plain_http("http://dashboard.example.com"), is_plain_http("http://127.0.0.1:8100")
+    (True, False)
+    """
+    parts = urlsplit(url)
+    host = (parts.hostname or "").rstrip(".")
+    is_here = host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host)
+    return parts.scheme == "http" and not is_here
+
+
 def is_exposed(path: Path) -> bool:
     """Whether others than the owner can read or write a file."""
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH)
@@ -264,14 +290,32 @@ def _is_known(name: str) -> bool:
     return name in _BY_NAME or name.lstrip("_") in _IGNORED
 
 
+def _without_password(text: str) -> str:
+    """The text of a URL without the user and the password in it, where they do not belong."""
+    return re.sub(r"//[^/@]*@", "//***@", text)
+
+
 def _unknown_key(name: str) -> str:
-    return f"{name}: unknown key{did_you_mean(name, _BY_NAME)}"
+    return f"{clean(name, 60)}: unknown key{did_you_mean(name, _BY_NAME)}"
 
 
 def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip().isprintable():  # it will be logged, and shown on a screen
+        raise ValueError
+    return value.strip()
+
+
+def _secret(value: Any) -> str:
+    """Any text: what no header can hold is told apart later, without repeating it."""
     if not isinstance(value, str):
         raise ValueError
     return value.strip()
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError
+    return value
 
 
 def _url(value: Any) -> str:
@@ -350,9 +394,10 @@ def _pair(value: Any) -> tuple[float, float]:
 #: Every key there is, in the order of etc/config.toml.example.
 KEYS = (
     Key("api_url", "", "an http(s) URL without user, query or fragment", _url, "the dashboard"),
-    Key("api_key", "", "a text", _text, "the key for this cluster"),
+    Key("api_key", "", "a text", _secret, "the key for this cluster"),
     Key("api_key_file", None, "a path", _path, "a file that holds the key instead"),
     Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "limit for one HTTP request"),
+    Key("allow_http", False, "true or false", _flag, "api_url may be http:// to another host, in plain text"),
     Key("cluster_name", None, "a text", _text, "the cluster's name on the dashboard; Slurm's own name if absent"),
     Key(
         "slurm_cluster",

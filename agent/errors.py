@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from agent.wording import printable
+
 #: The exit code of a run that Ctrl-C or SIGTERM has stopped.
 STOPPED = 130
 
@@ -19,8 +21,9 @@ class ExporterError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", subject: object = None) -> None:
-        super().__init__(message)
-        self.hint = hint
+        # Here all words of others' pass on their way into the log, the ledger and onto a screen.
+        super().__init__(printable(message))
+        self.hint = printable(hint)
         self.subject = subject
 
 

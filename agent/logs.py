@@ -8,6 +8,7 @@ import sys
 from typing import Callable, Mapping, TextIO
 
 from agent.errors import ExporterError
+from agent.wording import printable
 
 #: What journald reads at the start of a line as its priority.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -58,8 +59,8 @@ def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Format
     if _is_journal(stream, environ.get("JOURNAL_STREAM", "")):
         return _JournalFormatter("%(levelname)s - %(message)s")
     if stream.isatty():
-        return logging.Formatter("%(levelname)s - %(message)s")
-    return logging.Formatter("%(asctime)s - %(levelname)s - %(message)s")
+        return _Formatter("%(levelname)s - %(message)s")
+    return _Formatter("%(asctime)s - %(levelname)s - %(message)s")
 
 
 def _is_journal(stream: TextIO, journal: str) -> bool:
@@ -81,7 +82,14 @@ class _Renaming(logging.Filter):
         return True
 
 
-class _JournalFormatter(logging.Formatter):
+class _Formatter(logging.Formatter):
+    """Lets no control character through, whoever's words they are."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+class _JournalFormatter(_Formatter):
     """Each line with the priority that journald reads, those of a message with several as well."""
 
     def format(self, record: logging.LogRecord) -> str:

@@ -25,6 +25,26 @@ def clean(text: str, limit: int = 500) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
+#: Longer than any message of ours; a list of problems with a configuration may be long.
+_LONGEST_MESSAGE = 20_000
+
+
+def printable(text: str) -> str:
+    """A message, of whosever words, as it can be logged and printed: like :func:`clean`, but with its lines.
+
+    >>> printable("two\n  lines\x1b[2J")
+    'two\n  lines?[2J'
+    """
+    text = text[:_LONGEST_MESSAGE]
+    if text.isprintable():
+        return text
+    return "".join(letter if letter == "\n" or letter.isprintable() else _without(letter) for letter in text)
+
+
+def _without(letter: str) -> str:
+    return " " if letter in "\t\r" else "?"
+
+
 def hide(text: str, secret: str) -> str:
     """A text without a key, neither as it is nor as a URL spells it.
 

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
+from agent.admin.pen import Pen
 from agent.config import (
     ENCODING,
     NAME,
@@ -17,7 +18,10 @@ from agent.config import (
     Config,
     candidate_paths,
     find_config,
+    is_key,
+    is_plain_http,
     parse_config,
+    parse_text,
     read_config_file,
 )
 from agent.dashboard.answer import shown_clusters
@@ -51,6 +55,8 @@ def set_up(
     *,
     may_replace: Callable[[], bool],
     instance: str = "",
+    pen: Pen | None = None,
+    allow_http: bool = False,
 ) -> Config:
     """Writes a configuration for a dashboard, or renews the one that is there.
 
@@ -60,6 +66,8 @@ def set_up(
     :param fetch_key: given the configuration as it will be but for its key, returns the cluster's name, which may be
         empty, and the key.
     :param may_replace: asked where there is a key already.
+    :param pen: writes the file; where none is given it is this process, and the file keeps its owner.
+    :param allow_http: whether the key may go to another host in plain text; it is written down.
     :returns: what is configured then.
     :raises ConfigError: where the configuration is wrong or can't be written; a key that was fetched is kept.
     :raises UsageError: where the key that is there is to stay.
@@ -72,13 +80,24 @@ def set_up(
     config = parse_config(
         {**_without_rival(content), "api_url": api_url, "api_key": PLACEHOLDER}, {}, path.parent, instance=instance
     )
-    model = path if there else config.spool_dir
+    plain = is_plain_http(config.api_url)
+    if plain and not (allow_http or config.allow_http):
+        raise UsageError(
+            f"{config.api_url} would get the key, and every job, in plain text: whoever is on the way can read it",
+            hint="use https://, or add --allow-http where that network is yours alone",
+        )
+    info = path.stat() if there else None
+    pen = pen or Pen(path, (info.st_uid, info.st_gid) if info else None)
 
-    def write(wanted: Mapping[str, str]) -> Path:
-        expected = {**_without_rival(content), **wanted}
-        return write_beside(path, change(text, wanted), expected, owner_like=model)
+    def write(wanted: Mapping[str, Any], *, only_try: bool = False) -> None:
+        if plain:
+            wanted = {**wanted, "allow_http": True}
+        changed = change(text, wanted)
+        if _parsed(changed, path) != {**_without_rival(content), **wanted}:
+            raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
+        pen.write(changed, only_try=only_try)
 
-    write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}).unlink()
+    write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}, only_try=True)
     if _holds_key(content) and not may_replace():
         raise UsageError(f"{path} holds an API key, and stays as it is", hint="--yes replaces it")
     try:
@@ -89,10 +108,9 @@ def set_up(
         raise
     wanted = {"api_url": config.api_url, "api_key": api_key, "cluster_name": cluster}
     try:
-        write({key: value for key, value in wanted.items() if value}).replace(path)
-    except (ConfigError, OSError) as error:
-        words = str(error) if isinstance(error, ConfigError) else f"cannot write {path}: {error.strerror}"
-        raise ConfigError(words, hint=f"the new key {_keep(api_key, path)}") from error
+        write({key: value for key, value in wanted.items() if value})
+    except ConfigError as error:
+        raise ConfigError(str(error), hint=f"the new key {_keep(api_key, path)}") from error
     return config._replace(api_key=api_key, cluster_name=cluster or config.cluster_name)
 
 
@@ -114,16 +132,38 @@ def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
     return make_dashboard(config._replace(api_key=deploy_key)).exchange_deploy_key(deploy_key)
 
 
-def read_api_key(config: Config, file: Path, find_name: Callable[[], str]) -> tuple[str, str]:
-    """The cluster that a key belongs to, empty where nobody knows, and the key, which a file holds.
+def read_api_key(file: Path) -> str:
+    """The key that a file holds, which the caller may read.
+
+    :raises ConfigError: where it can't be read, or holds none.
+    """
+    return parse_config({"api_url": "http://localhost", "api_key_file": str(file.absolute())}, {}).api_key
+
+
+def read_deploy_key(file: Path) -> str:
+    """The same for a deploy key. A name that is none of a file's may be the key itself, and is not repeated.
+
+    :raises UsageError: where there is no such file.
+    """
+    try:
+        key = file.read_text(encoding=ENCODING).strip()
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            "--deploy-key takes - (standard input) or a file that holds the key",
+            hint="a key on the command line can be seen by every user of this machine: what was typed is not repeated",
+        ) from error
+    if not is_key(key):
+        raise UsageError("the file of --deploy-key holds no key", hint="it must hold one word of ASCII characters")
+    return key
+
+
+def try_api_key(config: Config, api_key: str, find_name: Callable[[], str]) -> tuple[str, str]:
+    """The cluster that a key belongs to, empty where nobody knows, and the key.
 
     :param find_name: asks Slurm for the cluster's name.
-    :raises ConfigError: where the file can't be read.
     :raises KeyRefused: where the dashboard does not know the key.
     :raises DashboardUnreachable: where there is no sensible answer.
     """
-    settings = {"api_url": config.api_url, "api_key_file": str(file.absolute())}
-    api_key = parse_config(settings, {}).api_key
     if config.receiver == "any":
         return "", api_key  # only a delivery would show what it says
     try:
@@ -160,7 +200,7 @@ def _keep(secret: str, path: Path) -> str:
     return "could not be kept anywhere"
 
 
-def change_toml(text: str, wanted: Mapping[str, str]) -> str:
+def change_toml(text: str, wanted: Mapping[str, Any]) -> str:
     """A configuration in TOML with some keys set, its comments and other keys as they were."""
     changed = re.sub(rf"^(?=\s*{RIVAL}\s*=)", "#", text or _HEADER, flags=re.MULTILINE)
     for key, value in wanted.items():
@@ -174,46 +214,18 @@ def change_toml(text: str, wanted: Mapping[str, str]) -> str:
     return changed
 
 
-def change_json(text: str, wanted: Mapping[str, str]) -> str:
+def change_json(text: str, wanted: Mapping[str, Any]) -> str:
     """A configuration in JSON with some keys set."""
     return json.dumps({**_without_rival(json.loads(text or "{}")), **wanted}, indent=2) + "\n"
 
 
-def write_beside(path: Path, text: str, expected: Mapping[str, Any], *, owner_like: Path) -> Path:
-    """Writes a text to a new file beside ``path``, for nobody but its owner to read, ready to take its place.
-
-    :param expected: what the text has to say once it is on the disk.
-    :param owner_like: whose owner, where it exists, gets a file that root writes.
-    :raises ConfigError: where it can't be written, or says something else.
-    """
+def _parsed(text: str, path: Path) -> dict[str, Any] | None:
+    """What a text says, None where it is no configuration: nobody else has seen it."""
     try:
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        number, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)  # mode 600 from the start
-        try:
-            with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123  # it is open already
-                file.write(text)
-                file.flush()
-                os.fsync(number)
-            if _read_back(Path(name)) != expected:
-                raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
-            if os.geteuid() == 0 and owner_like.exists():
-                info = owner_like.stat()
-                os.chown(name, info.st_uid, info.st_gid)
-        except BaseException:
-            Path(name).unlink()
-            raise
-    except OSError as error:
-        hint = "run as root, or name a file of your own with --config"
-        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
-    return Path(name)
-
-
-def _read_back(path: Path) -> dict[str, Any] | None:
-    """What was written says, None where it can't be read: that is about a file which nobody else has seen."""
-    try:
-        return read_config_file(path)
-    except ConfigError:
+        content = parse_text(text, path.suffix)
+    except (ValueError, RecursionError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _holds_key(content: Mapping[str, Any]) -> bool:

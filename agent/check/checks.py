@@ -18,7 +18,7 @@ from agent.check.finding import Finding, examine
 from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
-from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.controllers import is_this_host, parse_controllers
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
@@ -48,7 +48,7 @@ class Watch(NamedTuple):
 
 
 def run_checks(
-    neighbours: Neighbours | ConfigError,
+    neighbours: Neighbours | ExporterError,
     run: RunCommand,
     environ: Mapping[str, str],
     watch: Watch | None = None,
@@ -61,7 +61,7 @@ def run_checks(
     :param watch: whether a call of the hook is to be waited for.
     """
     findings = []
-    own = None if isinstance(neighbours, ConfigError) else _own_folder(neighbours.config)
+    own = None if isinstance(neighbours, ExporterError) else _own_folder(neighbours.config)
     units = check_timers.read_units(run, environ, instance, own_folder=own)
     for finding in _check_needs(neighbours, run, environ, units, watch):
         findings.append(finding)
@@ -71,7 +71,7 @@ def run_checks(
 
 
 def _check_needs(
-    neighbours: Neighbours | ConfigError,
+    neighbours: Neighbours | ExporterError,
     run: RunCommand,
     environ: Mapping[str, str],
     units: check_timers.Units,
@@ -79,7 +79,7 @@ def _check_needs(
 ) -> Iterator[Finding]:
     """All that a run needs."""
     yield examine("Python", check_host.check_python)
-    if isinstance(neighbours, ConfigError):
+    if isinstance(neighbours, ExporterError):
         mend = neighbours.hint or "fix these keys; config.toml.example beside the program shows them all"
         yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")

@@ -14,12 +14,23 @@ from pathlib import Path
 from typing import Callable
 
 from agent.check.finding import NotWell
-from agent.config import NAME, PLACEHOLDER, SYSTEM_FOLDER, Config, is_exposed, passed_over
+from agent.config import (
+    NAME,
+    PLACEHOLDER,
+    PLAIN_HTTP,
+    PLAIN_HTTP_HINT,
+    SYSTEM_FOLDER,
+    SYSTEM_SPOOL,
+    Config,
+    is_exposed,
+    is_plain_http,
+    passed_over,
+)
 from agent.errors import LedgerDamaged
 from agent.spool.ledger import LEFT, view_ledger
-from agent.spool.lock import QUEUE_LOCK, RUN_LOCK, lock_holder
+from agent.spool.lock import LONGEST_RUN_SECONDS, QUEUE_LOCK, RUN_LOCK, held_seconds, lock_holder
 from agent.spool.owner import check_spool
-from agent.wording import count
+from agent.wording import count, span
 
 #: Less than this is no room for a ledger to grow in.
 LEAST_FREE_BYTES = 100 << 20
@@ -45,6 +56,8 @@ def check_configuration(config: Config) -> str:
         raise NotWell(f"{beside} is not read, as {config.path} goes before it", hint="remove one of the two")
     if config.api_key == PLACEHOLDER:
         raise NotWell(f"{config.path} still has the example's API key", hint=f"fill it in, or run `{NAME} setup`")
+    if is_plain_http(config.api_url) and not config.allow_http:
+        raise NotWell(PLAIN_HTTP.format(config.api_url), hint=PLAIN_HTTP_HINT)
     return str(config.path)
 
 
@@ -52,14 +65,18 @@ def check_secrecy(config: Config) -> str:
     """Whether the Slurm user, as whom the check runs by now, can read the configuration, and nobody else can."""
     for path in filter(None, (config.path, config.api_key_file)):
         if not os.access(path, os.R_OK):
+            if path != config.path and not is_roots_choice(path, config.path):
+                raise NotWell(f"{own_name()} can't read {path}", hint="name a file of that user's own as api_key_file")
             raise NotWell(
-                f"{own_name()} can't read {path}", hint=f"chown {own_name()} {path}", run=f"chown {own_name()} {path}"
+                f"{own_name()} can't read {path}",
+                hint=f"chown {own_name()} {path}",
+                run=f"chown {own_name()} {shlex.quote(str(path))}",
             )
         if is_exposed(path):
             raise NotWell(
                 f"{path} holds the API key and can be read or written by others",
                 hint=f"chmod 600 {path}",
-                run=f"chmod 600 {path}",
+                run=f"chmod 600 {shlex.quote(str(path))}",
             )
     return f"only {own_name()} can read it"
 
@@ -70,6 +87,27 @@ def check_spool_folder(spool: Path, slurm_user: str, config: Path | None = None)
     :param slurm_user: empty where nobody asks for a hook.
     :param config: the configuration; outside /etc it is one that a user has made for himself.
     """
+    try:
+        return _look_at_spool(spool, slurm_user, config)
+    except NotWell as error:
+        if not is_roots_choice(spool, config):
+            error.run = ""
+        raise
+
+
+def is_roots_choice(path: Path, config: Path | None) -> bool:
+    """Whether root may be asked to change a file or a folder that the configuration names.
+
+    The configuration is the Slurm user's: it could name /etc, for root to give away.
+    """
+    if path.parent == SYSTEM_SPOOL.parent and path.name.partition("@")[0] == NAME:
+        return True
+    if config is None or not config.exists():
+        return True
+    return config.stat().st_uid in {0, path.stat().st_uid if path.exists() else 0}
+
+
+def _look_at_spool(spool: Path, slurm_user: str, config: Path | None) -> str:
     user = slurm_user or own_name()
     if not spool.is_dir():
         raise NotWell(
@@ -186,6 +224,12 @@ def check_locks(
                 hint=f"see what it is: ps -p {first} -o args; the hook writes beside the queue meanwhile",
             )
     worker = holder(spool, RUN_LOCK)
+    held = held_seconds(spool)
+    if worker and held > LONGEST_RUN_SECONDS:
+        raise NotWell(
+            f"process {worker} has held {spool}/{RUN_LOCK} for {span(held)}, longer than a run may last",
+            hint=f"see what it is: ps -p {worker} -o args; end it, unless it replays years by hand",
+        )
     return f"process {worker} is at work" if worker else "free"
 
 

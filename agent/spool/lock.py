@@ -8,16 +8,19 @@ from __future__ import annotations
 import fcntl
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator
 
-from agent.errors import Busy, ExporterError
+from agent.errors import Busy, ExporterError, SpoolError
 from agent.spool.disk import explained
+from agent.wording import span
 
 RUN_LOCK = "agent.lock"
 QUEUE_LOCK = "queue.lock"
 LOCK_POLL_SECONDS = 0.005
+#: systemd ends a reconcile after six hours, and a flush after one.
+LONGEST_RUN_SECONDS = 6.5 * 3600
 
 
 @contextmanager
@@ -44,7 +47,10 @@ def locked(lock: Path, wait_seconds: float, otherwise: ExporterError) -> Iterato
 
 def _take(lock: Path) -> int | None:
     """The open file, locked; None where another process holds it, or where it has just been removed."""
-    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
+    # Whoever may open it may hold it: nobody else, and no group.
+    file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    with suppress(PermissionError):  # another user's: as it is
+        os.fchmod(file, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fstat(file).st_nlink:
@@ -63,10 +69,29 @@ def run_lock(spool: Path) -> Iterator[None]:
     """Held by the one run that may work on the spool.
 
     :raises Busy: at once, where another run holds it.
+    :raises SpoolError: where it has been held for longer than any run may last.
     """
     lock = spool / RUN_LOCK
-    with locked(lock, 0, Busy("another run is at work", hint=f"see which: fuser -v {lock}")):
-        yield
+    try:
+        with locked(lock, 0, Busy("another run is at work", hint=f"see which: fuser -v {lock}")):
+            with explained(lock):
+                os.utime(lock)  # since when it is held
+            yield
+    except Busy as error:
+        held = held_seconds(spool)
+        if held > LONGEST_RUN_SECONDS:
+            words = f"{lock} has been held for {span(held)}, longer than a run may last: nothing is delivered meanwhile"
+            hint = f"see by whom, fuser -v {lock}, and end that process, unless it replays years by hand"
+            raise SpoolError(words, hint=hint) from error
+        raise
+
+
+def held_seconds(spool: Path) -> float:
+    """How long ago the run lock was taken last."""
+    try:
+        return time.time() - (spool / RUN_LOCK).stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def lock_holder(spool: Path, name: str = RUN_LOCK) -> int | None:

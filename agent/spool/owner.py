@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import pwd
 import stat
-import sys
 from pathlib import Path
-from typing import Sequence
 
-from agent.errors import SpoolError
+from agent.errors import ConfigError, SpoolError
+from agent.privilege import become, group_can_write, name_of, refuse_strangers
 from agent.spool.disk import explained
-
-#: Imported late: a module of ours, of a package's and of Python's.
-LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
-
-logger = logging.getLogger(__name__)
 
 
 def check_spool(spool: Path) -> None:
@@ -28,45 +21,59 @@ def check_spool(spool: Path) -> None:
         raise SpoolError(f"the spool {spool} is no folder", hint="move away what lies there")
     with explained(spool):
         spool.mkdir(mode=0o750, parents=True, exist_ok=True)
-        mode = spool.stat().st_mode
-    if mode & stat.S_IWOTH:
+        info = spool.stat()
+    if info.st_mode & stat.S_IWOTH:
         raise SpoolError(f"the spool {spool} can be written by everybody", hint=f"chmod 750 {spool}")
+    # The group of a volume in a container is the Slurm user's, and its owner root.
+    own = {_primary_group(uid) for uid in (info.st_uid, os.geteuid())}
+    if all(group_can_write(spool, info, gid) for gid in own):
+        raise SpoolError(f"the spool {spool} can be written by a group", hint=f"chmod g-w {spool}")
     if not os.access(spool, os.W_OK | os.X_OK):
-        is_own = spool.stat().st_uid == os.geteuid()
+        is_own = info.st_uid == os.geteuid()
         hint = f"chmod u+rwx {spool}" if is_own else "run as root, or as the spool's owner"
         raise SpoolError(f"the spool {spool} can't be written", hint=hint)
+
+
+def _primary_group(uid: int) -> int:
+    """The user's own group; -1, which is nobody's, where the user has no name."""
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return -1
 
 
 def step_down(spool: Path) -> None:
     """Run by root, the agent becomes the spool's owner: a file of root's there would stop the hook.
 
-    :raises SpoolError: where root may not do that here, or the owner can't read this program.
+    Root stays root only for a spool of root's. It makes none: the hook of another user could not write there.
+
+    :raises SpoolError: where there is no spool, others can replace it, root may not become its owner here, or the owner
+        can't read this program.
     """
-    if os.geteuid() != 0 or not spool.is_dir() or spool.stat().st_uid == 0:
+    if os.geteuid() != 0:
         return
-    info = spool.stat()
     try:
-        name = pwd.getpwuid(info.st_uid).pw_name
-        os.initgroups(name, info.st_gid)
-        os.setgid(info.st_gid)
-        os.setuid(info.st_uid)
-    except (KeyError, OSError) as error:
-        raise SpoolError(
-            f"cannot become the owner of the spool {spool}, uid {info.st_uid}: {error}",
-            hint=f"run as that user, or chown the spool {spool} to the Slurm user",
-        ) from error
-    if not _can_import(LATE_IMPORTS):
-        raise SpoolError(
-            f"{name}, the owner of the spool {spool}, cannot read this program or its Python ({sys.executable})",
-            hint=f"move {Path(__file__).parents[2]} to where {name} can read it, or install it with install.sh",
+        uid = spool.stat().st_uid
+    except OSError as error:
+        hint = "install.sh makes it, and `check` says what is missing"
+        raise SpoolError(f"there is no spool {spool}", hint=hint) from error
+    refuse_strangers(spool.parent, uid, SpoolError)
+    if uid != 0:
+        become(uid, f"the spool {spool}", SpoolError)
+
+
+def check_agreement(config: Path, spool: Path) -> None:
+    """Makes sure, once root has become the configuration's owner, that the spool is not a third user's.
+
+    :raises ConfigError: where they belong to two users.
+    """
+    try:
+        owner = spool.stat().st_uid
+    except OSError:  # whoever opens it says so
+        return
+    if os.geteuid() not in {0, owner}:
+        one, other = name_of(os.geteuid()), name_of(owner)
+        raise ConfigError(
+            f"the configuration {config} belongs to {one}, and the spool {spool} to {other}",
+            hint="both must be the Slurm user's: see whose they should be, and which folder spool_dir should name",
         )
-    logger.debug("runs as %s, the spool's owner", name)
-
-
-def _can_import(names: Sequence[str]) -> bool:
-    from importlib.util import find_spec  # noqa: PLC0415  # slow to load, and most runs begin as this user
-
-    try:
-        return all(map(find_spec, names))
-    except OSError:  # a zipapp that can't be opened any more
-        return False

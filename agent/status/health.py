@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 from typing import Iterable, Iterator, NamedTuple
 
-from agent.config import NAME
+from agent.config import NAME, PLAIN_HTTP, PLAIN_HTTP_HINT, is_plain_http
 from agent.errors import KeyRefused
+from agent.spool.lock import LONGEST_RUN_SECONDS
 from agent.status.snapshot import CommandRuns, Snapshot
 from agent.wording import count, moment, percent, span
 
@@ -35,6 +36,8 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
     found = [
         *_failed_runs("flush", snapshot.flush, snapshot.taken_at),
         *_failed_runs("reconcile", snapshot.reconcile, snapshot.taken_at),
+        *_plain_http(snapshot),
+        *_endless_run(snapshot),
         *_old_queue(snapshot),
         *_late_runs(snapshot),
         *_silent_hook(snapshot),
@@ -43,6 +46,21 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_odd_rows(snapshot),
     ]
     return sorted(found, key=lambda problem: -problem.level)
+
+
+def _plain_http(snapshot: Snapshot) -> Iterator[Problem]:
+    config = snapshot.config
+    if is_plain_http(config.api_url) and not config.allow_http:
+        yield Problem(Level.WARNING, PLAIN_HTTP.format(config.api_url), PLAIN_HTTP_HINT)
+
+
+def _endless_run(snapshot: Snapshot) -> Iterator[Problem]:
+    run = snapshot.under_way
+    if run and snapshot.taken_at - run.since > LONGEST_RUN_SECONDS:
+        text = (
+            f"process {run.pid} has been at work for {span(snapshot.taken_at - run.since)}, longer than a run may last"
+        )
+        yield Problem(Level.CRITICAL, text, "nothing else is delivered: end it, unless it replays years by hand")
 
 
 def worst_level(problems: Iterable[Problem]) -> Level:

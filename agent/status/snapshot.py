@@ -31,7 +31,7 @@ from agent.spool.facts import (
 )
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
-from agent.spool.lock import lock_holder
+from agent.spool.lock import RUN_LOCK, lock_holder
 from agent.spool.queue import Queue
 
 #: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
@@ -277,5 +277,6 @@ def _find_run(spool: Path) -> UnderWay | None:
     with suppress(OSError):  # it has ended meanwhile
         words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
         command = next((word for word in words if word in {"flush", "reconcile"}), "reconcile")
-        return UnderWay(command, pid, process.stat().st_mtime)
+        # A process that goes on and on holds the lock for one run at a time.
+        return UnderWay(command, pid, max(process.stat().st_mtime, (spool / RUN_LOCK).stat().st_mtime))
     return None

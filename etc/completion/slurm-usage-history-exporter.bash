@@ -18,7 +18,7 @@ _shtab_slurm_usage_history_exporter_queue_drop_option_strings=(-h --help --confi
 _shtab_slurm_usage_history_exporter_queue_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose)
 _shtab_slurm_usage_history_exporter_status_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --json --check)
 _shtab_slurm_usage_history_exporter_check_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --json --wait --test-job)
-_shtab_slurm_usage_history_exporter_setup_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --api-url --deploy-key --api-key-file --yes)
+_shtab_slurm_usage_history_exporter_setup_option_strings=(-h --help --config --cluster-name --instance --dry-run --verbose --api-url --deploy-key --api-key-file --allow-http --yes)
 _shtab_slurm_usage_history_exporter_option_strings=(-h --help --version --config --cluster-name --instance --dry-run --verbose --start-date --end-date --only-missing)
 
 _shtab_slurm_usage_history_exporter_flush___config_COMPGEN=_shtab_compgen_files
@@ -90,6 +90,7 @@ _shtab_slurm_usage_history_exporter_setup__h_nargs=0
 _shtab_slurm_usage_history_exporter_setup___help_nargs=0
 _shtab_slurm_usage_history_exporter_setup___dry_run_nargs=0
 _shtab_slurm_usage_history_exporter_setup___verbose_nargs=0
+_shtab_slurm_usage_history_exporter_setup___allow_http_nargs=0
 _shtab_slurm_usage_history_exporter_setup___yes_nargs=0
 _shtab_slurm_usage_history_exporter_pos_0_nargs=A...
 _shtab_slurm_usage_history_exporter__h_nargs=0

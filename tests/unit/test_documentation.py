@@ -116,6 +116,7 @@ def test_every_configuration_key() -> None:
     for key in KEYS:
         if isinstance(key.default, (int, str)) and key.default != "":
             written = f'"{key.default}"' if key.name in QUOTED else key.default
+            written = str(written).lower() if isinstance(written, bool) else written
             assert f"| `{key.name}` | `{written}` |" in README
 
 

@@ -33,6 +33,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / ".config" / NAME / "physics"
     folder.mkdir(parents=True)
     config = folder / "config.toml"
+    (tmp_path / "spool").mkdir(exist_ok=True)
     config.write_text(f'api_url = "https://physics.example.com"\napi_key = "key"\nspool_dir = "{tmp_path}/spool"\n')
     config.chmod(0o600)
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -58,7 +59,7 @@ def test_every_command_takes_its_configuration(home: Path) -> None:
     """And none falls back on the host's own."""
     config = load_config(None, os.environ, instance="physics")
     assert ("https://physics.example.com", "physics") == (config.api_url, config.instance)
-    (home / "spool").mkdir()
+    (home / "spool").mkdir(exist_ok=True)
     assert 78 == cli.main(["--instance", "chemistry", "flush"])
     assert 0 == cli.main(["queue", "list", "--instance", "physics"])
 

@@ -44,6 +44,8 @@ class Site:
         self.folder, self.dashboard = folder, dashboard
         self.config, self.spool = folder / "config.json", folder / "spool"
         self.spool.mkdir()
+        for name in ("once", "new"):
+            (folder / name).write_text(f"{name}-4711\n")
         self.queue("100\n")
         self.answer_sacct()
         self.settings: dict[str, Any] = {
@@ -214,7 +216,7 @@ DASHBOARD = [
     Trouble(
         "a deploy key that was used",
         nothing,
-        "setup --api-url {url} --deploy-key once-4711 --yes",
+        "setup --api-url {url} --deploy-key once --yes",
         77,
         "the dashboard does not accept the deploy key: 401 'Invalid, used or expired deploy key'"
         " (deploy keys work once and for seven days; ask the dashboard's administrator for a new one)",
@@ -222,7 +224,7 @@ DASHBOARD = [
     Trouble(
         "a deploy key, and another web site",
         answering(faults.answer(200, "<html><body>Welcome to nginx!</body></html>")),
-        "setup --api-url {url} --deploy-key once-4711 --yes",
+        "setup --api-url {url} --deploy-key once --yes",
         69,
         "the exchange of the deploy key failed: 200 'Welcome to nginx!'"
         " (check api_url: the address of the dashboard's backend, without /api)",
@@ -436,6 +438,23 @@ TYPED = [
         "queue add 12a",
         2,
         "'12a' is no JobID (give numbers as 4711, or as 203_3 for a task of an array)",
+    ),
+    Trouble(
+        "a deploy key on the command line",
+        nothing,
+        "setup --api-url {url} --deploy-key secret-4711",
+        2,
+        "--deploy-key takes - (standard input) or a file that holds the key"
+        " (a key on the command line can be seen by every user of this machine: what was typed is not repeated)",
+    ),
+    Trouble(
+        "a dashboard that is spoken to in plain text",
+        nothing,
+        "setup --api-url http://dashboard.example.com --deploy-key new --yes",
+        2,
+        "http://dashboard.example.com would get the key, and every job, in plain text: whoever is on the way can read"
+        " it"
+        " (use https://, or add --allow-http where that network is yours alone)",
     ),
     Trouble(
         "a key that is there",

@@ -12,6 +12,7 @@ from typing import Callable
 import pytest
 
 from agent.admin import setup
+from agent.admin.pen import write_beside
 from agent.cli import main
 from agent.config import Config, load_config, read_config_file
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, KeyRefused, UsageError
@@ -171,7 +172,7 @@ def test_roots_file_belongs_to_whom_it_is_for(tmp_path: Path) -> None:
     os.chown(path, 1234, 1235)
     set_up(path)
     assert (1234, 1235) == (path.stat().st_uid, path.stat().st_gid)
-    new = setup.write_beside(tmp_path / "other.toml", "", {}, owner_like=spool)
+    new = write_beside(tmp_path / "other.toml", "", (4711, 4712))
     assert (4711, 4712, 0o600) == (new.stat().st_uid, new.stat().st_gid, mode_of(new))
 
 
@@ -179,7 +180,9 @@ def test_a_deploy_key_is_exchanged_with_the_dashboard(tmp_path: Path) -> None:
     """The key that comes back is one that the dashboard accepts; the deploy key works once."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard:
-        arguments = ["--config", str(path), "setup", "--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY]
+        key_file = tmp_path / "key"
+        key_file.write_text(f"{DEPLOY_KEY}\n")
+        arguments = ["--config", str(path), "setup", "--api-url", dashboard.url, "--deploy-key", str(key_file)]
         assert 0 == main(arguments)
         config = load_config(path, {})
         assert "lab" == config.cluster_name
@@ -205,7 +208,7 @@ def test_a_dry_run_uses_no_key_and_writes_nothing(tmp_path: Path, capsys: pytest
     """It says what would be written."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard:
-        options = ["--api-url", dashboard.url, "--deploy-key", DEPLOY_KEY, "--dry-run"]
+        options = ["--api-url", dashboard.url, "--deploy-key", "-", "--dry-run"]
         assert 0 == main(["setup", "--config", str(path), *options])
         assert [] == dashboard.requests
     assert (f"{path} would get a key for {dashboard.url}\n", False) == (capsys.readouterr().out, path.exists())
@@ -227,7 +230,8 @@ def test_no_error_shows_the_deploy_key(tmp_path: Path, capsys: pytest.CaptureFix
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard:
         dashboard.faults.append(lambda request, connection, _: connection.send(Answer(418, request.body.decode())))
-        options = ["--api-url", dashboard.url, "--deploy-key", "one-time-secret"]
+        (tmp_path / "key").write_text("one-time-secret")
+        options = ["--api-url", dashboard.url, "--deploy-key", str(tmp_path / "key")]
         assert DashboardUnreachable.exit_code == main(["setup", "--config", str(path), *options])
     assert "one-time-secret" not in capsys.readouterr().err
 

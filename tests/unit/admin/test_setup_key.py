@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.admin import setup
+from agent.admin import pen, setup
 from agent.cli import main
 from agent.config import load_config
 from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
@@ -34,8 +34,8 @@ class Site:
 
     def run(self, *options: str, key: str = "") -> int:
         key_file = self.folder / "key"
-        key_file.write_text(key)
-        how = ["--api-key-file", str(key_file)] if key else ["--deploy-key", DEPLOY_KEY]
+        key_file.write_text(key or DEPLOY_KEY)
+        how = ["--api-key-file" if key else "--deploy-key", str(key_file)]
         return main(["--config", str(self.path), "setup", "--yes", "--api-url", self.dashboard.url, *how, *options])
 
     def kept(self) -> list[Path]:
@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: py
     path = tmp_path / "config.toml"
 
     def fetch(_: Any) -> tuple[str, str]:
-        monkeypatch.setattr(setup, "write_beside", refuse)
+        monkeypatch.setattr(pen, "write_beside", refuse)
         return "lab", "the-key"
 
     def refuse(*_: Any, **__: Any) -> Path:

@@ -272,6 +272,7 @@ def test_prometheus_finds_no_fault_with_the_file(tmp_path: Path) -> None:
 
 
 def run_flush(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    (folder / "spool").mkdir(exist_ok=True)
     config = folder / "config.toml"
     config.touch(mode=0o600)
     config.write_text(

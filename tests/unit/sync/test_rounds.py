@@ -144,6 +144,7 @@ def test_a_configuration_that_is_wrong_from_the_start_ends_it(tmp_path: Path) ->
 
 def test_term_ends_it_cleanly(tmp_path: Path) -> None:
     """With exit code 0, one line for each run before, and a health file of the last."""
+    (tmp_path / "spool").mkdir()
     config = tmp_path / "config.toml"
     config.write_text(
         f'api_url = "http://127.0.0.1:1"\napi_key = "k"\ncluster_name = "c"\nspool_dir = "{tmp_path}/spool"\n'

@@ -1,0 +1,151 @@
+"""Who writes the configuration: its owner, or, where its folder is root's, a process that stays root for nothing else.
+
+Root has no business with what is in that file: the commands, files and addresses that it names are another user's. So
+all of `setup` runs as that user. A child that was split off before writes, in root's folder, the text it is given.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import signal
+import socket
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from agent.errors import ConfigError
+from agent.privilege import become, refuse_strangers
+
+#: Longer than any configuration.
+_LONGEST_MESSAGE = 1 << 20
+
+
+class Pen:
+    """Writes a configuration itself.
+
+    :param owner: uid and gid, whose a file of root's becomes.
+    """
+
+    def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
+        self.path = path
+        self._owner = owner
+
+    def write(self, text: str, *, only_try: bool = False) -> None:
+        """Puts the text into the file's place, whole or not at all.
+
+        :param only_try: writes it beside the file and removes it again.
+        :raises ConfigError: where it can't be written.
+        """
+        written = write_beside(self.path, text, self._owner)
+        if only_try:
+            written.unlink()
+            return
+        try:
+            written.replace(self.path)
+        except OSError as error:
+            written.unlink()
+            raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
+
+
+class DistantPen(Pen):
+    """Has the child write that has stayed root."""
+
+    def __init__(self, path: Path, connection: socket.socket) -> None:
+        super().__init__(path)
+        self._connection = connection
+
+    def write(self, text: str, *, only_try: bool = False) -> None:
+        self._connection.sendall(json.dumps([text, only_try]).encode() + b"\n")
+        answer = self._connection.makefile("rb").readline(_LONGEST_MESSAGE)
+        words, hint = json.loads(answer) if answer else ("the process that writes it has ended", "")
+        if words:
+            raise ConfigError(words, hint=hint)
+
+
+def take_pen(path: Path, spool: Path) -> Pen:
+    """Gets ready to write a configuration. Run by root, this process becomes the file's owner.
+
+    :param path: with no link at its end.
+    :param spool: whose owner gets a file that is not there yet.
+    :raises ConfigError: where others could change the file, or root can't become its owner.
+    """
+    if os.geteuid() != 0:
+        return Pen(path)
+    owner = _owner_of(path, spool)
+    refuse_strangers(path, owner[0], ConfigError)
+    if owner[0] == 0:
+        return Pen(path, owner)
+    if _is_folder_of(path.parent, owner[0]):  # there root would have to beware of links
+        become(owner[0], f"the configuration {path}", ConfigError)
+        return Pen(path)
+    connection = _split_off(Pen(path, owner))
+    become(owner[0], f"the configuration {path}", ConfigError)
+    return DistantPen(path, connection)
+
+
+def _owner_of(path: Path, spool: Path) -> tuple[int, int]:
+    for place in (path, spool):
+        with suppress(OSError):
+            info = place.stat()
+            gid = info.st_gid
+            if place is spool:
+                refuse_strangers(spool.parent, info.st_uid, ConfigError)
+                with suppress(KeyError):
+                    gid = pwd.getpwuid(info.st_uid).pw_gid
+            return info.st_uid, gid
+    return 0, 0
+
+
+def _is_folder_of(folder: Path, uid: int) -> bool:
+    try:
+        return folder.stat().st_uid == uid
+    except OSError:
+        return False
+
+
+def _split_off(pen: Pen) -> socket.socket:
+    """Starts the child, which ends when this end of the connection is closed."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
+    try:
+        ours.close()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the question that the other one asks
+        for line in iter(lambda: theirs.makefile("rb").readline(_LONGEST_MESSAGE), b""):
+            text, only_try = json.loads(line)
+            answer = ("", "")
+            try:
+                pen.write(str(text), only_try=bool(only_try))
+            except ConfigError as error:
+                answer = (str(error), error.hint)
+            theirs.sendall(json.dumps(answer).encode() + b"\n")
+    finally:
+        os._exit(0)
+
+
+def write_beside(path: Path, text: str, owner: tuple[int, int] | None = None) -> Path:
+    """Writes a text to a new file beside ``path``, for nobody but its owner to read, ready to take its place.
+
+    :param owner: uid and gid, whose a file of root's becomes.
+    :raises ConfigError: where it can't be written.
+    """
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(prefix=".", suffix=path.suffix, dir=path.parent)  # mode 600 from the start
+        try:
+            with open(number, "w", encoding="utf-8") as file:  # noqa: PTH123  # it is open already
+                file.write(text)
+                file.flush()
+                if os.geteuid() == 0 and owner:
+                    os.fchown(number, *owner)  # by number: its name may lead elsewhere by now
+                os.fsync(number)
+        except BaseException:
+            Path(name).unlink()
+            raise
+    except OSError as error:
+        hint = "run as root, or name a file of your own with --config"
+        raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
+    return Path(name)

@@ -1,0 +1,84 @@
+"""What others write is read by root on a terminal: no control character of theirs gets there, and no harmful advice."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from agent.check import host as check_host
+from agent.config import load_config, parse_config
+from agent.errors import ConfigError, ExporterError
+from tests.faults.test_root import SLURM, House, house, pytestmark
+
+__all__ = ["house", "pytestmark"]
+ESCAPE = "\x1b]0;pwned\x07\x1b[2J"
+
+
+@pytest.mark.parametrize("key", ["cluster_name", "sacct", "spool_dir", "metrics_file", "api_url"])
+@pytest.mark.parametrize("letter", ["\x1b", "\x9b", "\u202e", "\u2066", "\n", "\x00", "\x7f"])
+def test_a_setting_that_cannot_be_shown_is_refused(key: str, letter: str) -> None:
+    """Escapes, lines, and marks that turn the direction of writing; they are named, not repeated."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"api_url": "https://d", "api_key": "k", key: f"a{letter}b"}, {})
+    assert f"{key}: must be " in str(caught.value)
+    assert letter not in str(caught.value).replace("\n  ", "")
+
+
+def test_an_unknown_key_is_named_without_its_escapes() -> None:
+    """It is repeated so that it can be found."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"api_url": "https://d", "api_key": "k", ESCAPE: 1}, {})
+    assert "?]0;pwned??[2J: unknown key" in str(caught.value)
+
+
+def test_a_password_in_a_url_is_not_repeated() -> None:
+    """Where it does not belong."""
+    with pytest.raises(ConfigError) as caught:
+        parse_config({"api_url": "https://me:pass@d", "api_key": "k"}, {})
+    assert ("pass" in str(caught.value), "https://***@d" in str(caught.value)) == (False, True)
+
+
+def test_every_error_is_printable() -> None:
+    """Whoever's words it holds: this is the one way into the log, the ledger and onto a screen."""
+    error = ExporterError(f"sacct says {ESCAPE}\ud800\u202e", hint=ESCAPE)
+    assert ("sacct says ?]0;pwned??[2J??", "?]0;pwned??[2J") == (str(error), error.hint)
+
+
+@pytest.mark.parametrize("command", [["flush"], ["reconcile"], ["check"], ["status"]])
+def test_words_of_slurms_commands_reach_no_terminal_as_they_are(house: House, command: list[str]) -> None:
+    """On neither stream."""
+    house.evil.write_text("#!/bin/sh\nprintf 'error: \\033[2J\\302\\233x\\n' | tee /dev/stderr\nexit 1\n")
+    house.configure(cluster_name="c")
+    (house.spool / "queue").write_text("7\n")
+    for _ in range(2):  # the second one shows what the first has stored
+        done = house.run(*command)
+    shown = (done.stdout + done.stderr).replace("\n", "")
+    assert [] == [letter for letter in shown if not letter.isprintable()]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"spool_dir": "/etc"}, {"spool_dir": "/etc/cron.x"}, {"api_key_file": "/etc/shadow"}]
+)
+def test_check_gives_root_no_line_that_gives_others_files_away(house: House, settings: dict[str, str]) -> None:
+    """Its remedies can be run as they stand, and the configuration is slurm's: chown slurm /etc/shadow."""
+    house.configure(api_key="" if "api_key_file" in settings else "k", **settings)
+    found = json.loads(house.run("check", "--json").stdout)["checks"]
+    lines = [finding.get("run", "") + finding.get("mend", "") for finding in found]
+    assert [] == [line for line in lines if "/etc" in line and ("chown" in line or "install -d" in line)]
+    folder = Path(settings.get("spool_dir", "/etc/shadow"))
+    assert not check_host.is_roots_choice(folder, house.config)
+
+
+def test_a_plain_http_address_of_another_host_is_warned_of(house: House) -> None:
+    """In each run, in status and in check, until the configuration says that it is meant so."""
+    house.configure(api_url="http://192.0.2.1", timeout="")
+    os.chown(house.config, SLURM, SLURM)
+    words = "http://192.0.2.1 gets the API key and every job in plain text"
+    assert (words in house.run("flush").stderr, words in house.run("status").stdout) == (True, True)
+    assert words in house.run("check").stdout
+    house.config.write_text(house.config.read_text() + "allow_http = true\n")
+    assert words not in house.run("flush").stderr + house.run("status").stdout
+    assert load_config(house.config, {}).allow_http
