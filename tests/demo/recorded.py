@@ -14,6 +14,7 @@ from typing import Any
 from tests.demo.arrivals import Arrivals
 from tests.demo.flusher import Flusher
 from tests.demo.screen import Screen, describe_delays
+from tests.support.accounting import unfold_nodes
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.exporter import Exporter
 from tests.support.replayed_sacct import SEPARATOR, ReplayedSacct
@@ -47,7 +48,9 @@ class Recording:
         self.raw_ids = {row[header.index("JobID")]: row[header.index("JobIDRaw")] for row in rows}
         expected = json.loads((answers / "expected.json").read_text())
         self.expected = {
-            record["JobID"]: _in_this_zone(record) for record in expected if record["JobID"] in self.raw_ids
+            record["JobID"]: {**_in_this_zone(record), "NodeList": unfold_nodes(record["NodeList"] or "")}
+            for record in expected
+            if record["JobID"] in self.raw_ids
         }
 
     def days(self) -> list[str]:

@@ -236,6 +236,5 @@ def test_the_sums_are_of_the_files(rpms: dict[str, Path]) -> None:
     """SHA256SUMS, for a site that keeps the packages in its own repository."""
     folder = rpms["1"].parent
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], check=True, cwd=folder)
-    assert {path.name for path in folder.glob("*.rpm")} == {
-        line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()
-    }
+    summed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}
+    assert {path.name for path in folder.glob("*.rpm")} <= summed
