@@ -147,16 +147,17 @@ def test_a_first_slurmdbd_whose_name_does_not_resolve(site: Site, dashboard: Rec
     odd = "AccountingStorageHost=nowhere.invalid\n"
     conf = change_conf(site.slurm, "backup.conf", (good, odd + backup), ("MaxArraySize=10001", "MaxArraySize=99999999"))
     exporter = exporter_of(site, dashboard, "first_dbd", conf)
-    exporter.run("queue", "add", "1")
+    job = min(job_ids(site))
+    exporter.run("queue", "add", job)
     exporter.run("flush")
-    assert {"1"} == set(dashboard.records)
+    assert {job} == set(dashboard.records)
 
 
 def test_slurms_cluster_and_the_dashboards_name(site: Site, dashboard: ReceivingDashboard) -> None:
     """Two clusters of one slurmdbd: each one's jobs come under its own name, or one that is nobody else's."""
     slurm = site.slurm
     slurm.sacctmgr("add", "cluster", "beta")
-    slurm.sql("insert into beta_job_table select * from lab_job_table where id_job = 1")
+    slurm.sql("insert into beta_job_table select * from lab_job_table limit 1")
     slurm.sql("update beta_job_table set id_job = 901")
     refused = exporter_of(site, dashboard, "wrong").run("--cluster-name", "beta", "reconcile", expect=78)
     assert "these are the jobs of cluster lab, and beta is another cluster of the same slurmdbd" in refused.stderr
