@@ -8,7 +8,7 @@ SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packagin
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp release pins demo bench clean
+.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp release pins fuzz demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -115,6 +115,10 @@ release: $(READY) ## all that a release consists of, in dist/: bundle, zipapp, p
 pins: $(READY) ## the newest versions that install.sh and the bundle may install, with their hashes, into etc/requirements/
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(BIN)/python etc/pin.py
+
+fuzz: $(READY) ## feeds everything that reads words of others with random ones, for MINUTES (6) in all
+	$(BIN)/pip install --quiet --disable-pip-version-check atheris
+	$(BIN)/python -m tests.fuzz $(or $(MINUTES),6)
 
 demo: $(READY) ## watch real Slurm jobs arrive on a dashboard; ARGS="--jobs 500 --interval 1"
 	@tests/support/provision.sh slurm || true

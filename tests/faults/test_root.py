@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ from typing import Callable, Iterator
 
 import pytest
 
-from tests.support.dashboard import ReceivingDashboard
+from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.open_house import copy_exporter, find_python
 
 SLURM, SLURM_GROUP = 65534, 65534  # nobody, who stands for the Slurm user
@@ -29,6 +30,7 @@ class House:
         self.python = find_python(folder, SLURM)
         if not self.python:
             pytest.skip("there is no system Python from 3.8 on that another user can run")
+        self.environ = {"PATH": os.environ["PATH"], "HOME": "/root"}
         self.etc, self.spool = folder / "etc", folder / "spool"
         self.etc.mkdir()
         self.spool.mkdir(mode=0o750)
@@ -51,8 +53,7 @@ class House:
 
     def run(self, *command: str, config: Path | None = None) -> subprocess.CompletedProcess[str]:
         argv = [self.python, "-m", "agent", "--config", str(config or self.config), *command]
-        env = {"PATH": os.environ["PATH"], "HOME": "/root"}
-        return subprocess.run(argv, cwd=self.folder, env=env, check=False, capture_output=True, text=True)
+        return subprocess.run(argv, cwd=self.folder, env=self.environ, check=False, capture_output=True, text=True)
 
     @property
     def ran_as(self) -> set[str]:
@@ -205,3 +206,107 @@ def test_a_configuration_that_is_no_file_holds_nobody_up(house: House, kind: Cal
     os.chown(house.config, SLURM, SLURM)
     done = house.run("flush")
     assert (78, True) == (done.returncode, "is no file" in done.stderr)
+
+
+def set_up(house: House, url: str, *options: str) -> subprocess.CompletedProcess[str]:
+    """Root runs setup with a key that only root can read."""
+    key = house.folder / "key"
+    key.write_text(f"{API_KEY}\n")
+    key.chmod(0o600)
+    return house.run("setup", "--api-url", url, "--api-key-file", str(key), "--yes", *options)
+
+
+@pytest.mark.parametrize("folder_of", [0, SLURM], ids=["root's folder", "slurm's folder"])
+def test_setup_renews_the_key_as_the_configurations_owner(house: House, folder_of: int) -> None:
+    """In a folder of root's, where that owner can't write, as well as in one of his own."""
+    os.chown(house.etc, folder_of, folder_of)
+    house.configure(cluster_name="lab")
+    with ReceivingDashboard() as dashboard:
+        done = set_up(house, dashboard.url)
+    assert 0 == done.returncode, done.stderr
+    info = house.config.stat()
+    assert (SLURM, 0o600, ["config.toml"]) == (
+        info.st_uid,
+        info.st_mode & 0o777,
+        [path.name for path in house.etc.iterdir()],
+    )
+    assert f'api_key = "{API_KEY}"' in house.config.read_text()
+    assert house.ran_as <= {str(SLURM)}
+
+
+def test_a_new_configuration_belongs_to_the_spools_owner(house: House) -> None:
+    """And what asked the dashboard for it ran as that user."""
+    env = {"SLURM_USAGE_HISTORY_SPOOL": str(house.spool)}
+    with ReceivingDashboard() as dashboard:
+        house.environ.update(env)
+        done = set_up(house, dashboard.url, "--cluster-name", "lab")
+    assert (0, SLURM, 0o600) == (done.returncode, house.config.stat().st_uid, house.config.stat().st_mode & 0o777)
+
+
+def test_setup_gives_nobody_a_file_of_roots(house: House) -> None:
+    """In a folder of slurm's, whatever setup makes there is replaced by a link to a file of root's, again and again."""
+    victim = house.folder / "victim"
+    victim.write_text("root's\n")
+    victim.chmod(0o600)
+    os.chown(house.etc, SLURM, SLURM)
+    house.configure(cluster_name="lab")
+    racer = f"""
+import os
+os.setgroups([]); os.setgid({SLURM_GROUP}); os.setuid({SLURM}); os.chdir({str(house.etc)!r})
+while True:
+    for name in os.listdir("."):
+        if name.startswith("."):
+            try:
+                os.unlink(name); os.symlink({str(victim)!r}, name)
+            except OSError:
+                pass
+"""
+    process = subprocess.Popen([house.python, "-c", racer])
+    try:
+        with ReceivingDashboard() as dashboard:
+            for _ in range(5):
+                set_up(house, dashboard.url)
+    finally:
+        process.kill()
+        process.wait()
+    info = victim.stat()
+    assert ("root's\n", 0, 0o600) == (victim.read_text(), info.st_uid, info.st_mode & 0o777)
+
+
+def test_memory_of_a_process_that_was_roots_is_out_of_reach(house: House) -> None:
+    """It holds root's terminal, and the writer's connection: the user it has become can't trace it."""
+    script = f"""
+import ctypes, os, sys
+sys.path.insert(0, {str(house.folder)!r})
+from agent.errors import ConfigError
+from agent.privilege import become
+attacker = os.fork()
+if attacker == 0:
+    os.setgroups([]); os.setgid({SLURM_GROUP}); os.setuid({SLURM})
+    os.execv({house.python!r}, ["python", "-c", '''
+import ctypes, sys
+sys.stdin.readline()
+print(ctypes.CDLL(None).ptrace(16, int(sys.argv[1]), 0, 0))
+''', str(os.getppid())])
+become({SLURM}, "it", ConfigError)
+print(os.getresuid(), os.getresgid(), os.getgroups())
+print([line.split()[1] for line in open("/proc/thread-self/status") if line.startswith("Cap") and "Bnd" not in line])
+sys.stdout.flush()
+os.write({{pipe}}, b"go\\n")
+os.wait()
+"""
+    reader, writer = os.pipe()
+    done = subprocess.run(
+        [house.python, "-c", script.replace("{pipe}", str(writer))],
+        stdin=reader,
+        capture_output=True,
+        text=True,
+        pass_fds=[writer],
+        check=False,
+        timeout=60,
+    )
+    os.close(reader)
+    os.close(writer)
+    ids, caps, traced = done.stdout.splitlines()
+    assert (f"{(SLURM,) * 3} {(SLURM_GROUP,) * 3} [{SLURM_GROUP}]", "-1") == (ids, traced), done.stderr
+    assert {"0" * 16} == set(ast.literal_eval(caps))

@@ -1,0 +1,33 @@
+"""The fuzzers' targets, with what has broken something once, and with what Hypothesis comes upon."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.fuzz.targets import TARGETS
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+@given(data=st.binary(max_size=300))
+def test_nothing_that_is_read_breaks_the_reader(name: str, data: bytes) -> None:
+    """Errors of ours only, and words that can be stored and shown."""
+    TARGETS[name](data)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"success": true, "jobs_processed": "' + b"A" * 100_000 + b'"}',
+        b'{"success": true, "message": "\\ud800\\u001b[2J\\u202e"}',
+        b'{"detail": [{"loc": ["body", "jobs", 0, "x"], "msg": "\\udfff", "input": "\\ud800"}]}',
+        b"[" * 100_000,
+        b'{"success": true, "jobs_processed": ' + b"9" * 100_000 + b"}",
+        b"\x1f\x8b\x08",
+    ],
+)
+@pytest.mark.parametrize("status", [b"\x00\x64", b"\x01\x42", b"\x00\xcd"])  # 200, 422, 305
+def test_answers_that_have_broken_it(status: bytes, body: bytes) -> None:
+    """A message of 15 MB, lone surrogates, brackets without end, endless numbers, packed bytes."""
+    TARGETS["answer"](status + b"x" * 32 + body)
