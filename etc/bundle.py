@@ -46,7 +46,9 @@ ZIPAPP_HEAD = """\
 #!/bin/sh
 # A Python program in a zip archive, whose first lines find the newest Python for it.
 for python in {commands}; do
-    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then exec "$python" "$0" "$@"; fi
+    if "$python" -I -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+        exec "$python" -I "$0" "$@" # -I: nothing of the caller's folder, home or environment is imported
+    fi
 done
 echo 'slurm-usage-history-exporter needs Python 3.8 or later' >&2
 exit 1

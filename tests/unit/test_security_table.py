@@ -1,0 +1,28 @@
+"""SECURITY.md names tests that are there: a promise without its test is none."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+FILES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
+
+
+def test_every_test_that_is_named_is_there() -> None:
+    """File by file, as far as the table names a test without its file it is one of the file before."""
+    file = ""
+    missing = []
+    for name, test in re.findall(r"`(?:tests/[\w/]*?)?(\w+\.py)?(?:::)?(test_\w+)?`", TEXT):
+        file = name or file
+        if (name and name not in FILES) or (test and f"def {test}(" not in FILES.get(file, "")):
+            missing.append(f"{file}::{test}")
+    assert [] == missing
+
+
+def test_every_attack_has_a_test() -> None:
+    """The last column of the table is never empty."""
+    rows = [line for line in TEXT.splitlines() if line.startswith("| ") and line.count("|") == 5]
+    assert len(rows) > 20
+    assert [] == [row for row in rows[2:] if ".py" not in row.split("|")[4]]
