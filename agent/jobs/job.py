@@ -25,6 +25,8 @@ HALF_WRITTEN_SECONDS = 86_400
 ASK_SLURMCTLD_SECONDS = 7 * 86_400
 #: How long a job waits for a slurmctld that does not answer. Its later runs, if any, replace what is sent then.
 UNANSWERED_SECONDS = 86_400
+#: No JobID is used again so soon after an end.
+CLOSE_SECONDS = 600
 SECONDS_PER_HOUR = 3600.0
 
 #: All runs of one job, oldest first.
@@ -121,13 +123,15 @@ def is_half_written(run: Run, now: float) -> bool:
     return run.partition == UNKNOWN and _age(run, now) < HALF_WRITTEN_SECONDS
 
 
-def has_all_runs(runs: Sequence[Run]) -> bool:
-    """Whether no earlier run of a job is missing, as far as this version of Slurm tells.
+def is_whole(runs: Sequence[Run]) -> bool:
+    """Whether the rows that ended in some range, and the remembered ones of jobs that went on, surely make a job.
 
-    :param runs: as :func:`own_runs` gives them.
+    An earlier run may be missing, as Restarts tells where this version of Slurm has it. And between two runs that lie
+    far apart the job may have ended, and another have got its ID: rows that ended for good are not remembered.
     """
     requeued = sum(run.state != "RESIZING" for run in runs[:-1])
-    return requeued >= (runs[-1].restarts or 0)
+    gaps = (later.submit - (earlier.end or 0) for earlier, later in zip(runs, runs[1:]))
+    return requeued >= (runs[-1].restarts or 0) and max(gaps, default=0) <= CLOSE_SECONDS
 
 
 def runs_here(runs: Sequence[Run]) -> Sequence[Run]:

@@ -14,8 +14,8 @@ from agent.jobs.job import (
     LOOKBACK_SECONDS,
     Runs,
     Stage,
-    has_all_runs,
     is_for_slurmctld,
+    is_whole,
     runs_with,
     stage,
     stage_by_slurmctld,
@@ -89,7 +89,7 @@ class Walk:
         self._find_lost = find_lost
         self._doubtful: list[Runs] = []  # what is known of jobs that have to be asked for
         self._slices_in_doubt = 0
-        self._open: dict[int, Run] = {}  # by raw ID, the newest run of each job that goes on
+        self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job goes on
         self._newest_end = 0  # of all rows that were met, in epoch seconds
 
     def over(self, plan: Plan, visitor: Visitor) -> None:
@@ -163,10 +163,11 @@ class Walk:
             jobs = _jobs_of_raw_id(rows, remembered or []) if remembered or len(rows) > 1 else (rows,)
             for runs in jobs:
                 told = stage(runs, now)
-                self._open.pop(raw_id, None)
+                for run in runs:  # another owner of the ID says nothing about them
+                    self._open.pop((raw_id, run.submit), None)
                 if told is Stage.GOES_ON and self._find_lost:
-                    self._open[raw_id] = runs[-1]
-                elif told is Stage.IN_DOUBT or (told is Stage.FINAL and not has_all_runs(runs)):
+                    self._open[raw_id, runs[-1].submit] = runs[-1]
+                elif told is Stage.IN_DOUBT or (told is Stage.FINAL and not is_whole(runs)):
                     self._doubtful.append(runs)
                 elif told is Stage.FINAL:
                     final.append(runs)

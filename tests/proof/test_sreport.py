@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Iterable
 
 import pytest
 
@@ -14,6 +13,7 @@ from tests.proof.jobtable import ACCOUNTS, Gpus, fill, gpu_ids, has_restarts, ow
 from tests.proof.site import Site, spans
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.slurm import Slurm
+from tests.support.sreport import read_sreport, usage_shown
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
@@ -47,7 +47,7 @@ def test_totals(slurm: Slurm, tmp_path: Path, *, zone: str, seed: int, jobs: int
         site = Site(tmp_path / "site", slurm.env, dashboard, zone)
         for days in spans(rows):
             site.reconcile(*days)
-        shown = usage_shown(dashboard.stored.values())
+        shown = usage_shown(dashboard.stored.values(), ACCOUNTS)
     assert len(reported) == 8  # two users, two accounts, CPUs and GPUs
     assert reported == shown + usage_besides(slurm, rows, gpus, end)
 
@@ -55,35 +55,6 @@ def test_totals(slurm: Slurm, tmp_path: Path, *, zone: str, seed: int, jobs: int
 def _hours(first: int, last: int) -> tuple[int, int]:
     """Whole hours around: sreport knows no smaller ones."""
     return first // HOUR * HOUR, last // HOUR * HOUR + HOUR
-
-
-def read_sreport(slurm: Slurm, first: int, end: int, gpus: list[str]) -> Counter[tuple[str, str, str]]:
-    """(account, user, cpu or gpu) → seconds, after slurmdbd has added up the hours once more.
-
-    sreport says nothing of hours before the cluster's registration, so that this is moved back.
-    """
-    kinds = [f"{kind}_{span}" for kind in ("assoc_usage", "usage") for span in ("hour", "day", "month")]
-    slurm.sql("".join(f"truncate table {slurm.cluster}_{kind}_table;" for kind in kinds))
-    slurm.sql(f"update {slurm.cluster}_event_table set time_start = {first - DAY} where node_name = ''")
-    slurm.sacctmgr("rollup", f"uts{first}", f"uts{end}")
-    report = ("cluster", "AccountUtilizationByUser", f"start=uts{first}", f"end=uts{end}")
-    columns = "format=Accounts,Login,TRESName,Used"
-    text = slurm.run("sreport", "-n", "-P", "-t", "Seconds", "-T", ",".join(["cpu", *gpus]), *report, columns)
-    usage: Counter[tuple[str, str, str]] = Counter()
-    for account, user, tres, seconds in (line.split("|") for line in text.splitlines()):
-        if user:  # without one it is the account's sum
-            usage[account, user, "cpu" if tres == "cpu" else "gpu"] += int(seconds)
-    return +usage
-
-
-def usage_shown(records: Iterable[dict[str, Any]]) -> Counter[tuple[str, str, str]]:
-    """The same of the dashboard's records, but for those without an association."""
-    usage: Counter[tuple[str, str, str]] = Counter()
-    for record in records:
-        if record["Account"] in ACCOUNTS:
-            usage[record["Account"], record["User"], "cpu"] += round(record["CPUHours"] * HOUR)
-            usage[record["Account"], record["User"], "gpu"] += round(record["GPUHours"] * HOUR)
-    return +usage
 
 
 def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counter[tuple[str, str, str]]:
