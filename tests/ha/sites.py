@@ -32,7 +32,7 @@ class Exporter:
 
     def __init__(self, host: Host, api_url: str, **settings: Any) -> None:
         self.host = host
-        self.settings = {"api_url": api_url, "api_key": API_KEY, **settings}
+        self.settings = {"api_url": api_url, "api_key": API_KEY, "allow_http": True, **settings}
         self.config = host.disk / "config.json"
         self.config.touch(mode=0o600)
         self.configure()

@@ -83,6 +83,7 @@ def test_a_name_that_was_never_told_is_out_of_reach(pair: Pair) -> None:
 def test_one_spool_for_both_is_refused(pair: Pair) -> None:
     """Whichever host has been there first goes on; the other says whose spool it is."""
     common = pair.lan.folder / "common-spool"
+    common.mkdir(mode=0o750)
     for exporter in pair.exporters.values():
         exporter.configure(spool_dir=str(common))
     try:

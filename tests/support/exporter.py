@@ -26,6 +26,9 @@ class Exporter:
         self.config.touch(mode=0o600)
         self.config.write_text(json.dumps({"api_key": API_KEY, **settings}))
         self._env = dict(env)
+        spool = self._env.get("SLURM_USAGE_HISTORY_SPOOL")
+        if spool:  # root makes none
+            Path(spool).mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end.
