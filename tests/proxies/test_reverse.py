@@ -206,7 +206,7 @@ def test_check_through_a_proxy(
     asks = f"ssl_verify_client on; ssl_client_certificate {pem};"
     with Nginx(dashboard.url, asks, location=location, tls=pem) as nginx:
         settings = {"api_url": f"{nginx.url}/usage", "ca_bundle": str(pem), "client_cert": str(pem)}
-        path = configure(tmp_path, cluster_name="lab", **settings)
+        path = configure(tmp_path, cluster_name="lab", spool_dir=str(tmp_path), **settings)
         main(["check", "--json", "--config", str(path)])
     found = {finding["name"]: finding for finding in json.loads(capsys.readouterr().out)["checks"]}
     assert [True] * 4 == [found[name]["ok"] for name in ("dashboard", "API key", "shown", "clock")]
