@@ -54,6 +54,12 @@ def parse_line(line: str) -> QueueEntry:
     return QueueEntry(int(match["job"]), _number(match["submit"]), _number(match["end"]), _number(task))
 
 
+def is_task(job_id: str) -> bool:
+    """Whether a JobID, as it is shown, is one task's of an array: ``203_3``."""
+    array, found, task = job_id.partition("_")
+    return bool(found) and array.isdigit() and task.isdigit()
+
+
 def format_line(entry: QueueEntry) -> str:
     """The line that :func:`parse_line` reads as this entry."""
     _, *hints = entry

@@ -134,6 +134,18 @@ def is_whole(runs: Sequence[Run]) -> bool:
     return requeued >= (runs[-1].restarts or 0) and max(gaps, default=0) <= CLOSE_SECONDS
 
 
+def runs_again(run: Run, others: Iterable[Run]) -> bool:
+    """Whether a task was run again under another raw ID, as a slurmctld does that was killed before it noted the first.
+
+    :param others: the rows of the same JobID.
+    """
+    return any(
+        other.raw_id != run.raw_id
+        and (other.submit, other.end is None, other.end or 0) > (run.submit, run.end is None, run.end or 0)
+        for other in others
+    )
+
+
 def runs_here(runs: Sequence[Run]) -> Sequence[Run]:
     """The runs without a newest one that was revoked, which ran on another cluster of the federation."""
     return runs[:-1] if runs[-1].state == REVOKED else runs

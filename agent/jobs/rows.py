@@ -30,3 +30,7 @@ class Rows:
     def of_raw_id(self, raw_id: int) -> list[Run]:
         """The rows of a raw ID."""
         return self._by_raw_id.get(raw_id, [])
+
+    def of_job_id(self, job_id: str) -> list[Run]:
+        """The rows of a task of an array, by its JobID as it is shown; none of other jobs."""
+        return self._by_job_id.get(job_id, [])

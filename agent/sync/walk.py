@@ -10,12 +10,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import Callable, Container, Iterator, NamedTuple, Protocol, Sequence
 
+from agent.jobs.entry import is_task
 from agent.jobs.job import (
     LOOKBACK_SECONDS,
     Runs,
     Stage,
     is_for_slurmctld,
     is_whole,
+    runs_again,
     runs_with,
     stage,
     stage_by_slurmctld,
@@ -203,16 +205,23 @@ class Walk:
         visitor.take([runs for runs in jobs if stage_by_slurmctld(runs, now, alive) is Stage.FINAL])
 
     def _ask_by_id(self, asked: list[Runs]) -> list[Runs]:
-        """What sacct knows by ID of some jobs; those are left out that have gone on in a newer run."""
+        """What sacct knows by ID of some jobs; those are left out that have gone on in a newer run.
+
+        Or, after a slurmctld was killed, under another raw ID: the JobID of a task leads to that run. What such a
+        slurmctld has forgotten is NODE_FAIL.
+        """
         raw_ids = [runs[-1].raw_id for runs in asked]
+        lost = {runs[-1].job_id for runs in asked if runs[-1].state == "NODE_FAIL" and is_task(runs[-1].job_id)}
+        names = sorted({*map(str, raw_ids), *lost})
         remembered = self._earlier.of(raw_ids)
         since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
-        rows = Rows(self._sacct.ask_ids([str(raw_id) for raw_id in raw_ids], max(since, 0)).answer())
+        rows = Rows(self._sacct.ask_ids(names, max(since, 0)).answer())
         jobs = []
         for runs, raw_id in zip(asked, raw_ids):
             whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
             # A newer run that ends here brings the job when its turn comes. One that was revoked does not.
-            if whole[-1].submit == runs[-1].submit or whole[-1].state == REVOKED:
+            goes_on = whole[-1].submit != runs[-1].submit and whole[-1].state != REVOKED
+            if not goes_on and not runs_again(whole[-1], rows.of_job_id(whole[-1].job_id)):
                 jobs.append(whole)
         return jobs
 

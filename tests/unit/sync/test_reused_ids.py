@@ -38,3 +38,18 @@ def test_a_lost_job_whose_id_was_reused(ledger: Ledger, again: str) -> None:
     site = site_with(ledger, run_at(NOON, State="REQUEUED"), run_at(LATER, UID="1001", User="bob", State=again))
     site.reconcile(EVERYTHING, now=site.now)
     assert {("alice", "REQUEUED"), ("bob", again)} == {(record["User"], record["State"]) for record in site.sent()}
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "RUNNING"])
+@pytest.mark.parametrize("first", ["NODE_FAIL", "COMPLETED"])
+def test_a_task_that_ran_again_under_another_raw_id(ledger: Ledger, first: str, state: str) -> None:
+    """The first run, which a killed slurmctld has forgotten, does not come after the second."""
+    end = {"End": "Unknown"} if state == "RUNNING" else {}
+    again = run_at(NOON, JobID="90_1", JobIDRaw="92", Start=str(NOON + 7200), **{"End": str(NOON + 9000), **end})
+    site = site_with(
+        ledger, run_at(NOON, JobID="90_1", JobIDRaw="91", State=first), again._replace(state=state), run_at(NOON + 60)
+    )
+    site.reconcile(EVERYTHING, now=site.now)
+    sent = [record["State"] for record in site.sent() if record["JobID"] == "90_1"]
+    assert (["COMPLETED"] if state == "COMPLETED" or first == "COMPLETED" else []) == sent[-1:]
+    assert (2 if (state, first) == ("COMPLETED", "COMPLETED") else len(sent[-1:])) == len(sent)
