@@ -77,7 +77,7 @@ def stage(runs: Sequence[Run], now: float) -> Stage:
     """
     newest = runs[-1]
     if newest.state == REVOKED:  # the job went on elsewhere; what ran here before that counts here
-        return Stage.FINAL if any(run.elapsed_seconds for run in runs[:-1]) else Stage.ELSEWHERE
+        return Stage.FINAL if any(run.elapsed_seconds for run in runs_here(runs)) else Stage.ELSEWHERE
     if not newest.ended:
         return Stage.LIVE
     if newest.state in CONTINUED_STATES:
@@ -147,13 +147,13 @@ def runs_again(run: Run, others: Iterable[Run]) -> bool:
 
 
 def runs_here(runs: Sequence[Run]) -> Sequence[Run]:
-    """The runs without a newest one that was revoked, which ran on another cluster of the federation."""
-    return runs[:-1] if runs[-1].state == REVOKED else runs
+    """The runs without those that were revoked, which ran on another cluster of the federation."""
+    return [run for run in runs if run.state != REVOKED]
 
 
 def ever_started(runs: Sequence[Run]) -> bool:
-    """Whether any run of a job has started, whichever of them count."""
-    return not all(run.never_started for run in runs)
+    """Whether any run of a job has started here, whichever of them count."""
+    return not all(run.never_started for run in runs_here(runs))
 
 
 def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
@@ -189,7 +189,7 @@ def _goes_on_in(earlier: Run, later: Run) -> bool:
     """Whether a row belongs to the same job as the one before it."""
     if earlier.end is None or earlier.uid != later.uid:
         return False
-    if earlier.state in CONTINUED_STATES:
+    if earlier.state in CONTINUED_STATES or earlier.state == REVOKED:  # it may come back from the other cluster
         return True
     if later.restarts or earlier.restarts:
         return (later.restarts or 0) > (earlier.restarts or 0)

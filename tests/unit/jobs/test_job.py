@@ -82,6 +82,24 @@ def test_a_user_whose_name_resolves_later_is_the_same() -> None:
     assert runs == own_runs(runs)
 
 
+@pytest.mark.parametrize("restarts", [{}, {"Restarts": "2"}], ids=["plain", "with Restarts"])
+def test_a_job_that_comes_back_from_another_cluster(restarts: dict[str, str]) -> None:
+    """It counts with what ran here, before and after; the row in between says how long it ran there."""
+    first, there = make_requeue(State="REVOKED")
+    back = make_run(Submit=str(NOON + 9000), Start=str(NOON + 9000), End=str(NOON + 10_000), **restarts)
+    runs = own_runs([first, there, back._replace(elapsed_seconds=1000)])
+    assert [first.state, "REVOKED", "COMPLETED"] == [run.state for run in runs]
+    assert ((4000 + 8000) / 3600, "COMPLETED") == (payload_of(runs)["CPUHours"], payload_of(runs)["State"])
+
+
+def test_a_job_that_was_moved_twice() -> None:
+    """What it ran here goes under its own last row, not under one of the other cluster's."""
+    first, there = make_requeue(State="REVOKED")
+    runs = own_runs([first, there, there._replace(submit=NOON + 9000, end=NOON + 9500)])
+    assert Stage.FINAL is stage(runs, NOON + 10_000)
+    assert (4000 / 3600, "REQUEUED") == (payload_of(runs)["CPUHours"], payload_of(runs)["State"])
+
+
 def test_hours_of_all_runs_are_added() -> None:
     """With "sum" the hours are those of Slurm's own accounting: each row's elapsed time by its own allocation."""
     assert (1000 * 4 + 500 * 2, 1000 * 2 + 500 * 2) == usage(make_requeue(), requeued_runs="sum")
