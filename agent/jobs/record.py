@@ -10,7 +10,7 @@ from typing import NamedTuple, Sequence
 from agent.jobs.job import SECONDS_PER_HOUR, runs_here, usage
 from agent.jobs.nodelist import unfold
 from agent.jobs.run import GOES_ON_STATES, Run
-from agent.localtime import local_text
+from agent.localtime import local_day, local_text
 
 #: Goes up when the same rows make another record than they did.
 FORMAT = 2
@@ -46,6 +46,11 @@ class Record(NamedTuple):
     def row_digest(self) -> bytes | None:
         """See :func:`digest_row`; None where the record is made of more than one row."""
         return digest_row(self.row) if self.row else None
+
+
+def place(job_id: str, submit: int) -> tuple[str, int]:
+    """Where the dashboard keeps a record: of each JobID one for each year of Submit, the one that arrived last."""
+    return job_id, local_day(submit).year
 
 
 def digest_row(row: bytes) -> bytes:

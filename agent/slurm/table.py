@@ -108,25 +108,16 @@ class Table:
         return met
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs of the rows that share theirs, or the JobID that is shown, with another row."""
-        raw_ids = array("q")
-        hashes = array("q")  # of the JobIDs of tasks: numbers take a fraction of the memory of texts
-        for job_id, raw_id in self._ids():
-            raw_ids.append(raw_id)
-            if b"_" in job_id:
-                hashes.append(hash(job_id))
-        repeated, repeated_hashes = _repeated(raw_ids), _repeated(hashes)
-        if repeated_hashes:
-            repeated.update(raw_id for job_id, raw_id in self._ids() if hash(job_id) in repeated_hashes)
-        return repeated
+        """The raw IDs that more than one row has."""
+        ordered = sorted(array("q", self._raw_ids()))  # numbers take a fraction of the memory of texts
+        return {one for one, other in zip(ordered, ordered[1:]) if one == other}
 
-    def _ids(self) -> Iterator[tuple[bytes, int]]:
+    def _raw_ids(self) -> Iterator[int]:
         separator = self._separator
         for line in self._lines():
-            job_id, _, rest = line.partition(separator)
-            raw_id, found, _ = rest.partition(separator)
-            if found and raw_id.isdigit() and len(raw_id) <= LONGEST_NUMBER:
-                yield job_id, int(raw_id)
+            raw_id = line.partition(separator)[2].partition(separator)[0]
+            if raw_id.isdigit() and len(raw_id) <= LONGEST_NUMBER:
+                yield int(raw_id)
 
     def _whole_rows(self, set_aside: Callable[[bytes], None]) -> Iterator[bytes]:
         """The rows, those of several lines joined. What is none is set aside; the next whole line is a row again."""
@@ -168,8 +159,3 @@ class Table:
         for line, left_out in zip(self._stdout, self._left_out or repeat(0)):
             if not left_out:
                 yield line[:-1]
-
-
-def _repeated(numbers: array[int]) -> set[int]:
-    ordered = sorted(numbers)
-    return {one for one, other in zip(ordered, ordered[1:]) if one == other}

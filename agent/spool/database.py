@@ -6,10 +6,12 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any, Iterable, Iterator, Sequence, TypeVar
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.spool import schema
+
+T = TypeVar("T")
 
 #: How long another process may hold the file, as a dry run does to its end.
 DRY_RUN_WAIT_SECONDS = 30
@@ -19,7 +21,9 @@ DRY_RUN_WAIT_SECONDS = 30
 SYNCHRONOUS = "EXTRA"
 #: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
 CHUNK = 500
-IS_ONE_OF = f"job_id IN ({','.join('?' * CHUNK)})"
+_ONE_OF = f"IN ({','.join('?' * CHUNK)})"
+IS_ONE_OF = f"job_id {_ONE_OF}"
+IS_SHOWN_AS_ONE_OF = f"shown_id {_ONE_OF}"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
 _DISK_HINT = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"
@@ -126,8 +130,8 @@ def _explained(path: Path) -> Iterator[None]:
         raise LedgerDamaged(f"{path} is damaged: {error}") from error
 
 
-def chunks(job_ids: Sequence[int]) -> Iterator[Sequence[int | None]]:
-    """The values for :data:`IS_ONE_OF`, with nulls behind the last ones, which no ID is equal to."""
-    for start in range(0, len(job_ids), CHUNK):
-        chunk = job_ids[start : start + CHUNK]
+def chunks(values: Sequence[T]) -> Iterator[Sequence[T | None]]:
+    """The values for :data:`IS_ONE_OF` and its like, with nulls behind the last ones, which nothing is equal to."""
+    for start in range(0, len(values), CHUNK):
+        chunk = values[start : start + CHUNK]
         yield [*chunk, *[None] * (CHUNK - len(chunk))]

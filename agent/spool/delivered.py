@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
 
-from agent.localtime import Range, local_day
-from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
+from agent.localtime import Range
+from agent.spool.database import IS_ONE_OF, IS_SHOWN_AS_ONE_OF, PAGE, Database, chunks
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
@@ -52,17 +52,35 @@ class DeliveredJobs:
 
     def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
         """What of some jobs was delivered before, by what identifies the records; nothing of most."""
-        rows_of: dict[int, list[Any]] = {}
-        for chunk in chunks([record.raw_id for record in records]):
-            for job_id, *row in self._database.execute(
-                "SELECT job_id, submit, digest, hooked, shown_id, delivered_at, row IS NOT NULL FROM delivered"  # noqa: S608
-                f" WHERE cluster = ? AND {IS_ONE_OF}",
+        from agent.jobs.record import place  # noqa: PLC0415  # its digests are slow to load, and status needs none
+
+        rows = [
+            *self._select(cluster, IS_ONE_OF, [record.raw_id for record in records]),
+            # A slurmctld that was killed may run a task again under another raw ID.
+            *self._select(cluster, IS_SHOWN_AS_ONE_OF, [shown for shown in map(_shown_id, records) if shown]),
+        ]
+        delivered = {(raw_id, submit): row for raw_id, submit, *row in rows}
+        newest: dict[tuple[str, int], tuple[int, int]] = {}
+        for (raw_id, submit), (ended, shown_id, *_) in delivered.items():
+            kept_at = place(shown_id or str(raw_id), submit)
+            newest[kept_at] = max(newest.get(kept_at, (0, 0)), (submit, ended))
+        known = {}
+        for record in records:
+            row = delivered.get(record.key)
+            # An edit may have moved the End of this very run.
+            mine = (record.submit, max(record.end, row[0]) if row else record.end)
+            superseded = newest.get(place(record.job_id, record.submit), mine) > mine
+            if row or superseded:
+                known[record.key] = _make_known(row, superseded=superseded)
+        return known
+
+    def _select(self, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for chunk in chunks(ids):
+            yield from self._database.execute(
+                "SELECT job_id, submit, ended, shown_id, digest, hooked, delivered_at, row IS NOT NULL"  # noqa: S608
+                f" FROM delivered WHERE cluster = ? AND {chosen}",
                 (cluster, *chunk),
-            ):
-                rows_of.setdefault(job_id, []).append(row)
-        return {
-            record.key: _make_known(record, rows_of[record.raw_id]) for record in records if record.raw_id in rows_of
-        }
+            )
 
     def add(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
         """Writes down what the dashboard has taken. The first delivery's time stands.
@@ -194,12 +212,8 @@ def _shown_id(record: Record) -> str | None:
     return None if record.job_id == str(record.raw_id) else record.job_id
 
 
-def _make_known(record: Record, rows: Iterable[Sequence[Any]]) -> Known:
-    known, superseded = NOT_KNOWN, False
-    for submit, digest, hooked, shown_id, delivered_at, has_row in rows:
-        if submit == record.submit:
-            known = Known(digest, bool(hooked), superseded=False, delivered_at=delivered_at, has_row=bool(has_row))
-        # The dashboard keeps one record of a JobID for each year of Submit: a newer one there must stand.
-        elif submit > record.submit and shown_id == _shown_id(record):
-            superseded = superseded or local_day(submit).year == local_day(record.submit).year
-    return known._replace(superseded=superseded)
+def _make_known(row: Sequence[Any] | None, *, superseded: bool) -> Known:
+    if not row:
+        return NOT_KNOWN._replace(superseded=superseded)
+    _, _, digest, hooked, delivered_at, has_row = row
+    return Known(digest, bool(hooked), superseded, delivered_at, bool(has_row))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection
 
 #: Kept in the file; a program that finds a newer one begins a new file.
-VERSION = 6
+VERSION = 4
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS waiting (
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS delivered (
     shown_id TEXT,  -- null where it is job_id
     row BLOB,  -- a digest of sacct's row, null where the job had several
     PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS shown_ids ON delivered (cluster, shown_id) WHERE shown_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS rows_seen ON delivered (cluster, ended, row, hooked) WHERE row IS NOT NULL;
 CREATE INDEX IF NOT EXISTS delays ON delivered (delivered_at, ended) WHERE command = 'flush';
 CREATE TABLE IF NOT EXISTS rejected (
@@ -54,8 +55,8 @@ UPGRADES = {
         UPDATE waiting SET state = 'refused', reason = substr(reason, length('refused by the dashboard: ') + 1)
         WHERE reason LIKE 'refused by the dashboard: %';
         DELETE FROM earlier_runs;
-        DELETE FROM facts WHERE name IN ('requeued_known_from', 'requeued_known_to');""",
-    5: "ALTER TABLE delivered ADD COLUMN row BLOB;",
+        DELETE FROM facts WHERE name IN ('requeued_known_from', 'requeued_known_to');
+        ALTER TABLE delivered ADD COLUMN row BLOB;""",
 }
 
 

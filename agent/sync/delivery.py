@@ -15,7 +15,7 @@ from agent.dashboard import backoff
 from agent.dashboard.answer import refused_key
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.entry import QueueEntry
-from agent.jobs.record import Record
+from agent.jobs.record import Record, place
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
@@ -95,6 +95,7 @@ class Delivery:
         self._outbox: dict[tuple[int, int], Record] = {}
         self._outbox_bytes = 0
         self._booked: set[tuple[int, int]] = set()  # of what is in the outbox
+        self._newest_tasks: dict[tuple[str, int], Record] = {}  # likewise, by their place on the dashboard
         self._waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     def add(self, record: Record, waiting: tuple[int, int] | None = None, *, is_booked: bool = False) -> None:
@@ -103,16 +104,30 @@ class Delivery:
         :param waiting: the key in the ledger of the queue entry that is served by it.
         :param is_booked: the ledger says already that the dashboard has it as it is.
         """
+        newer = self._newer_task(record)
+        if waiting is not None:
+            self._waiting.setdefault((newer or record).key, []).append(waiting)
+        if newer:  # the older one would arrive last, and stand
+            return
         if is_booked:
             self._booked.add(record.key)
-        if waiting is not None:
-            self._waiting.setdefault(record.key, []).append(waiting)
         if record.key in self._outbox:  # an older one in its place
             self._take_out([record])
         self._outbox[record.key] = record
         self._outbox_bytes += _bytes_of(record)
         while len(self._outbox) >= self._most_records or self._outbox_bytes > self._size.bytes:
             self._send_next()
+
+    def _newer_task(self, record: Record) -> Record | None:
+        """A later run of the same task that is to go out, too: it may have another raw ID, and comes in any order."""
+        if "_" not in record.job_id:
+            return None
+        kept_at = place(record.job_id, record.submit)
+        newest = self._newest_tasks.get(kept_at)
+        if newest and (newest.submit, newest.end) > (record.submit, record.end):
+            return newest
+        self._newest_tasks[kept_at] = record
+        return None
 
     def flush(self) -> None:
         """Sends what was taken on.
@@ -178,6 +193,8 @@ class Delivery:
         for record in records:
             gone = self._outbox.pop(record.key, None)
             self._outbox_bytes -= _bytes_of(gone) if gone else 0
+        if not self._outbox:
+            self._newest_tasks.clear()
 
     def _post(self, records: Sequence[Record], *, tries: int = backoff.TRIES, full: bool = False) -> None:
         """Sends records, and books what the dashboard has taken."""

@@ -74,7 +74,7 @@ class Tally:
         day = local_day(record.end)
         self.jobs_by_day[day] += 1
         self.hooked_by_day[day] += known.hooked or is_waiting
-        if not (known.digest or is_waiting or job.rejected):
+        if not (known.digest or known.superseded or is_waiting or job.rejected):
             self.missed += 1
             if record.cpu_seconds:
                 self.missed_end = max(self.missed_end, record.end)

@@ -142,14 +142,9 @@ class Walk:
     def _visit(self, table: Table, visitor: Visitor) -> None:
         """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
         going_on: list[Run] = []
-        repeated: dict[int, list[Run]] = {}  # by raw ID, the rows that share theirs, or their JobID, with another
-        alone = ([run] for run in _set_repeated_apart(table, going_on, repeated))
-        for some in iter(lambda: list(islice(alone, JOBS_AT_ONCE)), []):
+        rows_of_jobs = _rows_by_raw_id(table, going_on)
+        for some in iter(lambda: list(islice(rows_of_jobs, JOBS_AT_ONCE)), []):
             visitor.take(self._final_jobs(some))
-        # A slurmctld that was killed may run a task again under another raw ID: of one JobID the newest comes last.
-        jobs = iter(sorted(self._final_jobs(list(repeated.values())), key=lambda runs: runs[-1].end or 0))
-        for final in iter(lambda: list(islice(jobs, JOBS_AT_ONCE)), []):
-            visitor.take(final)
         self._earlier.keep(going_on)
 
     def _final_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
@@ -226,16 +221,18 @@ class Walk:
         return jobs
 
 
-def _set_repeated_apart(table: Table, going_on: list[Run], repeated: dict[int, list[Run]]) -> Iterator[Run]:
-    """The rows that share neither raw ID nor JobID with another. Of all rows those are noted whose job may go on."""
+def _rows_by_raw_id(table: Table, going_on: list[Run]) -> Iterator[list[Run]]:
+    """The rows of each raw ID in a slice; of all rows those are noted whose job may go on."""
     repeated_ids = table.repeated_ids()
+    repeated: dict[int, list[Run]] = {}
     for run in table:
         if run.state in GOES_ON_STATES:
             going_on.append(run)
         if run.raw_id in repeated_ids:
             repeated.setdefault(run.raw_id, []).append(run)
         else:
-            yield run
+            yield [run]
+    yield from repeated.values()
 
 
 def _jobs_of_raw_id(rows: list[Run], earlier: Runs) -> Iterator[Runs]:

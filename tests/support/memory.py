@@ -60,10 +60,9 @@ class MemoryTable:
         return iter(self._runs)
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs of the rows that share theirs, or their JobID, with another row."""
+        """The raw IDs that more than one row has."""
         raw_ids = Counter(run.raw_id for run in self._runs)
-        job_ids = Counter(run.job_id for run in self._runs)
-        return {run.raw_id for run in self._runs if raw_ids[run.raw_id] > 1 or job_ids[run.job_id] > 1}
+        return {raw_id for raw_id, rows in raw_ids.items() if rows > 1}
 
 
 class MemoryQuery:

@@ -356,6 +356,17 @@ def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
     assert (others, "9000" in site.arrived(), {}) == (len(site.arrived()), False, site.waiting())
 
 
+@pytest.mark.parametrize("others", [0, MANY])
+def test_a_task_that_ran_again_under_another_raw_id_shows_its_last_run(ledger: Ledger, others: int) -> None:
+    """Both runs wait, the lost one behind the other: one record goes out for both."""
+    again = plain(9000, JobID="8000_3", Start=str(ENDED), End=str(ENDED + 9))
+    site = Site(ledger, *ended_together(others), again, plain(9001, JobID="8000_3"))
+    site.queue(*told_of(site.slurm.runs))
+    site.flush()
+    ends = [record["End"] for record in map(json.loads, site.dashboard.batches[-1]) if record["JobID"] == "8000_3"]
+    assert ([local_text(ENDED + 9)], {}) == (ends, site.waiting())
+
+
 def test_a_walk_serves_only_those_whose_end_was_told(ledger: Ledger) -> None:
     """A bare JobID may mean a later owner of the ID than the one that is met."""
     first, last = plain(9000), plain(9000, Submit=str(ENDED + 100), Start=str(ENDED + 100), End=str(ENDED + 200))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import pytest
+
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
-from agent.localtime import Range
+from agent.localtime import Range, local_text
 from agent.slurm.sacct import GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
@@ -264,14 +266,28 @@ def test_an_earlier_owner_that_goes_by_another_jobid_is_another_job(ledger: Ledg
     assert ["100"] == [record["JobID"] for record in site.sent()]
 
 
-def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger) -> None:
-    """Of its two rows the one that ended last stands on the dashboard, wherever sacct prints it."""
-    again, first = run_at(NOON + 2 * HOUR, 100, JobID="98_3"), run_at(NOON + HOUR, 120, JobID="98_3")
-    others = [run_at(NOON + HOUR, job) for job in range(1000, 1000 + JOBS_AT_ONCE)]
-    site = Site(ledger, again, *others, first)
+AGAIN, LOST = run_at(NOON + 2 * HOUR, 100, JobID="98_3"), run_at(NOON + HOUR, 120, JobID="98_3")
+
+
+@pytest.mark.parametrize("others", [0, JOBS_AT_ONCE])
+@pytest.mark.parametrize("order", [[AGAIN, LOST], [LOST, AGAIN]], ids=["newest first", "newest last"])
+def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger, order: list[Run], others: int) -> None:
+    """Of its two runs the one that ended last stands on the dashboard, wherever sacct prints it."""
+    between = [run_at(NOON + HOUR, job) for job in range(1000, 1000 + others)]
+    site = Site(ledger, order[0], *between, order[1])
     site.reconcile()
-    ends = [record["End"] for record in site.sent() if record["JobID"] == "98_3"]
-    assert (2, ends) == (len(ends), sorted(ends))
+    assert local_text(NOON + 2 * HOUR) == [record["End"] for record in site.sent() if record["JobID"] == "98_3"][-1]
+
+
+def test_a_lost_run_that_is_met_later_is_not_sent(ledger: Ledger) -> None:
+    """The dashboard has the task's later run: another reconcile, of the lost run's day, leaves it there."""
+    again = AGAIN._replace(end=NOON + 3 * DAY)
+    site = Site(ledger, again)
+    site.reconcile()
+    site.sent()
+    site.slurm.runs.append(LOST)
+    tally = site.reconcile(Range(NOON, NOON + DAY))
+    assert ([], 0) == (site.sent(), tally.missed)
 
 
 def test_an_older_task_does_not_come_last_because_its_raw_id_had_another_owner(ledger: Ledger) -> None:
@@ -280,8 +296,7 @@ def test_an_older_task_does_not_come_last_because_its_raw_id_had_another_owner(l
     newer = run_at(NOON + 2 * HOUR, 182, JobID="181_1")
     site = Site(ledger, other, newer, older)
     site.reconcile()
-    ends = [record["End"] for record in site.sent() if record["JobID"] == "181_1"]
-    assert (2, ends) == (len(ends), sorted(ends))
+    assert local_text(NOON + 2 * HOUR) == [record["End"] for record in site.sent() if record["JobID"] == "181_1"][-1]
 
 
 class CountingInterlude(Interlude):
