@@ -5,7 +5,6 @@ Most runs of flush find nothing to do: what only the others need is loaded when 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
@@ -22,30 +21,24 @@ from agent.errors import (
     SlurmUnreachable,
     UsageError,
 )
-from agent.jobs.job import LOOKBACK_SECONDS, SECONDS_PER_HOUR, is_alive
+from agent.jobs.job import SECONDS_PER_HOUR, is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
-from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESENT, RESENT_TO
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
+from agent.sync.books import Books
 from agent.sync.control import Control, TakingTurns
-from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, check_pause, has_work
+from agent.sync.due import check_pause, has_work
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery, Receiver
     from agent.sync.flush import Flush
     from agent.sync.prepare import Settings
-    from agent.sync.reconcile import Progress, Tally
+    from agent.sync.reconcile import Progress
 
-#: Beyond the collection window the ledger keeps this many days more of what was delivered.
-SPARE_DAYS = 2
-RUNS_KEPT_SECONDS = 30 * 86_400.0
 #: While a reconcile goes on, what the hook queues is delivered this often.
 INTERLUDE_SECONDS = 60.0
-#: Under this name the ledger keeps what has made records of rows.
-ROWS_NOTE = "rows_made_by"
-
 logger = logging.getLogger(__name__)
 
 
@@ -89,6 +82,7 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._settings: Settings | None = None
+        self._books = Books(config, spool.ledger, clock)
         self._control = Control(slurm, spool.ledger.journal, clock=clock)
         self._last_interlude = time.monotonic()
 
@@ -117,7 +111,7 @@ class Session:
 
         def work(outcome: Outcome) -> None:
             resends = daily and not only_missing
-            resend_after = self._resend_after() if resends else math.inf if only_missing else 0
+            resend_after = self._books.resend_after() if resends else math.inf if only_missing else 0
             self._reconcile(outcome, wanted, resend_after, on_progress, resends=resends and resend_after < math.inf)
 
         return self._record("reconcile", work)
@@ -192,37 +186,19 @@ class Session:
         finally:
             outcome.missed = reconcile.tally.missed
             if resends:
-                self._note_resent(RESENT_TO, done_to)
-        self._keep_books(reconcile.tally, wanted)
+                self._books.note_resent_to(done_to)
+        self._books.keep(reconcile.tally, wanted)
         self._send_again(outcome.delivery, began)
         if resends:
-            self._note_resent(RESENT, began)
+            self._books.note_resent(began)
         if not self._dry_run:
-            self._control.tell_reconcile(forget_before=self._oldest())
+            self._control.tell_reconcile(forget_before=self._books.oldest)
         unchanged = reconcile.tally.unchanged
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery, dry_run=self._dry_run)}, "
             + (f"{unchanged} unchanged, " if unchanged else "")
             + f"{reconcile.tally.missed} missed by flush"
         )
-
-    def _resend_after(self) -> float:
-        """Where a daily reconcile begins to send again what the dashboard has: nowhere on most days.
-
-        :returns: epoch seconds, of the ends of jobs; infinite where it is not the day.
-        """
-        journal, days = self.ledger.journal, self._config.resend_days
-        since = self._clock() - journal.fact(RESENT)
-        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are spread, and clocks change
-            return math.inf
-        return journal.fact(RESENT_TO)
-
-    def _note_resent(self, name: str, moment: float) -> None:
-        journal = self.ledger.journal
-        with self.ledger.transaction():
-            journal.set_fact(name, moment)
-            if name == RESENT:
-                journal.set_fact(RESENT_TO, 0)
 
     def _send_again(self, delivery: Delivery, began: float) -> None:
         """Sends again what this run and another host's may have erased of each other: see :mod:`agent.spool.turns`.
@@ -280,18 +256,8 @@ class Session:
                 skip_never_started=config.never_started == "skip",
                 retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
             )
-            self._recognize_rows(self._settings)
+            self._books.recognize_rows(self._settings)
         return self._settings
-
-    def _recognize_rows(self, settings: Settings) -> None:
-        """Forgets the rows of sacct that were delivered under other settings, in another zone or by another program."""
-        from agent.jobs.record import FORMAT  # noqa: PLC0415
-
-        made_by = json.dumps([FORMAT, settings.cluster, settings.requeued_runs, time.tzname, time.timezone])
-        if self.ledger.journal.note(ROWS_NOTE) != made_by:
-            with self.ledger.transaction():
-                self.ledger.delivered.forget_rows()
-                self.ledger.journal.set_note(ROWS_NOTE, made_by)
 
     def _make_delivery(self, command: str) -> Delivery:
         from agent.sync.delivery import Delivery  # noqa: PLC0415
@@ -351,53 +317,10 @@ class Session:
             outcome.delivery.rejected if outcome.delivery else 0,
             outcome.missed,
         )
-        self._write_down(report, failure)
+        self._books.write_down(report, failure, odd_rows=self._slurm.odd_rows)
         if failure:
             raise failure
         return report
-
-    def _write_down(self, report: RunReport, failure: BaseException | None) -> None:
-        with self.ledger.transaction():
-            if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
-                pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
-                self.ledger.journal.set_fact(PAUSE, self._clock() + pause)
-            self.ledger.journal.add_run(report)
-            self._count_odd_rows(report)
-            for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
-                if amount:
-                    self.ledger.journal.raise_fact(name, amount)
-
-    def _oldest(self) -> int:
-        """What ended before (epoch seconds) no reconcile of the window asks for again."""
-        kept_days = self._config.collection_window_days + SPARE_DAYS
-        return day_start(local_day(self._clock()) - timedelta(days=kept_days))
-
-    def _count_odd_rows(self, report: RunReport) -> None:
-        """A reconcile meets all of them again, and tells when there are none any more."""
-        known = 0.0 if report.command == "reconcile" and not report.exit_code else self.ledger.journal.fact(ODD_ROWS)
-        self.ledger.journal.set_fact(ODD_ROWS, max(known, self._slurm.odd_rows))
-
-    def _keep_books(self, tally: Tally, wanted: Range) -> None:
-        """Coverage of the days that were seen whole, and an end to what is older than any window."""
-        from agent.sync.earlier import note_forgotten  # noqa: PLC0415
-
-        oldest = self._oldest()
-        days = {
-            day.isoformat(): (jobs, tally.hooked_by_day[day])
-            for day, jobs in tally.jobs_by_day.items()
-            if day_start(day) >= max(wanted.start, oldest)
-        }
-        requeued_before = oldest - LOOKBACK_SECONDS
-        with self.ledger.transaction():
-            self.ledger.journal.set_coverage(days)
-            self.ledger.journal.extend_history(wanted.start, wanted.end)
-            self.ledger.journal.set_fact(MISSED_END, max(tally.missed_end, self.ledger.journal.fact(MISSED_END)))
-            self.ledger.prune(
-                ended_before=oldest,
-                requeued_before=requeued_before,
-                runs_before=self._clock() - RUNS_KEPT_SECONDS,
-            )
-            note_forgotten(self.ledger, before=requeued_before)
 
 
 @contextmanager

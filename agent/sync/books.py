@@ -1,0 +1,118 @@
+"""What a run writes down about itself: how it went, what it has seen, and what the next ones need not do again."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from datetime import timedelta
+from typing import TYPE_CHECKING, Callable
+
+from agent.config import Config
+from agent.errors import DashboardUnreachable
+from agent.jobs.job import LOOKBACK_SECONDS
+from agent.localtime import Range, day_start, local_day
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESENT, RESENT_TO
+from agent.spool.journal import RunReport
+from agent.spool.ledger import Ledger
+from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS
+
+if TYPE_CHECKING:
+    from agent.sync.prepare import Settings
+    from agent.sync.reconcile import Tally
+
+#: Beyond the collection window the ledger keeps this many days more of what was delivered.
+SPARE_DAYS = 2
+RUNS_KEPT_SECONDS = 30 * 86_400.0
+#: Under this name the ledger keeps what has made records of rows.
+ROWS_NOTE = "rows_made_by"
+
+
+class Books:
+    """The books of one spool.
+
+    :param clock: epoch seconds.
+    """
+
+    def __init__(self, config: Config, ledger: Ledger, clock: Callable[[], float]) -> None:
+        self._config = config
+        self._ledger = ledger
+        self._journal = ledger.journal
+        self._clock = clock
+
+    @property
+    def oldest(self) -> int:
+        """What ended before (epoch seconds) no reconcile of the window asks for again."""
+        kept_days = self._config.collection_window_days + SPARE_DAYS
+        return day_start(local_day(self._clock()) - timedelta(days=kept_days))
+
+    def write_down(self, report: RunReport, failure: BaseException | None, *, odd_rows: int) -> None:
+        """How a run went, and how long the dashboard wants to be left alone.
+
+        :param odd_rows: rows of sacct that it could not read.
+        """
+        with self._ledger.transaction():
+            if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
+                pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
+                self._journal.set_fact(PAUSE, self._clock() + pause)
+            self._journal.add_run(report)
+            # A reconcile meets all odd rows again, and tells when there are none any more.
+            known = 0.0 if report.command == "reconcile" and not report.exit_code else self._journal.fact(ODD_ROWS)
+            self._journal.set_fact(ODD_ROWS, max(known, odd_rows))
+            for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
+                if amount:
+                    self._journal.raise_fact(name, amount)
+
+    def keep(self, tally: Tally, wanted: Range) -> None:
+        """Coverage of the days that were seen whole, and an end to what is older than any window."""
+        from agent.sync.earlier import note_forgotten  # noqa: PLC0415
+
+        oldest = self.oldest
+        days = {
+            day.isoformat(): (jobs, tally.hooked_by_day[day])
+            for day, jobs in tally.jobs_by_day.items()
+            if day_start(day) >= max(wanted.start, oldest)
+        }
+        requeued_before = oldest - LOOKBACK_SECONDS
+        with self._ledger.transaction():
+            self._journal.set_coverage(days)
+            self._journal.extend_history(wanted.start, wanted.end)
+            self._journal.set_fact(MISSED_END, max(tally.missed_end, self._journal.fact(MISSED_END)))
+            self._ledger.prune(
+                ended_before=oldest,
+                requeued_before=requeued_before,
+                runs_before=self._clock() - RUNS_KEPT_SECONDS,
+            )
+            note_forgotten(self._ledger, before=requeued_before)
+
+    def resend_after(self) -> float:
+        """Where a daily reconcile begins to send again what the dashboard has: nowhere on most days.
+
+        :returns: epoch seconds, of the ends of jobs; infinite where it is not the day.
+        """
+        days = self._config.resend_days
+        since = self._clock() - self._journal.fact(RESENT)
+        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are spread, and clocks change
+            return math.inf
+        return self._journal.fact(RESENT_TO)
+
+    def note_resent_to(self, end: int) -> None:
+        """How far a reconcile has come that sends everything, if it is not the last one to do so."""
+        with self._ledger.transaction():
+            self._journal.set_fact(RESENT_TO, end)
+
+    def note_resent(self, began: float) -> None:
+        """That one has sent everything, and when it began."""
+        with self._ledger.transaction():
+            self._journal.set_fact(RESENT, began)
+            self._journal.set_fact(RESENT_TO, 0)
+
+    def recognize_rows(self, settings: Settings) -> None:
+        """Forgets the rows of sacct that were delivered under other settings, in another zone or by another program."""
+        from agent.jobs.record import FORMAT  # noqa: PLC0415
+
+        made_by = json.dumps([FORMAT, settings.cluster, settings.requeued_runs, time.tzname, time.timezone])
+        if self._journal.note(ROWS_NOTE) != made_by:
+            with self._ledger.transaction():
+                self._ledger.delivered.forget_rows()
+                self._journal.set_note(ROWS_NOTE, made_by)
