@@ -5,28 +5,20 @@ The accounting answers as sacct does where it matters here: by state and End wit
 
 from __future__ import annotations
 
-import json
 import socket
 from collections import Counter
-from typing import Any, Generic, Iterator, Mapping, Sequence, TypeVar
+from typing import Any, Iterator, Mapping, Sequence
 
-from agent.jobs.entry import QueueEntry
 from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
 from agent.slurm.sacct import ALL_ENDS
-from agent.spool.ledger import Ledger
-from agent.sync.delivery import Delivery
-from agent.sync.flush import Flush
-from agent.sync.prepare import Settings
-from agent.sync.reconcile import Reconcile, Tally
 from tests.support.rows import NOON
 
 DAY = 86_400
 #: A week of accounting, at the end of which it is now.
 WINDOW = Range(NOON, NOON + 7 * DAY)
-SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
 
 _WORDS = {
     "BF": "BOOT_FAIL",
@@ -142,95 +134,3 @@ class MemoryDashboard:
     def answers(self) -> bool:
         """It is always there."""
         return True
-
-
-AnySlurm = TypeVar("AnySlurm", bound=MemorySlurm)
-AnyDashboard = TypeVar("AnyDashboard", bound=MemoryDashboard)
-
-
-class MemorySite(Generic[AnySlurm, AnyDashboard]):
-    """A ledger on disk, a Slurm and a dashboard in memory, and a clock that moves only when a flush sleeps."""
-
-    def __init__(
-        self, ledger: Ledger, slurm: AnySlurm, dashboard: AnyDashboard, *, now: float, batch_size: int = 5000
-    ) -> None:
-        self.ledger = ledger
-        self.slurm = slurm
-        self.dashboard = dashboard
-        self.now = now
-        self.slept = 0.0
-        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
-        self._batch_size = batch_size
-
-    def queue(self, *entries: QueueEntry) -> None:
-        """Ends that the hook has told of."""
-        with self.ledger.transaction():
-            self.ledger.waiting.add(entries, self.now)
-
-    def deliver(self, command: str) -> Delivery:
-        """A delivery on behalf of a command."""
-        return Delivery(
-            self.dashboard,
-            self.ledger,
-            "lab",
-            command=command,
-            batch_size=self._batch_size,
-            clock=lambda: self.now,
-        )
-
-    def flush(self, *, settings: Settings = SETTINGS, at: float | None = None) -> Delivery:
-        """Runs one flush, now or at another time."""
-        self.now = self.now if at is None else at
-        delivery = self.deliver("flush")
-        slurm: Any = self.slurm
-        Flush(
-            self.ledger,
-            slurm,
-            delivery,
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        ).run()
-        return delivery
-
-    def reconcile(
-        self, wanted: Range = WINDOW, *, settings: Settings = SETTINGS, now: float = WINDOW.end, **options: Any
-    ) -> Tally:
-        """Runs one reconcile at an instant."""
-        self.now = now
-        slurm: Any = self.slurm
-        run = Reconcile(
-            self.ledger,
-            slurm,
-            self.deliver("reconcile"),
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: self.now,
-            **options,
-        )
-        run.run(wanted)
-        return run.tally
-
-    def sleep(self, seconds: float) -> None:
-        """Lets the time pass."""
-        self.now += seconds
-        self.slept += seconds
-
-    def records(self) -> list[dict[str, Any]]:
-        """What has arrived, in order."""
-        return [json.loads(text) for batch in self.dashboard.batches for text in batch]
-
-    def arrived(self) -> list[str]:
-        """The JobIDs of it."""
-        return [record["JobID"] for record in self.records()]
-
-    def sent(self) -> list[dict[str, Any]]:
-        """What has arrived since this was asked last."""
-        records = self.records()
-        self.dashboard.batches.clear()
-        return records
-
-    def waiting(self) -> dict[int, str]:
-        """What waits, and why."""
-        return {item.entry.job_id: item.explanation for item in self.ledger.waiting.all()}

@@ -18,20 +18,21 @@ from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.ledger import Ledger, open_ledger
 from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
+from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.sites import MemorySite
 
 NOW = 1_700_000_000.0
 Verdict = Callable[[Sequence[int]], "ExporterError | None"]
 
 
-class PickyDashboard:
+class PickyDashboard(MemoryDashboard):
     """Takes what its manners let through, and counts requests as they would go over the wire.
 
     :param manners: says for the raw JobIDs of a batch what is wrong with it, None where nothing is.
     """
 
-    ingest_url = "memory"
-
     def __init__(self, manners: Verdict) -> None:
+        super().__init__()
         self.manners = manners
         self.requests = 0
         self.sizes: list[int] = []
@@ -47,10 +48,6 @@ class PickyDashboard:
             raise trouble
         self.taken += job_ids
         return f"{len(texts)} jobs for {cluster}"
-
-    def answers(self) -> bool:
-        """It is there, if this is asked at all."""
-        return True
 
 
 def breaks_on(bad: Iterable[int]) -> Verdict:
@@ -80,37 +77,22 @@ def is_sick(job_ids: Sequence[int]) -> BatchRefused | None:
     return BatchRefused("500 disk full") if job_ids else None
 
 
-class Site:
-    """A ledger and a dashboard, and deliveries between them."""
+class Site(MemorySite[MemorySlurm, PickyDashboard]):
+    """A ledger and such a dashboard, and deliveries between them."""
 
     def __init__(self, ledger: Ledger, manners: Verdict, *, batch_size: int = 5000) -> None:
-        self.ledger = ledger
-        self.dashboard = PickyDashboard(manners)
-        self._batch_size = batch_size
+        super().__init__(ledger, MemorySlurm(), PickyDashboard(manners), now=NOW, batch_size=batch_size)
 
-    def queue(self, job_ids: Iterable[int]) -> None:
-        with self.ledger.transaction():
-            self.ledger.waiting.add(map(QueueEntry, job_ids), NOW)
+    def queue_ids(self, job_ids: Iterable[int]) -> None:
+        self.queue(*map(QueueEntry, job_ids))
 
-    def deliver(self, job_ids: Iterable[int], *, command: str = "flush") -> Delivery:
+    def send_ids(self, job_ids: Iterable[int], command: str = "flush") -> Delivery:
         """One run; of flush for jobs that wait, of reconcile for any."""
-        delivery = Delivery(
-            self.dashboard, self.ledger, "lab", command=command, batch_size=self._batch_size, clock=lambda: NOW
-        )
-        for job_id in job_ids:
-            delivery.add(make_record(job_id), QueueEntry(job_id).key if command == "flush" else None)
-        delivery.flush()
-        return delivery
-
-    def waiting(self) -> list[int]:
-        return sorted(item.entry.job_id for item in self.ledger.waiting.all())
+        return self.send(map(make_record, job_ids), command)
 
     def waiting_in_the_order_of_flush(self) -> list[int]:
         """What was refused comes last."""
         return [item.entry.job_id for item in sorted(self.ledger.waiting.all(), key=lambda item: item.due_at)]
-
-    def rejected(self) -> list[int]:
-        return sorted(record.job_id for record in self.ledger.rejected.newest())
 
     def delivered(self, job_id: int) -> bool:
         return make_record(job_id).key in self.ledger.delivered.known("lab", [make_record(job_id)])
@@ -123,9 +105,9 @@ def make_record(job_id: int) -> Record:
 def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
     """Full batches go out as they fill up, and every job of them moves from waiting to delivered."""
     site = Site(ledger, lambda job_ids: None, batch_size=10)
-    site.queue(range(1, 26))
-    assert 25 == site.deliver(range(1, 26)).delivered
-    assert (3, []) == (site.dashboard.requests, site.waiting())
+    site.queue_ids(range(1, 26))
+    assert 25 == site.send_ids(range(1, 26)).delivered
+    assert (3, []) == (site.dashboard.requests, site.waiting_ids())
     assert all(site.delivered(job_id) for job_id in range(1, 26))
 
 
@@ -133,10 +115,10 @@ def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
 def test_what_was_not_taken_stays_on_the_books(ledger: Ledger, trouble: ExporterError) -> None:
     """Only a 2xx takes a job off: the batch that met trouble, and those behind it, wait as before."""
     site = Site(ledger, lambda job_ids: trouble if 11 in job_ids else None, batch_size=10)
-    site.queue(range(1, 31))
+    site.queue_ids(range(1, 31))
     with pytest.raises(type(trouble)):
-        site.deliver(range(1, 31))
-    assert list(range(11, 31)) == site.waiting()
+        site.send_ids(range(1, 31))
+    assert list(range(11, 31)) == site.waiting_ids()
 
 
 @pytest.mark.parametrize("count", [2, 3, 7, 100, 1000, 5000])
@@ -148,10 +130,10 @@ def test_what_one_poison_record_costs(ledger: Ledger, count: int, place: float) 
     """
     poison = 1 + round(place * (count - 1))
     site = Site(ledger, breaks_on([poison]))
-    site.queue(range(1, count + 1))
-    delivery = site.deliver(range(1, count + 1))
+    site.queue_ids(range(1, count + 1))
+    delivery = site.send_ids(range(1, count + 1))
     assert (count - 1, 1, 0) == (delivery.delivered, delivery.rejected, delivery.refused)
-    assert ([poison], []) == (site.rejected(), site.waiting())
+    assert ([poison], []) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests - 1 <= 2 * math.ceil(math.log2(count)) + 8
 
 
@@ -159,9 +141,9 @@ def test_what_one_poison_record_costs(ledger: Ledger, count: int, place: float) 
 def test_what_a_record_costs_that_the_dashboard_names(ledger: Ledger, count: int) -> None:
     """A 422 that names it costs three requests more: a look before, the others again, a look after."""
     site = Site(ledger, names([2]))
-    site.queue(range(1, count + 1))
-    site.deliver(range(1, count + 1))
-    assert ([2], []) == (site.rejected(), site.waiting())
+    site.queue_ids(range(1, count + 1))
+    site.send_ids(range(1, count + 1))
+    assert ([2], []) == (site.rejected_ids(), site.waiting_ids())
     assert 4 == site.dashboard.requests
     assert ["no such user"] == [record.reason for record in ledger.rejected.newest()]
 
@@ -169,8 +151,8 @@ def test_what_a_record_costs_that_the_dashboard_names(ledger: Ledger, count: int
 def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever reads the journal knows why the dashboard is asked so often."""
     site = Site(ledger, breaks_on([3]))
-    site.queue(range(1, 9))
-    site.deliver(range(1, 9))
+    site.queue_ids(range(1, 9))
+    site.send_ids(range(1, 9))
     assert "500; looking for the record at fault among 8" in caplog.messages
 
 
@@ -178,99 +160,99 @@ def test_several_poison_records(ledger: Ledger) -> None:
     """Each costs its own search at the most."""
     poison = [1, 77, 78, 2500, 4999]
     site = Site(ledger, breaks_on(poison))
-    site.queue(range(1, 5001))
-    site.deliver(range(1, 5001))
-    assert (poison, []) == (site.rejected(), site.waiting())
+    site.queue_ids(range(1, 5001))
+    site.send_ids(range(1, 5001))
+    assert (poison, []) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests - 1 <= len(poison) * (2 * 13 + 3) + 5
 
 
 def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
     """Where it refuses what it has just taken, the fault is its own: one request tells, and everything is kept."""
     site = Site(ledger, lambda job_ids: is_sick(job_ids) if site.dashboard.taken else None, batch_size=10)
-    site.queue(range(1, 31))
+    site.queue_ids(range(1, 31))
     with pytest.raises(DashboardUnreachable, match="takes nothing at all"):
-        site.deliver(range(1, 31))
-    assert ([], list(range(11, 31))) == (site.rejected(), site.waiting())
+        site.send_ids(range(1, 31))
+    assert ([], list(range(11, 31))) == (site.rejected_ids(), site.waiting_ids())
     assert 1 + 4 + 1 == site.dashboard.requests
 
 
 def test_a_dashboard_that_was_sick_from_the_first_record(ledger: Ledger) -> None:
     """Though it takes an empty batch, some records refused alone, and none taken, tell enough: all are kept."""
     site = Site(ledger, is_sick)
-    site.queue(range(1, 5001))
-    assert 5000 == site.deliver(range(1, 5001)).refused
-    assert ([], list(range(1, 5001))) == (site.rejected(), site.waiting())
+    site.queue_ids(range(1, 5001))
+    assert 5000 == site.send_ids(range(1, 5001)).refused
+    assert ([], list(range(1, 5001))) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests <= 4 + 1 + 2 * 13 + MOST_UNPROVEN * (2 + 3) + 1
 
 
 def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """After some refused batches, and none taken, the run ends."""
     site = Site(ledger, is_sick, batch_size=1)
-    site.queue(range(1, 101))
+    site.queue_ids(range(1, 101))
     with pytest.raises(DashboardUnreachable) as caught:
-        site.deliver(range(1, 101))
+        site.send_ids(range(1, 101))
     assert "the dashboard refuses every record: 500 disk full" == str(caught.value)
     assert "see the dashboard's own log; everything is kept" == caught.value.hint
     assert "1 jobs, 1 first, were refused and are kept: 500 disk full" in caplog.messages
-    assert ([], list(range(1, 101))) == (site.rejected(), site.waiting())
+    assert ([], list(range(1, 101))) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests == MOST_UNPROVEN * (4 + 1) + 4
 
 
 def test_a_dashboard_that_takes_not_even_nothing(ledger: Ledger) -> None:
     """An empty batch refused says the same at once."""
     site = Site(ledger, lambda job_ids: BatchRefused("success: false"))
-    site.queue([1, 2])
+    site.queue_ids([1, 2])
     with pytest.raises(DashboardUnreachable, match="nothing at all"):
-        site.deliver([1, 2])
-    assert [1, 2] == site.waiting()
+        site.send_ids([1, 2])
+    assert [1, 2] == site.waiting_ids()
 
 
 def test_a_dashboard_that_falls_sick_during_the_search(ledger: Ledger) -> None:
     """What was found till then is not condemned: the look afterwards tells."""
     site = Site(ledger, lambda job_ids: BatchRefused("500") if 1 in job_ids or len(site.dashboard.taken) > 90 else None)
-    site.queue(range(1, 101))
+    site.queue_ids(range(1, 101))
     with pytest.raises(DashboardUnreachable):
-        site.deliver(range(1, 101))
-    assert [] == site.rejected()
-    assert 100 == len(site.waiting()) + sum(site.delivered(job_id) for job_id in range(1, 101))
+        site.send_ids(range(1, 101))
+    assert [] == site.rejected_ids()
+    assert 100 == len(site.waiting_ids()) + sum(site.delivered(job_id) for job_id in range(1, 101))
 
 
 def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
     """Alone it might be the dashboard's fault: it is kept and shown, and set aside as soon as another job is taken."""
     site = Site(ledger, breaks_on([1]))
-    site.queue([1])
-    delivery = site.deliver([1])
+    site.queue_ids([1])
+    delivery = site.send_ids([1])
     assert (0, 1) == (delivery.rejected, delivery.refused)
     (item,) = ledger.waiting.all()
     assert (NOW + REFUSED_PAUSE_SECONDS, "refused by the dashboard: 500") == (item.due_at, item.explanation)
-    site.queue([2])
+    site.queue_ids([2])
     with ledger.transaction():
         ledger.waiting.hasten_refused(NOW)
     due = ledger.waiting.due(NOW, after=(0, 0), limit=10)
     assert [1, 2] == [item.entry.job_id for item in due]
-    site.deliver([1, 2])
-    assert ([1], []) == (site.rejected(), site.waiting())
+    site.send_ids([1, 2])
+    assert ([1], []) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_a_poison_record_that_only_reconcile_knows(ledger: Ledger) -> None:
     """Alone in its slice it holds up nothing behind it, and is tried again and set aside when another was taken."""
     site = Site(ledger, breaks_on([1]), batch_size=1)
-    delivery = site.deliver([1, 2, 3], command="reconcile")
+    delivery = site.send_ids([1, 2, 3], command="reconcile")
     assert (2, 1, 0) == (delivery.delivered, delivery.rejected, delivery.refused)
-    assert ([1], []) == (site.rejected(), site.waiting())
+    assert ([1], []) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_a_poison_record_that_is_all_there_is(ledger: Ledger) -> None:
     """What reconcile can neither deliver nor condemn is put on the books for flush."""
     site = Site(ledger, breaks_on([1]))
-    assert 1 == site.deliver([1], command="reconcile").refused
-    assert ([], [1]) == (site.rejected(), site.waiting())
+    assert 1 == site.send_ids([1], command="reconcile").refused
+    assert ([], [1]) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger) -> None:
     """The record that proves the dashboard well is forgotten when it may be out of date."""
     site = Site(ledger, breaks_on([2]))
-    delivery = site.deliver([1], command="reconcile")
+    delivery = site.send_ids([1], command="reconcile")
     delivery.forget_witness()
     delivery.add(make_record(2))
     delivery.flush()
@@ -280,56 +262,56 @@ def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger)
 def test_a_batch_that_is_too_large(ledger: Ledger) -> None:
     """It is halved until it fits, and the next ones are no larger."""
     site = Site(ledger, takes_at_most(300), batch_size=1000)
-    site.queue(range(1, 2001))
-    assert 2000 == site.deliver(range(1, 2001)).delivered
-    assert [] == site.waiting()
+    site.queue_ids(range(1, 2001))
+    assert 2000 == site.send_ids(range(1, 2001)).delivered
+    assert [] == site.waiting_ids()
     assert site.dashboard.requests - 8 <= 4 + 2 * 4
 
 
 def test_a_record_that_is_too_large(ledger: Ledger) -> None:
     """One that no proxy lets through is set aside like any other."""
     site = Site(ledger, lambda job_ids: BatchTooLarge("413 too large") if 3 in job_ids else None)
-    site.queue(range(1, 6))
-    site.deliver(range(1, 6))
-    assert ([3], []) == (site.rejected(), site.waiting())
+    site.queue_ids(range(1, 6))
+    site.send_ids(range(1, 6))
+    assert ([3], []) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
     """A limit below a single record is the proxy's fault: nobody is condemned, and it is soon left alone."""
     site = Site(ledger, takes_at_most(0))
-    site.queue(range(1, 5001))
+    site.queue_ids(range(1, 5001))
     with pytest.raises(DashboardUnreachable, match="refuses every record"):
-        site.deliver(range(1, 5001))
-    assert ([], list(range(1, 5001))) == (site.rejected(), site.waiting())
+        site.send_ids(range(1, 5001))
+    assert ([], list(range(1, 5001))) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests < 100
 
 
 def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
     """A 403 for its sake is no verdict on the key."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403 blocked") if 3 in job_ids else None)
-    site.queue(range(1, 6))
-    site.deliver(range(1, 6))
-    assert ([3], []) == (site.rejected(), site.waiting())
+    site.queue_ids(range(1, 6))
+    site.send_ids(range(1, 6))
+    assert ([3], []) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
     """Where an empty batch is forbidden too, it is the key."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403"))
-    site.queue([1, 2])
+    site.queue_ids([1, 2])
     with pytest.raises(KeyRefused):
-        site.deliver([1, 2])
-    assert ([], [1, 2]) == (site.rejected(), site.waiting())
+        site.send_ids([1, 2])
+    assert ([], [1, 2]) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_a_search_has_its_limit(ledger: Ledger) -> None:
     """With half of the records bad a run stops searching some time, keeps the rest, and other batches go through."""
     bad = range(1, 5001, 2)
     site = Site(ledger, breaks_on(bad))
-    site.queue(range(1, 5101))
-    delivery = site.deliver([*range(1, 5001), *range(5001, 5101)])
+    site.queue_ids(range(1, 5101))
+    delivery = site.send_ids([*range(1, 5001), *range(5001, 5101)])
     assert all(site.delivered(job_id) for job_id in range(5002, 5101, 2))
     assert delivery.refused
-    assert len(site.waiting()) == delivery.refused
+    assert len(site.waiting_ids()) == delivery.refused
     assert 5100 == delivery.delivered + delivery.rejected + delivery.refused
     assert site.dashboard.requests <= SEARCH_REQUESTS * 4 + 20
 
@@ -348,13 +330,13 @@ def test_whatever_is_bad_among_whatever_is_sent(
     bad = data.draw(st.sets(st.sampled_from(sorted(jobs)), max_size=count - 1))
     ledger, _ = open_ledger(Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db")
     site = Site(ledger, kind(bad), batch_size=batch_size)
-    site.queue(jobs)
+    site.queue_ids(jobs)
     for run in range(count):
         with suppress(DashboardUnreachable):
-            site.deliver(site.waiting_in_the_order_of_flush())
-        if not site.waiting():
+            site.send_ids(site.waiting_in_the_order_of_flush())
+        if not site.waiting_ids():
             break
-        site.queue([count + run + 1])
-    rejected = set(site.rejected())
+        site.queue_ids([count + run + 1])
+    rejected = set(site.rejected_ids())
     ledger.close()
     assert (bad, jobs - bad) == (rejected, jobs & set(site.dashboard.taken))

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Iterator
-
 import pytest
 
 from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL
 from agent.spool.journal import FIRST_HOUR_SECONDS
-from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.ledger import Ledger
 from tests.support.rows import NOON
 from tests.unit.sync.test_reconcile import HOUR, Site, run_at
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened, _ = open_ledger(tmp_path / "ledger.db")
-    yield opened
-    opened.close()
 
 
 def test_jobs_before_the_first_call_are_not_missed(ledger: Ledger) -> None:

@@ -22,8 +22,9 @@ from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS
 from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, has_work
 from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS
-from tests.support.memory import DAY, MemoryDashboard, MemoryQuery, MemorySite, MemorySlurm
+from tests.support.memory import DAY, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
+from tests.support.sites import MemorySite
 
 ENDED = NOON + 3660
 NOW = ENDED + 1000.0

@@ -9,8 +9,9 @@ from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.spool.ledger import Ledger
 from agent.sync import backlog
-from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySite, MemorySlurm
+from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
+from tests.support.sites import MemorySite
 
 NOW = WINDOW.end + 60 * DAY
 LIVE = {"State": "PENDING", "Submit": str(NOON + DAY), "Start": "Unknown", "End": "Unknown", "ElapsedRaw": "0"}

@@ -12,62 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.config import parse_config
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import ever_started, own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
-from agent.slurm.slurm import Slurm
-from agent.spool.spool import open_spool
-from agent.sync.session import Session, window
-from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.memory import DAY
 from tests.support.rows import NOON, make_run
+from tests.support.sites import SessionSite
 
-DAY = 86_400
 HOUR = 3600
 GAPS = st.one_of(st.integers(0, 700), st.integers(700, 2 * DAY), st.integers(2 * DAY, 300 * DAY))
 GOING_ON = st.sampled_from(["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
 SETTINGS = list(itertools.product(["sum", "last"], ["submit", "skip"]))
-
-
-class Cluster:
-    """A cluster with an exporter on it, whose spool is new; time goes on by a day with each command.
-
-    :param now: epoch seconds.
-    """
-
-    def __init__(self, folder: Path, runs: Sequence[Run], now: float, requeued_runs: str, never_started: str) -> None:
-        content = {"api_url": "http://127.0.0.1:9", "api_key": "k", "cluster_name": "lab"}
-        settings = {"requeued_runs": requeued_runs, "never_started": never_started, "spool_dir": str(folder)}
-        self._config = parse_config({**content, **settings}, {})
-        self._slurm: Any = MemorySlurm(*runs)
-        self._dashboard = MemoryDashboard()
-        self._now = now
-
-    def do(self, command: str) -> None:
-        """Runs a flush of the last end that the hook told, or a reconcile of the collection window."""
-        with open_spool(self._config.spool_dir, complain=print, alone=True) as spool:
-            session = Session(
-                self._config,
-                spool,
-                Slurm(lambda: self._slurm, lambda: self._slurm),
-                lambda: self._dashboard,
-                dry_run=False,
-                clock=lambda: self._now,
-                sleep=lambda seconds: None,
-            )
-            if command == "flush":
-                last = self._slurm.runs[-1]
-                spool.queue.append([QueueEntry(last.raw_id, last.submit, last.end)])
-                session.flush()
-            else:
-                session.reconcile(window(7, None, None, self._now), only_missing=command == "reconcile --only-missing")
-        self._now += DAY
-
-    def shown(self) -> dict[str, dict[str, Any]]:
-        """What the dashboard shows, by JobID: the record that arrived last stands."""
-        records = [json.loads(text) for batch in self._dashboard.batches for text in batch]
-        return {record["JobID"]: record for record in records}
 
 
 @st.composite
@@ -94,12 +50,23 @@ def times(submit: int, start: int, end: int) -> dict[str, str]:
 
 
 def shown_after(commands: Sequence[str], runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[str, Any]]:
-    """What the dashboard shows after some commands, the first of them an hour after the job's end."""
+    """What the dashboard shows after some commands, the first of them an hour after the job's end, and one a day.
+
+    A flush is of the last end, and a reconcile of the last seven days. Of each JobID the record that came last stands.
+    """
+    requeued_runs, never_started = settings
+    last = runs[-1]
     with tempfile.TemporaryDirectory() as folder:
-        cluster = Cluster(Path(folder), runs, (runs[-1].end or 0) + HOUR, *settings)
+        site = SessionSite(
+            Path(folder), *runs, now=(last.end or 0) + HOUR, requeued_runs=requeued_runs, never_started=never_started
+        )
         for command in commands:
-            cluster.do(command)
-        return cluster.shown()
+            if command == "flush":
+                site.flush(QueueEntry(last.raw_id, last.submit, last.end))
+            else:
+                site.reconcile(only_missing=command == "reconcile --only-missing")
+            site.now += DAY
+        return {record["JobID"]: record for record in site.sent()}
 
 
 def expected(runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[str, Any]]:

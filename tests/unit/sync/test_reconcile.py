@@ -17,8 +17,9 @@ from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
 from agent.sync.reconcile import Interlude
 from agent.sync.walk import JOBS_AT_ONCE
-from tests.support.memory import DAY, SETTINGS, WINDOW, MemoryDashboard, MemorySite, MemorySlurm
+from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
+from tests.support.sites import SETTINGS, MemorySite
 
 HOUR = 3600
 NOW = WINDOW.end

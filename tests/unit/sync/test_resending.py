@@ -8,48 +8,26 @@ from typing import Any, Callable
 
 import pytest
 
-from agent.config import parse_config
 from agent.errors import DashboardUnreachable
 from agent.jobs.run import Run
-from agent.slurm.slurm import Slurm
-from agent.spool.spool import open_spool
-from agent.sync.session import Session, window
-from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.memory import DAY
 from tests.support.rows import NOON, make_run
+from tests.support.sites import SessionSite
 
-DAY = 86_400
 
-
-class Site:
+class Site(SessionSite):
     """A cluster with a reconcile a day."""
 
     def __init__(self, folder: Path, *runs: Run, **settings: Any) -> None:
-        self.slurm: Any = MemorySlurm(*runs)
-        self.dashboard = MemoryDashboard()
-        self.now = float(NOON + DAY)
-        self._settings = {"api_url": "http://127.0.0.1:9", "api_key": "k", "cluster_name": "lab", **settings}
-        self._folder = folder
+        super().__init__(folder, *runs, now=NOON + DAY, **settings)
 
-    def reconcile(self, *, daily: bool = True, **settings: Any) -> list[str]:
-        """Runs one, a day later than the one before; returns the JobIDs that it has sent."""
-        config = parse_config({**self._settings, **settings, "spool_dir": str(self._folder)}, {})
+    def next_day(self, *, daily: bool = True) -> list[str]:
+        """Runs a reconcile, a day later than the one before; returns the JobIDs that it has sent."""
         try:
-            with open_spool(self._folder, complain=print, alone=True) as spool:
-                session = Session(
-                    config,
-                    spool,
-                    Slurm(lambda: self.slurm, lambda: self.slurm),
-                    lambda: self.dashboard,
-                    dry_run=False,
-                    clock=lambda: self.now,
-                    sleep=lambda seconds: None,
-                )
-                session.reconcile(window(7, None, None, self.now), daily=daily)
+            self.reconcile(daily=daily)
         finally:
             self.now += DAY
-        sent = [json.loads(text)["JobID"] for batch in self.dashboard.batches for text in batch]
-        self.dashboard.batches.clear()
-        return sent
+        return [record["JobID"] for record in self.sent()]
 
 
 def job(number: int, **changes: str) -> Run:
@@ -59,29 +37,29 @@ def job(number: int, **changes: str) -> Run:
 def test_everything_is_sent_once_a_week(tmp_path: Path) -> None:
     """A dashboard that has lost a file has it again within a week; on the other days there is nothing to send."""
     site = Site(tmp_path, job(1, End=str(NOON + DAY - 900)))
-    assert [["1"], *[[]] * 6, ["1"]] == [site.reconcile() for _ in range(8)]
+    assert [["1"], *[[]] * 6, ["1"]] == [site.next_day() for _ in range(8)]
 
 
 @pytest.mark.parametrize(("days", "sent"), [(1, [["1"]] * 3), (0, [["1"], [], []]), (2, [["1"], [], ["1"]])])
 def test_how_often_is_the_sites_choice(tmp_path: Path, days: int, sent: list[list[str]]) -> None:
     """Each time, never, or in so many days."""
     site = Site(tmp_path, job(1), resend_days=days)
-    assert sent == [site.reconcile() for _ in range(3)]
+    assert sent == [site.next_day() for _ in range(3)]
 
 
 def test_by_hand_everything_is_sent_at_once(tmp_path: Path) -> None:
     """Whoever names dates means all that ended in them."""
     site = Site(tmp_path, job(1))
-    assert [["1"], []] == [site.reconcile(), site.reconcile()]
-    assert ["1"] == site.reconcile(daily=False)
+    assert [["1"], []] == [site.next_day(), site.next_day()]
+    assert ["1"] == site.next_day(daily=False)
 
 
 def test_what_is_new_or_has_changed_is_sent_every_day(tmp_path: Path) -> None:
     """A row that is not word for word as it was is looked at."""
     site = Site(tmp_path, job(1), job(2))
-    site.reconcile()
+    site.next_day()
     site.slurm.runs = [job(1), job(2, Account="chemistry"), job(3)]
-    assert ["2", "3"] == site.reconcile()
+    assert ["2", "3"] == site.next_day()
 
 
 def test_other_settings_make_other_records_of_the_same_rows(tmp_path: Path) -> None:
@@ -92,8 +70,9 @@ def test_other_settings_make_other_records_of_the_same_rows(tmp_path: Path) -> N
         job(2),
     ]
     site = Site(tmp_path, *runs)
-    assert ["1", "2"] == sorted(site.reconcile())
-    assert ["1"] == site.reconcile(requeued_runs="last")
+    assert ["1", "2"] == sorted(site.next_day())
+    site.settings["requeued_runs"] = "last"
+    assert ["1"] == site.next_day()
 
 
 def test_an_interrupted_one_resumes_where_it_was(tmp_path: Path) -> None:
@@ -101,18 +80,18 @@ def test_an_interrupted_one_resumes_where_it_was(tmp_path: Path) -> None:
     site = Site(
         tmp_path, *(job(100 + number, End=str(NOON - number * DAY // 2)) for number in range(12)), resend_days=2
     )
-    site.reconcile()
-    site.reconcile()
+    site.next_day()
+    site.next_day()
     site.slurm.runs.append(job(9, End=str(int(site.now) - 900)))
     submit = site.dashboard.submit
     site.dashboard.submit = failing_at("9", submit)  # type: ignore[method-assign]
     with pytest.raises(DashboardUnreachable):
-        site.reconcile()
+        site.next_day()
     site.dashboard.batches.clear()
     site.dashboard.submit = submit  # type: ignore[method-assign]
-    sent = site.reconcile()
+    sent = site.next_day()
     assert ("9" in sent, len(sent) < 4) == (True, True)
-    assert [] == site.reconcile()
+    assert [] == site.next_day()
 
 
 def failing_at(job_id: str, submit: Callable[..., str]) -> Callable[..., str]:

@@ -7,8 +7,9 @@ import pytest
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.spool.ledger import Ledger
-from tests.support.memory import DAY, MemoryDashboard, MemorySite, MemorySlurm
+from tests.support.memory import DAY, MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
+from tests.support.sites import MemorySite
 
 LATER = NOON + 250 * DAY
 EVERYTHING = Range(NOON - DAY, LATER + DAY)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Callable, Iterable, Sequence
+from typing import Callable, Sequence
 
 import pytest
 
@@ -14,24 +14,25 @@ from agent.spool.facts import BATCH_BYTES, BATCH_CEILING
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES
 from agent.sync.delivery import MOST_UNPROVEN, Delivery
+from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.sites import MemorySite
 
 NOW = 1_700_000_000.0
 RECORD_BYTES = 430
 Manners = Callable[[Sequence[int], int], "ExporterError | None"]
 
 
-class SlowDashboard:
+class SlowDashboard(MemoryDashboard):
     """Takes time for each request, by a watch of its own, and gives up as its manners say.
 
     :param manners: says for the raw JobIDs of a batch, and its bytes, what goes wrong; None where nothing does.
     :param cost: seconds for so many records.
     """
 
-    ingest_url = "memory"
-
     def __init__(
         self, manners: Manners = lambda *_: None, cost: Callable[[int], float] = lambda _: 0.0, timeout: float = 30
     ) -> None:
+        super().__init__()
         self.manners = manners
         self.cost = cost
         self.timeout = timeout
@@ -60,36 +61,23 @@ class SlowDashboard:
         return self.is_there
 
 
-class Site:
+class Site(MemorySite[MemorySlurm, SlowDashboard]):
     """A ledger and such a dashboard, and runs between them."""
 
     def __init__(self, ledger: Ledger, dashboard: SlowDashboard) -> None:
-        self.ledger = ledger
-        self.dashboard = dashboard
-        self.now = NOW
-
-    def deliver(self, job_ids: Iterable[int], *, batch_size: int = 5000, record_bytes: int = RECORD_BYTES) -> Delivery:
-        """One run of flush."""
-        job_ids = list(job_ids)
-        with self.ledger.transaction():
-            self.ledger.waiting.add(map(QueueEntry, job_ids), NOW)
-        delivery = Delivery(
-            self.dashboard,
-            self.ledger,
-            "lab",
-            command="flush",
-            batch_size=batch_size,
-            timeout=self.dashboard.timeout,
-            clock=lambda: self.now,
-            stopwatch=lambda: self.dashboard.seconds,
+        super().__init__(
+            ledger,
+            MemorySlurm(),
+            dashboard,
+            now=NOW,
+            timeout=dashboard.timeout,
+            stopwatch=lambda: dashboard.seconds,
         )
-        for job_id in job_ids:
-            delivery.add(make_record(job_id, record_bytes), QueueEntry(job_id).key)
-        delivery.flush()
-        return delivery
 
-    def waiting(self) -> list[int]:
-        return sorted(item.entry.job_id for item in self.ledger.waiting.all())
+    def send_ids(self, job_ids: Sequence[int], *, record_bytes: int = RECORD_BYTES) -> Delivery:
+        """One run of flush."""
+        self.queue(*map(QueueEntry, job_ids))
+        return self.send(make_record(job_id, record_bytes) for job_id in job_ids)
 
 
 def make_record(job_id: int, size: int = RECORD_BYTES) -> Record:
@@ -119,8 +107,8 @@ def stumbles_over(bad: int, trouble: Callable[[], ExporterError]) -> Manners:
 def test_two_milliseconds_a_record(ledger: Ledger) -> None:
     """With a time-out of 2 s, 6,000 jobs are through in one run, without a single time-out."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.002 * records, timeout=2))
-    assert 6000 == site.deliver(range(1, 6001)).delivered
-    assert ([], 0) == (site.waiting(), site.dashboard.pulses)
+    assert 6000 == site.send_ids(range(1, 6001)).delivered
+    assert ([], 0) == (site.waiting_ids(), site.dashboard.pulses)
     assert [40, 80, 160, 320, 499, 499] == site.dashboard.sizes[:6]
     assert len(site.dashboard.sizes) == 15
 
@@ -129,17 +117,17 @@ def test_two_milliseconds_a_record(ledger: Ledger) -> None:
 def test_slower_ones(ledger: Ledger, milliseconds: int) -> None:
     """Likewise in one run, with a few time-outs in the beginning that the next run does not repeat."""
     site = Site(ledger, SlowDashboard(cost=lambda records: records * milliseconds / 1000, timeout=2))
-    assert 700 == site.deliver(range(1, 701)).delivered
-    assert ([], True) == (site.waiting(), site.dashboard.pulses <= 5)
+    assert 700 == site.send_ids(range(1, 701)).delivered
+    assert ([], True) == (site.waiting_ids(), site.dashboard.pulses <= 5)
     before = site.dashboard.pulses
-    site.deliver(range(701, 801))
+    site.send_ids(range(701, 801))
     assert before == site.dashboard.pulses
 
 
 def test_what_the_real_dashboard_costs(ledger: Ledger) -> None:
     """65 ms and 27 µs a record: 60,000 jobs in 15 requests, of which the first ones are small."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.065 + 27e-6 * records))
-    site.deliver(range(1, 60_001))
+    site.send_ids(range(1, 60_001))
     assert [609, 1218, 2436, 4872, 5000] == site.dashboard.sizes[:5]
     assert len(site.dashboard.sizes) == 15
 
@@ -147,7 +135,7 @@ def test_what_the_real_dashboard_costs(ledger: Ledger) -> None:
 def test_work_that_does_not_depend_on_the_size(ledger: Ledger) -> None:
     """A dashboard that takes 25 s for any POST gets no smaller batches for it: that would be even more POSTs."""
     site = Site(ledger, SlowDashboard(cost=lambda _: 25.0))
-    site.deliver(range(1, 2001))
+    site.send_ids(range(1, 2001))
     assert [609, 609, 609, 173] == site.dashboard.sizes
 
 
@@ -157,11 +145,11 @@ def test_any_limit_of_a_proxy(ledger: Ledger, limit: int, trouble: Callable[[], 
     """Down to one that lets no two records through: all is through in one run, and the next knows the limit."""
     jobs = 3000 if limit > 1 << 14 else 700
     site = Site(ledger, SlowDashboard(lets_through(limit, trouble)))
-    assert (jobs, 0, 0) == _counts(site.deliver(range(1, jobs + 1)))
+    assert (jobs, 0, 0) == _counts(site.send_ids(range(1, jobs + 1)))
     failed = len(site.dashboard.sizes)
     site.dashboard.sizes.clear()
-    site.deliver(range(jobs + 1, 2 * jobs + 1))
-    assert ([], 2 * jobs) == (site.waiting(), len(site.dashboard.stored))
+    site.send_ids(range(jobs + 1, 2 * jobs + 1))
+    assert ([], 2 * jobs) == (site.waiting_ids(), len(site.dashboard.stored))
     assert len(site.dashboard.sizes) <= failed
     assert max(site.dashboard.sizes) * RECORD_BYTES <= max(limit, RECORD_BYTES + 1)
 
@@ -172,12 +160,12 @@ def test_a_limit_that_looks_like_a_refusal(ledger: Ledger, limit: int, runs: int
     site = Site(ledger, SlowDashboard(lets_through(limit, lambda: BatchRefused("500"))))
     jobs = list(range(1, 1001))
     for _ in range(runs):
-        site.deliver(jobs)
-        jobs = site.waiting()
-    assert (0, 1000) == (len(site.waiting()), len(site.dashboard.stored))
+        site.send_ids(jobs)
+        jobs = site.waiting_ids()
+    assert (0, 1000) == (len(site.waiting_ids()), len(site.dashboard.stored))
     site.dashboard.sizes.clear()
-    site.deliver(range(1001, 1401))
-    assert ([], True) == (site.waiting(), max(site.dashboard.sizes) * RECORD_BYTES <= limit)
+    site.send_ids(range(1001, 1401))
+    assert ([], True) == (site.waiting_ids(), max(site.dashboard.sizes) * RECORD_BYTES <= limit)
 
 
 def _counts(delivery: Delivery) -> tuple[int, int, int]:
@@ -190,8 +178,8 @@ def test_a_dashboard_that_is_down_is_left_alone(ledger: Ledger, trouble: Callabl
     site = Site(ledger, SlowDashboard(lambda *_: trouble()))
     site.dashboard.is_there = False
     with pytest.raises(DashboardUnreachable):
-        site.deliver(range(1, 1001))
-    assert ([609], 1, 1000) == (site.dashboard.sizes, site.dashboard.pulses, len(site.waiting()))
+        site.send_ids(range(1, 1001))
+    assert ([609], 1, 1000) == (site.dashboard.sizes, site.dashboard.pulses, len(site.waiting_ids()))
 
 
 def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
@@ -200,10 +188,10 @@ def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
     site.dashboard.is_there = False
     for _ in range(30):
         with pytest.raises(DashboardUnreachable):
-            site.deliver(range(1, 1001))
+            site.send_ids(range(1, 1001))
     site.dashboard.manners, site.dashboard.is_there = (lambda *_: None), True
     site.dashboard.sizes.clear()
-    site.deliver(range(1, 20_001))
+    site.send_ids(range(1, 20_001))
     assert 5000 == max(site.dashboard.sizes)
     assert (0.0, True) == (ledger.journal.fact(BATCH_CEILING), len(site.dashboard.sizes) < 25)
 
@@ -212,8 +200,8 @@ def test_a_dashboard_that_gets_nothing_done_at_all(ledger: Ledger) -> None:
     """It is there, and whatever it is sent is too much: the run ends after some requests, and condemns no record."""
     site = Site(ledger, SlowDashboard(lambda job_ids, _: timed_out() if job_ids else None))
     with pytest.raises(DashboardUnreachable, match="refuses every record: no answer in time"):
-        site.deliver(range(1, 5001))
-    assert (5000, 0) == (len(site.waiting()), len(list(ledger.rejected.newest())))
+        site.send_ids(range(1, 5001))
+    assert (5000, 0) == (len(site.waiting_ids()), len(list(ledger.rejected.newest())))
     assert len(site.dashboard.sizes) <= 5 + 2 * MOST_UNPROVEN + 1
 
 
@@ -222,28 +210,28 @@ def test_a_dashboard_that_gets_nothing_done_at_all(ledger: Ledger) -> None:
 def test_a_record_that_breaks_the_dashboard(ledger: Ledger, place: int, trouble: Callable[[], ExporterError]) -> None:
     """One that crashes its worker, or that it never gets done with, is kept; the others arrive, in large batches."""
     site = Site(ledger, SlowDashboard(stumbles_over(place, trouble)))
-    assert (1999, 0, 1) == _counts(site.deliver(range(1, 2001)))
-    assert [place] == site.waiting()
+    assert (1999, 0, 1) == _counts(site.send_ids(range(1, 2001)))
+    assert [place] == site.waiting_ids()
     assert len(site.dashboard.sizes) < 40
     site.dashboard.sizes.clear()
     site.dashboard.manners = lambda *_: None
-    site.deliver(range(2001, 6001))
+    site.send_ids(range(2001, 6001))
     assert max(site.dashboard.sizes) > 2000
 
 
 def test_such_a_record_on_an_idle_cluster(ledger: Ledger) -> None:
     """Nobody knows whose fault it is; the next run with another job goes on with that one."""
     site = Site(ledger, SlowDashboard(stumbles_over(1, timed_out)))
-    assert (0, 0, 1) == _counts(site.deliver([1]))
-    assert (1, 0, 1) == _counts(site.deliver([1, 2]))
-    assert [1] == site.waiting()
+    assert (0, 0, 1) == _counts(site.send_ids([1]))
+    assert (1, 0, 1) == _counts(site.send_ids([1, 2]))
+    assert [1] == site.waiting_ids()
 
 
 def test_trouble_that_passes_shrinks_nothing(ledger: Ledger) -> None:
     """A backend that restarts is asked again with the same batch."""
     troubles = [bad_gateway()]
     site = Site(ledger, SlowDashboard(lambda *_: troubles.pop() if troubles else None))
-    site.deliver(range(1, 1001))
+    site.send_ids(range(1, 1001))
     assert [609, 609, 391] == site.dashboard.sizes
     assert 2 * 609 * RECORD_BYTES == pytest.approx(ledger.journal.fact(BATCH_BYTES), rel=0.01)
 
@@ -252,7 +240,7 @@ def test_a_flapping_proxy_shrinks_little(ledger: Ledger) -> None:
     """Each fifth request fails, whatever its size: all is through in one run."""
     count = iter(range(10_000))
     site = Site(ledger, SlowDashboard(lambda *_: bad_gateway() if next(count) % 5 == 4 else None))
-    assert (50_000, 0, 0) == _counts(site.deliver(range(1, 50_001)))
+    assert (50_000, 0, 0) == _counts(site.send_ids(range(1, 50_001)))
     assert len(site.dashboard.sizes) < 25
 
 
@@ -266,15 +254,15 @@ def test_a_bad_record_for_a_dashboard_that_is_slow(ledger: Ledger) -> None:
         return timed_out() if len(job_ids) > 100 else None
 
     site = Site(ledger, SlowDashboard(manners))
-    assert (1999, 1, 0) == _counts(site.deliver(range(1, 2001)))
-    assert [] == site.waiting()
+    assert (1999, 1, 0) == _counts(site.send_ids(range(1, 2001)))
+    assert [] == site.waiting_ids()
 
 
 def test_what_was_stored_in_spite_of_a_time_out(ledger: Ledger) -> None:
     """It is sent again, smaller, and only that takes it off the books."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.1 * records, timeout=2))
-    site.deliver(range(1, 201))
-    assert ([], 200) == (site.waiting(), len(site.dashboard.stored))
+    site.send_ids(range(1, 201))
+    assert ([], 200) == (site.waiting_ids(), len(site.dashboard.stored))
     assert sum(site.dashboard.sizes) > 200
 
 
@@ -282,7 +270,7 @@ def test_records_with_thousands_of_nodes(ledger: Ledger) -> None:
     """20 kB each: no POST is larger than a batch may be, and none is held up for it."""
     sizes: list[int] = []
     site = Site(ledger, SlowDashboard(lambda _, size: sizes.append(size)))
-    site.deliver(range(1, 2001), record_bytes=20_000)
+    site.send_ids(range(1, 2001), record_bytes=20_000)
     assert sizes[0] <= FIRST_BYTES
     assert max(sizes) <= LARGEST_BYTES
     assert len(sizes) < 25
@@ -291,37 +279,37 @@ def test_records_with_thousands_of_nodes(ledger: Ledger) -> None:
 def test_a_record_that_is_larger_than_any_batch(ledger: Ledger) -> None:
     """It goes out alone."""
     site = Site(ledger, SlowDashboard())
-    site.deliver([1, 2], record_bytes=FIRST_BYTES + 10)
+    site.send_ids([1, 2], record_bytes=FIRST_BYTES + 10)
     assert [1, 1] == site.dashboard.sizes
 
 
 def test_the_ceiling_is_tried_again_after_a_day(ledger: Ledger) -> None:
     """A proxy whose limit was raised gets large batches again, and one whose limit stands costs a request a day."""
     site = Site(ledger, SlowDashboard(lets_through(FIRST_BYTES, lambda: BatchTooLarge("413"))))
-    site.deliver(range(1, 5001))
+    site.send_ids(range(1, 5001))
     assert 0 < ledger.journal.fact(BATCH_CEILING) <= FIRST_BYTES
     site.dashboard.sizes.clear()
-    site.deliver(range(5001, 10_001))
+    site.send_ids(range(5001, 10_001))
     assert max(site.dashboard.sizes) * RECORD_BYTES <= FIRST_BYTES
     site.now += CEILING_SECONDS
     site.dashboard.manners = lambda *_: None
-    site.deliver(range(10_001, 30_001))
+    site.send_ids(range(10_001, 30_001))
     assert 5000 == max(site.dashboard.sizes)
 
 
 def test_the_size_is_remembered(ledger: Ledger) -> None:
     """The next run begins where this one has ended."""
     site = Site(ledger, SlowDashboard())
-    site.deliver(range(1, 10_001))
+    site.send_ids(range(1, 10_001))
     site.dashboard.sizes.clear()
-    site.deliver(range(10_001, 15_001))
+    site.send_ids(range(10_001, 15_001))
     assert [5000] == site.dashboard.sizes
 
 
 def test_what_is_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """What was too much, and how it goes on."""
     site = Site(ledger, SlowDashboard(lets_through(100_000, bad_gateway)))
-    site.deliver(range(1, 601))
+    site.send_ids(range(1, 601))
     assert [
         "502; but the dashboard is there: trying again",
         "502; going on with at most 126 kB at a time",
@@ -336,9 +324,9 @@ def login_page() -> DashboardUnreachable:
 def test_a_firewall_that_answers_in_the_dashboards_place(ledger: Ledger) -> None:
     """A 200 with a page of its own, for the sake of one record or of the size: the others go through."""
     site = Site(ledger, SlowDashboard(stumbles_over(77, login_page)))
-    assert (599, 1, 0) == _counts(site.deliver(range(1, 601)))
+    assert (599, 1, 0) == _counts(site.send_ids(range(1, 601)))
     site.dashboard.manners = lets_through(50_000, login_page)
-    assert (600, 0, 0) == _counts(site.deliver(range(1001, 1601)))
+    assert (600, 0, 0) == _counts(site.send_ids(range(1001, 1601)))
 
 
 @pytest.mark.parametrize("jobs", [1, 600])
@@ -346,7 +334,7 @@ def test_a_login_page_for_everything(ledger: Ledger, jobs: int) -> None:
     """Two requests tell that it is no record's fault, and nothing is blamed or put off."""
     site = Site(ledger, SlowDashboard(lambda *_: login_page()))
     with pytest.raises(DashboardUnreachable, match="not the dashboard's answer"):
-        site.deliver(range(1, jobs + 1))
+        site.send_ids(range(1, jobs + 1))
     assert ({"not sent yet"}, 2) == ({item.reason for item in ledger.waiting.all()}, len(site.dashboard.sizes))
 
 
@@ -357,5 +345,5 @@ def test_what_a_bad_disk_makes_of_the_size(ledger: Ledger, facts: tuple[float, f
         for name, value in zip((BATCH_BYTES, BATCH_CEILING), facts):
             ledger.journal.set_fact(name, value)
     site = Site(ledger, SlowDashboard())
-    site.deliver(range(1, 1001))
+    site.send_ids(range(1, 1001))
     assert [609, 391] == site.dashboard.sizes

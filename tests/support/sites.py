@@ -1,0 +1,193 @@
+"""The two sites that tests build: a ledger with single flushes, reconciles and deliveries; a spool with whole sessions.
+
+Slurm and the dashboard are those of :mod:`tests.support.memory`; a test hands in ones of its own where it needs others.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Generic, Iterable, Iterator, TypeVar
+
+from agent.config import parse_config
+from agent.jobs.entry import QueueEntry
+from agent.jobs.record import Record
+from agent.jobs.run import Run
+from agent.localtime import Range
+from agent.slurm.slurm import Slurm
+from agent.spool.ledger import Ledger
+from agent.spool.spool import Spool, open_spool
+from agent.sync.delivery import Delivery
+from agent.sync.flush import Flush
+from agent.sync.prepare import Settings
+from agent.sync.reconcile import Reconcile, Tally
+from agent.sync.session import Session, window
+from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
+
+SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
+
+AnySlurm = TypeVar("AnySlurm", bound=MemorySlurm)
+AnyDashboard = TypeVar("AnyDashboard", bound=MemoryDashboard)
+
+
+class MemorySite(Generic[AnySlurm, AnyDashboard]):
+    """A ledger on disk, a Slurm and a dashboard in memory, and a clock that moves only when a flush sleeps.
+
+    :param options: those of a Delivery that a test has an interest in.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        slurm: AnySlurm,
+        dashboard: AnyDashboard,
+        *,
+        now: float,
+        batch_size: int = 5000,
+        **options: Any,
+    ) -> None:
+        self.ledger = ledger
+        self.slurm = slurm
+        self.dashboard = dashboard
+        self.now = now
+        self.slept = 0.0
+        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
+        self._options = {"batch_size": batch_size, **options}
+
+    def queue(self, *entries: QueueEntry) -> None:
+        """Ends that the hook has told of."""
+        with self.ledger.transaction():
+            self.ledger.waiting.add(entries, self.now)
+
+    def deliver(self, command: str) -> Delivery:
+        """A delivery on behalf of a command."""
+        return Delivery(
+            self.dashboard,
+            self.ledger,
+            "lab",
+            command=command,
+            clock=lambda: self.now,
+            **self._options,
+        )
+
+    def send(self, records: Iterable[Record], command: str = "flush") -> Delivery:
+        """Delivers some records, those of flush on behalf of jobs that wait."""
+        delivery = self.deliver(command)
+        for record in records:
+            delivery.add(record, QueueEntry(record.raw_id).key if command == "flush" else None)
+        delivery.flush()
+        return delivery
+
+    def flush(self, *, settings: Settings = SETTINGS, at: float | None = None) -> Delivery:
+        """Runs one flush, now or at another time."""
+        self.now = self.now if at is None else at
+        delivery = self.deliver("flush")
+        slurm: Any = self.slurm
+        Flush(
+            self.ledger,
+            slurm,
+            delivery,
+            settings,
+            alive=lambda raw_ids: self.alive,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+        ).run()
+        return delivery
+
+    def reconcile(
+        self, wanted: Range = WINDOW, *, settings: Settings = SETTINGS, now: float = WINDOW.end, **options: Any
+    ) -> Tally:
+        """Runs one reconcile at an instant."""
+        self.now = now
+        slurm: Any = self.slurm
+        run = Reconcile(
+            self.ledger,
+            slurm,
+            self.deliver("reconcile"),
+            settings,
+            alive=lambda raw_ids: self.alive,
+            clock=lambda: self.now,
+            **options,
+        )
+        run.run(wanted)
+        return run.tally
+
+    def sleep(self, seconds: float) -> None:
+        """Lets the time pass."""
+        self.now += seconds
+        self.slept += seconds
+
+    def records(self) -> list[dict[str, Any]]:
+        """What has arrived, in order."""
+        return [json.loads(text) for batch in self.dashboard.batches for text in batch]
+
+    def arrived(self) -> list[str]:
+        """The JobIDs of it."""
+        return [record["JobID"] for record in self.records()]
+
+    def sent(self) -> list[dict[str, Any]]:
+        """What has arrived since this was asked last."""
+        records = self.records()
+        self.dashboard.batches.clear()
+        return records
+
+    def waiting(self) -> dict[int, str]:
+        """What waits, and why."""
+        return {item.entry.job_id: item.explanation for item in self.ledger.waiting.all()}
+
+    def waiting_ids(self) -> list[int]:
+        """The JobIDs of it."""
+        return sorted(self.waiting())
+
+    def rejected_ids(self) -> list[int]:
+        """The JobIDs that were set aside."""
+        return sorted(record.job_id for record in self.ledger.rejected.newest())
+
+
+class SessionSite:
+    """A spool, in which each command is a session of its own, as from the command line; time is what a test makes it.
+
+    :param now: epoch seconds.
+    :param settings: keys of the configuration.
+    """
+
+    def __init__(self, folder: Path, *runs: Run, now: float, **settings: Any) -> None:
+        self.slurm: Any = MemorySlurm(*runs)
+        self.dashboard = MemoryDashboard()
+        self.now = now
+        plain = {"api_url": "http://127.0.0.1:9", "api_key": "k", "cluster_name": "lab", "spool_dir": str(folder)}
+        self.settings: dict[str, Any] = {**plain, **settings}
+
+    @contextmanager
+    def session(self) -> Iterator[tuple[Session, Spool]]:
+        """One session, and the spool that it works on."""
+        config = parse_config(self.settings, {})
+        with open_spool(config.spool_dir, complain=print, alone=True) as spool:
+            session = Session(
+                config,
+                spool,
+                Slurm(lambda: self.slurm, lambda: self.slurm),
+                lambda: self.dashboard,
+                dry_run=False,
+                clock=lambda: self.now,
+                sleep=lambda seconds: None,
+            )
+            yield session, spool
+
+    def flush(self, *entries: QueueEntry) -> None:
+        """Runs a flush of what the hook has just told."""
+        with self.session() as (session, spool):
+            spool.queue.append(entries)
+            session.flush()
+
+    def reconcile(self, **options: Any) -> None:
+        """Runs a reconcile of the last seven days."""
+        with self.session() as (session, _):
+            session.reconcile(window(7, None, None, self.now), **options)
+
+    def sent(self) -> list[dict[str, Any]]:
+        """What has arrived since this was asked last."""
+        records = [json.loads(text) for batch in self.dashboard.batches for text in batch]
+        self.dashboard.batches.clear()
+        return records
