@@ -37,6 +37,9 @@ class EarlierRuns:
     def reach(self, start: int) -> None:
         """Reads those that ended within :data:`LOOKBACK_SECONDS` before an instant, as far as they are not known.
 
+        A slurmdbd with a MaxQueryTimeRange of hours needs a thousand calls for that: what an interrupted run has read
+        is not read again.
+
         :param start: epoch seconds.
         :raises SlurmUnreachable: where sacct does not answer.
         """
@@ -53,6 +56,7 @@ class EarlierRuns:
             table = call.answer()
             self.keep(table)
             self.known_up_to(call.end)
+            self.save(max((run.end or 0 for run in table), default=0))
             part = plan(Range(call.start, call.end), table.rows)
 
     def known_up_to(self, end: int) -> None:

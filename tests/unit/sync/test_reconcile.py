@@ -7,17 +7,18 @@ from typing import Any
 
 import pytest
 
+from agent.errors import SlurmUnreachable
 from agent.jobs.entry import QueueEntry
 from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range, local_text
-from agent.slurm.sacct import GOING_ON
+from agent.slurm.sacct import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
 from agent.sync.reconcile import Interlude
 from agent.sync.walk import JOBS_AT_ONCE
-from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
+from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SETTINGS, MemorySite
 
@@ -129,6 +130,35 @@ def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
     site.slurm.windows.clear()
     site.reconcile(Range(WINDOW.start + DAY, WINDOW.end + DAY), now=NOW + DAY)
     assert all(states != GOING_ON for _, _, states in site.slurm.windows)
+
+
+class LimitedSlurm(MemorySlurm):
+    """Answers for some hours at a time, and after some calls not at all."""
+
+    def __init__(self, *runs: Run, hours: int, calls: int) -> None:
+        super().__init__(*runs)
+        self.calls = calls
+        self._seconds = hours * HOUR
+
+    def ask_window(self, start: int, end: int, states: str = ALL_ENDS) -> MemoryQuery:
+        if len(self.windows) == self.calls:
+            raise SlurmUnreachable("sacct failed")
+        return super().ask_window(start, min(end, start + self._seconds - 1), states)
+
+
+def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger) -> None:
+    """Where slurmdbd answers for six hours at a time, a year takes 1,460 calls: they are not made again."""
+    weekly = [run_at(NOON - week * 7 * DAY, week, State="REQUEUED") for week in range(1, 53)]
+    slurm = LimitedSlurm(*weekly, run_at(NOON + DAY, 1, Submit=str(NOON - 7 * DAY)), hours=6, calls=800)
+    site = Site(ledger)
+    site.slurm = slurm
+    with pytest.raises(SlurmUnreachable):
+        site.reconcile()
+    interrupted_at, slurm.calls = slurm.windows[-1][1], 0
+    site.reconcile()
+    start, *_ = slurm.windows[800]
+    assert interrupted_at - 8 * DAY < start < interrupted_at  # behind the last one that was seen
+    assert [16.0] == [record["CPUHours"] for record in site.sent() if record["JobID"] == "1"]
 
 
 def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
