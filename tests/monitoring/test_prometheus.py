@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -94,3 +95,14 @@ def test_alerts_are_raised(prometheus: Prometheus) -> None:
     }
     expected = {("HookSilent", "firing"), ("RecordsRejected", "firing"), ("QueueGrowing", "pending")}
     assert expected <= raised
+
+
+def test_the_alerts_are_tried() -> None:
+    """Each fires when it should and keeps still when it should, by Prometheus' own unit tests."""
+    need("promtool")
+    for argv in (
+        ["promtool", "check", "rules", str(RULES)],
+        ["promtool", "test", "rules", str(RULES.with_name("slurm-usage-history.test.yml"))],
+    ):
+        done = subprocess.run(argv, capture_output=True, check=False, encoding="utf-8")
+        assert (0, "") == (done.returncode, done.stderr)

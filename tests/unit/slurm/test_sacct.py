@@ -201,8 +201,8 @@ def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, t
 
 def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_path: Path) -> None:
     """A frozen database does not hold the agent for ever, nor leave processes behind."""
-    slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=1)
-    with pytest.raises(SlurmUnreachable, match="no answer within 1 s"):
+    slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=0.5)
+    with pytest.raises(SlurmUnreachable, match=r"no answer within 0\.5 s"):
         slurm.sacct.ask_window(1, 2).answer()
     sleeper = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
     wait_for(lambda: not sleeper.exists() or not sleeper.read_bytes(), "the end of sacct's child")

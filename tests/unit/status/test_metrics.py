@@ -309,17 +309,6 @@ def test_a_file_that_can_not_be_written_fails_no_run(tmp_path: Path) -> None:
 # Prometheus and Grafana
 
 
-def test_the_alerts_are_tried() -> None:
-    """Each fires when it should and keeps still when it should, by Prometheus' own unit tests."""
-    need("promtool")
-    for argv in (
-        ["promtool", "check", "rules", str(RULES)],
-        ["promtool", "test", "rules", str(RULES.with_name("slurm-usage-history.test.yml"))],
-    ):
-        done = subprocess.run(argv, capture_output=True, check=False, encoding="utf-8")
-        assert (0, "") == (done.returncode, done.stderr)
-
-
 @pytest.mark.parametrize("path", [RULES, BOARD], ids=lambda path: path.name)
 def test_nothing_asks_for_a_metric_that_is_not_there(path: Path) -> None:
     """An alert on a name that nobody writes would never be raised."""

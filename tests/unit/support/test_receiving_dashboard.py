@@ -174,7 +174,7 @@ def test_can_lose_a_request_or_only_its_answer(dashboard: ReceivingDashboard) ->
 
 def test_can_hang_and_drip(dashboard: ReceivingDashboard) -> None:
     """A hanging dashboard outlasts the client's patience for a first byte, a dripping one does not."""
-    dashboard.faults.extend([hang(), drip(0.01)])
+    dashboard.faults.extend([hang(), drip(0.001)])
     with pytest.raises(requests.ReadTimeout):
         post(dashboard, JOB, timeout=0.3)
     assert post(dashboard, JOB, timeout=0.3).json()["jobs_processed"] == 1
