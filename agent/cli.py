@@ -273,8 +273,7 @@ def _queue(call: _Call, wanted: QueueOptions) -> None:
 
 def _status(call: _Call, wanted: StatusOptions) -> int:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
-    from agent.status import health  # noqa: PLC0415
-    from agent.status import screen as display  # noqa: PLC0415
+    from agent.status import health, output  # noqa: PLC0415
     from agent.status import snapshot as status  # noqa: PLC0415
 
     try:
@@ -284,15 +283,15 @@ def _status(call: _Call, wanted: StatusOptions) -> int:
     except ExporterError as error:
         if not wanted.check:
             raise
-        print(display.as_check_failure(_describe(error)))
+        print(output.as_check_failure(_describe(error)))
         return health.Level.CRITICAL
     problems = health.find_problems(snapshot)
     if wanted.json:
-        _print_json(display.as_json(snapshot, problems))
+        _print_json(output.as_json(snapshot, problems))
     elif wanted.check:
-        print(display.as_check_line(snapshot, problems))
+        print(output.as_check_line(snapshot, problems))
     else:
-        call.say(display.as_text(snapshot, problems, call.screen_style()))
+        call.say(output.as_text(snapshot, problems, call.screen_style()))
     return health.worst_level(problems) if wanted.check else 0
 
 

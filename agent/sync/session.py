@@ -28,7 +28,7 @@ from agent.slurm.slurm import Slurm, make_slurm
 from agent.spool.journal import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.books import Books
-from agent.sync.control import Control, TakingTurns
+from agent.sync.controllers import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
 
 if TYPE_CHECKING:
@@ -201,9 +201,10 @@ class Session:
         )
 
     def _send_again(self, delivery: Delivery, began: float) -> None:
-        """Sends again what this run and another host's may have erased of each other: see :mod:`agent.spool.turns`.
+        """Sends again what this run and another host's may have erased of each other.
 
-        That is what this run has sent for the first time, and what has ended since shortly before it began.
+        That is what this run has sent for the first time, and what has ended since shortly before it began; see
+        :mod:`agent.spool.controller_turns`.
         """
         from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
 

@@ -41,7 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 DOORS = {
     "subprocess": {"slurm/process"},
     "requests": {"dashboard/transport"},
-    "fcntl": {"spool/lock", "spool/turns"},
+    "fcntl": {"spool/lock", "spool/controller_turns"},
     "sqlite3": {"spool/database"},
     "argparse": {"arguments"},
     "prometheus_client": {"status/metrics"},
@@ -151,7 +151,7 @@ def test_an_idle_flush_loads_little(config: str) -> None:
 def test_status_loads_neither_http_nor_the_sync(config: str) -> None:
     """It is looked at often, and waits for nothing."""
     loaded = loaded_by("status", "--config", config)
-    assert "agent.status.screen" in loaded
+    assert "agent.status.output" in loaded
     heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio"}
     assert set() == loaded & heavy
     assert set() == {name for name in loaded if name.startswith(("agent.sync", "agent.slurm", "agent.dashboard"))}

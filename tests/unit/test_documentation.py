@@ -17,7 +17,7 @@ from agent.arguments import COMMANDS, EPILOG, build_parser
 from agent.config import API_KEY_VARIABLE, KEYS, NAME, SPOOL_VARIABLE
 from agent.status.health import Level, Problem
 from agent.status.metrics import METRICS
-from agent.status.screen import as_json
+from agent.status.output import as_json
 from agent.status.snapshot import UnderWay
 from tests.support.snapshots import NOON, REFUSED, make_snapshot
 from tests.support.tools import need

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agent.errors import MetricsError
 from agent.status.health import Level, Problem
 from agent.status.metrics import METRICS, PREFIX, write_metrics
-from agent.status.screen import as_json
+from agent.status.output import as_json
 from agent.status.snapshot import CommandRuns, Coverage, Delay, UnderWay
 from tests.support.snapshots import BACKLOG, NOON, REFUSED, make_snapshot
 from tests.support.tools import need

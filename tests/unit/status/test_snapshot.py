@@ -295,7 +295,7 @@ def test_looking_waits_for_no_dry_run(spool: Site) -> None:
 
 def test_status_imports_nothing_heavy() -> None:
     """It is looked at often: what only other commands need stays out of its way."""
-    script = "import sys, agent.cli, agent.spool.spool, agent.status.screen; print(*sys.modules)"
+    script = "import sys, agent.cli, agent.spool.spool, agent.status.output; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client"}
 

@@ -10,7 +10,7 @@ import pytest
 from agent.localtime import local_day
 from agent.spool.journal import RunReport
 from agent.status.health import find_problems
-from agent.status.screen import WIDTH, as_check_line, as_json, as_text
+from agent.status.output import WIDTH, as_check_line, as_json, as_text
 from agent.status.snapshot import CommandRuns, Coverage, Day, Delay, Snapshot, UnderWay
 from agent.wording import Style, count, moment, percent, span
 from tests.support.snapshots import BACKLOG, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from agent.spool.turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
+from agent.spool.controller_turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
 from tests.support.exporter import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from agent.spool.turns import Turns
+from agent.spool.controller_turns import Turns
 with Turns(Path(sys.argv[1])).turn():
     print("mine", flush=True)
     sys.stdin.read()

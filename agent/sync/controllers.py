@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers, is_this_host
+from agent.spool.controller_notices import Notices
+from agent.spool.controller_turns import Turns
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.journal import Journal
-from agent.spool.notices import Notices
-from agent.spool.turns import Turns
 
 if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm

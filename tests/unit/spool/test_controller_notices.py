@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.localtime import Range
-from agent.spool.notices import PREFIX, SLACK_SECONDS, Notices
+from agent.spool.controller_notices import PREFIX, SLACK_SECONDS, Notices
 
 NOW = 1_700_000_000
 

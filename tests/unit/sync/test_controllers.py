@@ -13,7 +13,7 @@ from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import OTHERS_RECONCILED
 from agent.spool.ledger import Ledger
-from agent.sync.control import REMEMBERED_SECONDS, Control, TakingTurns
+from agent.sync.controllers import REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
 from tests.support.rows import NOON
 
