@@ -66,6 +66,11 @@ class Config(NamedTuple):
     path: Path | None = None  # the file all this was read from
     warnings: tuple[str, ...] = ()
 
+    @property
+    def shown_as(self) -> str | None:
+        """What the cluster is called on the dashboard; None: by its ClusterName, which only Slurm knows."""
+        return self.cluster_name or self.slurm_cluster
+
 
 class Key(NamedTuple):
     """One key of the configuration.

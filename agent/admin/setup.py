@@ -167,7 +167,7 @@ def try_api_key(config: Config, api_key: str, find_name: Callable[[], str]) -> t
     if config.receiver == "any":
         return "", api_key  # only a delivery would show what it says
     try:
-        name = config.cluster_name or find_name()
+        name = config.shown_as or find_name()
     except ExporterError:
         name = ""
     return make_dashboard(config._replace(api_key=api_key)).check_key(name), api_key

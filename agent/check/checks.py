@@ -88,9 +88,11 @@ def _check_needs(
         settings: dict[str, str] = {}
         yield examine("configuration", lambda: check_host.check_configuration(config))
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
-        yield from _check_slurm(config, slurm, settings, daemons.read_daemons(run), environ)
+        is_elsewhere = check_slurm.is_elsewhere(config, wiring.find_conf(environ))
+        states = daemons.read_daemons(run)
+        yield from _check_slurm(config, slurm, settings, states, environ, is_elsewhere=is_elsewhere)
         yield from _check_spool(config, settings, units)
-        yield from _check_hook(neighbours, settings, run, watch)
+        yield from _check_hook(neighbours, settings, run, watch, is_elsewhere=is_elsewhere)
         yield from _check_dashboard(config, dashboard, settings, environ)
 
 
@@ -102,11 +104,18 @@ def _check_timers(units: check_timers.Units, cron: check_timers.Cron, *, rest_is
 
 
 def _check_slurm(
-    config: Config, slurm: Slurm, settings: dict[str, str], states: Mapping[str, str], environ: Mapping[str, str]
+    config: Config,
+    slurm: Slurm,
+    settings: dict[str, str],
+    states: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    is_elsewhere: bool,
 ) -> Iterator[Finding]:
     """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers.
 
     :param states: of the daemons on this host.
+    :param is_elsewhere: see :func:`agent.check.slurm.is_elsewhere`.
     """
     sacct = examine("sacct", slurm.sacct.version)
     yield sacct
@@ -129,11 +138,14 @@ def _check_slurm(
         except SlurmUnreachable as error:
             raise daemons.explain(error, states, "slurmdbd", "database") from error
 
-    yield examine("slurmctld", ask)
-    if settings:
+    if is_elsewhere:
+        yield Finding("slurmctld", True, f"not needed: the jobs of {config.slurm_cluster} come from slurmdbd alone")
+    else:
+        yield examine("slurmctld", ask)
+    if settings or is_elsewhere:
         yield examine("cluster name", lambda: check_slurm.check_cluster(config, settings))
-        if not config.slurm_cluster:  # else these are the settings of another cluster than the one that is asked for
-            yield examine("GPUs", lambda: check_slurm.check_gpus(settings))
+    if settings:
+        yield examine("GPUs", lambda: check_slurm.check_gpus(settings))
     if not sacct.ok:
         yield from _untested("sacct", "slurmdbd", "privileges")
         return
@@ -181,11 +193,15 @@ def _own_folder(config: Config) -> Path | None:
 
 
 def _check_hook(
-    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
+    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None, *, is_elsewhere: bool
 ) -> Iterator[Finding]:
     config, slurm, _, journal = neighbours
     if not wants_hook(config):
         yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
+        return
+    if is_elsewhere:
+        hint = "where it has none, set status_coverage_percent = [0, 0]: the daily run brings the jobs"
+        yield Finding("hook", None, f"not tested: {config.slurm_cluster} is another cluster than this host's", hint)
         return
     if not settings:
         yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
@@ -244,7 +260,7 @@ def _check_dashboard(
         yield Finding("API key", True, "not tried: only a delivery shows whether this receiver takes it")
         yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
         return
-    cluster = config.cluster_name or settings.get("ClusterName", "")
+    cluster = config.shown_as or settings.get("ClusterName", "")
     owners: list[str] = []
 
     def ask_for_key() -> str:

@@ -14,6 +14,7 @@ from typing import Callable, Mapping
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
+from agent.slurm.conf import Conf
 from agent.slurm.scontrol import parse_range
 from agent.slurm.slurm import Slurm
 from agent.wording import count, span
@@ -59,6 +60,15 @@ def _set_key(config: Config, key: str, value: str) -> str:
     if re.search(rf"^\s*{key}\s*=", path.read_text(encoding="utf-8"), re.MULTILINE):
         return ""
     return f"sed -i {shlex.quote(f'1i {key} = {json.dumps(value)}')} {shlex.quote(str(path))}"
+
+
+def is_elsewhere(config: Config, conf: Conf) -> bool:
+    """Whether ``slurm_cluster`` is another cluster than this host's, so that its jobs come from slurmdbd alone.
+
+    :param conf: this host's slurm.conf, empty where there is none.
+    """
+    own = conf.get("ClusterName")
+    return config.slurm_cluster is not None and (own is None or own.value.lower() != config.slurm_cluster.lower())
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:

@@ -61,7 +61,7 @@ def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[E
             environ=environ,
             complain=complain,
             cluster=cluster,
-            shown_as=config.cluster_name,
+            shown_as=config.shown_as,
         )
 
     slurm = Slurm(make_sacct, make_scontrol)

@@ -246,7 +246,7 @@ class Session:
 
         if self._settings is None:
             config = self._config
-            cluster = config.cluster_name or config.slurm_cluster
+            cluster = config.shown_as
             if not cluster:
                 cluster = self._control.cluster_name()
                 self._slurm.sacct.expect(cluster)  # the name may be one that was remembered

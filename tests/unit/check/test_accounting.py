@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from agent.check import checks as check
 from agent.check import slurm as check_slurm
-from agent.check.finding import NotWell
+from agent.check.finding import Finding, NotWell
 from agent.config import parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
@@ -61,6 +62,34 @@ def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
     assert (False, True) == (findings["slurmctld"].ok, findings["slurmdbd"].ok)
     assert findings["slurmdbd"].text.startswith("2 jobs ended in the last 24 hours, by sacct in ")
     assert findings["privileges"].ok
+
+
+def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path) -> None:
+    """Where slurm_cluster is not the one of this host's slurm.conf, all is well without it, the hook left aside."""
+    conf = tmp_path / "slurm.conf"
+    conf.write_text("ClusterName=alpha\n")
+    told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta", "spool_dir": str(tmp_path)}
+
+    def transport(method: str, url: str, headers: Any, body: Any) -> Answer:
+        return Answer(200, {}, json.dumps({"hostnames": ["beta"], "cluster": "beta"}))
+
+    def check_all(**settings: Any) -> dict[str, Finding]:
+        config = parse_config({**told, **settings}, {})
+        dashboard = Dashboard(config.api_url, "k", transport)
+        neighbours = check.Neighbours(config, slurm_of(Commands()), dashboard)
+        environ = {"SLURM_CONF": str(conf)}
+        return {finding.name: finding for finding in check.run_checks(neighbours, no_systemd, environ)}
+
+    findings = check_all(status_coverage_percent=[0, 0])
+    wanted = ("slurmctld", "cluster name", "slurmdbd", "privileges", "hook", "API key", "shown")
+    assert dict.fromkeys(wanted, True) == {name: findings[name].ok for name in wanted}
+    assert "beta" == findings["cluster name"].text
+    assert "GPUs" not in findings
+    assert (None, "where it has none, set status_coverage_percent = [0, 0]: the daily run brings the jobs") == (
+        check_all()["hook"].ok,
+        check_all()["hook"].mend,
+    )
+    assert not check_all(slurm_cluster="ALPHA")["slurmctld"].ok
 
 
 def test_a_range_that_is_limited() -> None:
