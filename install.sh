@@ -17,6 +17,9 @@ TEMPLATES="$TEMPLATES $NAME-flush-soon@.timer $NAME-flush-soon@.target"
 INSTANCES="$NAME@*.timer $NAME-flush@*.timer $NAME-flush@*.path"
 PACKAGED=/usr/share/$NAME
 MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
+# What check says, too.
+RESTART_MEANS='running jobs go on, and it makes the pending hook calls before it stops'
+RESTART_MEANS="$RESTART_MEANS (after a burst that takes a while; sdiag does not show them)"
 
 usage() {
     cat <<EOF
@@ -597,12 +600,12 @@ print_hook() {
         if [ "$hook_was_there" = yes ]; then
             say 'slurm.conf names the hook already.'
         else
-            say 'slurm.conf names the hook already, but slurmctld has looked for it when it was not there yet:' \
-                "    ${sudo}systemctl restart slurmctld"
+            say 'slurm.conf names the hook already, but slurmctld has looked for it when it was not there yet.'
+            print_restart
         fi
     elif names_hook conf_setting; then
-        say "$(conf_file) names the hook already, and slurmctld has yet to read that:" \
-            "    ${sudo}systemctl restart slurmctld"
+        say "$(conf_file) names the hook already, and slurmctld has yet to read that."
+        print_restart
     elif [ "$for_user" = no ] || [ "$user" = "$(slurm_setting SlurmUser)" ]; then
         print_wiring
     else
@@ -670,10 +673,11 @@ print_both() { # KEY SCRIPT
 }
 
 print_roll_out() {
-    say 'Nodes compare their slurm.conf with the controllers: roll it out to all of them, as you always do.' \
-        'Then restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops.' \
-        "    ${sudo}systemctl restart slurmctld"
+    say 'Nodes compare their slurm.conf with the controllers: roll it out to all of them, as you always do.'
+    print_restart
 }
+
+print_restart() { say "Restart slurmctld: $RESTART_MEANS." "    ${sudo}systemctl restart slurmctld"; }
 
 several_epilogs() { # from 24.05 on
     version=$(slurmctld_setting SLURM_VERSION | sed -n 's/^\([0-9][0-9]*\)\.0*\([0-9][0-9]*\).*/\1 \2/p')
@@ -715,7 +719,8 @@ print_cron() {
 check_unwired() {
     [ "$for_user" = no ] && slurm_conf_names_it || return 0
     err "$(conf_file) still names $hook, and without it slurmctld might not start again.
-  Take that line out, restart slurmctld, and run this again. Nothing has been removed."
+  Take that line out and run this again. Nothing has been removed. In between
+  restart slurmctld: $RESTART_MEANS."
 }
 
 slurm_conf_names_it() { # not by way of a script of the site's, which goes on without the hook
@@ -751,7 +756,8 @@ remove() {
     done
     [ "$mode,$dry_run" != purge,no ] || say 'Nothing of it is left.'
     [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
-    ! names_hook slurmctld_setting || say "slurmctld still calls $hook, which is gone: restart slurmctld."
+    ! names_hook slurmctld_setting ||
+        say "slurmctld still calls $hook, which is gone." && print_restart
 }
 
 remove_units() {

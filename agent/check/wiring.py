@@ -17,8 +17,11 @@ MARK = "SLURM_USAGE_HISTORY_SPOOL"
 RESTART = "systemctl restart slurmctld"
 #: After several failures in a row systemd would refuse to start it.
 START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
-#: What a restart means for a controller at work.
-RESTART_HINT = "restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops"
+#: What a restart means for a controller at work; install.sh says the same.
+RESTART_HINT = (
+    "restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops"
+    " (after a burst that takes a while; sdiag does not show them)"
+)
 #: From here on slurm.conf may have several EpilogSlurmctld lines.
 SEVERAL_EPILOGS = (24, 5)
 #: Keys of slurm.conf that name a script which runs elsewhere, or at another time.

@@ -390,7 +390,7 @@ def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before
     said = machine.run(f"/opt/{NAME}/install.sh", "--uninstall")
     left = sorted(set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before)
     print("\nleft after --uninstall:\n  " + "\n  ".join(left))
-    assert f"slurmctld still calls {HOOK}, which is gone: restart slurmctld" in said
+    assert f"slurmctld still calls {HOOK}, which is gone.\nRestart slurmctld: " in said
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
     places = (f"/etc/{NAME}", SPOOL, SHORT.rpartition("/")[0])

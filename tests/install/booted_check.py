@@ -398,7 +398,7 @@ def test_a_failed_setup_says_what_is_there_and_how_to_go_on(first_day: FirstDay)
     """What it says was enough to go on: without it there would be no first day."""
     assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key" in first_day.failed
     assert "Invalid, used or expired deploy key" in first_day.failed
-    assert "has looked for it when it was not there yet:\n    sudo systemctl restart slurmctld" in first_day.failed
+    assert "has looked for it when it was not there yet.\nRestart slurmctld: " in first_day.failed
 
 
 def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> None:

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from agent.check.wiring import check_wiring
+from agent.check.wiring import RESTART_HINT, check_wiring
 from agent.slurm.conf import read_slurm_conf
 from tests.install.installation import NAME, Installation
 
 HOOK = f"/opt/{NAME}/bin/jobcomp.sh"
+RESTART = f"R{RESTART_HINT[1:]}.\n    sudo systemctl restart slurmctld\n"
 
 
 class Controller:
@@ -81,7 +82,7 @@ def test_the_lines_are_those_of_check(controller: Controller, conf: str, version
         assert f"    {line.replace('{both}', both)}\n" in said
         assert line.replace("{both}", f"/opt/{NAME}/call-both.sh").partition("=")[0] in advice
     assert ("call-both.sh" in advice) == ("{both}" in lines[0])
-    assert "    sudo systemctl restart slurmctld\n" in said
+    assert RESTART in said
     assert "roll it out" in said
 
 
@@ -102,7 +103,7 @@ def test_a_hook_that_slurmctld_cannot_have_found(controller: Controller) -> None
     """slurm.conf was edited and slurmctld restarted before the installation; an upgrade says nothing of that."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n")
     first = controller.installation.run(SLURM_CONF=str(controller.conf))
-    assert "has looked for it when it was not there yet:\n    sudo systemctl restart slurmctld\n" in first
+    assert f"has looked for it when it was not there yet.\n{RESTART}" in first
     before = controller.installation.hook.stat()
     second = controller.installation.run(SLURM_CONF=str(controller.conf))
     assert "slurm.conf names the hook already.\n" in second
@@ -114,7 +115,7 @@ def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
     """They need no repeating."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n", read=False)
     said = controller.install()
-    assert "names the hook already, and slurmctld has yet to read that:\n    sudo systemctl restart slurmctld\n" in said
+    assert f"names the hook already, and slurmctld has yet to read that.\n{RESTART}" in said
 
 
 def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controller) -> None:

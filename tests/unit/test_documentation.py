@@ -14,6 +14,7 @@ import pytest
 import agent
 from agent import errors
 from agent.arguments import COMMANDS, EPILOG, build_parser
+from agent.check.wiring import RESTART_HINT
 from agent.config import API_KEY_VARIABLE, KEYS, NAME, SPOOL_VARIABLE
 from agent.status.health import Level, Problem
 from agent.status.metrics import METRICS
@@ -274,3 +275,29 @@ def test_every_test_that_is_named_exists() -> None:
     named = set(re.findall(r"\b(test_\w+)\b(?!\.py)", text))
     assert len(named) > 40
     assert named <= there
+
+
+def test_whoever_is_to_restart_slurmctld_learns_of_pending_calls() -> None:
+    """Stopping slurmctld takes as long as they do, and killing it loses them: said there, or close to it."""
+    others = [path for path in (ROOT / "etc").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
+    silent = []
+    for path in [ROOT / "install.sh", *others, *DOCUMENTS]:
+        if path.name in {"check.md", "exactness.md", "reliability.md"}:  # what check printed, and what tests do
+            continue
+        text = re.sub(r"(?m)^(- name|  notify): Restart slurmctld$", "", path.read_text(encoding="utf-8"))
+        paragraphs = text.split("\n\n")
+        for number, paragraph in enumerate(paragraphs):
+            told = " ".join(paragraphs[max(number - 2, 0) : number + 2])
+            if re.search(r"restarts?\s+slurmctld", paragraph, re.IGNORECASE) and "pending" not in told:
+                silent.append(f"{path.relative_to(ROOT)}: {paragraph}")
+    assert [] == [line for line in silent if "$RESTART_MEANS" not in line]
+
+
+def test_check_and_installer_say_the_same_of_a_restart() -> None:
+    """One wording, in one place of each."""
+    saying = [path.name for path in ROOT.glob("agent/**/*.py") if "restart slurmctld" in path.read_text("utf-8")]
+    assert ["wiring.py"] == saying
+    script = (ROOT / "install.sh").read_text(encoding="utf-8")
+    assigned = "".join(line + "\n" for line in script.splitlines() if line.startswith("RESTART_MEANS="))
+    done = subprocess.run(["sh", "-c", f'{assigned}printf %s "$RESTART_MEANS"'], capture_output=True, check=True)
+    assert f"restart slurmctld: {done.stdout.decode()}" == RESTART_HINT

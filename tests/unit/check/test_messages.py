@@ -176,7 +176,10 @@ def hook_without_flock(folder: Path) -> str:
     return check_slurm.check_hook(call_of(hook), folder)
 
 
-RESTART = "restart slurmctld: running jobs go on, and it makes the calls that are pending before it stops"
+RESTART = (
+    "restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops"
+    " (after a burst that takes a while; sdiag does not show them)"
+)
 SLURM = [
     Lack(
         "commands that the services do not find",
