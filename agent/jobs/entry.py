@@ -13,8 +13,6 @@ NO_TASK = -1
 #: of sacct; on 20.11 to 24.11 a lone 0 answered with every job there was.
 LAST_JOB_ID = 0xFFFF0000
 
-#: A queued job whose record is not there yet is asked for again after 1, 2, 4 ... seconds, at last every hour.
-LONGEST_WAIT_SECONDS = 3600.0
 
 _LINE = re.compile(
     r"(?P<job>[0-9]{1,10})(?:_(?P<part>[0-9]{1,10}))?"

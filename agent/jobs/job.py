@@ -1,4 +1,4 @@
-"""Which runs are one job, and when a job is final: the only place that decides either. Pure.
+"""Which runs are one job: the only place that decides it. Pure.
 
 What was seen on 20.11 to 26.05: a requeue or a resize ends a row and begins the next one under the same JobID. The
 Submit of the next row is the moment at which COMPLETING ends, which a slow Epilog or a hung node puts off by minutes
@@ -9,46 +9,18 @@ of a JobID are those of an earlier owner: IDs are reused after 67 million jobs, 
 
 from __future__ import annotations
 
-import enum
-from typing import Container, Iterable, List, NamedTuple, Sequence
+from typing import Iterable, List, Sequence
 
-from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
+from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: A run counts with the job's newest if it ended no longer before the newest one's end. What lies further back may be
 #: an earlier owner's, and asking for it would make slurmdbd read years of rows.
 LOOKBACK_SECONDS = 365 * 86_400
-#: What is still half a row after this long stays so. A slurmctld that was killed before it reported the rest runs the
-#: job again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
-HALF_WRITTEN_SECONDS = 86_400
-#: Up to this age of its end slurmctld is asked whether a preempted job goes on. It forgets a job soon after it has
-#: ended for good, and its ID may be another's later.
-ASK_SLURMCTLD_SECONDS = 7 * 86_400
-#: How long a job waits for a slurmctld that does not answer. Its later runs, if any, replace what is sent then.
-UNANSWERED_SECONDS = 86_400
 #: No JobID is used again so soon after an end.
 CLOSE_SECONDS = 600
-SECONDS_PER_HOUR = 3600.0
 
 #: All runs of one job, oldest first.
 Runs = List[Run]
-
-
-class Stage(enum.Enum):
-    """How far a job has come, by the rows of its runs."""
-
-    LIVE = "pending or running"
-    GOES_ON = "requeued or resized"
-    HALF_WRITTEN = "record half written"
-    IN_DOUBT = "may be requeued"
-    ELSEWHERE = "ran on another cluster"
-    FINAL = "ended"
-
-
-class Usage(NamedTuple):
-    """What the counted runs of a job used."""
-
-    cpu_seconds: int
-    gpu_seconds: int
 
 
 def own_runs(rows: Iterable[Run]) -> Runs:
@@ -64,63 +36,6 @@ def runs_with(run: Run, others: Iterable[Run]) -> Runs:
     """
     jobs = _split_by_job([run, *others])
     return _within_reach(next(job for job in jobs if any(own.submit == run.submit for own in job)))
-
-
-def stage(runs: Sequence[Run], now: float) -> Stage:
-    """How far a job has come, as these rows alone tell.
-
-    However long ago a run was PREEMPTED or lost its node: the job may be held, or run again, and of that the rows that
-    ended in some range say nothing.
-
-    :param runs: as :func:`own_runs` gives them.
-    :param now: epoch seconds.
-    """
-    newest = runs[-1]
-    if newest.state == REVOKED:  # the job went on elsewhere; what ran here before that counts here
-        return Stage.FINAL if any(run.elapsed_seconds for run in runs_here(runs)) else Stage.ELSEWHERE
-    if not newest.ended:
-        return Stage.LIVE
-    if newest.state in CONTINUED_STATES:
-        return Stage.GOES_ON
-    if is_half_written(newest, now):
-        return Stage.HALF_WRITTEN
-    if newest.state in REQUEUEABLE_STATES:
-        return Stage.IN_DOUBT
-    return Stage.FINAL
-
-
-def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | None) -> Stage:
-    """The same where the accounting, asked for the job by its ID, leaves it open whether it goes on.
-
-    :param alive: the raw IDs of which slurmctld says that they are pending, running or COMPLETING, asked for after the
-        rows; None where it does not answer.
-    """
-    told = stage(runs, now)
-    if told is Stage.IN_DOUBT:
-        if _age(runs[-1], now) >= ASK_SLURMCTLD_SECONDS:
-            return Stage.FINAL
-        if alive is None:
-            return told if _age(runs[-1], now) < UNANSWERED_SECONDS else Stage.FINAL
-        return told if runs[-1].raw_id in alive else Stage.FINAL
-    if told is Stage.GOES_ON and alive is not None and _age(runs[-1], now) >= UNANSWERED_SECONDS:
-        # A slurmctld that lost its state has forgotten the job: there will be no next run.
-        return told if runs[-1].raw_id in alive else Stage.FINAL
-    return told
-
-
-def is_for_slurmctld(runs: Sequence[Run], now: float) -> bool:
-    """Whether slurmctld's word decides about a job."""
-    told = {stage_by_slurmctld(runs, now, alive) for alive in ((), (runs[-1].raw_id,))}
-    return len(told) > 1
-
-
-def is_half_written(run: Run, now: float) -> bool:
-    """Whether slurmdbd may know no more of a run than its end.
-
-    Seen on 20.11 and 22.05: a run of a few seconds is written at its end first, without partition and QOS and without
-    its array ("3" for "3_1"); what its start tells is filled in up to five seconds later.
-    """
-    return run.partition == UNKNOWN and _age(run, now) < HALF_WRITTEN_SECONDS
 
 
 def is_whole(runs: Sequence[Run]) -> bool:
@@ -156,24 +71,6 @@ def ever_started(runs: Sequence[Run]) -> bool:
     return not all(run.never_started for run in runs_here(runs))
 
 
-def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
-    """What the counted runs of a job used, without suspension.
-
-    :param requeued_runs: ``"sum"`` counts all of them, ``"last"`` the last run alone, which is the last row and the
-        RESIZING segments straight before it.
-    """
-    if len(runs) == 1:
-        (run,) = runs
-        return (
-            Usage(0, 0) if run.never_started else Usage(run.elapsed_seconds * run.cpus, run.elapsed_seconds * run.gpus)
-        )
-    counted = runs if requeued_runs == "sum" else _last_run(runs)
-    started = [run for run in counted if not run.never_started]
-    return Usage(
-        sum(run.elapsed_seconds * run.cpus for run in started), sum(run.elapsed_seconds * run.gpus for run in started)
-    )
-
-
 def _split_by_job(rows: Iterable[Run]) -> list[Runs]:
     """The rows of one raw ID as jobs, oldest first. Of a row that is given twice the last one stands."""
     jobs: list[Runs] = []
@@ -207,20 +104,3 @@ def _within_reach(runs: Runs) -> Runs:
     if len(runs) == 1 or last_end is None:
         return runs
     return [run for run in runs if (run.end or 0) >= last_end - LOOKBACK_SECONDS]
-
-
-def _last_run(runs: Sequence[Run]) -> Sequence[Run]:
-    first = len(runs) - 1
-    while first > 0 and runs[first - 1].state == "RESIZING":
-        first -= 1
-    return runs[first:]
-
-
-def _age(run: Run, now: float) -> float:
-    """Seconds since a run has ended."""
-    return now - (run.end or 0)
-
-
-def is_alive(state: str) -> bool:
-    """Whether a job goes on, by the word that squeue has for its state; COMPLETING and unknown words say so, too."""
-    return state not in ENDED_STATES

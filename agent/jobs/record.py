@@ -7,13 +7,21 @@ from functools import lru_cache
 from hashlib import blake2b
 from typing import NamedTuple, Sequence
 
-from agent.jobs.job import SECONDS_PER_HOUR, runs_here, usage
+from agent.jobs.job import runs_here
 from agent.jobs.nodelist import unfold
 from agent.jobs.run import GOES_ON_STATES, Run
 from agent.localtime import local_day, local_text
 
 #: Goes up when the same rows make another record than they did.
 FORMAT = 2
+SECONDS_PER_HOUR = 3600.0
+
+
+class Usage(NamedTuple):
+    """What the counted runs of a job used."""
+
+    cpu_seconds: int
+    gpu_seconds: int
 
 
 class Record(NamedTuple):
@@ -67,7 +75,7 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
 
     :param runs: all runs of a job that is final, oldest first.
     :param cluster: the cluster's name on the dashboard.
-    :param requeued_runs: see :func:`agent.jobs.job.usage`.
+    :param requeued_runs: see :func:`usage`.
     """
     runs = runs_here(runs)
     run = runs[-1]
@@ -89,6 +97,31 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
         f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_name(cluster)}}}'
     )
     return Record((run.raw_id, run.submit), end, run.job_id, used.cpu_seconds, used.gpu_seconds, text, _only_row(runs))
+
+
+def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
+    """What the counted runs of a job used, without suspension.
+
+    :param requeued_runs: ``"sum"`` counts all of them, ``"last"`` the last run alone, which is the last row and the
+        RESIZING segments straight before it.
+    """
+    if len(runs) == 1:
+        (run,) = runs
+        return (
+            Usage(0, 0) if run.never_started else Usage(run.elapsed_seconds * run.cpus, run.elapsed_seconds * run.gpus)
+        )
+    counted = runs if requeued_runs == "sum" else _last_run(runs)
+    started = [run for run in counted if not run.never_started]
+    return Usage(
+        sum(run.elapsed_seconds * run.cpus for run in started), sum(run.elapsed_seconds * run.gpus for run in started)
+    )
+
+
+def _last_run(runs: Sequence[Run]) -> Sequence[Run]:
+    first = len(runs) - 1
+    while first > 0 and runs[first - 1].state == "RESIZING":
+        first -= 1
+    return runs[first:]
 
 
 def _only_row(runs: Sequence[Run]) -> bytes:

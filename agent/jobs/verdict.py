@@ -9,8 +9,9 @@ from __future__ import annotations
 import enum
 from typing import Container, Iterable, NamedTuple, Sequence
 
-from agent.jobs.entry import LONGEST_WAIT_SECONDS, QueueEntry
-from agent.jobs.job import Stage, is_for_slurmctld, own_runs, stage, stage_by_slurmctld
+from agent.jobs.entry import QueueEntry
+from agent.jobs.finality import Stage, is_for_slurmctld, stage, stage_by_slurmctld
+from agent.jobs.job import own_runs
 from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.
@@ -67,28 +68,11 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
 def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -> Verdict:
     """Decides where the rows leave it open whether the job goes on.
 
-    :param alive: see :func:`agent.jobs.job.stage_by_slurmctld`.
+    :param alive: see :func:`agent.jobs.finality.stage_by_slurmctld`.
     """
     if stage_by_slurmctld(verdict.runs, now, alive) is Stage.FINAL:
         return verdict._replace(fate=Fate.SEND, reason=Stage.FINAL.value)
     return verdict._replace(fate=Fate.WAIT)
-
-
-def record_delay(attempts: int) -> float:
-    """Seconds until a queued job is asked for again.
-
-    :param attempts: how often it was asked for in vain, from 1.
-    """
-    return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
-
-
-def attempts_within(seconds: float) -> int:
-    """How often a queued job is asked for in vain until it has been asked for over so many seconds."""
-    attempts, waited = 1, 0.0
-    while waited < seconds:
-        waited += record_delay(attempts)
-        attempts += 1
-    return attempts
 
 
 def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:

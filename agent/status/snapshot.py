@@ -16,7 +16,6 @@ from typing import NamedTuple, Sequence
 from agent.config import Config
 from agent.errors import STOPPED, RecordsRejected
 from agent.localtime import local_day
-from agent.spool.delivered import Rejected
 from agent.spool.facts import (
     DELIVERED_BY,
     GIVEN_UP,
@@ -33,6 +32,7 @@ from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.lock import RUN_LOCK, lock_holder
 from agent.spool.queue import Queue
+from agent.spool.rejected import Rejected
 
 #: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
 DELAY_SECONDS = 86_400

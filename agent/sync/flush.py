@@ -10,17 +10,12 @@ import logging
 import time
 from typing import Callable, Iterable, Iterator, List, Tuple
 
-from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS, Runs, is_half_written
+from agent.jobs.finality import HALF_WRITTEN_SECONDS, is_half_written
+from agent.jobs.job import LOOKBACK_SECONDS, Runs
+from agent.jobs.retry import attempts_within, record_delay
 from agent.jobs.rows import Rows
 from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
-from agent.jobs.verdict import (
-    Fate,
-    Verdict,
-    attempts_within,
-    judge_doubtful,
-    judge_entry,
-    record_delay,
-)
+from agent.jobs.verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.localtime import Range
 from agent.slurm.sacct import IDS_PER_CALL, Query, Sacct
 from agent.slurm.table import Table

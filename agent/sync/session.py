@@ -21,7 +21,7 @@ from agent.errors import (
     SlurmUnreachable,
     UsageError,
 )
-from agent.jobs.job import SECONDS_PER_HOUR, is_alive
+from agent.jobs.finality import is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
@@ -378,6 +378,8 @@ def _raise_if_refused(outcome: Outcome) -> None:
 
 
 def _describe(delivery: Delivery, *, dry_run: bool) -> str:
+    from agent.jobs.record import SECONDS_PER_HOUR  # noqa: PLC0415
+
     would_be = " would be" if dry_run else ""
     cpu_hours = delivery.cpu_seconds / SECONDS_PER_HOUR
     gpu_hours = delivery.gpu_seconds / SECONDS_PER_HOUR

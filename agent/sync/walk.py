@@ -11,17 +11,8 @@ from itertools import islice
 from typing import Callable, Container, Iterator, NamedTuple, Protocol, Sequence
 
 from agent.jobs.entry import is_task
-from agent.jobs.job import (
-    LOOKBACK_SECONDS,
-    Runs,
-    Stage,
-    is_for_slurmctld,
-    is_whole,
-    runs_again,
-    runs_with,
-    stage,
-    stage_by_slurmctld,
-)
+from agent.jobs.finality import Stage, is_for_slurmctld, stage, stage_by_slurmctld
+from agent.jobs.job import LOOKBACK_SECONDS, Runs, is_whole, runs_again, runs_with
 from agent.jobs.rows import Rows
 from agent.jobs.run import GOES_ON_STATES, REVOKED, Run
 from agent.localtime import Range

@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Callable, Mapping, TypeVar
 
-from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.spool.ledger import view_ledger
 from tests.faults.long_run import LongRunningAgent
 from tests.proxies.daemons import Nginx

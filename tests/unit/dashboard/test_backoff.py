@@ -9,8 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.dashboard.backoff import LONGEST_DELAY_SECONDS, parse_retry_after, request_delay
-from agent.jobs.entry import LONGEST_WAIT_SECONDS
-from agent.jobs.verdict import record_delay
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))
@@ -18,12 +16,6 @@ def test_delays_double_and_are_bounded(attempt: int, dice: float) -> None:
     """Each delay lies between half and one and a half times its doubled base, and none is endless."""
     base = min(2.0 ** (attempt - 1), LONGEST_DELAY_SECONDS)
     assert base * 0.5 <= request_delay(attempt, dice) <= base * 1.5
-
-
-def test_records_are_asked_for_less_and_less_often() -> None:
-    """After 1, 2, 4 ... seconds, at last every hour."""
-    assert [1.0, 2.0, 4.0, 8.0] == [record_delay(attempts) for attempts in range(1, 5)]
-    assert [LONGEST_WAIT_SECONDS] * 2 == [record_delay(13), record_delay(10**6)]
 
 
 @pytest.mark.parametrize(

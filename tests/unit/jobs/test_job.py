@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from agent.jobs.job import LOOKBACK_SECONDS, Stage, ever_started, own_runs, stage, usage
-from agent.jobs.record import make_record
+from agent.jobs.finality import Stage, stage
+from agent.jobs.job import LOOKBACK_SECONDS, ever_started, own_runs
+from agent.jobs.record import make_record, usage
 from agent.jobs.run import Run
 from tests.support.rows import NOON, make_run
 
@@ -121,24 +122,6 @@ def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:
     payload = payload_of(runs)
     assert (4000 / 3600, True) == (payload["CPUHours"], ever_started(runs))
     assert (0, "") == (payload["AllocCPUS"], payload["NodeList"])
-
-
-@pytest.mark.parametrize(
-    ("state", "told"),
-    [
-        ("COMPLETED", Stage.FINAL),
-        ("VAPORIZED", Stage.FINAL),
-        ("NODE_FAIL", Stage.IN_DOUBT),
-        ("PREEMPTED", Stage.IN_DOUBT),
-        ("REQUEUED", Stage.GOES_ON),
-        ("RESIZING", Stage.GOES_ON),
-        ("REVOKED", Stage.ELSEWHERE),
-        ("RUNNING", Stage.LIVE),
-    ],
-)
-def test_stage(state: str, told: Stage) -> None:
-    """A job is final when its newest row has ended and the job does not go on in another, here or elsewhere."""
-    assert told is stage([make_run(State=state)], NOON + 4000)
 
 
 @pytest.mark.usefixtures("berlin")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import ASK_SLURMCTLD_SECONDS, HALF_WRITTEN_SECONDS, UNANSWERED_SECONDS
+from agent.jobs.finality import ASK_SLURMCTLD_SECONDS, HALF_WRITTEN_SECONDS, UNANSWERED_SECONDS
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from tests.support.rows import NOON, make_run

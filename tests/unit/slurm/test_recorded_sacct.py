@@ -12,7 +12,8 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.jobs.job import Stage, own_runs, stage_by_slurmctld
+from agent.jobs.finality import Stage, stage_by_slurmctld
+from agent.jobs.job import own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 
 from agent.errors import SlurmUnreachable
-from agent.jobs.job import is_alive
+from agent.jobs.finality import is_alive
 from agent.slurm.process import Output
 from agent.slurm.squeue import make_squeue_argv, parse_states
 

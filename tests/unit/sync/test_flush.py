@@ -8,9 +8,11 @@ from typing import Sequence
 import pytest
 
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable
-from agent.jobs.entry import LONGEST_WAIT_SECONDS, QueueEntry
-from agent.jobs.job import HALF_WRITTEN_SECONDS, LOOKBACK_SECONDS
+from agent.jobs.entry import QueueEntry
+from agent.jobs.finality import HALF_WRITTEN_SECONDS
+from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
+from agent.jobs.retry import LONGEST_WAIT_SECONDS
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.job import HALF_WRITTEN_SECONDS
+from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.run import Run
 from agent.spool.ledger import Ledger
 from agent.status.health import find_problems

@@ -1,0 +1,26 @@
+"""When a job is final. What slurmctld's word adds to that is in test_verdict.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from agent.jobs.finality import Stage, stage
+from tests.support.rows import NOON, make_run
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("COMPLETED", Stage.FINAL),
+        ("VAPORIZED", Stage.FINAL),
+        ("NODE_FAIL", Stage.IN_DOUBT),
+        ("PREEMPTED", Stage.IN_DOUBT),
+        ("REQUEUED", Stage.GOES_ON),
+        ("RESIZING", Stage.GOES_ON),
+        ("REVOKED", Stage.ELSEWHERE),
+        ("RUNNING", Stage.LIVE),
+    ],
+)
+def test_stage(state: str, told: Stage) -> None:
+    """A job is final when its newest row has ended and the job does not go on in another, here or elsewhere."""
+    assert told is stage([make_run(State=state)], NOON + 4000)
