@@ -18,13 +18,13 @@ from agent.localtime import parse_day
 from agent.wording import did_you_mean
 
 DESCRIPTION = """\
-Brings finished Slurm jobs to a usage dashboard: `flush` delivers what
-slurmctld's hook has queued, `reconcile` replays a window of Slurm's accounting
-and catches what the hook missed. Without a command: reconcile, with its
---start-date, --end-date and --only-missing. COMMAND --help tells the options of
-each."""
+Sends finished Slurm jobs to a usage dashboard. `flush` delivers the jobs that
+slurmctld's hook has queued; `reconcile` replays a window of Slurm's accounting
+and delivers what the hook missed. Without a command it runs reconcile, which
+takes --start-date, --end-date and --only-missing. COMMAND --help lists the
+options of a command."""
 
-#: How long `check --wait` waits without a number, and how long it may be told to.
+#: How long `check --wait` waits by default, and the most that it accepts.
 WAIT_SECONDS = 600
 LONGEST_HOOK_WAIT_SECONDS = 86_400
 
@@ -41,7 +41,7 @@ examples:
   slurm-usage-history-exporter status
       see how it is doing
   slurm-usage-history-exporter check
-      see what is wrong, and how to mend it
+      see what is wrong and how to fix it
 
 exit codes:
     0  done, or nothing to do
@@ -49,44 +49,45 @@ exit codes:
     2  wrong usage
    65  some records were rejected; the others went through
    69  dashboard or Slurm unreachable; everything is kept
-   75  another run is at work
+   75  another run holds the lock
    77  the dashboard refused the API key
    78  configuration error
-  130  stopped by Ctrl-C or SIGTERM; what is not delivered is kept
-  `status --check` exits 0, 1 or 2 for well, warning or critical, and `check`
-  exits 1 where anything is wrong.
+  130  stopped by Ctrl-C or SIGTERM; undelivered jobs are kept
+  `status --check` exits 0 (OK), 1 (warning) or 2 (critical). `check` exits 1 if
+  anything is wrong.
 
 files:
-  /etc/slurm-usage-history-exporter/config.toml, else config.json there; else
-  the same in ~/.config/slurm-usage-history-exporter/. The spool is
-  /var/spool/slurm-usage-history-exporter/; for a user, where that is not
-  there, ~/.local/state/slurm-usage-history-exporter/. With --instance physics:
-  /etc/slurm-usage-history-exporter/physics/config.toml, and
+  The configuration is config.toml or config.json, in
+  /etc/slurm-usage-history-exporter/ or else in
+  ~/.config/slurm-usage-history-exporter/. The spool is
+  /var/spool/slurm-usage-history-exporter/; a user without one there has
+  ~/.local/state/slurm-usage-history-exporter/. With --instance physics they are
+  /etc/slurm-usage-history-exporter/physics/config.toml and
   /var/spool/slurm-usage-history-exporter@physics/.
 
 environment:
-  SLURM_USAGE_HISTORY_API_KEY and SLURM_USAGE_HISTORY_SPOOL go before the
-  configuration. HTTPS_PROXY, HTTP_PROXY, NO_PROXY and NO_COLOR are heeded."""
+  SLURM_USAGE_HISTORY_API_KEY and SLURM_USAGE_HISTORY_SPOOL take precedence over
+  the configuration. HTTPS_PROXY, HTTP_PROXY, NO_PROXY and NO_COLOR are honoured."""
 
 LONGEST_SPAN_SECONDS = 366 * 86_400
 
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",
     "reconcile": "replay the collection window, or any range of days, and count what flush missed",
-    "run": "flush and reconcile by itself, for ever: for containers, without systemd and cron",
-    "queue": "look at and repair what is queued, waiting or rejected",
-    "status": "show how it is doing",
-    "check": "test every prerequisite and say how to mend what is wrong",
+    "run": "flush and reconcile in a loop, for containers without systemd and cron",
+    "queue": "inspect and repair queued, waiting and rejected jobs",
+    "status": "show health, backlog and the latest runs",
+    "check": "test every prerequisite and say how to fix what is wrong",
     "setup": "exchange a one-time deploy key for the API key and write the configuration",
 }
 
 
-#: For each action of ``queue``: how many JobIDs it takes, as argparse has it, and what it does.
+#: For each action of ``queue``: how many JobIDs it takes (argparse's ``nargs``), and what it does.
 QUEUE_ACTIONS = {
-    "list": (None, "show what is queued, waiting and rejected"),
-    "add": ("+", "queue jobs, to be sent by the next flush"),
-    "retry": ("*", "try waiting and rejected jobs again with the next flush; all of them if none is named"),
-    "drop": ("+", "never send these waiting jobs and rejected records"),
+    "list": (None, "show queued, waiting and rejected jobs"),
+    "add": ("+", "queue jobs for the next flush"),
+    "retry": ("*", "try waiting and rejected jobs again in the next flush; all of them if none is named"),
+    "drop": ("+", "discard waiting jobs and rejected records without sending them"),
 }
 
 
@@ -101,11 +102,11 @@ class GlobalOptions(NamedTuple):
 
 
 class FlushOptions(NamedTuple):
-    """What ``flush`` is asked for, which has no options of its own."""
+    """``flush`` has no options of its own."""
 
 
 class ReconcileOptions(NamedTuple):
-    """What ``reconcile`` is asked for. Days are the cluster's, both included."""
+    """The options of ``reconcile``. Both days are inclusive and in the cluster's time zone."""
 
     start_date: date | None
     end_date: date | None
@@ -113,7 +114,7 @@ class ReconcileOptions(NamedTuple):
 
 
 class RunOptions(NamedTuple):
-    """How ``run`` goes on; in seconds."""
+    """The options of ``run``; times in seconds."""
 
     every: float
     reconcile_every: float
@@ -121,7 +122,7 @@ class RunOptions(NamedTuple):
 
 
 class QueueOptions(NamedTuple):
-    """What ``queue`` is asked for."""
+    """The options of ``queue``."""
 
     action: str
     jobs: Sequence[str] = ()
@@ -129,14 +130,14 @@ class QueueOptions(NamedTuple):
 
 
 class StatusOptions(NamedTuple):
-    """How ``status`` is to be shown."""
+    """The options of ``status``."""
 
     json: bool
     check: bool
 
 
 class CheckOptions(NamedTuple):
-    """How the findings of ``check`` are to be shown, and whether a real call of the hook is to be seen."""
+    """The options of ``check``. ``wait`` and ``test_job`` ask it to wait for a real call of the hook."""
 
     json: bool
     wait: int | None = None  # seconds
@@ -144,7 +145,7 @@ class CheckOptions(NamedTuple):
 
 
 class SetupOptions(NamedTuple):
-    """What ``setup`` is asked for; one of the two keys is given."""
+    """The options of ``setup``; exactly one of the two keys is given."""
 
     api_url: str
     deploy_key: str | None
@@ -154,7 +155,7 @@ class SetupOptions(NamedTuple):
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
-    """Asks for the screen's width itself: argparse loads half a dozen libraries for it, with each option."""
+    """Finds the screen's width itself: argparse would import half a dozen libraries for it, once per option."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_screen_width() - 2)
@@ -169,7 +170,7 @@ def _screen_width() -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Raises instead of exiting: the command line's main function is the only place that exits."""
+    """Raises instead of exiting: only ``cli.main`` exits."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Help, allow_abbrev=False, **settings)
@@ -179,12 +180,12 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
-    """Reads the command line: the options of every command, and those of the command that was given.
+    """Parses the command line into the global options and those of the command.
 
-    Options stand before or after the command. The options of every command are taken out first, wherever they stand;
-    of what is left, the first word that is a command's name is the command. Without one it is reconcile.
+    Options may stand before or after the command. The global options are taken out first, wherever they stand. The
+    first remaining word that names a command is the command; without one it is reconcile.
 
-    :raises UsageError: where it makes no sense.
+    :raises UsageError: if it makes no sense.
     :raises SystemExit: after --help and --version, as argparse does.
     """
     everywhere = _Parser(prog=NAME, add_help=False)
@@ -213,9 +214,10 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
 
 def _refuse(word: str, parser: argparse.ArgumentParser, command: str | None) -> NoReturn:
     if not word.startswith("-") and command is None:
-        raise UsageError(f"{word!r} is no command{did_you_mean(word, COMMANDS)}", hint=f"one of: {', '.join(COMMANDS)}")
+        text = f"unknown command {word!r}{did_you_mean(word, COMMANDS)}"
+        raise UsageError(text, hint=f"use one of: {', '.join(COMMANDS)}")
     if not word.startswith("-"):
-        parser.error(f"{word!r} is one word too many")
+        parser.error(f"unexpected argument {word!r}")
     known = (option for action in parser._actions for option in action.option_strings)
     option = word.partition("=")[0]
     parser.error(f"{command or 'reconcile'} has no option {option}{did_you_mean(option, known)}")
@@ -224,8 +226,8 @@ def _refuse(word: str, parser: argparse.ArgumentParser, command: str | None) -> 
 def _check_action(words: Sequence[str]) -> None:
     word = next((word for word in words if not word.startswith("-")), None)
     if word is not None and word not in QUEUE_ACTIONS:
-        said = f"{word!r} is no action of queue{did_you_mean(word, QUEUE_ACTIONS)}"
-        raise UsageError(said, hint=f"one of: {', '.join(QUEUE_ACTIONS)}")
+        text = f"queue has no action {word!r}{did_you_mean(word, QUEUE_ACTIONS)}"
+        raise UsageError(text, hint=f"use one of: {', '.join(QUEUE_ACTIONS)}")
 
 
 def _check_days(options: ReconcileOptions) -> None:
@@ -235,7 +237,7 @@ def _check_days(options: ReconcileOptions) -> None:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands: their help, and what documentation and completion are made from."""
+    """The parser of all commands, for --help, the man page and the completions."""
     parser = _Parser(
         prog=NAME,
         description=DESCRIPTION,
@@ -250,7 +252,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _make_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of one command, which takes a fraction of the time of all of them."""
+    """The parser of one command; building only this one takes a fraction of the time."""
     parser = _Parser(prog=f"{NAME} {command}", description=_sentence(COMMANDS[command]))
     _fill(parser, command)
     return parser
@@ -266,12 +268,12 @@ def _sentence(text: str) -> str:
 
 
 def _add_global_options(parser: argparse.ArgumentParser) -> None:
-    # No defaults: what is not given is left to GlobalOptions.
+    # No defaults here: GlobalOptions has them.
     group = parser.add_argument_group("options of every command", argument_default=argparse.SUPPRESS)
     group.add_argument("--config", type=Path, metavar="PATH", help="configuration file, TOML or JSON")
     group.add_argument("--cluster-name", metavar="NAME", help="the cluster's name on the dashboard")
     group.add_argument(
-        "--instance", type=_instance, metavar="NAME", help="another cluster or dashboard that this host delivers for"
+        "--instance", type=_instance, metavar="NAME", help="the instance to use: another cluster or dashboard"
     )
     group.add_argument(
         "--dry-run",
@@ -284,21 +286,25 @@ def _add_global_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--start-date", type=_day, metavar="YYYY-MM-DD", help="first day; collection_window_days ago if absent"
+        "--start-date", type=_day, metavar="YYYY-MM-DD", help="first day; by default collection_window_days ago"
     )
-    parser.add_argument("--end-date", type=_day, metavar="YYYY-MM-DD", help="last day, included; today if absent")
-    parser.add_argument(
-        "--only-missing", action="store_true", help="send only what was never delivered or has changed since"
-    )
+    parser.add_argument("--end-date", type=_day, metavar="YYYY-MM-DD", help="last day, inclusive; by default today")
+    parser.add_argument("--only-missing", action="store_true", help="send only jobs never delivered, or changed since")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--every", type=_span, default=30.0, metavar="SPAN", help="between flushes; 30s if absent")
     parser.add_argument(
-        "--reconcile-every", type=_span, default=86_400.0, metavar="SPAN", help="between reconciles; 1d if absent"
+        "--every", type=_span, default=30.0, metavar="SPAN", help="time between flushes; by default 30s"
     )
     parser.add_argument(
-        "--health-file", type=Path, metavar="FILE", help="written after each run: its age shows whether this goes on"
+        "--reconcile-every",
+        type=_span,
+        default=86_400.0,
+        metavar="SPAN",
+        help="time between reconciles; by default 1d",
+    )
+    parser.add_argument(
+        "--health-file", type=Path, metavar="FILE", help="file written after each run, for a liveness probe on its age"
     )
 
 
@@ -310,48 +316,48 @@ def _add_queue_options(parser: argparse.ArgumentParser) -> None:
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")
         else:
-            action.add_argument("--all", action="store_true", help="all of them, not the newest few of each kind")
+            action.add_argument("--all", action="store_true", help="show all, not only the newest of each kind")
 
 
 def _add_status_options(parser: argparse.ArgumentParser) -> None:
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="print it as JSON")
+    form.add_argument("--json", action="store_true", help="print JSON")
     form.add_argument(
         "--check",
         action="store_true",
-        help="print one line with performance data and exit 0, 1 or 2, as a Nagios or Icinga plugin",
+        help="print one line with performance data and exit 0, 1 or 2, like a Nagios or Icinga plugin",
     )
 
 
 def _add_check_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument(
         "--wait",
         type=_seconds,
         nargs="?",
         const=WAIT_SECONDS,
         metavar="SECONDS",
-        help=f"wait until slurmctld calls the hook, for {WAIT_SECONDS} s if no number is given",
+        help=f"wait for slurmctld to call the hook, by default for up to {WAIT_SECONDS} s",
     )
     parser.add_argument(
         "--test-job",
         action="store_true",
-        help="submit a job that ends at once, and wait for the call; it appears on the dashboard, with zero hours"
-        " where JobCompLoc calls the hook, as it is cancelled before it starts",
+        help="submit a job that ends at once and wait for the call; the job appears on the dashboard (with JobCompLoc"
+        " with zero hours: it is cancelled before it starts)",
     )
 
 
 def _add_setup_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--api-url", required=True, metavar="URL", help="the dashboard")
+    parser.add_argument("--api-url", required=True, metavar="URL", help="the dashboard's URL")
     key = parser.add_mutually_exclusive_group(required=True)
     key.add_argument(
         "--deploy-key", metavar="FILE", help="a file that holds a one-time key; - reads it from standard input"
     )
     key.add_argument("--api-key-file", type=Path, metavar="FILE", help="a file that holds the API key")
     parser.add_argument(
-        "--allow-http", action="store_true", help="send the key to an http:// URL of another host, in plain text"
+        "--allow-http", action="store_true", help="accept an http:// URL: the key is sent to that host in plain text"
     )
-    parser.add_argument("--yes", action="store_true", help="replace a key that is there without asking")
+    parser.add_argument("--yes", action="store_true", help="replace an existing key without asking")
 
 
 def _seconds(text: str) -> int:
@@ -370,7 +376,7 @@ def _span(text: str) -> float:
 
 def _instance(text: str) -> str:
     if not INSTANCE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"{text!r} names no instance; take letters, digits, - and _")
+        raise argparse.ArgumentTypeError(f"invalid instance name {text!r}: use letters, digits, - and _")
     return text
 
 
@@ -378,11 +384,11 @@ def _day(text: str) -> date:
     try:
         return parse_day(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no date; write it as 2024-01-31") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a date; write it as 2024-01-31") from None
 
 
 class _Command(NamedTuple):
-    """How a command's options are read, and what they become."""
+    """How a command's options are declared, and the type that holds their values."""
 
     add_options: Callable[[argparse.ArgumentParser], object]
     options: Callable[..., Any]

@@ -1,4 +1,4 @@
-"""The command line: runs what it asks for, prints, and exits. Nothing else in the package does either."""
+"""Runs the command line. The only module that prints or exits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def main(
     """Runs the command line and returns the exit code.
 
     :param clock: epoch seconds.
-    :param sleep: waits some seconds.
+    :param sleep: waits for a number of seconds.
     """
     wanted: Any = None
     _forget_shell_zone()
@@ -66,21 +66,21 @@ def main(
     except SystemExit as stop:  # argparse, after --help and --version
         return int(stop.code or 0)
     except KeyboardInterrupt as stop:
-        logger.warning("stopped; everything that is not delivered yet is kept%s", f" ({stop})" if stop.args else "")
-        return 0 if isinstance(wanted, RunOptions) else STOPPED  # to be stopped is the only end that run has
-    except BrokenPipeError:  # head(1) has seen enough
+        logger.warning("stopped; all undelivered jobs are kept%s", f" ({stop})" if stop.args else "")
+        return 0 if isinstance(wanted, RunOptions) else STOPPED  # run ends in no other way
+    except BrokenPipeError:  # the reader, such as head(1), has exited
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except UnicodeEncodeError as error:
-        logger.error("this locale has no way to write %a: set LC_ALL=C.UTF-8", error.object)
+        logger.error("this locale cannot print %a: set LC_ALL=C.UTF-8", error.object)
         return ConfigError.exit_code
     except Exception:
-        logger.exception("unexpected error; everything that is not delivered yet is kept. Please report this:")
+        logger.exception("unexpected error; all undelivered jobs are kept. Please report this:")
         return 1
 
 
 def run() -> NoReturn:
-    """The command as a process. What the kernel clears away is not taken apart first: a tenth of a short run's time."""
+    """The entry point. Exits without Python's own clean-up, which takes a tenth of a short run's time."""
     code = main()
     sys.stdout.flush()
     sys.stderr.flush()
@@ -88,7 +88,7 @@ def run() -> NoReturn:
 
 
 class _Call:
-    """One call of the command line: the options of every command, and what the commands work with."""
+    """One invocation: the global options, and what the commands work with."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class _Call:
         self.sleep = sleep
 
     def read_config(self) -> Config:
-        """The configuration; run by root, this process is its owner from here on."""
+        """Reads the configuration. Run by root, the process becomes the file's owner first."""
         options = self.options
         path = options.config or find_config(self.environ, options.instance)
         is_root = os.geteuid() == 0
@@ -119,11 +119,11 @@ class _Call:
         return config
 
     def say(self, text: str) -> None:
-        """Prints a text, with commands and units as they are called for the instance."""
+        """Prints a text, with commands and units named for the instance."""
         print(name_instance(text, self.options.instance), flush=True)
 
     def load_config(self) -> Config:
-        """The configuration, after its warnings."""
+        """Reads the configuration and logs its warnings."""
         config = self.read_config()
         for warning in config.warnings:
             logger.warning("%s", warning)
@@ -131,7 +131,7 @@ class _Call:
 
     @contextmanager
     def open_session(self, config: Config, level: int) -> Iterator[Session]:
-        """A session, whose metrics are written when it has ended, however it went."""
+        """Opens a session. The metrics are written when it ends, whether it succeeded or not."""
         from agent.sync.session import open_session  # noqa: PLC0415
 
         dry_run = self.options.dry_run
@@ -149,7 +149,7 @@ class _Call:
 
         try:
             metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, self.clock()))
-        except ExporterError as error:  # the run itself went as it went
+        except ExporterError as error:  # does not change how the run itself ended
             logger.warning("%s (%s)", error, error.hint)
 
     def screen_style(self) -> Style:
@@ -194,8 +194,8 @@ def _run(call: _Call, wanted: RunOptions) -> None:
     from agent.sync.session import window  # noqa: PLC0415
 
     if call.options.dry_run:
-        raise UsageError("run can't be rehearsed", hint="try `flush --dry-run` and `reconcile --dry-run`")
-    call.load_config()  # one that is wrong from the start ends this; later ones may be mended
+        raise UsageError("run has no --dry-run", hint="use `flush --dry-run` and `reconcile --dry-run`")
+    call.load_config()  # an error now ends the loop before it begins; a later one may be fixed while it runs
 
     def flush() -> str:
         with call.open_session(call.read_config(), logging.DEBUG) as session:
@@ -265,7 +265,7 @@ def _queue(call: _Call, wanted: QueueOptions) -> None:
             print(f"{count(len(entries), 'job')}{would_be} queued for the next flush")
         elif wanted.action == "retry":
             jobs = count(repair.retry(spool.ledger, entries), "job")
-            print(f"{jobs} {'would' if dry_run else 'will'} be tried again by the next flush")
+            print(f"{jobs} {'would' if dry_run else 'will'} be tried again in the next flush")
         else:
             print(f"{count(repair.drop(spool, entries), 'job')}{would_be} dropped")
     complaints.close()
@@ -309,7 +309,7 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
         return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
-        journal = calls.read_journal(run)  # which root may read, and the Slurm user not
+        journal = calls.read_journal(run)  # before stepping down: the Slurm user may not read it
         config = call.read_config()
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
@@ -337,7 +337,7 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
     if call.options.dry_run:
         print(f"{path} would get a key for {wanted.api_url}")
         return
-    # What root names on the command line is root's to read, and nothing else.
+    # Root reads only files that were named on the command line.
     if wanted.deploy_key == "-":
         key = _read_secret("deploy key: ")
     elif wanted.api_key_file:
@@ -357,7 +357,7 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
         return setup.exchange_deploy_key(config, key)
 
     def may_replace() -> bool:
-        return wanted.yes or _ask(f"{path} holds a key")
+        return wanted.yes or _ask(f"{path} already holds a key")
 
     config = setup.set_up(
         path,
@@ -370,7 +370,7 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
     )
     for line in setup.describe_cluster(config):
         call.say(line)
-    call.say(f"{path} is set up; `{NAME} check` tests the rest")
+    call.say(f"{path} is set up; run `{NAME} check` to test the rest")
 
 
 def _read_secret(prompt: str) -> str:
@@ -378,7 +378,7 @@ def _read_secret(prompt: str) -> str:
 
     secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
     if not secret.strip():
-        raise UsageError("there is no key on standard input")
+        raise UsageError("no key on standard input")
     return secret.strip()
 
 
@@ -398,12 +398,12 @@ _COMMANDS: Mapping[type, Callable[[_Call, Any], int | None]] = {
 
 
 def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:
-    """The one line that says how a run went."""
+    """The line that sums up a run."""
     return f"{command}{' (dry run)' if dry_run else ''}: {report.message}, in {report.seconds:.1f} s"
 
 
 def _print_sample(sample: str) -> None:
-    """After a dry run: what a record looks like."""
+    """After a dry run, prints a record as an example."""
     if sample:
         import json  # noqa: PLC0415
 
@@ -412,7 +412,7 @@ def _print_sample(sample: str) -> None:
 
 
 def _print_json(content: Any, instance: str = "") -> None:
-    import json  # noqa: PLC0415  # what is not needed each time is loaded when it is: flush and status run often
+    import json  # noqa: PLC0415  # imported only when needed: flush and status run often
 
     print(name_instance(json.dumps(content, indent=2), instance))
 
@@ -427,17 +427,17 @@ def _describe(error: ExporterError) -> str:
 
 
 def _show_whatever_comes() -> None:
-    """What the screen has no letter for, in a path or in the dashboard's words, is shown by its number."""
+    """Prints characters that the terminal's encoding lacks as escapes, such as those in a path or an answer."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # a shell has closed it
-            nobody = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115  # for good
-            setattr(sys, name, nobody)
+            sink = open(os.devnull, "w", encoding="utf-8", errors="replace")  # noqa: PTH123, SIM115  # never closed
+            setattr(sys, name, sink)
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _forget_shell_zone() -> None:
-    """Days and times are the cluster's, whatever zone the caller's shell has set."""
+    """Drops TZ: days and times are the cluster's, whatever the caller's shell has set."""
     if os.environ.pop("TZ", None) is not None:
         time.tzset()

@@ -1,4 +1,4 @@
-"""Finds, reads and validates the configuration. :func:`load_config` touches the disk; :func:`parse_config` is pure."""
+"""Finds, reads and validates the configuration."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ SYSTEM_FOLDER = Path("/etc") / NAME
 SYSTEM_SPOOL = Path("/var/spool") / NAME
 API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
-#: A word for systemd, for the names of folders, and for a shell, in all of which it stands as it is.
+#: Safe without quoting in unit names, folder names and shell commands.
 INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-#: Where the dashboard takes jobs, and how it is shown the key.
+#: The dashboard's ingest endpoint, and the header that carries the key.
 INGEST_PATH = "/api/data/ingest"
 KEY_HEADER = "X-API-Key: {api_key}"
-#: What the example has in the key's place, and the exporter before this one had.
+#: The placeholder for the key in our example, as in the earlier exporter's.
 PLACEHOLDER = "your-secret-api-key"
-#: UTF-8, behind the byte order mark that editors on Windows write, or without it.
+#: UTF-8, with or without the byte order mark that Windows editors write.
 ENCODING = "utf-8-sig"
 
 
-PLAIN_HTTP = "{} gets the API key and every job in plain text: whoever is on the way can read and use it"
-PLAIN_HTTP_HINT = "use https://, or set allow_http = true where that network is yours alone"
+PLAIN_HTTP = "{} is not encrypted: anyone on the network path can read the jobs, and read and use the API key"
+PLAIN_HTTP_HINT = "use https://, or set allow_http = true if you trust that network"
 
 
 class Config(NamedTuple):
-    """The settings of a run, every one with its value."""
+    """All settings of a run, with defaults filled in."""
 
     api_url: str
     api_key: str
     api_key_file: Path | None
     timeout: float  # seconds, for one HTTP request
-    allow_http: bool  # the key may cross a network in plain text
-    cluster_name: str | None  # on the dashboard; None: Slurm's own
-    slurm_cluster: str | None  # None: the one of this host's slurm.conf
+    allow_http: bool  # the key may be sent over a network in plain text
+    cluster_name: str | None  # on the dashboard; None: Slurm's ClusterName
+    slurm_cluster: str | None  # None: the cluster in this host's slurm.conf
     collection_window_days: int
     resend_days: int  # 0: never
     spool_dir: Path
     batch_size: int  # records in one POST
     ca_bundle: Path | None
     client_cert: Path | None
-    client_key: Path | None  # None: client_cert holds it, too
+    client_key: Path | None  # None: client_cert contains it
     receiver: str  # "dashboard" or "any"
     ingest_path: str
-    ingest_header: str  # with {api_key} where the key belongs
+    ingest_header: str  # {api_key} is replaced with the key
     sacct: str
     scontrol: str
     sacct_timeout: float  # seconds, for one call
@@ -63,7 +63,7 @@ class Config(NamedTuple):
     status_queue_age_minutes: tuple[float, float]  # warning, critical
     status_coverage_percent: tuple[float, float]
     instance: str = ""  # one of several on this host; empty: the host's own
-    path: Path | None = None  # the file all this was read from
+    path: Path | None = None  # the file these were read from
     warnings: tuple[str, ...] = ()
 
     @property
@@ -73,9 +73,9 @@ class Config(NamedTuple):
 
 
 class Key(NamedTuple):
-    """One key of the configuration.
+    """One key of the configuration file.
 
-    ``read`` makes the setting of the file's value, or raises ValueError or TypeError; ``wanted`` says what it takes.
+    ``read`` converts the file's value, or raises ValueError or TypeError; ``wanted`` describes the accepted values.
     """
 
     name: str
@@ -88,11 +88,11 @@ class Key(NamedTuple):
 def load_config(
     path: Path | None, environ: Mapping[str, str], *, cluster_name: str | None = None, instance: str = ""
 ) -> Config:
-    """Reads the configuration from ``path``, or from where it usually lies.
+    """Reads the configuration from ``path``, or from the first default location that has one.
 
-    :param instance: whose; empty: the host's own.
-    :param cluster_name: goes before the file's.
-    :raises ConfigError: where there is none, it can't be read, or something in it is wrong.
+    :param instance: the instance to read it for; empty for the host's own.
+    :param cluster_name: overrides the file's.
+    :raises ConfigError: if there is none, or it cannot be read, or it is wrong.
     """
     found = path or find_config(environ, instance)
     config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
@@ -101,7 +101,7 @@ def load_config(
         warnings.append(f"{PLAIN_HTTP.format(config.api_url)} ({PLAIN_HTTP_HINT})")
     beside = passed_over(found)
     if beside:
-        warnings.append(f"{beside} is not read, as {found} goes before it: remove one of the two")
+        warnings.append(f"{beside} is ignored because {found} takes precedence: remove one of the two")
     return config._replace(
         path=found,
         cluster_name=cluster_name or config.cluster_name,
@@ -110,20 +110,20 @@ def load_config(
 
 
 def candidate_paths(environ: Mapping[str, str], instance: str = "") -> list[Path]:
-    """Where a configuration is looked for, first the system's, then the user's; an instance's has a folder there."""
+    """The default locations: the system's, then the user's. An instance has its own folder in each."""
     user = Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/nonexistent")) / ".config") / NAME
     folders = (SYSTEM_FOLDER / instance, user / instance)
     return [folder / name for folder in folders for name in ("config.toml", "config.json")]
 
 
 def find_config(environ: Mapping[str, str], instance: str = "") -> Path:
-    """The first configuration file there is.
+    """The first default location that has a configuration.
 
-    :raises ConfigError: where there is none.
+    :raises ConfigError: if there is none.
     """
     candidates = candidate_paths(environ, instance)
     for path in candidates:
-        # A folder that this user may not look into counts as there: the reader then says what is wrong.
+        # A folder that this user may not enter counts as a match: reading it will report the error.
         if path.exists() if os.access(path.parent, os.X_OK) else path.parent.exists():
             return path
     raise ConfigError(
@@ -133,7 +133,7 @@ def find_config(environ: Mapping[str, str], instance: str = "") -> Path:
 
 
 def passed_over(path: Path) -> Path | None:
-    """The config.json beside a config.toml, which an admin of the exporter before this one may go on editing."""
+    """An ignored config.json beside a config.toml, perhaps left by the earlier exporter and still edited."""
     beside = path.with_name("config.json")
     return beside if path.name == "config.toml" and beside.exists() else None
 
@@ -141,7 +141,7 @@ def passed_over(path: Path) -> Path | None:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The keys and values of a TOML or JSON file.
 
-    :raises ConfigError: where it can't be read, with line and column where it can't be parsed.
+    :raises ConfigError: if it cannot be read or parsed; with the line and column of a syntax error.
     """
     try:
         text = path.read_text(encoding=ENCODING)
@@ -156,16 +156,16 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} is not UTF-8 text: {error}", hint=hint) from error
     except (ValueError, RecursionError) as error:  # both parsers' errors
         kind = "JSON" if path.suffix == ".json" else "TOML"
-        raise ConfigError(f"{path} is no valid {kind}: {error}", hint="mend the line that it names") from error
+        raise ConfigError(f"{path} is not valid {kind}: {error}", hint="fix the line it names") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold keys and values, not {type(content).__name__}")
+        raise ConfigError(f"{path} must contain keys and values, not {type(content).__name__}")
     return content
 
 
 def parse_text(text: str, suffix: str) -> Any:
-    """What a text in JSON or TOML says; only the parser that is needed is loaded: both take their time.
+    """Parses JSON or TOML. Imports only the parser that is needed: both are slow to import.
 
-    :raises ValueError: where it is neither.
+    :raises ValueError: on a syntax error.
     """
     if suffix == ".json":
         import json  # noqa: PLC0415
@@ -178,7 +178,7 @@ def parse_text(text: str, suffix: str) -> Any:
     return tomllib.loads(text)
 
 
-_MISSING_HINT = "see that the path behind --config is right"
+_MISSING_HINT = "check the path given to --config"
 _RIGHTS_HINT = "run as root or as the Slurm user, or name another file with --config"
 
 
@@ -187,11 +187,11 @@ def parse_config(
 ) -> Config:
     """Validates the keys of a configuration and fills in the defaults.
 
-    An empty text means "not set": the exporter before this one writes them, as in ``"cluster_name": ""``.
+    An empty string means "not set": the earlier exporter writes ``"cluster_name": ""``.
 
-    :param environ: may hold the API key and the spool, which go before the file's.
-    :param folder: where relative paths in the file start.
-    :raises ConfigError: with all that is wrong, a line each.
+    :param environ: may hold the API key and the spool, which take precedence over the file's.
+    :param folder: the base of relative paths in the file.
+    :raises ConfigError: listing every problem, one a line.
     """
     content = {name: None if _is_blank(value) else value for name, value in content.items()}
     problems = [_unknown_key(name) for name in content if not _is_known(name)]
@@ -201,7 +201,7 @@ def parse_config(
             value = content.get(key.name)
             values[key.name] = key.default if value is None else key.read(value)
         except (TypeError, ValueError):
-            # The value of a secret is never repeated.
+            # A secret's value is never repeated.
             shown = "" if key.name == "api_key" else f", not {clean(_without_password(repr(content[key.name])))}"
             problems.append(f"{key.name}: must be {key.wanted}{shown}")
     if environ.get(SPOOL_VARIABLE):
@@ -211,12 +211,12 @@ def parse_config(
         if values.get(name):
             values[name] = folder / values[name]
     if content.get("api_url") is None:
-        problems.append("api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com")
+        problems.append("api_url: missing; set it to the dashboard's URL, such as https://dashboard.example.com")
     if values.get("client_key") and not values.get("client_cert"):
-        problems.append("client_key: needs client_cert, the certificate that it belongs to")
+        problems.append("client_key: requires client_cert, the certificate it belongs to")
     if values.get("receiver") == "dashboard":
         for name, default in (("ingest_path", INGEST_PATH), ("ingest_header", KEY_HEADER)):
-            problems += [f'{name}: needs receiver = "any"'] if values.get(name, default) != default else []
+            problems += [f'{name}: requires receiver = "any"'] if values.get(name, default) != default else []
     problems += _find_api_key(values, environ)
     if problems:
         raise ConfigError("the configuration is wrong:\n  " + "\n  ".join(problems), subject=problems)
@@ -224,12 +224,12 @@ def parse_config(
 
 
 def default_spool(environ: Mapping[str, str], instance: str = "", folder: Path = Path()) -> Path:
-    """The system's spool; for a user of no system installation the one in his home. An instance's lies beside it.
+    """The system's spool, or the one in a user's home if there is no system spool. An instance's lies beside it.
 
-    Beside and not in it, as another Slurm user's hook may not enter it. The system's configuration is for the system's
-    spool, even where that is missing: nobody would look for the queue in the Slurm user's home.
+    It lies beside rather than inside because another Slurm user's hook may not enter it. The system's configuration
+    always means the system's spool, even if that is missing: nobody would look in the Slurm user's home.
 
-    :param folder: where the configuration lies.
+    :param folder: the configuration's folder.
     """
     home = environ.get("HOME")
     name = f"{NAME}@{instance}" if instance else NAME
@@ -241,7 +241,7 @@ def default_spool(environ: Mapping[str, str], instance: str = "", folder: Path =
 
 
 def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[str]:
-    """Puts the key from wherever it is into ``values``; returns what is wrong with it."""
+    """Puts the API key into ``values``, whatever its source; returns the problems found."""
     source = "api_key"
     key = values.get("api_key")
     if values.get("api_key_file"):
@@ -249,12 +249,12 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
         try:
             key = values["api_key_file"].read_text(encoding=ENCODING).strip()
         except (OSError, UnicodeDecodeError) as error:
-            return [f"api_key_file: cannot be read: {error}"]
+            return [f"api_key_file: cannot read it: {error}"]
     if environ.get(API_KEY_VARIABLE):
         source, key = API_KEY_VARIABLE, environ[API_KEY_VARIABLE].strip()
     if not key:
         needed = "api_key" in values and "{api_key}" in values.get("ingest_header", "{api_key}")
-        return [] if not needed else ["api_key: is missing; get one from the dashboard's administrator"]
+        return [] if not needed else ["api_key: missing; ask the dashboard's administrator for one"]
     if not is_key(key):
         return [f"{source}: must be one word of printable ASCII characters"]
     values["api_key"] = key
@@ -262,12 +262,12 @@ def _find_api_key(values: dict[str, Any], environ: Mapping[str, str]) -> list[st
 
 
 def is_key(text: str) -> bool:
-    """Whether a text can be sent as a key: nothing else fits into a header."""
+    """Whether a text can be sent as a key in an HTTP header."""
     return bool(text) and text.isascii() and text.isprintable() and " " not in text
 
 
 def is_plain_http(url: str) -> bool:
-    """Whether what is sent there crosses a network in plain text: to this host itself it does not.
+    """Whether data sent there crosses a network in plain text; plain HTTP to this host does not count.
 
     >>> is_plain_http("http://dashboard.example.com"), is_plain_http("http://127.0.0.1:8100")
     (True, False)
@@ -279,12 +279,12 @@ def is_plain_http(url: str) -> bool:
 
 
 def is_exposed(path: Path) -> bool:
-    """Whether others than the owner can read or write a file."""
+    """Whether users other than the owner can read or write a file."""
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH)
 
 
 def _warn_of_readers(path: Path) -> str:
-    return f"{path} holds the API key and can be read or written by others: chmod 600 {path}"
+    return f"{path} holds the API key, but other users can read or write it: chmod 600 {path}"
 
 
 def _is_blank(value: Any) -> bool:
@@ -296,7 +296,7 @@ def _is_known(name: str) -> bool:
 
 
 def _without_password(text: str) -> str:
-    """The text of a URL without the user and the password in it, where they do not belong."""
+    """A text with the credentials in its URLs masked."""
     return re.sub(r"//[^/@]*@", "//***@", text)
 
 
@@ -305,13 +305,13 @@ def _unknown_key(name: str) -> str:
 
 
 def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip().isprintable():  # it will be logged, and shown on a screen
+    if not isinstance(value, str) or not value.strip().isprintable():  # it will be logged and printed
         raise ValueError
     return value.strip()
 
 
 def _secret(value: Any) -> str:
-    """Any text: what no header can hold is told apart later, without repeating it."""
+    """Any string; ``is_key`` judges it later, without repeating it in the error."""
     if not isinstance(value, str):
         raise ValueError
     return value.strip()
@@ -328,7 +328,7 @@ def _url(value: Any) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
         raise ValueError
-    _ = parts.port  # raises ValueError where it is no number
+    _ = parts.port  # raises ValueError if it is not a number
     return url
 
 
@@ -352,12 +352,12 @@ def _path(value: Any) -> Path:
         raise ValueError
     try:
         return Path(text).expanduser()
-    except RuntimeError as error:  # the home of a user that is not there
+    except RuntimeError as error:  # "~name" of an unknown user
         raise ValueError from error
 
 
 def _cluster(value: Any) -> str:
-    """One cluster: sacct takes a list, too, and "all"."""
+    """One cluster; sacct would also accept a list, or "all"."""
     name = _text(value)
     if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or name.lower() == "all":
         raise ValueError
@@ -396,20 +396,20 @@ def _pair(value: Any) -> tuple[float, float]:
     return _number(0, 1e6)(warning), _number(0, 1e6)(critical)
 
 
-#: Every key there is, in the order of etc/config.toml.example.
+#: Every key, in the order of etc/config.toml.example.
 KEYS = (
     Key("api_url", "", "an http(s) URL without user, query or fragment", _url, "the dashboard"),
-    Key("api_key", "", "a text", _secret, "the key for this cluster"),
-    Key("api_key_file", None, "a path", _path, "a file that holds the key instead"),
-    Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "limit for one HTTP request"),
-    Key("allow_http", False, "true or false", _flag, "api_url may be http:// to another host, in plain text"),
-    Key("cluster_name", None, "a text", _text, "the cluster's name on the dashboard; Slurm's own name if absent"),
+    Key("api_key", "", "a string", _secret, "this cluster's API key"),
+    Key("api_key_file", None, "a path", _path, "a file that holds the API key, instead of api_key"),
+    Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "time limit for one HTTP request"),
+    Key("allow_http", False, "true or false", _flag, "allow an http:// api_url, which sends everything in plain text"),
+    Key("cluster_name", None, "a string", _text, "the cluster's name on the dashboard; by default Slurm's ClusterName"),
     Key(
         "slurm_cluster",
         None,
-        "the name of one cluster, as Slurm has it",
+        "the name of one cluster in Slurm",
         _cluster,
-        "Slurm's name of the cluster to ask for, where it is not the one of this host's slurm.conf",
+        "the cluster to query, by its name in Slurm, if it is not the one in this host's slurm.conf",
     ),
     Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
     Key(
@@ -417,62 +417,62 @@ KEYS = (
         7,
         "a whole number from 0 to 366",
         _whole(0, 366),
-        "days between reconciles that send again what the dashboard has; 0 for never",
+        "days between reconciles that resend jobs already delivered; 0 for never",
     ),
-    Key("spool_dir", None, "a path", _path, "where the queue and the ledger lie"),
+    Key("spool_dir", None, "a path", _path, "the folder of the queue and the ledger"),
     Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
-    Key("ca_bundle", None, "a path", _path, "a file of CA certificates for the dashboard"),
-    Key("client_cert", None, "a path", _path, "a certificate that the dashboard asks its clients for"),
-    Key("client_key", None, "a path", _path, "its key, where the certificate's file does not hold it"),
+    Key("ca_bundle", None, "a path", _path, "CA certificates to verify the dashboard with"),
+    Key("client_cert", None, "a path", _path, "the client certificate, if the dashboard requires one"),
+    Key("client_key", None, "a path", _path, "the client certificate's key, if it is in a file of its own"),
     Key(
         "receiver",
         "dashboard",
         '"dashboard" or "any"',
         _one_of("dashboard", "any"),
-        "what takes the jobs: the dashboard, or any HTTP ingest whose every 2xx counts as taken",
+        "who receives the jobs: the dashboard, or any HTTP endpoint whose every 2xx acknowledges them",
     ),
-    Key("ingest_path", INGEST_PATH, "a path that begins with /", _url_path, "where they are sent to below api_url"),
+    Key("ingest_path", INGEST_PATH, "a path that begins with /", _url_path, "the path to POST to, below api_url"),
     Key(
         "ingest_header",
         KEY_HEADER,
-        'a header such as "Authorization: Bearer {api_key}", or none for no header',
+        'a header such as "Authorization: Bearer {api_key}", or "none"',
         _header,
-        "what shows the key; {api_key} stands for it",
+        "the header that carries the key, in place of {api_key}",
     ),
-    Key("sacct", "sacct", "a command or its path", _text, "the sacct to call"),
-    Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol to call"),
-    Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "limit for one sacct call"),
+    Key("sacct", "sacct", "a command or its path", _text, "the sacct command"),
+    Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol command"),
+    Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "time limit for a sacct call"),
     Key("requeued_runs", "sum", '"sum" or "last"', _one_of("sum", "last"), "which runs of a requeued job count"),
     Key(
         "never_started",
         "submit",
         '"submit" or "skip"',
         _one_of("submit", "skip"),
-        "jobs cancelled before they started",
+        "what to do with jobs cancelled before they started",
     ),
     Key(
         "retry_max_age_days",
         7,
         "a whole number from 1 to 366",
         _whole(1, 366),
-        "how long flush waits for a job's record before it leaves it to reconcile",
+        "days that flush waits for a job's record before leaving it to reconcile",
     ),
-    Key("metrics_file", None, "a path", _path, "Prometheus textfile, written after each run"),
+    Key("metrics_file", None, "a path", _path, "a Prometheus textfile to write after each run"),
     Key(
         "status_queue_age_minutes",
         (30, 120),
         "two numbers of minutes, [warning, critical]",
         _pair,
-        "the age of the oldest undelivered job that status complains of",
+        "thresholds for the age of the oldest undelivered job",
     ),
     Key(
         "status_coverage_percent",
         (99, 90),
         "two percentages, [warning, critical]",
         _pair,
-        "the share of jobs caught by the hook that status complains of, [0, 0] without a hook",
+        "thresholds for the share of jobs that the hook caught; [0, 0] if there is no hook",
     ),
 )
 _BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}
-#: Keys of the exporter before this one that mean nothing here, and do no harm.
+#: Keys of the earlier exporter that are accepted and ignored.
 _IGNORED = frozenset({"comment", "comments", "local_data_path"})

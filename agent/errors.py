@@ -1,4 +1,4 @@
-"""What can go wrong, each kind with its exit code and a hint for the admin."""
+"""The errors, each kind with its exit code and a hint for the admin."""
 
 from __future__ import annotations
 
@@ -6,49 +6,49 @@ from typing import ClassVar
 
 from agent.wording import printable
 
-#: The exit code of a run that Ctrl-C or SIGTERM has stopped.
+#: The exit code of a run stopped by Ctrl-C or SIGTERM.
 STOPPED = 130
 
 
 class ExporterError(Exception):
-    """Any failure that the admin is told in a sentence instead of a traceback.
+    """A failure that is reported to the admin in a sentence instead of a traceback.
 
     :param message: what happened, for the admin.
     :param hint: what to do about it; may be empty.
-    :param subject: the thing that was wrong (a file's path, an answer, a record), for whoever handles the error.
+    :param subject: the offending object (a path, an answer, a record), for the code that handles the error.
     """
 
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str, *, hint: str = "", subject: object = None) -> None:
-        # Here all words of others' pass on their way into the log, the ledger and onto a screen.
+        # Every text from outside passes here before it reaches the log, the ledger or a screen.
         super().__init__(printable(message))
         self.hint = printable(hint)
         self.subject = subject
 
 
 class UsageError(ExporterError):
-    """The command line asks for something impossible."""
+    """Wrong usage of the command line."""
 
     exit_code = 2
 
 
 class RecordsRejected(ExporterError):
-    """The dashboard refused some records for good; the others went through."""
+    """The dashboard permanently rejected some records; the others were delivered."""
 
     exit_code = 65
 
 
 class UnreadableRow(ExporterError):
-    """A row of sacct that makes no sense; ``subject`` holds its values. It is counted and passed over."""
+    """An unreadable row of sacct's; ``subject`` holds its values. It is counted and skipped."""
 
 
 class UnreadableLine(ExporterError):
-    """A line of the queue that is no JobID; ``subject`` holds it. It is counted and passed over."""
+    """A line of the queue without a valid JobID; ``subject`` holds it. It is counted and skipped."""
 
 
 class Unreachable(ExporterError):
-    """A neighbour does not answer, or not sensibly. Everything is kept for a later run."""
+    """Slurm or the dashboard gives no usable answer. Everything is kept for a later run."""
 
     exit_code = 69
 
@@ -58,17 +58,17 @@ class SlurmUnreachable(Unreachable):
 
 
 class TimeRangeTooWide(SlurmUnreachable):
-    """slurmdbd's MaxQueryTimeRange does not allow this user to ask for so long a time at once."""
+    """The time range exceeds slurmdbd's MaxQueryTimeRange, which applies to this user."""
 
 
 class DashboardUnreachable(Unreachable):
-    """The dashboard could not be reached or did not take the records, after the retries.
+    """After all retries, the dashboard could not be reached or did not accept the records.
 
-    :param retry_after_seconds: how long the dashboard asked to be left alone, 0 where it did not.
-    :param permanent: trying again within the run can't help.
-    :param timed_out: there was no answer in time, and the dashboard may be at work on the request still.
-    :param overwhelmed: it, or a proxy before it, gave this request up; a smaller one may get through.
-    :param foreign: something else answered in its place. It may do so for the sake of one record, as firewalls do.
+    :param retry_after_seconds: the Retry-After that the dashboard asked for, 0 if none.
+    :param permanent: retrying within this run cannot help.
+    :param timed_out: no answer came in time; the dashboard may still be processing the request.
+    :param overwhelmed: the dashboard, or a proxy in front of it, gave up on the request; a smaller one may succeed.
+    :param foreign: something else answered in its place, such as a firewall that blocks one record.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class DashboardUnreachable(Unreachable):
 
 
 class BatchRefused(ExporterError):
-    """The dashboard is there, but does not take this batch as it is. Never leaves the delivery.
+    """The dashboard answers, but does not accept this batch. Handled inside the delivery.
 
-    :param named: the dashboard's words for each record that it names, by its index in the batch.
+    :param named: the dashboard's error message for each record that it names, by index in the batch.
     """
 
     def __init__(self, message: str, *, named: dict[int, str] | None = None) -> None:
@@ -103,25 +103,25 @@ class BatchRefused(ExporterError):
 
 
 class BatchTooLarge(BatchRefused):
-    """The dashboard, or a proxy before it, takes no POST of this size."""
+    """The dashboard, or a proxy in front of it, accepts no POST of this size."""
 
 
 class BatchForbidden(BatchRefused):
-    """The key may not do this, or a firewall before the dashboard dislikes a record."""
+    """The key lacks the right, or a firewall in front of the dashboard blocks a record."""
 
 
 class SpoolError(ExporterError):
-    """The spool can't be used safely: missing, full, read-only, or open to others."""
+    """The spool cannot be used safely: it is missing, full, read-only, or writable by others."""
 
     exit_code = 1
 
 
 class LedgerDamaged(SpoolError):
-    """The ledger is no sound database, or one of a newer version. It can be rebuilt from Slurm's accounting."""
+    """The ledger is damaged, or written by a newer version. It can be rebuilt from Slurm's accounting."""
 
 
 class MetricsError(ExporterError):
-    """The metrics file can't be written. The run goes on without."""
+    """The metrics file cannot be written. The run continues without it."""
 
 
 class Busy(ExporterError):

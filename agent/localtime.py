@@ -1,7 +1,7 @@
-"""The cluster's wall clock: its days as an admin names them, its times as the dashboard takes them. Pure.
+"""The cluster's wall clock: days as an admin writes them, times as the dashboard expects them. Pure.
 
-Epoch seconds go in and come out, so that the hour which repeats in autumn moves no job. The zone is the host's own:
-the command line drops a ``TZ`` that only the caller's shell has set.
+Everything else is in epoch seconds, so that the hour that repeats in autumn moves no job. The zone is the host's:
+the command line drops a ``TZ`` that the caller's shell has set.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ QUARTER_SECONDS = 900
 
 
 class Range(NamedTuple):
-    """From the first to the last second, both included, in epoch seconds."""
+    """The first and the last second of a range, both inclusive, in epoch seconds."""
 
     start: int
     end: int
@@ -29,18 +29,18 @@ def local_text(epoch_seconds: int) -> str:
 
 @lru_cache(maxsize=8192)
 def _minute_text(minute: int) -> str:
-    """Offsets from UTC are whole minutes, so the minute's text serves all its seconds."""
+    """Cached: offsets from UTC are whole minutes, so one text serves every second of a minute."""
     return time.strftime("%Y-%m-%dT%H:%M:", time.localtime(minute * 60))
 
 
 def local_day(epoch_seconds: float) -> date:
-    """The day that it is at an instant."""
+    """The day at an instant."""
     return _day_of_quarter(epoch_seconds // QUARTER_SECONDS)
 
 
 @lru_cache(maxsize=4096)
 def _day_of_quarter(quarter: float) -> date:
-    """Offsets from UTC are whole quarters of an hour, so no day begins within one."""
+    """Cached: offsets from UTC are whole quarters of an hour, so no day begins within one."""
     return date.fromtimestamp(quarter * QUARTER_SECONDS)
 
 
@@ -50,12 +50,12 @@ def day_start(day: date) -> int:
 
 
 def day_end(day: date) -> int:
-    """The last second of a day, in epoch seconds: 82,800 to 90,000 s after its first."""
+    """The last second of a day, in epoch seconds. A day is 82,800 to 90,000 s long."""
     return day_start(day + timedelta(days=1)) - 1
 
 
 def parse_day(text: str) -> date:
-    """Reads ``YYYY-MM-DD``.
+    """Parses ``YYYY-MM-DD``.
 
     :raises ValueError: for anything else.
     """

@@ -1,4 +1,4 @@
-"""The log on standard error, as journald, a terminal or a log file wants it."""
+"""The log on standard error, formatted for journald, a terminal or a log file."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Callable, Mapping, TextIO
 from agent.errors import ExporterError
 from agent.wording import printable
 
-#: What journald reads at the start of a line as its priority.
+#: The priority that journald reads at the start of a line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
-#: Of the same complaint an admin sees so many; the rest is counted.
+#: How many complaints are logged in full; the rest are counted.
 SHOWN_COMPLAINTS = 5
 
 logger = logging.getLogger(__name__)
 
 
 class Complaints:
-    """Logs what was passed over, the first few in full and the rest as a number."""
+    """Logs what was skipped: the first few in full, the rest as a number."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -28,18 +28,18 @@ class Complaints:
     def __call__(self, error: ExporterError) -> None:
         self.count += 1
         if self.count <= SHOWN_COMPLAINTS:
-            logger.warning("passed over: %s", error)
+            logger.warning("skipped: %s", error)
 
     def close(self) -> None:
-        """Says how many were not shown."""
+        """Logs how many were not shown."""
         if self.count > SHOWN_COMPLAINTS:
-            logger.warning("passed over: %d more like these", self.count - SHOWN_COMPLAINTS)
+            logger.warning("skipped: %d more like these", self.count - SHOWN_COMPLAINTS)
 
 
 def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None) -> None:
-    """Logs what the package has to say to standard error.
+    """Sends the package's log to standard error.
 
-    :param rename: makes of each message what is told of an instance.
+    :param rename: rewrites each message for an instance.
     """
     handler = logging.StreamHandler()
     if rename:
@@ -52,9 +52,9 @@ def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None)
 
 
 def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:
-    """How a line looks: in the journal with its priority, in a file with the time, on a terminal with neither.
+    """The format of a line: with a priority in the journal, with the time in a file, with neither on a terminal.
 
-    :param environ: holds JOURNAL_STREAM where systemd has connected a stream with the journal.
+    :param environ: holds JOURNAL_STREAM if systemd has connected a stream to the journal.
     """
     if _is_journal(stream, environ.get("JOURNAL_STREAM", "")):
         return _JournalFormatter("%(levelname)s - %(message)s")
@@ -64,7 +64,7 @@ def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Format
 
 
 def _is_journal(stream: TextIO, journal: str) -> bool:
-    """Whether the stream is the one that JOURNAL_STREAM names, and not a file or a pipe that a script put there."""
+    """Whether the stream is the one in JOURNAL_STREAM, and not redirected by a script since."""
     try:
         info = os.fstat(stream.fileno())
     except (OSError, ValueError):
@@ -83,14 +83,14 @@ class _Renaming(logging.Filter):
 
 
 class _Formatter(logging.Formatter):
-    """Lets no control character through, whoever's words they are."""
+    """Strips control characters, wherever a text comes from."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
 
 
 class _JournalFormatter(_Formatter):
-    """Each line with the priority that journald reads, those of a message with several as well."""
+    """Prefixes every line of a message with the priority that journald reads."""
 
     def format(self, record: logging.LogRecord) -> str:
         priority = _PRIORITIES.get(record.levelno, 6)

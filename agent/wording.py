@@ -1,4 +1,4 @@
-"""Numbers, spans and moments as an admin reads them, and what the screen can show of them. Pure."""
+"""Formats numbers, spans and moments for an admin, and makes foreign text safe to print. Pure."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _UNITS = (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def clean(text: str, limit: int = 500) -> str:
-    """Words from outside as one short line that can be stored, logged and printed anywhere.
+    """A text from outside as one short line that is safe to store, log and print.
 
-    Runs of white space become a blank; what is not printable (controls, escapes, lone surrogates, marks that turn the
-    direction of writing) becomes a question mark.
+    Runs of white space become one blank. Unprintable characters (controls, escapes, lone surrogates, bidirectional
+    marks) become question marks.
 
     >>> clean("no\\n  such\\x1b[31m user\\ud800")
     'no such?[31m user?'
@@ -25,12 +25,12 @@ def clean(text: str, limit: int = 500) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
-#: Longer than any message of ours; a list of problems with a configuration may be long.
+#: Longer than any of our messages; a list of configuration problems may be long.
 _LONGEST_MESSAGE = 20_000
 
 
 def printable(text: str) -> str:
-    """A message, of whosever words, as it can be logged and printed: like :func:`clean`, but with its lines.
+    """A message that is safe to log and print, wherever it comes from: like :func:`clean`, but keeps its lines.
 
     >>> printable("two\n  lines\x1b[2J")
     'two\n  lines?[2J'
@@ -46,7 +46,7 @@ def _without(letter: str) -> str:
 
 
 def hide(text: str, secret: str) -> str:
-    """A text without a key, neither as it is nor as a URL spells it.
+    """A text with a secret masked, both plain and URL-encoded.
 
     >>> hide("?key=s%2Fcret or s/cret", "s/cret")
     '?key=*** or ***'
@@ -57,7 +57,7 @@ def hide(text: str, secret: str) -> str:
 
 
 def count(number: float, noun: str) -> str:
-    """A number of things.
+    """A number with its noun, in the singular or plural.
 
     >>> count(1, "job"), count(18234, "job")
     ('1 job', '18,234 jobs')
@@ -85,12 +85,12 @@ def span(seconds: float) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """What follows the complaint about an unknown word: the nearest known one, if any is near.
+    """A suffix for an error about an unknown word: the closest known one, if any is close.
 
     >>> did_you_mean("statsu", ["status", "setup"])
     '; did you mean status?'
     """
-    from difflib import get_close_matches  # noqa: PLC0415  # slow to load, and only for whoever mistypes
+    from difflib import get_close_matches  # noqa: PLC0415  # slow to import, and rarely needed
 
     near = get_close_matches(word, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""
@@ -102,7 +102,7 @@ _UNIT = re.compile(rf"({_PROGRAM}(?:-flush(?:-soon)?)?)(?=\.(?:service|timer|pat
 
 
 def name_instance(text: str, instance: str) -> str:
-    """The text with the commands and the units in it as they are called for an instance.
+    """The text with its commands and units named for an instance.
 
     >>> name_instance("see `slurm-usage-history-exporter check`", "physics")
     'see `slurm-usage-history-exporter --instance physics check`'
@@ -113,14 +113,14 @@ def name_instance(text: str, instance: str) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """A moment of the past: the time of today, or the day and the time, and how long ago that is."""
+    """A past moment: the time (with the date unless it is today) and how long ago that was."""
     day, clock = local_text(int(at)).split("T")
     when = clock if local_day(at) == local_day(now) else f"{day} {clock[:5]}"
     return f"{when} ({span(now - at)} ago)"
 
 
 def percent(ratio: float) -> str:
-    """A share of 1, never rounded up: 100.0 % means all.
+    """A ratio as a percentage, rounded down: 100.0 % means all.
 
     >>> percent(0.99999), percent(1)
     ('99.9 %', '100.0 %')
@@ -129,11 +129,11 @@ def percent(ratio: float) -> str:
 
 
 class Style(NamedTuple):
-    """What the reader's screen can show."""
+    """What the terminal can show."""
 
     colour: bool = False
     unicode: bool = True
 
     def paint(self, text: str, colour: str) -> str:
-        """The text in a colour of ANSI, where there are any."""
+        """The text in an ANSI colour, if the terminal has colours."""
         return f"\033[{colour}m{text}\033[0m" if self.colour else text

@@ -53,7 +53,7 @@ def check_configuration(config: Config) -> str:
     """Whether the configuration, which has been read, is the only one and has been filled in."""
     beside = passed_over(config.path) if config.path else None
     if beside:
-        raise NotWell(f"{beside} is not read, as {config.path} goes before it", hint="remove one of the two")
+        raise NotWell(f"{beside} is ignored because {config.path} takes precedence", hint="remove one of the two")
     if config.api_key == PLACEHOLDER:
         raise NotWell(f"{config.path} still has the example's API key", hint=f"fill it in, or run `{NAME} setup`")
     if is_plain_http(config.api_url) and not config.allow_http:
@@ -74,7 +74,7 @@ def check_secrecy(config: Config) -> str:
             )
         if is_exposed(path):
             raise NotWell(
-                f"{path} holds the API key and can be read or written by others",
+                f"{path} holds the API key, but other users can read or write it",
                 hint=f"chmod 600 {path}",
                 run=f"chmod 600 {shlex.quote(str(path))}",
             )

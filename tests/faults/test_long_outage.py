@@ -66,7 +66,7 @@ def test_memory_stays_flat_while_it_lasts(site: Site) -> None:
     listed = run(site, "queue", "list", "--all").splitlines()
     assert listed[1] == f"waiting: {LINES:,}"
     assert {line.split()[0] for line in listed[2:-1]} == {str(job) for job in range(1, LINES + 1)}
-    assert run(site, "queue", "retry") == f"{LINES:,} jobs will be tried again by the next flush\n"
+    assert run(site, "queue", "retry") == f"{LINES:,} jobs will be tried again in the next flush\n"
 
 
 def test_a_slow_reader_holds_up_no_run(site: Site) -> None:

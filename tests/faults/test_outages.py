@@ -153,7 +153,7 @@ def test_stopped_on_request(site: Site, expected: dict[str, dict[str, Any]], num
         run.send_signal(number)
         _, said = run.communicate(timeout=10)
     assert run.returncode == STOPPED
-    assert "everything that is not delivered yet is kept" in said
+    assert "all undelivered jobs are kept" in said
     wait_for(lambda: not processes_of(site), "the end of every sacct", limit_seconds=1)
     site.sacct.behave("")
     assert_recovered(site, expected)

@@ -131,4 +131,4 @@ def test_it_stops_when_it_is_told_to(engine: Engine, sidecar: str) -> None:
     engine("stop", "--time", "60", sidecar)
     assert time.monotonic() - began < 20
     assert "0" == engine("inspect", "--format", "{{.State.ExitCode}}", sidecar).strip()
-    assert "stopped; everything that is not delivered yet is kept" in engine("logs", sidecar)
+    assert "stopped; all undelivered jobs are kept" in engine("logs", sidecar)

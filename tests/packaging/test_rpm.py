@@ -143,7 +143,7 @@ def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path])
 
 
 def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Root, rpms: dict[str, Path]) -> None:
-    """A config.toml would go before its config.json."""
+    """A config.toml would take precedence over its config.json."""
     folder = root.path / "etc" / NAME
     (folder / "config.toml").unlink()
     (folder / "config.json").write_text('{"api_url": "https://dashboard.example.com", "api_key": "key"}')

@@ -102,8 +102,8 @@ def test_a_key_that_no_header_can_hold_is_not_repeated(key: str) -> None:
 def test_missing_key_and_url() -> None:
     """An empty configuration says what has to be in it."""
     assert [
-        "api_url: is missing; it must be the dashboard's URL, such as https://dashboard.example.com",
-        "api_key: is missing; get one from the dashboard's administrator",
+        "api_url: missing; set it to the dashboard's URL, such as https://dashboard.example.com",
+        "api_key: missing; ask the dashboard's administrator for one",
     ] == problems({})
 
 
@@ -111,7 +111,7 @@ def test_a_file_without_a_key(tmp_path: Path) -> None:
     """The system's own words say which file, and why not."""
     file = tmp_path / "key"
     (problem,) = problems({**LEAST, "api_key_file": str(file)})
-    assert f"api_key_file: cannot be read: [Errno 2] No such file or directory: '{file}'" == problem
+    assert f"api_key_file: cannot read it: [Errno 2] No such file or directory: '{file}'" == problem
 
 
 def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> No
     path = tmp_path / "config.json"
     path.write_text(json.dumps(LEAST))
     path.chmod(0o644)
-    assert [f"{path} holds the API key and can be read or written by others: chmod 600 {path}"] == list(
+    assert [f"{path} holds the API key, but other users can read or write it: chmod 600 {path}"] == list(
         load_config(path, {}).warnings
     )
 
@@ -129,7 +129,7 @@ def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> No
     [
         ("c.toml", 'api_url = "x"\napi_key = \n', "line 2"),
         ("c.json", '{"api_url": "x",\n "api_key": }', "line 2"),
-        ("c.json", "[1]", "must hold keys and values"),
+        ("c.json", "[1]", "must contain keys and values"),
         ("c.toml", b"\xff\xfe", "is not UTF-8 text"),
     ],
 )
@@ -153,7 +153,7 @@ def test_no_configuration_at_all(tmp_path: Path) -> None:
 
 
 def test_users_own_configuration(tmp_path: Path) -> None:
-    """A user without a system installation keeps it in his home; TOML goes before JSON."""
+    """A user without a system installation keeps it in his home; TOML takes precedence over JSON."""
     folder = tmp_path / ".config" / config_module.NAME
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")
@@ -226,12 +226,12 @@ def test_paths_that_no_system_knows(key: str, value: str) -> None:
 @pytest.mark.parametrize("url", [None, "", "  "])
 def test_an_empty_url_is_missing(url: str | None) -> None:
     """JSON's null and an empty text are no URL."""
-    assert "api_url: is missing" in problems({**LEAST, "api_url": url})[0]
+    assert "api_url: missing" in problems({**LEAST, "api_url": url})[0]
 
 
 @pytest.mark.parametrize(("name", "text"), [("config.json", "[" * 100_000), ("config.toml", "a=" + "[" * 100_000)])
 def test_brackets_without_end(tmp_path: Path, name: str, text: str) -> None:
     """A file that no parser can follow is told of like any other that is no JSON or TOML."""
     (tmp_path / name).write_text(text)
-    with pytest.raises(ConfigError, match="is no valid"):
+    with pytest.raises(ConfigError, match="is not valid"):
         load_config(tmp_path / name, {})

@@ -106,7 +106,7 @@ def test_every_exit_code() -> None:
 
 @pytest.mark.parametrize("name", [API_KEY_VARIABLE, SPOOL_VARIABLE])
 def test_every_variable_of_the_environment(name: str) -> None:
-    """In the README and in the help, where they go before the file."""
+    """The README and the help list them."""
     assert name in README
     assert name in EPILOG
 

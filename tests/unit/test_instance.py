@@ -67,7 +67,7 @@ def test_every_command_takes_its_configuration(home: Path) -> None:
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a.b", "a@b", "ä", "a\n"])
 def test_a_name_is_a_plain_word(name: str) -> None:
     """It becomes part of paths and unit names, as it stands."""
-    with pytest.raises(UsageError, match="names no instance"):
+    with pytest.raises(UsageError, match="invalid instance name"):
         parse_argv([f"--instance={name}", "status"])
 
 

@@ -324,7 +324,7 @@ CONFIGURATION = [
         "  timout: unknown key; did you mean timeout?\n"
         "  api_url: must be an http(s) URL without user, query or fragment, not 'dashboard.example.com'\n"
         "  batch_size: must be a whole number from 1 to 100000, not 'many'\n"
-        "  api_key: is missing; get one from the dashboard's administrator",
+        "  api_key: missing; ask the dashboard's administrator for one",
     ),
     Trouble(
         "a key of two words",
@@ -338,29 +338,28 @@ CONFIGURATION = [
         lambda site: site.write_config('{"api_url": "https://d.example.com",\n "api_key": "k"\n "timeout": 30}'),
         "flush",
         78,
-        "{config} is no valid JSON: Expecting ',' delimiter: line 3 column 2 (char 54) (mend the line that it names)",
+        "{config} is not valid JSON: Expecting ',' delimiter: line 3 column 2 (char 54) (fix the line it names)",
     ),
     Trouble(
         "broken TOML",
         lambda site: (site.folder / "config.toml").write_text('api_url = "https://d.example.com"\napi_key = k\n'),
         "flush --config config.toml",
         78,
-        "config.toml is no valid TOML: Invalid value (at line 2, column 11) (mend the line that it names)",
+        "config.toml is not valid TOML: Invalid value (at line 2, column 11) (fix the line it names)",
     ),
     Trouble(
         "a list instead of keys",
         lambda site: site.write_config("[]"),
         "flush",
         78,
-        "{config} must hold keys and values, not list",
+        "{config} must contain keys and values, not list",
     ),
     Trouble(
         "no such configuration",
         lambda site: site.config.unlink(),
         "flush",
         78,
-        "cannot read the configuration {config}: No such file or directory"
-        " (see that the path behind --config is right)",
+        "cannot read the configuration {config}: No such file or directory (check the path given to --config)",
     ),
 ]
 SPOOL = [
@@ -402,7 +401,9 @@ SPOOL = [
     ),
 ]
 TYPED = [
-    Trouble("unknown command", nothing, "flsh", 2, "'flsh' is no command; did you mean flush? (one of: {commands})"),
+    Trouble(
+        "unknown command", nothing, "flsh", 2, "unknown command 'flsh'; did you mean flush? (use one of: {commands})"
+    ),
     Trouble(
         "unknown option",
         nothing,
@@ -415,7 +416,7 @@ TYPED = [
         nothing,
         "--start-date 2024-02-30",
         2,
-        "argument --start-date: '2024-02-30' is no date; write it as 2024-01-31"
+        "argument --start-date: '2024-02-30' is not a date; write it as 2024-01-31"
         " (see slurm-usage-history-exporter reconcile --help)",
     ),
     Trouble(
@@ -527,7 +528,7 @@ def test_no_key_on_standard_input(
     """`--deploy-key -` behind a command that printed nothing."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     code, log = run(site, f"setup --api-url {site.dashboard.url} --deploy-key - --yes", capsys)
-    assert (2, ["ERROR - there is no key on standard input"]) == (code, messages(log))
+    assert (2, ["ERROR - no key on standard input"]) == (code, messages(log))
 
 
 # What is no error
@@ -626,15 +627,15 @@ def test_a_dry_run_of_nothing_says_so(site: Site, capsys: pytest.CaptureFixture[
     [
         (
             lambda site: site.config.chmod(0o644),
-            "{config} holds the API key and can be read or written by others: chmod 600 {config}",
+            "{config} holds the API key, but other users can read or write it: chmod 600 {config}",
         ),
         (
             lambda site: site.queue("100\n4711; rm -rf /\n"),
-            "passed over: no JobID in a line of the queue: '4711; rm -rf /\\n'",
+            "skipped: no JobID in a line of the queue: '4711; rm -rf /\\n'",
         ),
         (
             lambda site: site.answer_sacct(script='cat "${0%/*}/answer"; echo rubbish'),
-            "passed over: a row of sacct has 1 columns instead of 17: 'rubbish'",
+            "skipped: a row of sacct has 1 columns instead of 17: 'rubbish'",
         ),
     ],
     ids=["exposed key", "odd line", "odd row"],
@@ -653,8 +654,8 @@ def test_the_same_warning_again_and_again_is_counted(site: Site, capsys: pytest.
     site.queue("100\n" + "rubbish\n" * 8)
     _, log = run(site, "flush", capsys)
     warnings = [line for line in messages(log) if line.startswith("WARNING")]
-    assert ["WARNING - passed over: no JobID in a line of the queue: 'rubbish\\n'"] * 5 == warnings[:5]
-    assert ["WARNING - passed over: 3 more like these"] == warnings[5:]
+    assert ["WARNING - skipped: no JobID in a line of the queue: 'rubbish\\n'"] * 5 == warnings[:5]
+    assert ["WARNING - skipped: 3 more like these"] == warnings[5:]
 
 
 def test_a_damaged_ledger_is_put_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -729,7 +730,7 @@ def test_a_backfill_that_is_stopped_says_how_to_go_on(site: Site, number: signal
     process.send_signal(number)
     _, log = process.communicate(timeout=10)
     expected = (
-        r"WARNING - stopped; everything that is not delivered yet is kept "
+        r"WARNING - stopped; all undelivered jobs are kept "
         r"\(done up to (.+); go on with --start-date (.+) --end-date 2024-03-31\)"
     )
     match = re.fullmatch(expected, messages(log)[-1])
@@ -780,7 +781,5 @@ def test_a_defect_of_ours(site: Site, capsys: pytest.CaptureFixture[str], monkey
     code, log = run(site, "flush", capsys)
     (said,) = messages(log)
     assert 1 == code
-    assert said.startswith(
-        "ERROR - unexpected error; everything that is not delivered yet is kept. Please report this:"
-    )
+    assert said.startswith("ERROR - unexpected error; all undelivered jobs are kept. Please report this:")
     assert said.endswith("ZeroDivisionError")

@@ -83,7 +83,7 @@ def test_a_key_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
 
 
 def test_a_key_in_a_file_is_asked_about_and_taken_out(tmp_path: Path) -> None:
-    """api_key_file goes before api_key: left in, it would hide the new key."""
+    """api_key_file takes precedence over api_key: left in, it would hide the new key."""
     path = tmp_path / "config.toml"
     path.write_text('api_url = "https://old"\napi_key_file = "key"\nbatch_size = 100\n')
     with pytest.raises(UsageError):

@@ -58,7 +58,7 @@ def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> N
     assert [
         "jobs go to the dashboard as lab",
         "it does not show lab yet: it will, once jobs were delivered and the dashboard was restarted",
-        f"{site.path} is set up; `slurm-usage-history-exporter check` tests the rest",
+        f"{site.path} is set up; run `slurm-usage-history-exporter check` to test the rest",
     ] == capsys.readouterr().out.splitlines()
 
 

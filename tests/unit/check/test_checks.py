@@ -104,7 +104,7 @@ def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
         (tmp_path / name).write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
         (tmp_path / name).chmod(0o600)
     config = load_config(tmp_path / "config.toml", {})
-    told = f"{tmp_path}/config.json is not read, as {tmp_path}/config.toml goes before it: remove one of the two"
+    told = f"{tmp_path}/config.json is ignored because {tmp_path}/config.toml takes precedence: remove one of the two"
     assert (told,) == config.warnings
     assert tuple(told.split(": ")) == complaint(lambda: check_host.check_configuration(config))
     assert examine("secrecy", lambda: check_host.check_secrecy(config)).ok
@@ -426,13 +426,13 @@ def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
 
 def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
     """All problems of the configuration, one a line, and the timers."""
-    error = ConfigError("the configuration is wrong:\n  api_url: is missing\n  a: unknown key", hint="mend it")
+    error = ConfigError("the configuration is wrong:\n  api_url: missing\n  a: unknown key", hint="mend it")
     findings = list(check.run_checks(error, no_systemd, {}))
     assert ("configuration", False, "mend it") == (findings[1].name, findings[1].ok, findings[1].mend)
     assert "flush timer" in {finding.name for finding in findings}
     shown = check.as_lines(findings[1], Style(unicode=False)).splitlines()
     column = shown[0].index("the configuration")
-    assert ["api_url: is missing", "a: unknown key", "-> mend it"] == [line[column:] for line in shown[1:]]
+    assert ["api_url: missing", "a: unknown key", "-> mend it"] == [line[column:] for line in shown[1:]]
 
 
 def test_a_finding_on_the_screen() -> None:

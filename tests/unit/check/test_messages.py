@@ -81,7 +81,7 @@ HOST = [
     Lack(
         "a key that others can read",
         lambda folder: check_host.check_secrecy(write_config(folder, mode=0o644)),
-        "{folder}/config.json holds the API key and can be read or written by others",
+        "{folder}/config.json holds the API key, but other users can read or write it",
         "chmod 600 {folder}/config.json",
     ),
     Lack(

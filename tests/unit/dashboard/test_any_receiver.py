@@ -94,8 +94,8 @@ def test_the_configuration_chooses() -> None:
         ({"ingest_path": "/jobs?x=1"}, "ingest_path: must be a path that begins with /"),
         ({"ingest_header": "Bearer"}, "ingest_header: must be a header such as"),
         ({"ingest_header": "X-Key: a\r\nX-Other: b"}, "ingest_header: must be a header such as"),
-        ({"receiver": "dashboard", "ingest_path": "/jobs"}, 'ingest_path: needs receiver = "any"'),
-        ({"api_key": ""}, "api_key: is missing"),
+        ({"receiver": "dashboard", "ingest_path": "/jobs"}, 'ingest_path: requires receiver = "any"'),
+        ({"api_key": ""}, "api_key: missing"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(settings: dict[str, str], problem: str) -> None:

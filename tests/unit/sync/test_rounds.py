@@ -175,6 +175,6 @@ def test_term_ends_it_cleanly(tmp_path: Path) -> None:
     finally:
         process.kill()
     lines = log.read_text().splitlines()
-    assert "stopped; everything that is not delivered yet is kept" in lines[-1]
+    assert "stopped; all undelivered jobs are kept" in lines[-1]
     assert 1 == sum("Reconcile" in line or "sacct" in line for line in lines), lines
     assert os.path.exists(tmp_path / "spool")  # noqa: PTH110
