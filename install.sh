@@ -64,9 +64,16 @@ make_folder() { # FOLDER: with those above it; the new ones are noted, so that r
         missing="${above#"$root"} $missing" above=${above%/*}
     done
     [ -n "$missing" ] || return 0
-    ensure mkdir -p "$1"
+    run mkdir -p "$1" || cannot_make "$1"
     # shellcheck disable=SC2086  # a list
     [ "$dry_run" = yes ] || say $missing >>"$root$program/folders" || err "cannot write $program/folders"
+}
+
+cannot_make() { # FOLDER
+    case $1 in
+    "$root$program"*) err "cannot make ${1#"$root"}. Where ${program%/*} is read-only, name another place: --prefix FOLDER" ;;
+    *) err "cannot make ${1#"$root"}" ;;
+    esac
 }
 
 put() { # MODE FILE: makes standard input the content of FILE, whole or not at all
@@ -359,7 +366,7 @@ install_program() {
     trap 'rm -rf "$build" "$root$program/$new"' EXIT
     trap 'exit 1' HUP INT TERM
     ensure rm -rf "$build"
-    ensure mkdir -p "$build"
+    run mkdir -p "$build" || cannot_make "$build"
     make_environment "$root$program/$new"
     try "$root$program/$new/bin/python" -I -c 'import agent.cli, agent.spool.ledger, requests'
     old=$(readlink "$root$program/venv")
@@ -403,10 +410,11 @@ pinned() { # prints the file of the versions for $python and their hashes; for a
 }
 
 pip_install() { # PIP-OPTION...: no package's own code runs while it is installed
+    proxy=${HTTPS_PROXY:-${https_proxy:-}}
     if [ -n "$pip_wheel" ]; then set -- "$pip_wheel/pip" install "$@"; else set -- -m pip install "$@"; fi
     run "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all: ||
         err "pip failed; what was installed before is as it was.
-  Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
+  ${proxy:+HTTPS_PROXY is ${proxy##*@}. }Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
 }
 
 try() { # COMMAND...

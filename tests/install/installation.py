@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Sequence
 
 CHECKOUT = Path(__file__).parents[2]
 NAME = "slurm-usage-history-exporter"
@@ -31,11 +32,14 @@ class Installation:
         self.units = root / "etc" / "systemd" / "system"
         self.spool = root / "var" / "spool" / NAME
 
-    def run(self, *options: str, expect: int = 0, stdin: str = "", **environ: str) -> str:
-        """Runs install.sh and returns what it said on both streams."""
+    def run(self, *options: str, expect: int = 0, stdin: str = "", within: Sequence[str] = (), **environ: str) -> str:
+        """Runs install.sh and returns what it said on both streams.
+
+        :param within: a command that runs it.
+        """
         place = {} if "--user" in options else {"DESTDIR": str(self.root)}
         done = subprocess.run(
-            [str(self.sources / "install.sh"), *options],
+            [*within, str(self.sources / "install.sh"), *options],
             check=False,
             env=self.environment(**{**place, **environ}),
             input=stdin,

@@ -16,6 +16,7 @@ import pytest
 
 from tests.install.installation import CHECKOUT, NAME, Installation
 from tests.support.dashboard import API_KEY, DEPLOY_KEY, ReceivingDashboard
+from tests.support.tools import need_to_run
 from tests.support.waiting import wait_for
 
 UNITS = sorted(path.name for path in (CHECKOUT / "etc" / "systemd").iterdir())
@@ -338,6 +339,37 @@ def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp
     assert "needs Python 3.8 or later" in said
     assert any(word in said for word in ("apt install", "dnf install", "zypper install", "your distribution's"))
     assert {} == installation.files()
+
+
+def test_a_proxy_that_is_dead(installation: Installation) -> None:
+    """pip's failure is followed by where it was to go, without the password, and by the ways without PyPI."""
+    installation.sources = CHECKOUT  # it has no wheels
+    dead = {"HTTPS_PROXY": "http://bob:secret@127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
+    dead.update(dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "https://pypi.org/simple"), PIP_FIND_LINKS="")
+    said = installation.run(expect=1, no_proxy="", NO_PROXY="", **dead)
+    assert "HTTPS_PROXY is 127.0.0.1:9. Without a way to PyPI, install from the bundle (make bundle)" in said
+    assert "or name a --wheelhouse" in said
+    assert "secret" not in said
+    assert [] == installation.environments()
+
+
+@pytest.mark.parametrize("installed_before", [False, True])
+def test_a_read_only_opt(installation: Installation, installed_before: bool) -> None:
+    """It is named, with the option for another place; another place does."""
+    need_to_run(["unshare", "--mount", "true"], "a read-only file system needs a mount namespace")
+    if installed_before:
+        installation.run()
+    opt = installation.root / "opt"
+    opt.mkdir(exist_ok=True)
+    before = installation.files()
+    mount = f'mount --bind {opt} {opt} && mount -o remount,bind,ro {opt} && exec "$0" "$@"'
+    within = ["unshare", "--mount", "sh", "-c", mount]
+    said = installation.run(expect=1, within=within)
+    assert "Read-only file system" in said
+    assert "Where /opt is read-only, name another place: --prefix FOLDER" in said
+    assert before == installation.files()
+    installation.run("--prefix", "/srv", within=within)
+    assert (installation.root / "srv" / NAME / "venv").is_dir()
 
 
 # --- for a user
