@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple, NoReturn, Sequence
+from typing import Any, Callable, Mapping, NoReturn, Sequence
 
 from agent import __version__
 from agent.config import INSTANCE, NAME
@@ -91,7 +91,10 @@ QUEUE_ACTIONS = {
 }
 
 
-class GlobalOptions(NamedTuple):
+# argparse sets the fields of these; what is not given stays as the class has it. NamedTuples take longer to load.
+
+
+class GlobalOptions:
     """The options of every command."""
 
     config: Path | None = None
@@ -101,11 +104,11 @@ class GlobalOptions(NamedTuple):
     verbose: bool = False
 
 
-class FlushOptions(NamedTuple):
+class FlushOptions:
     """``flush`` has no options of its own."""
 
 
-class ReconcileOptions(NamedTuple):
+class ReconcileOptions:
     """The options of ``reconcile``. Both days are inclusive and in the cluster's time zone."""
 
     start_date: date | None
@@ -113,7 +116,7 @@ class ReconcileOptions(NamedTuple):
     only_missing: bool
 
 
-class RunOptions(NamedTuple):
+class RunOptions:
     """The options of ``run``; times in seconds."""
 
     every: float
@@ -121,7 +124,7 @@ class RunOptions(NamedTuple):
     health_file: Path | None
 
 
-class QueueOptions(NamedTuple):
+class QueueOptions:
     """The options of ``queue``."""
 
     action: str
@@ -129,14 +132,14 @@ class QueueOptions(NamedTuple):
     all: bool = False
 
 
-class StatusOptions(NamedTuple):
+class StatusOptions:
     """The options of ``status``."""
 
     json: bool
     check: bool
 
 
-class CheckOptions(NamedTuple):
+class CheckOptions:
     """The options of ``check``. ``wait`` and ``test_job`` ask it to wait for a real call of the hook."""
 
     json: bool
@@ -144,7 +147,7 @@ class CheckOptions(NamedTuple):
     test_job: bool = False
 
 
-class SetupOptions(NamedTuple):
+class SetupOptions:
     """The options of ``setup``; exactly one of the two keys is given."""
 
     api_url: str
@@ -190,7 +193,7 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     """
     everywhere = _Parser(prog=NAME, add_help=False)
     _add_global_options(everywhere)
-    found, rest = everywhere.parse_known_args(argv)
+    everything, rest = everywhere.parse_known_args(argv, GlobalOptions())
     given = next((word for word in rest if word in COMMANDS), None)
     if "--version" in rest or (not given and {"-h", "--help"} & set(rest)):
         build_parser().parse_args([word for word in rest if word in {"-h", "--help", "--version"}])
@@ -199,13 +202,12 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     if given == "queue":
         _check_action(rest)
     parser = _make_parser(given or "reconcile")
-    own, unknown = parser.parse_known_args(rest)
+    _, make_options = _COMMANDS[given or "reconcile"]
+    options, unknown = parser.parse_known_args(rest, make_options())
     if unknown:
         _refuse(unknown[0], parser, given)
-    options = _COMMANDS[given or "reconcile"].options(**vars(own))
     if isinstance(options, ReconcileOptions):
         _check_days(options)
-    everything = GlobalOptions(**vars(found))
     if everything.config and everything.instance:
         hint = f"the instance's configuration is /etc/{NAME}/{everything.instance}/config.toml"
         raise UsageError("--config and --instance exclude each other", hint=hint)
@@ -259,8 +261,9 @@ def _make_parser(command: str) -> argparse.ArgumentParser:
 
 
 def _fill(parser: argparse.ArgumentParser, command: str) -> None:
+    add_options, _ = _COMMANDS[command]
     _add_global_options(parser)
-    _COMMANDS[command].add_options(parser)
+    add_options(parser)
 
 
 def _sentence(text: str) -> str:
@@ -387,19 +390,13 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date; write it as 2024-01-31") from None
 
 
-class _Command(NamedTuple):
-    """How a command's options are declared, and the type that holds their values."""
-
-    add_options: Callable[[argparse.ArgumentParser], object]
-    options: Callable[..., Any]
-
-
-_COMMANDS: Mapping[str, _Command] = {
-    "flush": _Command(lambda parser: None, FlushOptions),
-    "reconcile": _Command(_add_reconcile_options, ReconcileOptions),
-    "run": _Command(_add_run_options, RunOptions),
-    "queue": _Command(_add_queue_options, QueueOptions),
-    "status": _Command(_add_status_options, StatusOptions),
-    "check": _Command(_add_check_options, CheckOptions),
-    "setup": _Command(_add_setup_options, SetupOptions),
+#: How each command's options are read, and what they become.
+_COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], object], Callable[[], Any]]] = {
+    "flush": (lambda parser: None, FlushOptions),
+    "reconcile": (_add_reconcile_options, ReconcileOptions),
+    "run": (_add_run_options, RunOptions),
+    "queue": (_add_queue_options, QueueOptions),
+    "status": (_add_status_options, StatusOptions),
+    "check": (_add_check_options, CheckOptions),
+    "setup": (_add_setup_options, SetupOptions),
 }

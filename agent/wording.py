@@ -97,8 +97,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 _PROGRAM = "slurm-usage-history-exporter"
-_COMMAND = re.compile(rf"(?<![/@\w-]){_PROGRAM}(?= (?:flush|reconcile|queue|status|check|setup)\b)")
-_UNIT = re.compile(rf"({_PROGRAM}(?:-flush(?:-soon)?)?)(?=\.(?:service|timer|path|target)\b)")
+_COMMAND = rf"(?<![/@\w-]){_PROGRAM}(?= (?:flush|reconcile|queue|status|check|setup)\b)"
+_UNIT = rf"({_PROGRAM}(?:-flush(?:-soon)?)?)(?=\.(?:service|timer|path|target)\b)"
 
 
 def name_instance(text: str, instance: str) -> str:
@@ -109,7 +109,7 @@ def name_instance(text: str, instance: str) -> str:
     """
     if not instance:
         return text
-    return _UNIT.sub(rf"\1@{instance}", _COMMAND.sub(f"{_PROGRAM} --instance {instance}", text))
+    return re.sub(_UNIT, rf"\1@{instance}", re.sub(_COMMAND, f"{_PROGRAM} --instance {instance}", text))
 
 
 def moment(at: float, now: float) -> str:

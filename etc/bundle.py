@@ -63,7 +63,7 @@ PACKAGES = {packages!r}
 newest = max(PACKAGES)
 sys.path[1:1] = [sys.path[0] + "/" + name for name in PACKAGES[min(sys.version_info[:2], newest)]]
 
-from agent.cli import run
+from agent.__main__ import run
 
 run()
 """

@@ -14,10 +14,10 @@ NO_TASK = -1
 LAST_JOB_ID = 0xFFFF0000
 
 
-_LINE = re.compile(
+# Compiled with the first line: most runs of flush meet none.
+_LINE = (
     r"(?P<job>[0-9]{1,10})(?:_(?P<part>[0-9]{1,10}))?"
-    r"(?:\s+(?P<submit>[0-9]{1,12}|-)(?:\s+(?P<end>[0-9]{1,12}|-)(?:\s+(?P<task>[0-9]{1,10}|-))?)?)?",
-    re.ASCII,
+    r"(?:\s+(?P<submit>[0-9]{1,12}|-)(?:\s+(?P<end>[0-9]{1,12}|-)(?:\s+(?P<task>[0-9]{1,10}|-))?)?)?"
 )
 
 
@@ -45,7 +45,7 @@ def parse_line(line: str) -> QueueEntry:
 
     :raises UnreadableLine: for anything else.
     """
-    match = _LINE.fullmatch(line.strip())
+    match = re.fullmatch(_LINE, line.strip(), re.ASCII)
     if not match or not 0 < int(match["job"]) <= LAST_JOB_ID:
         raise UnreadableLine(f"no JobID in a line of the queue: {line[:100]!r}", subject=line)
     task = match["part"] or match["task"]

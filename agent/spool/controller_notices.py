@@ -17,8 +17,8 @@ from agent.localtime import Range
 PREFIX = "notices."
 #: How far the hook's END and the End in the accounting may differ, and then some.
 SLACK_SECONDS = 5
-_CALLED = re.compile(r"called ([0-9]{1,12}) ([0-9]{1,12})", re.ASCII)
-_RECONCILED = re.compile(r"reconciled ([0-9]{1,12})", re.ASCII)
+_CALLED = r"called ([0-9]{1,12}) ([0-9]{1,12})"
+_RECONCILED = r"reconciled ([0-9]{1,12})"
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +51,12 @@ class Notices:
 
     def others_calls(self) -> list[Range]:
         """For which times of End the hooks of other controllers were called."""
-        found = [_CALLED.fullmatch(line) for line in self._others_lines()]
+        found = [re.fullmatch(_CALLED, line) for line in self._others_lines()]
         return [Range(int(match[1]) - SLACK_SECONDS, int(match[2]) + SLACK_SECONDS) for match in found if match]
 
     def last_reconcile(self) -> float:
         """When a reconcile of another controller last went well, in epoch seconds; 0 where that is not known."""
-        found = [_RECONCILED.fullmatch(line) for line in self._others_lines()]
+        found = [re.fullmatch(_RECONCILED, line) for line in self._others_lines()]
         return max((float(match[1]) for match in found if match), default=0.0)
 
     def _append(self, line: str) -> None:
@@ -81,5 +81,5 @@ class Notices:
 
 
 def _is_later(line: str, instant: float) -> bool:
-    match = _CALLED.fullmatch(line)
+    match = re.fullmatch(_CALLED, line)
     return match is not None and int(match[2]) >= instant

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from datetime import timedelta
@@ -10,7 +9,6 @@ from typing import TYPE_CHECKING, Callable
 
 from agent.config import Config
 from agent.errors import DashboardUnreachable
-from agent.jobs.job import LOOKBACK_SECONDS
 from agent.localtime import Range, day_start, local_day
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESENT, RESENT_TO
 from agent.spool.journal import RunReport
@@ -65,6 +63,7 @@ class Books:
 
     def keep(self, tally: Tally, wanted: Range) -> None:
         """Coverage of the days that were seen whole, and an end to what is older than any window."""
+        from agent.jobs.job import LOOKBACK_SECONDS  # noqa: PLC0415
         from agent.sync.earlier import note_forgotten  # noqa: PLC0415
 
         oldest = self.oldest
@@ -109,6 +108,8 @@ class Books:
 
     def recognize_rows(self, settings: Settings) -> None:
         """Forgets the rows of sacct that were delivered under other settings, in another zone or by another program."""
+        import json  # noqa: PLC0415
+
         from agent.jobs.record import FORMAT  # noqa: PLC0415
 
         made_by = json.dumps([FORMAT, settings.cluster, settings.requeued_runs, time.tzname, time.timezone])

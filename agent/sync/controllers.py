@@ -6,7 +6,6 @@ while the accounting and the dashboard answer.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from bisect import bisect_right
@@ -29,7 +28,8 @@ if TYPE_CHECKING:
 
 #: What Slurm has said of its controllers holds for so long; then it is asked again.
 REMEMBERED_SECONDS = 3600.0
-_NOTE = "controllers"
+#: Its lines: when Slurm was asked, ClusterName, StateSaveLocation, and each SlurmctldHost.
+_NOTE = "controllers_said"
 _NO_NAME = "start slurmctld, or set cluster_name in the configuration, or give --cluster-name"
 
 logger = logging.getLogger(__name__)
@@ -167,14 +167,15 @@ class Control:
         return found
 
     def _remember(self, found: Controllers) -> None:
-        self._journal.set_note(_NOTE, json.dumps({"asked_at": self._clock(), **found._asdict()}))
+        lines = [str(self._clock()), found.cluster, found.state_folder, *found.hosts]
+        self._journal.set_note(_NOTE, "\n".join(lines))
 
     def _remembered(self) -> tuple[float, Controllers | None]:
         text = self._journal.note(_NOTE)
         if not text:
             return 0.0, None
-        known: dict[str, Any] = json.loads(text)
-        return known["asked_at"], Controllers(known["cluster"], tuple(known["hosts"]), known["state_folder"])
+        asked_at, cluster, state_folder, *hosts = text.split("\n")
+        return float(asked_at), Controllers(cluster, tuple(hosts), state_folder)
 
 
 class TakingTurns:

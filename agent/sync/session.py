@@ -21,7 +21,6 @@ from agent.errors import (
     SlurmUnreachable,
     UsageError,
 )
-from agent.jobs.finality import is_alive
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
@@ -290,6 +289,8 @@ class Session:
 
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
         """See :data:`agent.sync.walk.AskSlurmctld`."""
+        from agent.jobs.finality import is_alive  # noqa: PLC0415
+
         try:
             states = self._slurm.scontrol.job_states(raw_ids)
         except SlurmUnreachable as error:
