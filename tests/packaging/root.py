@@ -7,28 +7,26 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-import pytest
-
 from tests.install.machine import build_base
-from tests.support.tools import need
-
-
-def need_root() -> None:
-    """Skips the test where this machine can make no root folder; in CI, which has to run every test, fails it."""
-    need("debootstrap")
-    need("rpmbuild")
-    if os.geteuid() != 0:
-        pytest.skip("a root folder needs root")
+from tests.support.tools import cannot_run, need
 
 
 class Root:
     """A root folder that a test may do anything to; nothing of it is left behind its ``with``.
 
+    Skips the test where this machine can make none, or fails it in CI.
+
     :param suite: the Debian below it, with systemd, Slurm and their users.
     """
 
     def __init__(self, suite: str = "bookworm") -> None:
-        self._base = build_base(suite)
+        need("debootstrap")
+        if os.geteuid() != 0:
+            cannot_run("a root folder needs root")
+        try:
+            self._base = build_base(suite)
+        except subprocess.CalledProcessError as error:
+            cannot_run(f"a Debian for the root folder can't be built: {error.stderr.strip()}")
 
     def __enter__(self) -> Root:
         self._folder = Path(tempfile.mkdtemp(prefix="root-"))

@@ -15,7 +15,7 @@ import pytest
 
 from tests.install.installation import CHECKOUT, NAME
 from tests.packaging.building import VERSION, build_packages, build_zipapp
-from tests.packaging.root import Root, finish, need_root
+from tests.packaging.root import Root, finish
 from tests.support.tools import need
 
 ADAPT = f"/usr/libexec/{NAME}/adapt"
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.timeout(600)
 @pytest.fixture(scope="module")
 def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The RPM in the releases 1 and 2, and the source RPM as release src."""
-    need_root()
+    need("rpmbuild")
     folder = tmp_path_factory.mktemp("rpms")
     zipapp = build_zipapp(folder)
     for release in ("1", "2"):
@@ -52,6 +52,7 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def root() -> Iterator[Root]:
     """The root that the tests of this file go through together, as an admin would."""
+    need("rpm")
     with Root() as root:
         yield root
 

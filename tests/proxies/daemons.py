@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -11,21 +10,10 @@ from pathlib import Path
 from typing import Sequence
 from urllib.parse import urlsplit
 
-import pytest
-
+from tests.support.tools import need
 from tests.support.waiting import wait_for
 
 USER, PASSWORD = "exporter", "s3c:ret"
-_PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
-
-
-def need(command: str) -> str:
-    """The path of a command; without it the test is skipped, or in CI failed."""
-    found = shutil.which(command, path=_PATH)
-    if not found:
-        reason = f"{command} is not here: tests/support/provision.sh proxies"
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
-    return str(found)
 
 
 def free_port(address: str = "127.0.0.1") -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
 import subprocess
 import threading
@@ -131,8 +130,6 @@ def test_ipv6(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
 
 @pytest.fixture
 def pem(tmp_path: Path) -> Path:
-    if not shutil.which("openssl"):
-        pytest.skip("openssl makes the certificates")
     return make_certificate(_made(tmp_path / "tls"))
 
 

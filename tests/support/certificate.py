@@ -5,9 +5,12 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
+from .tools import need
+
 
 def make_certificate(folder: Path) -> Path:
     """Writes a self-signed certificate for 127.0.0.1 and its key into one PEM file: server's identity and CA bundle."""
+    need("openssl")
     pem = folder / "dashboard.pem"
     subject = ("-subj", "/CN=dashboard", "-addext", "subjectAltName=IP:127.0.0.1")
     curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")

@@ -17,10 +17,12 @@ def cannot_run(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def need(program: str) -> None:
-    """Needs a program."""
-    if not shutil.which(program):
-        cannot_run(f"there is no {program}")
+def need(program: str) -> str:
+    """Needs a program, and returns its path. Daemons lie where not every user looks."""
+    found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    if not found:
+        cannot_run(f"there is no {program}: tests/support/provision.sh installs what the tests need")
+    return found
 
 
 def need_to_run(argv: Sequence[str], what: str) -> None:
