@@ -95,6 +95,7 @@ def load_config(
     :raises ConfigError: if there is none, or it cannot be read, or it is wrong.
     """
     found = path or find_config(environ, instance)
+    instance = instance or _instance_of(found)
     config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
     warnings = [_warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
     if is_plain_http(config.api_url) and not config.allow_http:
@@ -107,6 +108,12 @@ def load_config(
         cluster_name=cluster_name or config.cluster_name,
         warnings=tuple(warnings),
     )
+
+
+def _instance_of(path: Path) -> str:
+    """The instance whose configuration a file is, by its folder: with --config, too, it keeps its own spool."""
+    folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  # links stay: the folder may be one
+    return folder.name if folder.parent == SYSTEM_FOLDER else ""
 
 
 def candidate_paths(environ: Mapping[str, str], instance: str = "") -> list[Path]:

@@ -28,6 +28,7 @@ from agent.wording import Style
 
 MOUNTS = Path("/proc/self/mounts")
 NAME_WIDTH = 16
+NO_HOOK = "not wanted, "
 _MARKS = {True: ("✔", "ok", "32"), False: ("✘", "!!", "31"), None: ("–", "??", "33")}
 
 
@@ -67,7 +68,8 @@ def run_checks(
         findings.append(finding)
         yield finding
     cron = check_timers.Cron(run=run, instance=instance)
-    yield from _check_timers(units, cron, rest_is_well=all(finding.ok for finding in findings))
+    no_hook = any(finding.name == "hook" and finding.text.startswith(NO_HOOK) for finding in findings)
+    yield from _check_timers(units, cron, rest_is_well=all(finding.ok for finding in findings), no_hook=no_hook)
 
 
 def _check_needs(
@@ -89,16 +91,25 @@ def _check_needs(
         yield examine("configuration", lambda: check_host.check_configuration(config))
         yield examine("secrecy", lambda: check_host.check_secrecy(config))
         is_elsewhere = check_slurm.is_elsewhere(config, wiring.find_conf(environ))
+        no_hook = why_no_hook(config, is_elsewhere=is_elsewhere)
         states = daemons.read_daemons(run)
         yield from _check_slurm(config, slurm, settings, states, environ, is_elsewhere=is_elsewhere)
-        yield from _check_spool(config, settings, units)
-        yield from _check_hook(neighbours, settings, run, watch, is_elsewhere=is_elsewhere)
+        yield from _check_spool(config, settings, units, no_hook)
+        if no_hook:
+            yield Finding("hook", True, f"{NO_HOOK}{no_hook}: the daily run brings the jobs")
+        else:
+            yield from _check_hook(neighbours, settings, run, watch)
         yield from _check_dashboard(config, dashboard, settings, environ)
 
 
-def _check_timers(units: check_timers.Units, cron: check_timers.Cron, *, rest_is_well: bool) -> Iterator[Finding]:
+def _check_timers(
+    units: check_timers.Units, cron: check_timers.Cron, *, rest_is_well: bool, no_hook: bool
+) -> Iterator[Finding]:
     user = check_host.own_name()
     for name, unit in (("daily timer", check_timers.RECONCILE), ("flush timer", check_timers.FLUSH)):
+        if no_hook and unit == check_timers.FLUSH and not check_timers.is_wanted(units, unit):
+            yield Finding(name, True, "not enabled, which is fine: no hook queues anything")
+            continue
         yield examine(name, partial(check_timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
     yield examine("path unit", lambda: check_timers.check_path_unit(units))
 
@@ -120,7 +131,7 @@ def _check_slurm(
     sacct = examine("sacct", slurm.sacct.version)
     yield sacct
     if sacct.ok:
-        yield examine("commands", lambda: check_slurm.check_commands(config))
+        yield examine("commands", lambda: check_slurm.check_commands(config, alone=is_elsewhere))
 
     def ask() -> str:
         try:
@@ -157,9 +168,11 @@ def _check_slurm(
         yield from _untested("slurmdbd", "privileges")
 
 
-def _check_spool(config: Config, settings: Mapping[str, str], units: check_timers.Units) -> Iterator[Finding]:
+def _check_spool(
+    config: Config, settings: Mapping[str, str], units: check_timers.Units, no_hook: str
+) -> Iterator[Finding]:
     spool = config.spool_dir
-    hooks_user = check_slurm.slurm_user(settings) if wants_hook(config) else ""
+    hooks_user = "" if no_hook else check_slurm.slurm_user(settings)
     folder = examine("spool", lambda: check_host.check_spool_folder(spool, hooks_user, config.path))
     yield folder
     if spool.is_dir():
@@ -180,9 +193,11 @@ def _check_spool(config: Config, settings: Mapping[str, str], units: check_timer
         yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
 
 
-def wants_hook(config: Config) -> bool:
-    """Whether any coverage is asked for. Without a hook, as for a user without rights, reconcile does everything."""
-    return any(config.status_coverage_percent)
+def why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
+    """Why nobody asks for a hook, as for a user without rights; empty where one has to call."""
+    if not any(config.status_coverage_percent):
+        return "by status_coverage_percent"
+    return f"as this host does not control {config.slurm_cluster}" if is_elsewhere else ""
 
 
 def _own_folder(config: Config) -> Path | None:
@@ -193,16 +208,9 @@ def _own_folder(config: Config) -> Path | None:
 
 
 def _check_hook(
-    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None, *, is_elsewhere: bool
+    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
 ) -> Iterator[Finding]:
     config, slurm, _, journal = neighbours
-    if not wants_hook(config):
-        yield Finding("hook", True, "not wanted, by status_coverage_percent: the daily run brings the jobs")
-        return
-    if is_elsewhere:
-        hint = "where it has none, set status_coverage_percent = [0, 0]: the daily run brings the jobs"
-        yield Finding("hook", None, f"not tested: {config.slurm_cluster} is another cluster than this host's", hint)
-        return
     if not settings:
         yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
         return

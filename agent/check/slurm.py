@@ -14,7 +14,8 @@ from typing import Callable, Mapping
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
-from agent.slurm.conf import Conf
+from agent.slurm.conf import Conf, controllers_of
+from agent.slurm.controllers import controls
 from agent.slurm.scontrol import parse_range
 from agent.slurm.slurm import Slurm
 from agent.wording import count, span
@@ -37,19 +38,21 @@ def slurm_user(settings: Mapping[str, str]) -> str:
     return settings.get("SlurmUser", "").partition("(")[0]
 
 
-def check_commands(config: Config, found: Callable[[str], str | None] = shutil.which) -> str:
+def check_commands(config: Config, found: Callable[[str], str | None] = shutil.which, *, alone: bool = False) -> str:
     """Whether the timers find Slurm's commands, too, and not only whoever runs the check.
 
     :param found: where this process finds a command.
+    :param alone: whether sacct will do, as the cluster is one of other hosts.
     """
-    for key, command in (("sacct", config.sacct), ("scontrol", config.scontrol)):
+    needed = [("sacct", config.sacct)] + ([] if alone else [("scontrol", config.scontrol)])
+    for key, command in needed:
         if not shutil.which(command, path=SERVICE_PATH):
             raise NotWell(
                 f"the services do not look for {command} in {Path(found(command) or command).parent}",
                 hint=f'set {key} = "{found(command) or command}" in {config.path}',
                 run=_set_key(config, key, found(command) or command),
             )
-    return f"{config.sacct} and {config.scontrol}, which the services find"
+    return f"{' and '.join(command for _, command in needed)}, which the services find"
 
 
 def _set_key(config: Config, key: str, value: str) -> str:
@@ -63,12 +66,11 @@ def _set_key(config: Config, key: str, value: str) -> str:
 
 
 def is_elsewhere(config: Config, conf: Conf) -> bool:
-    """Whether ``slurm_cluster`` is another cluster than this host's, so that its jobs come from slurmdbd alone.
+    """Whether this host does not control ``slurm_cluster``, so that its jobs come from slurmdbd alone.
 
     :param conf: this host's slurm.conf, empty where there is none.
     """
-    own = conf.get("ClusterName")
-    return config.slurm_cluster is not None and (own is None or own.value.lower() != config.slurm_cluster.lower())
+    return config.slurm_cluster is not None and not controls(controllers_of(conf), config.slurm_cluster)
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:

@@ -113,6 +113,12 @@ def parse_units(text: str) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded"}
 
 
+def is_wanted(units: Units, name: str) -> bool:
+    """Whether a timer is at work, or is to be."""
+    unit = units[f"{name}.timer"]
+    return unit.get("ActiveState") == "active" or unit.get("UnitFileState") == "enabled"
+
+
 def check_timer(
     units: Units, name: str, cron: Cron, user: str, *, rest_is_well: bool = False, linger: Path = LINGER
 ) -> str:

@@ -6,6 +6,8 @@ import re
 from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
+from agent.slurm.controllers import Controllers
+
 #: Where Slurm's packages look for it.
 USUAL_PLACES = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/opt/slurm/etc/slurm.conf")
 #: Deeper than any site nests its files: a file that includes itself ends there.
@@ -58,6 +60,15 @@ def read_slurm_conf(path: Path, cluster: str = "") -> Conf:
     unreadable: list[Path] = []
     settings = tuple(_read(path, path.parent, cluster, unreadable, DEEPEST_INCLUDE))
     return Conf(settings, not unreadable)
+
+
+def controllers_of(conf: Conf) -> Controllers:
+    """What slurm.conf says of the controllers; nothing where there is no slurm.conf."""
+    cluster, state = conf.get("ClusterName"), conf.get("StateSaveLocation")
+    hosts = conf.get_all("SlurmctldHost") or conf.get_all("ControlMachine")  # as it was called up to 18.08
+    return Controllers(
+        cluster.value if cluster else "", tuple(host.value for host in hosts), state.value if state else ""
+    )
 
 
 def _read(path: Path, folder: Path, cluster: str, unreadable: list[Path], depth: int) -> Iterator[Setting]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Mapping, NamedTuple
+from typing import Callable, Mapping, NamedTuple
 
 
 class Controllers(NamedTuple):
@@ -34,6 +34,14 @@ def is_this_host(host: str) -> bool:
     """Whether one of :attr:`Controllers.hosts` is the host that this runs on, by its name or its address."""
     name, _, address = host.rstrip(")").partition("(")
     return _short(name) == _short(os.uname().nodename) or _is_own(address or name)
+
+
+def controls(found: Controllers, cluster: str, is_here: Callable[[str], bool] = is_this_host) -> bool:
+    """Whether this host is a controller of a cluster, which Slurm names in lower case, however it is written.
+
+    :param found: the controllers that slurmctld or slurm.conf on this host names.
+    """
+    return found.cluster.lower() == cluster.lower() and (not found.hosts or any(map(is_here, found.hosts)))
 
 
 def _short(name: str) -> str:

@@ -24,6 +24,8 @@ BATCH_BYTES = "batch_bytes"
 #: The bytes above which batches have failed, 0 where none has; and since when that is known.
 BATCH_CEILING = "batch_ceiling_bytes"
 BATCH_CEILING_AT = "batch_ceiling_at"
+#: 1 where slurm_cluster names a cluster that this host does not control: no slurmctld calls a hook for it here.
+ELSEWHERE = "cluster_elsewhere"
 #: When the hook called for the first time.
 HOOK_SINCE = "hook_since"
 #: When the first run was.

@@ -1,4 +1,4 @@
-"""Whose host's the spool is: two hosts that work on one spool take each other's jobs and ruin each other's ledger."""
+"""Whose the spool is: two hosts, or two instances, that work on one spool take each other's jobs."""
 
 from __future__ import annotations
 
@@ -14,27 +14,42 @@ MARK = "host"
 LEFT_SECONDS = 900.0
 
 
-def claim_for_host(spool: Path, host: str, now: float) -> None:
-    """Marks a spool as this host's.
+def claim_for_host(spool: Path, host: str, now: float, instance: str = "") -> None:
+    """Marks a spool as this host's, and as an instance's on it.
 
     What can't be written, as where the disk is full, is left to whatever needs the spool next.
 
     :param now: epoch seconds.
-    :raises SpoolError: where another host has worked on it lately.
+    :param instance: empty for the host's own.
+    :raises SpoolError: where another host has worked on it lately, or another instance ever.
     """
     mark = spool / MARK
+    name = f"{host}@{instance}" if instance else host
     owner = read_mark(mark)
-    if owner and owner[0] != host and abs(now - owner[1]) < LEFT_SECONDS:
-        raise SpoolError(
-            f"the spool {spool} is shared with {owner[0]}, which has used it {span(abs(now - owner[1]))} ago",
-            hint="each host needs a spool on a disk of its own: SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh; "
-            f"if {owner[0]} is this host under an earlier name, remove {mark}",
-        )
+    if owner and owner[0] != name:
+        _check_owner(mark, owner, host, now)
     with suppress(OSError):
-        if not owner or owner[0] != host:
+        if not owner or owner[0] != name:
             mark.unlink() if mark.is_symlink() else None
-            mark.write_text(f"{host}\n", encoding="utf-8")
+            mark.write_text(f"{name}\n", encoding="utf-8")
         os.utime(mark, (now, now))
+
+
+def _check_owner(mark: Path, owner: tuple[str, float], host: str, now: float) -> None:
+    """Another host may follow one that has left. An instance may run once a day: its spool stays its own."""
+    other, _, instance = owner[0].partition("@")
+    if other == host:
+        raise SpoolError(
+            f"the spool {mark.parent} belongs to {f'the instance {instance}' if instance else 'the host itself'}",
+            hint="leave spool_dir and SLURM_USAGE_HISTORY_SPOOL out, and each instance has a spool of its own; "
+            f"if it is to change hands, remove {mark}",
+        )
+    if abs(now - owner[1]) < LEFT_SECONDS:
+        raise SpoolError(
+            f"the spool {mark.parent} is shared with {other}, which has used it {span(abs(now - owner[1]))} ago",
+            hint="each host needs a spool on a disk of its own: SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh; "
+            f"if {other} is this host under an earlier name, remove {mark}",
+        )
 
 
 def read_mark(mark: Path) -> tuple[str, float] | None:

@@ -70,20 +70,26 @@ class Spool(NamedTuple):
 
 @contextmanager
 def open_spool(
-    folder: Path, *, complain: Callable[[ExporterError], None], dry_run: bool = False, alone: bool = False
+    folder: Path,
+    *,
+    complain: Callable[[ExporterError], None],
+    dry_run: bool = False,
+    alone: bool = False,
+    instance: str = "",
 ) -> Iterator[Spool]:
     """Opens a spool to work with it.
 
     :param complain: told of each line or file of the queue that is passed over.
     :param dry_run: undoes in the end whatever was written to the ledger.
     :param alone: as the one run that works on the spool.
+    :param instance: whose run it is; empty for the host's own.
     :raises SpoolError: where the spool can't be used.
     :raises Busy: where another run works on it.
     """
     step_down(folder)
     check_spool(folder)
     if alone:
-        claim_for_host(folder, os.uname().nodename, time.time())
+        claim_for_host(folder, os.uname().nodename, time.time(), instance)
     with run_lock(folder) if alone else nullcontext():
         path = folder / LEDGER_NAME
         ledger, rebuilt = open_ledger(path, alone=alone)

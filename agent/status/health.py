@@ -93,7 +93,7 @@ def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
 def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
     config, now = snapshot.config, snapshot.taken_at
     last_flush = snapshot.flush.last
-    if last_flush and now - last_flush.started_at >= config.status_queue_age_minutes[0] * 60:
+    if last_flush and not snapshot.no_hook and now - last_flush.started_at >= config.status_queue_age_minutes[0] * 60:
         text = f"no flush since {moment(last_flush.started_at, now)}"
         yield Problem(Level.WARNING, text, "run one: slurm-usage-history-exporter flush; `check` looks at its timer")
     success = snapshot.reconcile.last_success
@@ -109,7 +109,7 @@ def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
 
 def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
     hook, now = snapshot.hook, snapshot.taken_at
-    if not hook.silent or not _uses_hook(snapshot):
+    if not hook.silent or snapshot.no_hook:
         return
     ended = f"a job ended {moment(hook.missed_end or 0, now)}"
     since = f"has not called since {moment(hook.last_call, now)}" if hook.last_call else "has never called"
@@ -131,11 +131,6 @@ def _rejected_records(snapshot: Snapshot) -> Iterator[Problem]:
     if rejected:
         hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
         yield Problem(Level.WARNING, f"the dashboard refused {count(rejected, 'record')}", hint)
-
-
-def _uses_hook(snapshot: Snapshot) -> bool:
-    """A site that delivers by reconcile alone sets status_coverage_percent to [0, 0]."""
-    return max(snapshot.config.status_coverage_percent) > 0
 
 
 def _odd_rows(snapshot: Snapshot) -> Iterator[Problem]:

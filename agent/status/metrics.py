@@ -64,7 +64,7 @@ METRICS = (
     Definition(
         "missed_job_end_timestamp_seconds",
         "When the newest of the missed jobs that had run ended.",
-        lambda s: s.hook.missed_end,
+        lambda s: None if s.no_hook else s.hook.missed_end,
     ),
     Definition(
         "coverage_ratio", "Share of the jobs of the last two days that the hook brought.", lambda s: s.coverage.ratio

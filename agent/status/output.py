@@ -157,8 +157,8 @@ def _delay_text(delay: Delay) -> str:
 
 def _coverage_text(snapshot: Snapshot) -> str:
     coverage, hook = snapshot.coverage, snapshot.hook
-    if not any(snapshot.config.status_coverage_percent):
-        return "no hook is asked for, by status_coverage_percent"
+    if snapshot.no_hook:
+        return snapshot.no_hook
     if coverage.ratio is None:
         return "counted by the first reconcile after the hook's first call"
     first_day = coverage.judged[0].day

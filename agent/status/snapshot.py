@@ -18,6 +18,7 @@ from agent.errors import STOPPED, RecordsRejected
 from agent.localtime import local_day
 from agent.spool.facts import (
     DELIVERED_BY,
+    ELSEWHERE,
     GIVEN_UP,
     HISTORY_SINCE,
     HOOK_SINCE,
@@ -145,6 +146,16 @@ class Snapshot(NamedTuple):
     coverage: Coverage
     begun: float | None = None  # when the first run of this ledger was
     history_since: float | None = None  # from when on reconcile has delivered everything
+    elsewhere: bool = False  # whether slurm_cluster names a cluster that this host does not control
+
+    @property
+    def no_hook(self) -> str:
+        """Why nobody asks for a hook; empty where one has to call."""
+        if not any(self.config.status_coverage_percent):
+            return "no hook is asked for, by status_coverage_percent"
+        if self.elsewhere and not self.hook.since:
+            return f"no hook is asked for, as this host does not control {self.config.slurm_cluster}"
+        return ""
 
 
 def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
@@ -167,6 +178,7 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
         begun=ledger.journal.fact(LEDGER_SINCE) or None,
         history_since=ledger.journal.fact(HISTORY_SINCE) or None,
+        elsewhere=bool(config.slurm_cluster and ledger.journal.fact(ELSEWHERE)),
     )
 
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
-from agent.slurm.controllers import Controllers, is_this_host
+from agent.slurm.controllers import Controllers, controls, is_this_host
 from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
-from agent.spool.facts import OTHERS_RECONCILED
+from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
 from agent.spool.journal import Journal
 
 if TYPE_CHECKING:
@@ -38,6 +38,8 @@ logger = logging.getLogger(__name__)
 class Control:
     """What a run has to know of the controllers.
 
+    :param cluster: slurm_cluster of the configuration; None for the one of this host's slurm.conf.
+    :param instance: whose turns and notices these are: another instance sends to another dashboard, or other jobs.
     :param clock: epoch seconds.
     """
 
@@ -46,12 +48,16 @@ class Control:
         slurm: Slurm,
         journal: Journal,
         *,
+        cluster: str | None = None,
+        instance: str = "",
         clock: Callable[[], float],
         is_here: Callable[[str], bool] = is_this_host,
         host: str = os.uname().nodename,
     ) -> None:
         self._host = host
         self._slurm = slurm
+        self._cluster = cluster
+        self._instance = instance
         self._journal = journal
         self._clock = clock
         self._is_here = is_here
@@ -85,13 +91,18 @@ class Control:
                 logger.debug("%s", error)
                 self._found = Controllers("", (), "")
                 self._remember(self._found)
+            if self._journal.fact(ELSEWHERE) != self._is_elsewhere(self._found):
+                self._journal.set_fact(ELSEWHERE, self._is_elsewhere(self._found))
         return self._found
+
+    def _is_elsewhere(self, found: Controllers) -> bool:
+        return bool(self._cluster) and not controls(found, self._cluster or "", self._is_here)
 
     @property
     def several(self) -> bool:
         """Whether this host is one of several controllers."""
         hosts = self.controllers.hosts
-        return len(hosts) > 1 and any(map(self._is_here, hosts))
+        return not self._is_elsewhere(self.controllers) and len(hosts) > 1 and any(map(self._is_here, hosts))
 
     @property
     def may_meet_others(self) -> bool:
@@ -101,6 +112,8 @@ class Control:
         """
         if self.several:
             return self._turns is not None and bool(self._turns.failure)
+        if self._is_elsewhere(self.controllers):  # its own controllers may send, too
+            return True
         hosts = self.controllers.hosts
         return len(hosts) > 1 or any(not self._is_here(host) for host in hosts)
 
@@ -145,8 +158,10 @@ class Control:
 
     def _common_folder(self) -> Path:
         """What the controllers share; made by whoever comes first."""
-        folder = Path(self.controllers.common_folder)
+        common = Path(self.controllers.common_folder)
+        folder = common / self._instance
         with suppress(OSError):  # whoever needs it says what is wrong with it
+            common.mkdir(mode=0o700, exist_ok=True)
             folder.mkdir(mode=0o700, exist_ok=True)
         return folder
 

@@ -82,7 +82,9 @@ class Session:
         self._sleep = sleep
         self._settings: Settings | None = None
         self._books = Books(config, spool.ledger, clock)
-        self._control = Control(slurm, spool.ledger.journal, clock=clock)
+        self._control = Control(
+            slurm, spool.ledger.journal, cluster=config.slurm_cluster, instance=config.instance, clock=clock
+        )
         self._last_interlude = time.monotonic()
 
     def flush(self) -> RunReport:
@@ -348,7 +350,9 @@ def open_session(
         return DryRun(config.api_url) if dry_run else make_dashboard(config, clock=clock, sleep=sleep)
 
     try:
-        with open_spool(config.spool_dir, complain=complaints, dry_run=dry_run, alone=True) as spool:
+        with open_spool(
+            config.spool_dir, complain=complaints, dry_run=dry_run, alone=True, instance=config.instance
+        ) as spool:
             slurm = make_slurm(config, environ, complaints)
             yield Session(config, spool, slurm, make_receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
     finally:

@@ -64,6 +64,17 @@ def test_every_command_takes_its_configuration(home: Path) -> None:
     assert 0 == cli.main(["queue", "list", "--instance", "physics"])
 
 
+def test_its_configuration_by_path_is_the_instances_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever gives --config with it works on its spool, and not on the host's own."""
+    monkeypatch.setattr("agent.config.SYSTEM_FOLDER", tmp_path)
+    for folder, instance in ((tmp_path, ""), (tmp_path / "physics", "physics")):
+        folder.mkdir(exist_ok=True)
+        config = folder / "config.toml"
+        config.write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
+        config.chmod(0o600)
+        assert instance == load_config(config, {}).instance
+
+
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a.b", "a@b", "ä", "a\n"])
 def test_a_name_is_a_plain_word(name: str) -> None:
     """It becomes part of paths and unit names, as it stands."""

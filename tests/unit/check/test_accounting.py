@@ -65,7 +65,7 @@ def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
 
 
 def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path) -> None:
-    """Where slurm_cluster is not the one of this host's slurm.conf, all is well without it, the hook left aside."""
+    """Where slurm_cluster is none of this host's, all is well without it, a hook and a flush timer."""
     conf = tmp_path / "slurm.conf"
     conf.write_text("ClusterName=alpha\n")
     told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta", "spool_dir": str(tmp_path)}
@@ -80,16 +80,17 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
         environ = {"SLURM_CONF": str(conf)}
         return {finding.name: finding for finding in check.run_checks(neighbours, no_systemd, environ)}
 
-    findings = check_all(status_coverage_percent=[0, 0])
-    wanted = ("slurmctld", "cluster name", "slurmdbd", "privileges", "hook", "API key", "shown")
+    findings = check_all()
+    wanted = ("slurmctld", "cluster name", "slurmdbd", "privileges", "hook", "flush timer", "API key", "shown")
     assert dict.fromkeys(wanted, True) == {name: findings[name].ok for name in wanted}
     assert "beta" == findings["cluster name"].text
+    assert "not wanted, as this host does not control beta: the daily run brings the jobs" == findings["hook"].text
     assert "GPUs" not in findings
-    assert (None, "where it has none, set status_coverage_percent = [0, 0]: the daily run brings the jobs") == (
-        check_all()["hook"].ok,
-        check_all()["hook"].mend,
+    assert "not wanted, by status_coverage_percent: the daily run brings the jobs" == (
+        check_all(status_coverage_percent=[0, 0])["hook"].text
     )
     assert not check_all(slurm_cluster="ALPHA")["slurmctld"].ok
+    assert not check_all(slurm_cluster="ALPHA")["flush timer"].ok
 
 
 def test_a_range_that_is_limited() -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.slurm.conf import read_slurm_conf
+import pytest
+
+from agent.slurm.conf import controllers_of, read_slurm_conf
+from agent.slurm.controllers import Controllers
 
 
 def write(folder: Path, text: str, name: str = "slurm.conf") -> Path:
@@ -63,3 +66,12 @@ def test_what_cannot_be_read_is_known(tmp_path: Path) -> None:
     assert not read_slurm_conf(tmp_path / "none").complete
     assert not read_slurm_conf(write(tmp_path, "Include none.conf\nTmpFS=/t\n")).complete
     assert read_slurm_conf(write(tmp_path, "Include slurm.conf\nTmpFS=/t\n")).complete
+
+
+@pytest.mark.parametrize("key", ["SlurmctldHost", "ControlMachine"])
+def test_the_controllers_by_slurm_conf(tmp_path: Path, key: str) -> None:
+    """As slurmctld would tell of them; without a slurm.conf there are none."""
+    conf = tmp_path / "slurm.conf"
+    assert Controllers("", (), "") == controllers_of(read_slurm_conf(conf))
+    conf.write_text(f"ClusterName=lab\n{key}=ctl1(10.0.0.1)\nStateSaveLocation=/state\n")
+    assert Controllers("lab", ("ctl1(10.0.0.1)",), "/state") == controllers_of(read_slurm_conf(conf))

@@ -49,3 +49,22 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     """The mark is not what fails: the ledger says what is wrong, in its own words."""
     (tmp_path / MARK).mkdir()
     claim_for_host(tmp_path, "ctl1", NOW)
+
+
+@pytest.mark.parametrize(("first", "second"), [("", "test"), ("test", ""), ("test", "physics")])
+def test_two_instances_never_share_a_spool(tmp_path: Path, first: str, second: str) -> None:
+    """However long ago the other one ran: each would take jobs that the other has to deliver."""
+    claim_for_host(tmp_path, "ctl1", NOW, first)
+    claim_for_host(tmp_path, "ctl1", NOW + 300, first)
+    with pytest.raises(SpoolError) as caught:
+        claim_for_host(tmp_path, "ctl1", NOW + 86_400, second)
+    owner = f"the instance {first}" if first else "the host itself"
+    assert f"the spool {tmp_path} belongs to {owner}" == str(caught.value)
+    assert caught.value.hint.endswith(f"if it is to change hands, remove {tmp_path}/{MARK}")
+
+
+def test_an_instance_on_another_host_is_told_by_its_host(tmp_path: Path) -> None:
+    """A shared disk is the likelier mistake."""
+    claim_for_host(tmp_path, "ctl1", NOW, "test")
+    with pytest.raises(SpoolError, match="is shared with ctl1, which"):
+        claim_for_host(tmp_path, "ctl2", NOW, "physics")

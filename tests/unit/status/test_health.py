@@ -143,6 +143,15 @@ def test_a_site_without_the_hook_says_so_once() -> None:
     assert [] == find_problems(make_snapshot(config=config, hook=hook, coverage=covered(0)))
 
 
+def test_a_cluster_of_other_hosts_needs_no_hook_and_no_flush() -> None:
+    """Its jobs come by reconcile; a flush that was run by hand once need not be run again."""
+    config = make_config(slurm_cluster="physics")
+    hook = HOOK._replace(last_call=None, since=None, missed_end=NOON - 600)
+    flush = make_runs(failed("flush", 0)._replace(started_at=NOON - 86_400), NOON - 86_400)
+    assert [] == find_problems(make_snapshot(config=config, hook=hook, elsewhere=True, flush=flush))
+    assert [] != find_problems(make_snapshot(config=config, hook=hook, elsewhere=False))
+
+
 def test_a_reconcile_that_never_was_is_missed() -> None:
     """Without it nobody would know what the hook had missed."""
     never = make_snapshot().reconcile._replace(last=None, last_success=None)

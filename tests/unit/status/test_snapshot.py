@@ -18,7 +18,7 @@ from agent.errors import LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.localtime import local_day
-from agent.spool.facts import GIVEN_UP, MISSED, MISSED_END, PAUSE
+from agent.spool.facts import ELSEWHERE, GIVEN_UP, MISSED, MISSED_END, PAUSE
 from agent.spool.journal import RunReport
 from agent.spool.ledger import open_ledger
 from agent.spool.lock import run_lock
@@ -96,6 +96,18 @@ def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, miss
     spool.ledger.journal.set_fact(MISSED_END, missed_end)
     hook = spool.look().hook
     assert (7, silent) == (hook.missed, hook.silent)
+
+
+@pytest.mark.parametrize("elsewhere", [0, 1])
+def test_no_hook_is_asked_for_where_no_slurmctld_of_the_cluster_is(spool: Site, elsewhere: int) -> None:
+    """By the last run; one that has called after all is asked for, and so is any where slurm_cluster is not set."""
+    spool.ledger.journal.set_fact(ELSEWHERE, elsewhere)
+    assert "" == spool.look().no_hook
+    spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
+    told = "no hook is asked for, as this host does not control physics"
+    assert (told if elsewhere else "") == spool.look().no_hook
+    spool.call_hook("1 - - -\n", NOON - HOUR)
+    assert "" == spool.look().no_hook
 
 
 # The backlog

@@ -11,7 +11,7 @@ from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm
-from agent.spool.facts import OTHERS_RECONCILED
+from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
 from agent.spool.ledger import Ledger
 from agent.sync.controllers import REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
@@ -35,11 +35,14 @@ class Site:
             raise SlurmUnreachable("scontrol show config failed", hint="see that slurmctld runs")
         return self.known
 
-    def control(self, host: str = "ctl1") -> Control:
-        """What a run on a host goes by."""
+    def control(self, host: str = "ctl1", cluster: str | None = None, instance: str = "") -> Control:
+        """What a run on a host goes by, with ``slurm_cluster`` in its configuration or without."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
         slurm: Any = Slurm(lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
-        return Control(slurm, self.ledger.journal, clock=lambda: self.now, is_here=is_here, host=host)
+        journal = self.ledger.journal
+        return Control(
+            slurm, journal, cluster=cluster, instance=instance, clock=lambda: self.now, is_here=is_here, host=host
+        )
 
 
 def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
@@ -178,3 +181,37 @@ def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_pat
     site.control("ctl2").tell_reconcile(forget_before=0)
     site.control("ctl1").hear()
     assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
+
+
+def test_one_instance_does_not_hear_of_anothers_runs(ledger: Ledger, tmp_path: Path) -> None:
+    """A reconcile for the test dashboard has delivered nothing to the other one."""
+    site = Site(ledger, tmp_path)
+    site.control("ctl2", instance="test").tell_reconcile(forget_before=0)
+    site.control("ctl1").hear()
+    assert not ledger.journal.fact(OTHERS_RECONCILED)
+    site.control("ctl1", instance="test").hear()
+    assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "host", "elsewhere"),
+    [(None, "login", False), ("HA", "ctl1", False), ("ha", "login", True), ("physics", "ctl1", True)],
+)
+def test_a_cluster_of_other_hosts(
+    ledger: Ledger, tmp_path: Path, cluster: str | None, host: str, elsewhere: bool
+) -> None:
+    """slurm_cluster names one that this host does not control: no turns are taken here, and its own may send, too."""
+    control = Site(ledger, tmp_path).control(host, cluster)
+    assert (elsewhere or host == "login") == control.may_meet_others
+    assert elsewhere == ledger.journal.fact(ELSEWHERE)
+    if elsewhere:
+        assert control.turns() is None
+
+
+def test_a_cluster_of_other_hosts_needs_no_slurmctld(ledger: Ledger, tmp_path: Path) -> None:
+    """None answers here, and none has to."""
+    site = Site(ledger, tmp_path)
+    site.known = None
+    control = site.control(cluster="physics")
+    assert control.turns() is None
+    assert ledger.journal.fact(ELSEWHERE)
