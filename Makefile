@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PINS := tests/support/pins.txt
+DOCUMENTS := README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md docs
 SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
 # Most tests wait for a Slurm. Those of one file share theirs, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
-.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint test unit coverage update-tools soak manual bundle zipapp release pins fuzz demo bench clean
+.PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint prose test unit coverage update-tools soak manual bundle zipapp release pins fuzz demo bench clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -28,12 +29,17 @@ update-tools: $(READY) ## the newest development tools, pinned in tests/support/
 		$(BIN)/pip freeze --exclude-editable | sed "s/$$/ ; python_version >= '3.11'/"; } >$(PINS).new
 	@mv $(PINS).new $(PINS) && touch $(READY) && git --no-pager diff --stat $(PINS)
 
-lint: $(READY) ## ruff, mypy and shellcheck
+lint: $(READY) prose ## ruff, mypy, shellcheck, and the linters of prose
 	$(BIN)/ruff check --quiet agent tests etc
 	$(BIN)/ruff format --quiet --check agent tests etc
 	$(BIN)/mypy --no-error-summary agent tests etc
 	@tests/support/provision.sh lint || [ "$${CI:-}" != true ]
 	@! command -v shellcheck >/dev/null || { echo shellcheck $(SHELL_SCRIPTS); shellcheck $(SHELL_SCRIPTS); }
+
+prose: $(READY) ## spelling and style of documents, messages, docstrings and comments
+	@if [ -x $(BIN)/codespell ]; then $(BIN)/codespell --ignore-words tests/support/codespell.txt $(DOCUMENTS) agent etc hooks tests install.sh Makefile; fi
+	@if [ -x $(BIN)/proselint ]; then $(BIN)/proselint check --config tests/support/proselint.json $(DOCUMENTS); fi
+	@$(BIN)/python -m tests.support.prose
 
 test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
 	@tests/support/provision.sh slurm monitoring proxies install packages || [ "$${CI:-}" != true ]
