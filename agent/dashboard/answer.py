@@ -18,9 +18,10 @@ from agent.errors import (
 )
 from agent.wording import clean, hide
 
-TEMPORARY = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Proxies and firewalls have statuses of their own, such as 507, 529 or 599.
+TEMPORARY = frozenset({408, 425, 429, *range(500, 1000)})
 #: What proxies say where the dashboard behind them gave up, or took too long: a smaller batch may get through.
-OVERWHELMED = frozenset({408, 502, 503, 504, 520, 524})
+OVERWHELMED = TEMPORARY - {425, 429, 500}
 _WRONG_URL = frozenset({404, 405, 410})
 #: An error page may be long, and only its beginning is told.
 _LONGEST_WORDS = 10_000
@@ -82,20 +83,23 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
     if astray:
         return astray
     pause = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), now)
-    if status > 500 or (status in TEMPORARY and (status != 500 or pause)):
+    if status in TEMPORARY and (status != 500 or pause):
         wish = f", and wants to be left alone for {pause:.0f} s" if pause else ""
         return DashboardUnreachable(
             f"the dashboard is not available{wish}: {said}",
             hint=f"{_KEPT}; a later run tries again",
             retry_after_seconds=pause,
             overwhelmed=status in OVERWHELMED and not pause,
-            timed_out=status in {408, 504, 524},
+            timed_out=status in {408, 504, 522, 524, 598, 599},
         )
     return BatchRefused(f"the dashboard refused the jobs: {said}", named=_named_records(answer))
 
 
 def explain_astray(answer: Answer) -> DashboardUnreachable | None:
-    """What an answer means that is not from the dashboard's interface at all; None where it may be."""
+    """What an answer means that is not from the dashboard's interface at all; None where it may be.
+
+    IIS says 404 to a body over its limit, and firewalls redirect to a page of theirs for the sake of one record.
+    """
     status = answer.status
     if status == 407:
         return DashboardUnreachable(
@@ -107,10 +111,13 @@ def explain_astray(answer: Answer) -> DashboardUnreachable | None:
         return DashboardUnreachable(
             f"the dashboard redirects to {target!r}, which is not followed: the API key stays here",
             hint=f"set api_url to the address behind the redirect; {_KEPT}",
+            foreign=True,
         )
     if status in _WRONG_URL:
         said = describe(answer)
-        return DashboardUnreachable(f"there is no dashboard at this URL: {said}", hint=f"{URL_HINT}; {_KEPT}")
+        return DashboardUnreachable(
+            f"there is no dashboard at this URL: {said}", hint=f"{URL_HINT}; {_KEPT}", foreign=True
+        )
     if status < 200:
         return DashboardUnreachable(f"this is not the dashboard's answer: {status}", hint=f"{URL_HINT}; {_KEPT}")
     return None

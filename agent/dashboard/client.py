@@ -37,7 +37,7 @@ LONGEST_PAUSE_SECONDS = 60.0
 #: Before a dashboard counts as gone it is asked so often whether it is there.
 PULSE_TRIES = 3
 #: What proxies say where there is nobody behind them.
-NOBODY = OVERWHELMED | {521, 522, 523}
+NOBODY = frozenset({408, 502, 503, 504, *range(520, 528), 530, 598, 599})
 
 #: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
@@ -192,8 +192,8 @@ class Dashboard:
                 trouble = str(error)
             else:
                 wanted = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
-                # A 503 is more often for too many requests than for too large ones: those it would only add to.
-                too_much = answer.status in OVERWHELMED - {503} and not wanted
+                # These are more often for too many requests than for too large ones: those it would only add to.
+                too_much = answer.status in OVERWHELMED - {503, 529} and not wanted
                 if last or answer.status not in TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:
                     return answer
                 if too_much and not stubborn:

@@ -24,6 +24,7 @@ class Deliveries:
     """A ledger with jobs that wait, and runs that bring them to a URL."""
 
     def __init__(self, folder: Path, url: str, jobs: int, **settings: Any) -> None:
+        self.longest_pause = 0.5  # seconds; no run waits longer between two requests
         self.config = parse_config({"api_url": url, "api_key": API_KEY, **settings}, {})
         self._ledger, _ = open_ledger(folder / "ledger.db")
         with self._ledger.transaction():
@@ -32,7 +33,7 @@ class Deliveries:
 
     def run(self) -> Delivery:
         """One run, for all that waits."""
-        dashboard = make_dashboard(self.config, sleep=lambda seconds: time.sleep(min(seconds, 0.5)))
+        dashboard = make_dashboard(self.config, sleep=lambda seconds: time.sleep(min(seconds, self.longest_pause)))
         delivery = Delivery(
             dashboard,
             self._ledger,
