@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import http.client
 import importlib.util
+import ipaddress
+import os
 import re
 import socket
 import ssl
@@ -110,6 +112,7 @@ class RequestsTransport:
     def _exchange(
         self, session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: Any
     ) -> Answer:
+        exempt = _no_proxy(url)
         with session.request(
             method,
             url,
@@ -119,6 +122,7 @@ class RequestsTransport:
             allow_redirects=False,
             stream=True,
             verify=self._verify,
+            proxies={"no_proxy": exempt} if exempt else {},
         ) as response:
             text = _read(response).decode("utf-8", "replace")
             return Answer(response.status_code, response.headers, hide(text, self._secret), self._secret)
@@ -276,26 +280,52 @@ def _proxy_for(url: str) -> str:
 
     :raises ConfigError: where it is none that could be used.
     """
-    proxy = select_proxy(url, get_environ_proxies(url))
+    proxy = select_proxy(url, get_environ_proxies(url, _no_proxy(url)))
     if not proxy:
         return ""
     try:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        shown = (
-            f"{parts.scheme}://{parts.hostname}:{parts.port}" if parts.port else f"{parts.scheme}://{parts.hostname}"
-        )
-        usable = parts.scheme in {"http", "https"} or (parts.scheme.startswith("socks") and _can_speak_socks())
-    except ValueError:  # a port that is no number
-        parts, shown, usable = None, "", False
-    if not parts or not parts.hostname or not usable or not clean(shown) == shown or " " in shown:
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+        host.encode("idna")
+    except ValueError:  # a port that is no number, a label that is too long
+        raise _unusable(proxy) from None
+    speaks = parts.scheme in {"http", "https"} or (parts.scheme.startswith("socks") and _can_speak_socks())
+    # Behind a path there is a PAC file: not a proxy, but a script that names one.
+    if not (host and speaks) or parts.path not in {"", "/"} or clean(proxy) != proxy or " " in proxy:
         raise _unusable(proxy)
-    return shown
+    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
+
+
+def _no_proxy(url: str) -> str | None:
+    """``*`` where NO_PROXY names an address in one of the ways that requests does not know; None otherwise.
+
+    These are ``[::1]``, ``fd00::/8`` and ``192.0.2.1:8443``.
+    """
+    parts = urlsplit(url)
+    try:
+        address = ipaddress.ip_address((parts.hostname or "").partition("%")[0])
+    except ValueError:
+        return None
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
+    return "*" if any(_covers(entry.strip(), address, port) for entry in entries) else None
+
+
+def _covers(entry: str, address: Any, port: int | None) -> bool:
+    """Whether an entry of NO_PROXY is about an address and a port."""
+    name, wanted = entry, ""
+    if entry.count(":") == 1 or "]:" in entry:
+        name, _, wanted = entry.rpartition(":")
+    try:
+        return address in ipaddress.ip_network(name.strip("[]"), strict=False) and wanted in {"", str(port)}
+    except ValueError:
+        return False
 
 
 def _unusable(proxy: str) -> ConfigError:
     return ConfigError(
         f"the proxy in the environment can't be used: {_without_password(proxy)!r}",
-        hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT",
+        hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, not a PAC file",
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError
 from tests.faults.site import Site
-from tests.proxies.daemons import PASSWORD, Squid, Tinyproxy, free_port, port_of
+from tests.proxies.daemons import PASSWORD, Nginx, Squid, Tinyproxy, free_port, port_of
 from tests.proxies.site import Deliveries, stored
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import ReceivingDashboard
@@ -45,11 +45,11 @@ def deliver(folder: Path, dashboard: ReceivingDashboard, pem: Path) -> Deliverie
     return site
 
 
-def complaint(site: Deliveries, kind: type[ExporterError]) -> str:
+def complaint(site: Deliveries, kind: type[ExporterError], jobs: int = 100) -> str:
     """What the only error says, hint included."""
     (error,) = site.errors
     said = f"{error} ({error.hint})"
-    assert (kind, 100) == (type(error), site.waiting())
+    assert (kind, jobs) == (type(error), site.waiting())
     assert not any(secret in said for secret in SECRETS)
     return said
 
@@ -146,6 +146,10 @@ def test_a_dashboard_that_is_not_there_behind_a_proxy(
         "http://u:pass@:3128",
         "htp:/proxy:1",
         "socks9://p:1",
+        "http://wpad.example.com/proxy.pac",
+        "http://proxy\n:3128",
+        f"http://{'a' * 70}:3128",
+        "PROXY proxy:3128; DIRECT",
     ],
 )
 def test_a_proxy_that_is_none(
@@ -163,6 +167,35 @@ def test_no_proxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monk
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     assert [] == deliver(tmp_path, dashboard, pem).errors
+
+
+@pytest.mark.parametrize(
+    ("address", "entry", "goes_directly"),
+    [
+        ("127.0.0.1", "localhost, 127.0.0.0/8", True),
+        ("127.0.0.1", "127.0.0.1:PORT", True),
+        ("127.0.0.1", "127.0.0.1:1", False),
+        ("127.0.0.1", "127.0.0.0/99,fd00::/8,[::1]", False),
+        ("127.0.0.1", "*", True),
+        ("::1", "[::1]", True),
+        ("::1", "::1", True),
+        ("::1", "[::1]:PORT", True),
+        ("::1", "[::1]:1", False),
+        ("::1", "::/64", True),
+        ("::1", "fd00::/8,127.0.0.0/8", False),
+    ],
+)
+def test_addresses_in_no_proxy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, entry: str, goes_directly: bool
+) -> None:
+    """Networks, ports and IPv6 are understood as curl and others do."""
+    with ReceivingDashboard() as plain, Nginx(plain.url, address=address) as nginx:
+        monkeypatch.setenv("HTTP_PROXY", f"http://[::1]:{free_port('::1')}")
+        monkeypatch.setenv("NO_PROXY", entry.replace("PORT", str(nginx.port)))
+        site = Deliveries(tmp_path, nginx.url, 3)
+        site.run()
+        assert (3 if goes_directly else 0) == stored(plain)
+        assert goes_directly or "no way through the proxy http://[::1]:" in complaint(site, DashboardUnreachable, 3)
 
 
 def test_the_exit_code_of_a_missing_ca_bundle(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
