@@ -154,7 +154,7 @@ def _problem(answer: Answer, field: list[Any], problem: Mapping[str, Any]) -> st
 def read_json(answer: Answer) -> dict[str, Any]:
     """The answer's JSON object, empty where it holds none."""
     try:
-        content = json.loads(answer.text, parse_int=_parse_int)
+        content = json.loads(answer.text.lstrip("\ufeff"), parse_int=_parse_int)
     except (ValueError, RecursionError):  # brackets in brackets without end
         return {}
     return content if isinstance(content, dict) else {}

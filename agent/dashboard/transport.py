@@ -141,6 +141,8 @@ class RequestsTransport:
             )
         if isinstance(error, requests.exceptions.SSLError) and not broken_off:
             return DashboardUnreachable(f"no safe connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
+        if isinstance(root, ValueError):  # of a number that is none, or is missing where the answer was cut off
+            words, broken_off = f"what came broke off, or is not HTTP: {words}", True
         return DashboardUnreachable(f"no answer from {url}: {words}", hint=_REACH_HINT, overwhelmed=broken_off)
 
     def _words(self, error: BaseException) -> str:

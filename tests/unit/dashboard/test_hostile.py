@@ -166,11 +166,13 @@ def test_what_is_asked_for() -> None:
         says(b""),
         says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}"),
         says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{}"),
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"),
         says(b"HTTP/1.1 20"),
         says(b"garbage\r\n\r\n"),
         says(b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 200 + b"\r\n"),
     ],
-    ids=["at once", "mid-body", "mid-chunk", "mid-line", "garbage", "too many headers"],
+    ids=["at once", "mid-body", "mid-chunk", "behind a chunk", "no chunk", "mid-line", "garbage", "too many headers"],
 )
 def test_what_breaks_off_may_have_been_too_much(write: Writer) -> None:
     """A smaller batch may get through, whatever the version of urllib3."""
