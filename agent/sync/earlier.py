@@ -5,11 +5,12 @@ Asking for each such job by its ID would cost a reconcile as much again as every
 
 from __future__ import annotations
 
+import logging
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.run import GOES_ON_STATES, Run
-from agent.localtime import Range
+from agent.localtime import Range, local_day
 from agent.slurm.sacct import GOING_ON, Sacct
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
@@ -19,6 +20,8 @@ LATE_SECONDS = 3600
 #: The facts in which the ledger keeps from when to when all such rows are remembered.
 KNOWN_FROM = "requeued_known_from"
 KNOWN_TO = "requeued_known_to"
+
+logger = logging.getLogger(__name__)
 
 
 class EarlierRuns:
@@ -51,9 +54,17 @@ class EarlierRuns:
         # Few rows have such a state, so that few long slices do.
         plan = cover(Range(self._known.end + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)
+        is_told = False
         while part:
             call = self._sacct.ask_window(*part, GOING_ON)
             table = call.answer()
+            if call.end < part.end and not is_told:
+                is_told = True
+                logger.info(
+                    "Looking back from %s for earlier runs of requeued jobs, %d s at a time as slurmdbd allows",
+                    local_day(part.start),
+                    call.end - call.start + 1,
+                )
             self.keep(table)
             self.known_up_to(call.end)
             self.save(max((run.end or 0 for run in table), default=0))

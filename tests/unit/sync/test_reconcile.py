@@ -146,14 +146,17 @@ class LimitedSlurm(MemorySlurm):
         return super().ask_window(start, min(end, start + self._seconds - 1), states)
 
 
-def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger) -> None:
+def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """Where slurmdbd answers for six hours at a time, a year takes 1,460 calls: they are not made again."""
     weekly = [run_at(NOON - week * 7 * DAY, week, State="REQUEUED") for week in range(1, 53)]
     slurm = LimitedSlurm(*weekly, run_at(NOON + DAY, 1, Submit=str(NOON - 7 * DAY)), hours=6, calls=800)
     site = Site(ledger)
     site.slurm = slurm
+    caplog.set_level("INFO")
     with pytest.raises(SlurmUnreachable):
         site.reconcile()
+    (told,) = (text for text in caplog.messages if text.startswith("Looking back from "))
+    assert told.endswith("for earlier runs of requeued jobs, 21600 s at a time as slurmdbd allows")
     interrupted_at, slurm.calls = slurm.windows[-1][1], 0
     site.reconcile()
     start, *_ = slurm.windows[800]
