@@ -296,8 +296,7 @@ def _status(call: _Call, wanted: StatusOptions) -> int:
 
 
 def _check(call: _Call, wanted: CheckOptions) -> int:
-    from agent.check import calls  # noqa: PLC0415
-    from agent.check import checks as check  # noqa: PLC0415
+    from agent.check import calls, checks, output  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
     from agent.slurm.environment import make_environment  # noqa: PLC0415
@@ -313,18 +312,18 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
         config = call.read_config()
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
-        neighbours: Any = check.Neighbours(config, slurm, make_dashboard(config), journal)
+        neighbours: Any = checks.Neighbours(config, slurm, make_dashboard(config), journal)
     except (ConfigError, SpoolError) as error:
         neighbours = error
     findings = []
     test_job = wanted.test_job and not call.options.dry_run
-    watch = check.Watch(wanted.wait, test_job) if wanted.wait or test_job else None
-    for finding in check.run_checks(neighbours, run, call.environ, watch, call.options.instance):
+    watch = checks.Watch(wanted.wait, test_job) if wanted.wait or test_job else None
+    for finding in checks.run_checks(neighbours, run, call.environ, watch, call.options.instance):
         findings.append(finding)
         if not wanted.json:
-            call.say(check.as_lines(finding, call.screen_style()))
+            call.say(output.as_lines(finding, call.screen_style()))
     if wanted.json:
-        _print_json(check.as_json(findings), call.options.instance)
+        _print_json(output.as_json(findings), call.options.instance)
     return 0 if all(finding.ok for finding in findings) else 1
 
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 QUARTER_SECONDS = 900
+DAY_SECONDS = 86_400
 
 
 class Range(NamedTuple):

@@ -19,7 +19,7 @@ from agent.check.finding import NotWell
 from agent.check.timers import parse_timestamp
 from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
-from agent.localtime import local_text
+from agent.localtime import DAY_SECONDS, local_text
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.ledger import view_ledger
@@ -29,7 +29,6 @@ from agent.wording import count, moment, span
 
 #: A job that ended a moment ago may still be in slurmctld's list of calls to make.
 SETTLED_SECONDS = 60
-DAY_SECONDS = 86_400
 #: As much of slurmctld's log is read, from its end.
 LOG_BYTES = 8 << 20
 #: Of what slurmctld says when it does not find a script, on 20.11 to 26.05.
@@ -45,14 +44,14 @@ TEST_JOB_SECONDS = 120.0
 logger = logging.getLogger(__name__)
 
 
-class Seen(NamedTuple):
+class Calls(NamedTuple):
     """What the spool tells of calls."""
 
     calls: int
     last: float | None  # epoch seconds
 
 
-def read_calls(spool: Path) -> Seen:
+def read_calls(spool: Path) -> Calls:
     """The calls on the books, and those that lie in the queue still.
 
     :raises SpoolError: where the spool can't be read.
@@ -69,7 +68,7 @@ def read_calls(spool: Path) -> Seen:
         deque(queue.read([file]), maxlen=0)  # an admin's lines are no calls
         if written is not None and queue.calls > calls:
             moments.append(written)
-    return Seen(sum(number for number, _ in booked) + queue.calls, max(moments, default=None))
+    return Calls(sum(number for number, _ in booked) + queue.calls, max(moments, default=None))
 
 
 def boot_time(settings: Mapping[str, str]) -> float | None:

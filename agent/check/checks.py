@@ -6,15 +6,17 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Iterator, Mapping, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple
 
 from agent.check import calls, daemons, wiring
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
+from agent.check import spool as check_spool
 from agent.check import timers as check_timers
 from agent.check.controllers import check_controllers
 from agent.check.finding import Finding, examine
+from agent.check.mounts import MOUNTS
 from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
@@ -24,12 +26,8 @@ from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY
 from agent.spool.spool import LEDGER_NAME, look_at_ledger
-from agent.wording import Style
 
-MOUNTS = Path("/proc/self/mounts")
-NAME_WIDTH = 16
 NO_HOOK = "not wanted, "
-_MARKS = {True: ("✔", "ok", "32"), False: ("✘", "!!", "31"), None: ("–", "??", "33")}
 
 
 class Neighbours(NamedTuple):
@@ -173,16 +171,16 @@ def _check_spool(
 ) -> Iterator[Finding]:
     spool = config.spool_dir
     hooks_user = "" if no_hook else check_slurm.slurm_user(settings)
-    folder = examine("spool", lambda: check_host.check_spool_folder(spool, hooks_user, config.path))
+    folder = examine("spool", lambda: check_spool.check_spool_folder(spool, hooks_user, config.path))
     yield folder
     if spool.is_dir():
-        yield examine("free space", lambda: check_host.check_space(spool))
-        yield examine("filesystem", lambda: check_host.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
-        yield examine("locks", lambda: check_host.check_locks(spool))
+        yield examine("free space", lambda: check_spool.check_space(spool))
+        yield examine("filesystem", lambda: check_spool.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
+        yield examine("locks", lambda: check_spool.check_locks(spool))
         flush = (
             f"{units.manager} start {check_timers.FLUSH}.service" if check_timers.FLUSH + ".service" in units else ""
         )
-        yield examine("ledger", lambda: check_host.check_ledger(spool / LEDGER_NAME, flush))
+        yield examine("ledger", lambda: check_spool.check_ledger(spool / LEDGER_NAME, flush))
     else:
         yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
     sandbox = units[f"{check_timers.FLUSH}.service"].get("ReadWritePaths", "")
@@ -297,18 +295,3 @@ def _count_delivered(spool: Path) -> float:
 def _untested(needs: str, *names: str) -> Iterator[Finding]:
     for name in names:
         yield Finding(name, None, f"not tested: needs {needs}")
-
-
-def as_lines(finding: Finding, style: Style) -> str:
-    """A finding for the screen: a line, and below it how to fix what is wrong, and what to type."""
-    sign, word, colour = _MARKS[finding.ok]
-    mark, arrow = (sign, "→") if style.unicode else (word, "->")
-    margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
-    text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {finding.mend}" if finding.mend else "")
-    text += f"{margin}# {finding.run}" if finding.run not in {"", finding.mend} else ""
-    return f"{style.paint(mark, colour)} {finding.name:{NAME_WIDTH}}{text}"
-
-
-def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
-    """What ``check --json`` prints."""
-    return {"ok": all(finding.ok for finding in findings), "checks": [finding._asdict() for finding in findings]}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from agent.check.finding import NotWell
 from agent.check.host import own_name
+from agent.check.mounts import mount_of, sandbox_allows
 from agent.config import NAME
 from agent.slurm.controllers import Controllers
 
@@ -31,26 +32,15 @@ def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
         raise NotWell(
             f"{own_name()} can't write to {folder}, by which {names} take turns", hint=f"chown {own_name()} {folder}"
         )
-    allowed = [Path(place.lstrip("-+")) for place in sandbox.split()]
-    if allowed and not any(place == folder or place in folder.parents for place in allowed):
+    if not sandbox_allows(sandbox, folder):
         raise NotWell(
             f"the services' sandbox keeps them from {folder}, by which {names} take turns",
             hint=f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths=-{folder}",
         )
-    local = sorted(_LOCAL_LOCKS & set(_mount_options(folder.resolve(), mounts)))
+    local = sorted(_LOCAL_LOCKS & set(mount_of(folder.resolve(), mounts).options))
     if local:
         raise NotWell(
             f"{folder} is mounted with {local[0]}: a lock there does not reach the other controllers",
             hint=f"mount it without {local[0]}; until then let the daily timer run on one controller alone",
         )
     return f"{names} take turns by {folder}"
-
-
-def _mount_options(path: Path, mounts: str) -> list[str]:
-    best: tuple[int, list[str]] = (0, [])
-    for line in mounts.splitlines():
-        _, point, _, options, *_ = line.split()
-        place = Path(point.replace("\\040", " "))
-        if place == path or place in path.parents:
-            best = max(best, (len(place.parts), options.split(",")), key=lambda one: one[0])
-    return best[1]

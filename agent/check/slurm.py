@@ -14,13 +14,13 @@ from typing import Callable, Mapping
 from agent.check.finding import NotWell
 from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
 from agent.config import SYSTEM_SPOOL, Config
+from agent.localtime import DAY_SECONDS
 from agent.slurm.conf import Conf, controllers_of
 from agent.slurm.controllers import controls
 from agent.slurm.scontrol import parse_range
 from agent.slurm.slurm import Slurm
 from agent.wording import count, span
 
-DAY_SECONDS = 86_400
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
 #: In a script that calls the hook once for each instance: adapt writes it, and admins add to it.
 _CALL_LINE = re.compile(r"^\s*(?:SLURM_USAGE_HISTORY_SPOOL=(\S+)\s+)?\S*/jobcomp\.sh\b", re.MULTILINE)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
+from agent.config import SPOOL_VARIABLE
 from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
 
-#: Stands in every hook, and in nothing else.
-MARK = "SLURM_USAGE_HISTORY_SPOOL"
 RESTART = "systemctl restart slurmctld"
 #: After several failures in a row systemd would refuse to start it.
 START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
@@ -93,7 +92,7 @@ def find_hook_in(script: Path) -> Path | None:
         text = _COMMENT.sub("", script.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return script if script.name == "jobcomp.sh" else None
-    if MARK in text:
+    if SPOOL_VARIABLE in text:  # it stands in every hook, and in nothing else
         return script
     mentioned = _MENTIONED.search(text)
     if not mentioned:

@@ -17,7 +17,7 @@ from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOW
 #: an earlier owner's, and asking for it would make slurmdbd read years of rows.
 LOOKBACK_SECONDS = 365 * 86_400
 #: No JobID is used again so soon after an end.
-CLOSE_SECONDS = 600
+SOONEST_REUSE_SECONDS = 600
 
 #: All runs of one job, oldest first.
 Runs = List[Run]
@@ -46,7 +46,7 @@ def is_whole(runs: Sequence[Run]) -> bool:
     """
     requeued = sum(run.state != "RESIZING" for run in runs[:-1])
     gaps = (later.submit - (earlier.end or 0) for earlier, later in zip(runs, runs[1:]))
-    return requeued >= (runs[-1].restarts or 0) and max(gaps, default=0) <= CLOSE_SECONDS
+    return requeued >= (runs[-1].restarts or 0) and max(gaps, default=0) <= SOONEST_REUSE_SECONDS
 
 
 def runs_again(run: Run, others: Iterable[Run]) -> bool:

@@ -15,7 +15,7 @@ from agent.jobs.job import own_runs
 from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.
-SLACK_SECONDS = 1
+END_SLACK_SECONDS = 1
 
 
 class Fate(enum.Enum):
@@ -81,5 +81,5 @@ def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
     if entry.submit is not None:
         ended = [run for run in ended if run.submit >= entry.submit]
     if entry.end is not None:
-        ended = [run for run in ended if run.end is not None and run.end >= entry.end - SLACK_SECONDS]
+        ended = [run for run in ended if run.end is not None and run.end >= entry.end - END_SLACK_SECONDS]
     return bool(ended)

@@ -14,9 +14,9 @@ from typing import Iterator
 
 from agent.localtime import Range
 
-PREFIX = "notices."
+NOTICE_PREFIX = "notices."
 #: How far the hook's END and the End in the accounting may differ, and then some.
-SLACK_SECONDS = 5
+CALLS_SLACK_SECONDS = 5
 _CALLED = r"called ([0-9]{1,12}) ([0-9]{1,12})"
 _RECONCILED = r"reconciled ([0-9]{1,12})"
 
@@ -32,7 +32,7 @@ class Notices:
 
     def __init__(self, folder: Path, host: str) -> None:
         self._folder = folder
-        self._own = folder / f"{PREFIX}{host}"
+        self._own = folder / f"{NOTICE_PREFIX}{host}"
 
     def add_calls(self, ends: Range) -> None:
         """Tells that the hook was called for jobs of which the first and the last ended then."""
@@ -52,7 +52,8 @@ class Notices:
     def others_calls(self) -> list[Range]:
         """For which times of End the hooks of other controllers were called."""
         found = [re.fullmatch(_CALLED, line) for line in self._others_lines()]
-        return [Range(int(match[1]) - SLACK_SECONDS, int(match[2]) + SLACK_SECONDS) for match in found if match]
+        calls = [(int(match[1]), int(match[2])) for match in found if match]
+        return [Range(first - CALLS_SLACK_SECONDS, last + CALLS_SLACK_SECONDS) for first, last in calls]
 
     def last_reconcile(self) -> float:
         """When a reconcile of another controller last went well, in epoch seconds; 0 where that is not known."""
@@ -67,7 +68,7 @@ class Notices:
             logger.debug("%s", error)
 
     def _others_lines(self) -> Iterator[str]:
-        for path in sorted(self._folder.glob(f"{PREFIX}*")):
+        for path in sorted(self._folder.glob(f"{NOTICE_PREFIX}*")):
             if path not in {self._own, self._own.with_name(f"{self._own.name}.new")}:
                 yield from self._lines(path)
 

@@ -21,7 +21,7 @@ class Known(NamedTuple):
     has_row: bool = False  # whether its row would be recognized
 
 
-class Seen(NamedTuple):
+class DeliveredRow(NamedTuple):
     """A job of one row that was delivered."""
 
     end: int
@@ -101,12 +101,12 @@ class DeliveredJobs:
                 ((cluster, *record.key) for record in records),
             )
 
-    def rows(self, cluster: str, ended: Range) -> dict[bytes, Seen]:
+    def rows(self, cluster: str, ended: Range) -> dict[bytes, DeliveredRow]:
         """The jobs of one row that were delivered and ended in a range, by a digest of that row."""
         query = (
             "SELECT row, ended, hooked FROM delivered WHERE cluster = ? AND row IS NOT NULL AND ended BETWEEN ? AND ?"
         )
-        return {row: Seen(end, hooked) for row, end, hooked in self._database.execute(query, (cluster, *ended))}
+        return {row: DeliveredRow(end, hooked) for row, end, hooked in self._database.execute(query, (cluster, *ended))}
 
     def forget_rows(self) -> None:
         """Lets no row be recognized: from now on the same rows make other records."""

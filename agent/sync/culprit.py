@@ -5,7 +5,7 @@ It is the dashboard that names them, or halving that finds them: one bad record 
 
 from __future__ import annotations
 
-from typing import Callable, Iterator, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, NamedTuple, Sequence
 
 from agent.errors import BatchRefused
 from agent.jobs.record import Record
@@ -58,8 +58,11 @@ class Search:
             return
         named = _named(records, refusal)
         suspects += [(records[index], words) for index, words in named.items()]
-        parts = list(_others(records, named) if named else _halves(records))
-        refused = [(part, again) for part, again in ((part, self._try(part)) for part in parts) if again]
+        refused: list[tuple[Sequence[Record], BatchRefused]] = []
+        for part in _others(records, named) if named else _halves(records):
+            again = self._try(part)
+            if again:
+                refused.append((part, again))
         for part, again in refused:
             self.look_into(part, again)
 
@@ -76,13 +79,11 @@ def _named(records: Sequence[Record], refusal: BatchRefused) -> Mapping[int, str
     return named or ({0: str(refusal)} if len(records) == 1 else {})
 
 
-def _others(records: Sequence[Record], named: Mapping[int, str]) -> Iterator[Sequence[Record]]:
+def _others(records: Sequence[Record], named: Mapping[int, str]) -> list[Sequence[Record]]:
     others = [record for index, record in enumerate(records) if index not in named]
-    if others:
-        yield others
+    return [others] if others else []
 
 
-def _halves(records: Sequence[Record]) -> Iterator[Sequence[Record]]:
+def _halves(records: Sequence[Record]) -> list[Sequence[Record]]:
     middle = len(records) // 2
-    yield records[:middle]
-    yield records[middle:]
+    return [records[:middle], records[middle:]]

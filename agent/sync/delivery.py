@@ -109,6 +109,8 @@ class Delivery:
             self._waiting.setdefault((newer or record).key, []).append(waiting)
         if newer:  # the older one would arrive last, and stand
             return
+        if _is_of_array(record):
+            self._newest_tasks[place(record.job_id, record.submit)] = record
         if is_booked:
             self._booked.add(record.key)
         if record.key in self._outbox:  # an older one in its place
@@ -120,14 +122,10 @@ class Delivery:
 
     def _newer_task(self, record: Record) -> Record | None:
         """A later run of the same task that is to go out, too: it may have another raw ID, and comes in any order."""
-        if "_" not in record.job_id:
+        if not _is_of_array(record):
             return None
-        kept_at = place(record.job_id, record.submit)
-        newest = self._newest_tasks.get(kept_at)
-        if newest and (newest.submit, newest.end) > (record.submit, record.end):
-            return newest
-        self._newest_tasks[kept_at] = record
-        return None
+        newest = self._newest_tasks.get(place(record.job_id, record.submit))
+        return newest if newest and (newest.submit, newest.end) > (record.submit, record.end) else None
 
     def flush(self) -> None:
         """Sends what was taken on.
@@ -379,6 +377,11 @@ class Delivery:
 
 
 _LOG_HINT = "see the dashboard's own log; everything is kept"
+
+
+def _is_of_array(record: Record) -> bool:
+    """Only what is one may have several raw IDs."""
+    return "_" in record.job_id
 
 
 def _bytes_of(record: Record) -> int:

@@ -133,13 +133,17 @@ class Walk:
     def _visit(self, table: Table, visitor: Visitor) -> None:
         """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
         going_on: list[Run] = []
-        rows_of_jobs = _rows_by_raw_id(table, going_on)
+        rows_of_jobs = _rows_by_raw_id(table)
         for some in iter(lambda: list(islice(rows_of_jobs, JOBS_AT_ONCE)), []):
-            visitor.take(self._final_jobs(some))
+            visitor.take(self._sort_jobs(some))
+            going_on += (run for rows in some for run in rows if run.state in GOES_ON_STATES)
         self._earlier.keep(going_on)
 
-    def _final_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
-        """Those of some jobs that are final. What is in doubt is noted; the rest is left to a later slice or run."""
+    def _sort_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
+        """Notes which of some jobs are in doubt, and returns the final ones; the rest is left to a later slice or run.
+
+        :param rows_of_jobs: those of each raw ID.
+        """
         earlier = self._earlier.of([rows[0].raw_id for rows in rows_of_jobs])
         now = self._clock()
         ends = (run.end or 0 for rows in rows_of_jobs for run in rows)
@@ -212,13 +216,11 @@ class Walk:
         return jobs
 
 
-def _rows_by_raw_id(table: Table, going_on: list[Run]) -> Iterator[list[Run]]:
-    """The rows of each raw ID in a slice; of all rows those are noted whose job may go on."""
+def _rows_by_raw_id(table: Table) -> Iterator[list[Run]]:
+    """The rows of each raw ID in a slice."""
     repeated_ids = table.repeated_ids()
     repeated: dict[int, list[Run]] = {}
     for run in table:
-        if run.state in GOES_ON_STATES:
-            going_on.append(run)
         if run.raw_id in repeated_ids:
             repeated.setdefault(run.raw_id, []).append(run)
         else:

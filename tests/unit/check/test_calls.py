@@ -11,9 +11,9 @@ from typing import Callable, Mapping, Sequence
 import pytest
 
 from agent.check.calls import (
+    Calls,
     Controller,
     SampleJob,
-    Seen,
     boot_time,
     check_calls,
     is_here,
@@ -198,7 +198,7 @@ def test_when_slurmctld_started(text: str) -> None:
 
 def test_the_calls_in_the_spool(site: Site) -> None:
     """Those in the queue count before any flush has booked them."""
-    assert Seen(0, None) == read_calls(site.spool)
+    assert Calls(0, None) == read_calls(site.spool)
     site.call(30)
     seen = read_calls(site.spool)
     assert (1, int(site.now - 30)) == (seen.calls, int(seen.last or 0))

@@ -18,14 +18,18 @@ from agent.check import checks as check
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
+from agent.check import spool as check_spool
 from agent.check import timers as check_timers
 from agent.check.finding import Finding, NotWell, examine
+from agent.check.mounts import Mount, mount_of
+from agent.check.output import as_lines
 from agent.check.wiring import Call
 from agent.cli import main
 from agent.config import PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.privilege import name_of
 from agent.slurm.process import Output
 from agent.slurm.sacct import Query
 from agent.slurm.slurm import Slurm
@@ -125,13 +129,13 @@ def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
 def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
     """Another's, a missing one and one that everybody can write to are told apart."""
     me, spool = check_host.own_name(), tmp_path / "spool"
-    assert "there is no folder" in complaint(lambda: check_host.check_spool_folder(spool, me))[0]
+    assert "there is no folder" in complaint(lambda: check_spool.check_spool_folder(spool, me))[0]
     spool.mkdir(mode=0o750)
-    assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, me)
-    assert f"{spool}, of {me}" == check_host.check_spool_folder(spool, "")
-    assert f"chown -R slurm {spool}" == remedy(lambda: check_host.check_spool_folder(spool, "slurm"))
+    assert f"{spool}, of {me}" == check_spool.check_spool_folder(spool, me)
+    assert f"{spool}, of {me}" == check_spool.check_spool_folder(spool, "")
+    assert f"chown -R slurm {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, "slurm"))
     spool.chmod(0o777)
-    assert f"chmod 750 {spool}" == remedy(lambda: check_host.check_spool_folder(spool, me))
+    assert f"chmod 750 {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
 
 
 def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
@@ -141,8 +145,8 @@ def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
     (spool / "queue").touch()
     os.chown(spool / "queue", 12345, -1)
     text = f"{spool}/queue belongs to 12345, so that {me} may not be able to use it"
-    assert (text, f"give it to {me}") == complaint(lambda: check_host.check_spool_folder(spool, me))
-    assert f"chown -hR {me} {spool}" == remedy(lambda: check_host.check_spool_folder(spool, me))
+    assert (text, f"give it to {me}") == complaint(lambda: check_spool.check_spool_folder(spool, me))
+    assert f"chown -hR {me} {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
 
 
 def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
@@ -151,14 +155,14 @@ def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
     spool.mkdir(mode=0o750)
     os.chown(spool, 12345, -1)
     config.write_text('api_url = "https://d.example.com"\n#status_coverage_percent = [99, 90]\n[comments]\n')
-    text, hint = complaint(lambda: check_host.check_spool_folder(spool, "slurm", config))
+    text, hint = complaint(lambda: check_spool.check_spool_folder(spool, "slurm", config))
     assert "the hook runs as slurm and can't write to 12345's own spool: the daily reconcile brings all jobs" == text
     assert f"set status_coverage_percent = [0, 0] in {config}, and no hook is asked for" == hint
-    subprocess.run(remedy(lambda: check_host.check_spool_folder(spool, "slurm", config)), shell=True, check=True)
+    subprocess.run(remedy(lambda: check_spool.check_spool_folder(spool, "slurm", config)), shell=True, check=True)
     assert config.read_text().startswith("status_coverage_percent = [0, 0]\napi_url = ")
-    assert "" == remedy(lambda: check_host.check_spool_folder(spool, "slurm", config))
+    assert "" == remedy(lambda: check_spool.check_spool_folder(spool, "slurm", config))
     system = Path("/etc/slurm-usage-history-exporter/config.toml")
-    assert f"chown -R slurm {spool}" == remedy(lambda: check_host.check_spool_folder(spool, "slurm", system))
+    assert f"chown -R slurm {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, "slurm", system))
 
 
 @pytest.mark.parametrize(
@@ -167,13 +171,13 @@ def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
 def test_a_spool_needs_room(tmp_path: Path, blocks: int, files: int, well: bool) -> None:
     """Both bytes and files can run out."""
     disk = os.statvfs_result((4096, 4096, blocks, blocks, blocks, files, files, files, 0, 255))
-    assert well == examine("space", lambda: check_host.check_space(tmp_path, lambda _: disk)).ok
+    assert well == examine("space", lambda: check_spool.check_space(tmp_path, lambda _: disk)).ok
 
 
 def test_a_filesystem_without_fixed_number_of_files_has_enough(tmp_path: Path) -> None:
     """btrfs says 0 of 0."""
     disk = os.statvfs_result((4096, 4096, 1 << 20, 1 << 20, 1 << 20, 0, 0, 0, 0, 255))
-    assert "4.3 GB free" == check_host.check_space(tmp_path, lambda _: disk)
+    assert "4.3 GB free" == check_spool.check_space(tmp_path, lambda _: disk)
 
 
 @pytest.mark.parametrize(
@@ -183,39 +187,46 @@ def test_a_filesystem_without_fixed_number_of_files_has_enough(tmp_path: Path) -
 def test_the_spool_is_on_a_disk_of_its_own(kind: str, well: bool) -> None:
     """The mount that counts is the innermost one, however the lines are sorted."""
     mounts = f"a /var {kind} rw 0 0\nb / ext4 rw 0 0\nc /va ext4 rw 0 0\nd /var/spool2 ext4 rw 0 0\n"
-    assert well == examine("", lambda: check_host.check_filesystem(Path("/var/spool"), mounts)).ok
+    assert well == examine("", lambda: check_spool.check_filesystem(Path("/var/spool"), mounts)).ok
 
 
 def test_a_mount_point_with_a_blank() -> None:
     """/proc/self/mounts writes it as an octal number."""
-    assert "nfs" == check_host.filesystem_of(Path("/a b/c"), "x /a\\040b nfs rw 0 0\ny / ext4 rw 0 0")
+    assert "nfs" == mount_of(Path("/a b/c"), "x /a\\040b nfs rw 0 0\ny / ext4 rw 0 0").kind
+
+
+def test_what_is_mounted_last_at_a_place_counts() -> None:
+    """It hides what was mounted there before."""
+    assert Mount("nfs", ("rw", "nolock")) == mount_of(Path("/a/b"), "x /a ext4 rw 0 0\ny /a nfs rw,nolock 0 0")
 
 
 def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
     """Two looks a second apart see the same process only where it is stuck."""
     holders = iter([7, 8])
-    busy = check_host.check_locks(
+    busy = check_spool.check_locks(
         tmp_path, lambda _, name: next(holders) if name == "queue.lock" else 9, lambda _: None
     )
     assert "process 9 is at work" == busy
-    assert "ps -p 7" in complaint(lambda: check_host.check_locks(tmp_path, lambda *_: 7, lambda _: None))[1]
-    assert "free" == check_host.check_locks(tmp_path, lambda *_: None)
+    assert "ps -p 7" in complaint(lambda: check_spool.check_locks(tmp_path, lambda *_: 7, lambda _: None))[1]
+    assert "free" == check_spool.check_locks(tmp_path, lambda *_: None)
 
 
 def test_a_lock_that_is_really_held(tmp_path: Path) -> None:
     """The kernel tells who holds it."""
     with (tmp_path / "queue.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert f"process {os.getpid()} " in complaint(lambda: check_host.check_locks(tmp_path, sleep=lambda _: None))[0]
+        assert (
+            f"process {os.getpid()} " in complaint(lambda: check_spool.check_locks(tmp_path, sleep=lambda _: None))[0]
+        )
 
 
 def test_the_ledger_is_read(tmp_path: Path) -> None:
     """An empty one is fine, one that is no database is not."""
     path = tmp_path / "ledger.db"
     open_ledger(path)[0].close()
-    assert "0 waiting, 0 rejected" == check_host.check_ledger(path)
+    assert "0 waiting, 0 rejected" == check_spool.check_ledger(path)
     path.write_bytes(b"no database" * 1000)
-    assert False is examine("ledger", lambda: check_host.check_ledger(path)).ok
+    assert False is examine("ledger", lambda: check_spool.check_ledger(path)).ok
 
 
 def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> None:
@@ -240,7 +251,7 @@ def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
 
 def test_a_user_without_a_name_is_his_number() -> None:
     """As in the rest of Unix."""
-    assert "4294967294" == check_host.name_of(4294967294)
+    assert "4294967294" == name_of(4294967294)
 
 
 # --- Slurm
@@ -430,7 +441,7 @@ def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
     findings = list(check.run_checks(error, no_systemd, {}))
     assert ("configuration", False, "mend it") == (findings[1].name, findings[1].ok, findings[1].mend)
     assert "flush timer" in {finding.name for finding in findings}
-    shown = check.as_lines(findings[1], Style(unicode=False)).splitlines()
+    shown = as_lines(findings[1], Style(unicode=False)).splitlines()
     column = shown[0].index("the configuration")
     assert ["api_url: missing", "a: unknown key", "-> mend it"] == [line[column:] for line in shown[1:]]
 
@@ -438,10 +449,10 @@ def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
 def test_a_finding_on_the_screen() -> None:
     """✔ and ✘, or ASCII where there is no UTF-8; the mend stands below the text."""
     bad = Finding("clock", False, "it is wrong", "set it")
-    assert ["✘ clock           it is wrong", "                  → set it"] == check.as_lines(bad, Style()).splitlines()
-    assert "ok clock           fine" == check.as_lines(Finding("clock", True, "fine"), Style(unicode=False))
-    assert check.as_lines(Finding("x", None, "y"), Style()).startswith("– x ")
-    assert check.as_lines(bad, Style(colour=True)).startswith("\033[31m✘\033[0m clock")
+    assert ["✘ clock           it is wrong", "                  → set it"] == as_lines(bad, Style()).splitlines()
+    assert "ok clock           fine" == as_lines(Finding("clock", True, "fine"), Style(unicode=False))
+    assert as_lines(Finding("x", None, "y"), Style()).startswith("– x ")
+    assert as_lines(bad, Style(colour=True)).startswith("\033[31m✘\033[0m clock")
 
 
 def test_an_error_that_is_not_ours_is_a_defect() -> None:

@@ -19,6 +19,7 @@ from agent.check import checks as check
 from agent.check import dashboard as check_dashboard
 from agent.check import host as check_host
 from agent.check import slurm as check_slurm
+from agent.check import spool as check_spool
 from agent.check.finding import NotWell
 from agent.check.wiring import Call
 from agent.config import NAME, PLACEHOLDER, Config, load_config, parse_config
@@ -62,7 +63,7 @@ def disk(*, blocks: int = 1 << 20, files: int = 10_000) -> Callable[[Path], os.s
 
 
 def on(kind: str) -> Callable[[Path], str]:
-    return lambda _: check_host.check_filesystem(Path("/var/spool/x"), f"a / ext4 rw 0 0\nb /var {kind} rw 0 0")
+    return lambda _: check_spool.check_filesystem(Path("/var/spool/x"), f"a / ext4 rw 0 0\nb /var {kind} rw 0 0")
 
 
 HOST = [
@@ -86,25 +87,25 @@ HOST = [
     ),
     Lack(
         "no spool",
-        lambda folder: check_host.check_spool_folder(folder / "none", ""),
+        lambda folder: check_spool.check_spool_folder(folder / "none", ""),
         "there is no folder {folder}/none",
         "make it, or set spool_dir where it has moved; what was queued in it comes with the next reconcile",
     ),
     Lack(
         "a spool of another's",
-        lambda folder: check_host.check_spool_folder(folder, "nobody-else"),
+        lambda folder: check_spool.check_spool_folder(folder, "nobody-else"),
         "{folder} belongs to {me}, but the hook runs as nobody-else",
         "give it to nobody-else",
     ),
     Lack(
         "no room",
-        lambda folder: check_host.check_space(folder, disk(blocks=100)),
+        lambda folder: check_spool.check_space(folder, disk(blocks=100)),
         "only 0.0 GB free in {folder}",
         "make room: without it the hook can queue nothing",
     ),
     Lack(
         "no room for files",
-        lambda folder: check_host.check_space(folder, disk(files=3)),
+        lambda folder: check_spool.check_space(folder, disk(files=3)),
         "only 3 files can be made in {folder}",
         "remove some files there",
     ),
@@ -120,7 +121,7 @@ HOST = [
     ),
     Lack(
         "a lock that is held",
-        lambda folder: check_host.check_locks(folder, lambda *_: 7, lambda _: None),
+        lambda folder: check_spool.check_locks(folder, lambda *_: 7, lambda _: None),
         "process 7 has held {folder}/queue.lock for more than 1 s",
         "see what it is: ps -p 7 -o args; the hook writes beside the queue meanwhile",
     ),

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.localtime import Range
-from agent.spool.controller_notices import PREFIX, SLACK_SECONDS, Notices
+from agent.spool.controller_notices import CALLS_SLACK_SECONDS, NOTICE_PREFIX, Notices
 
 NOW = 1_700_000_000
 
 
 def called(*ends: Range) -> list[Range]:
-    return [Range(first - SLACK_SECONDS, last + SLACK_SECONDS) for first, last in ends]
+    return [Range(first - CALLS_SLACK_SECONDS, last + CALLS_SLACK_SECONDS) for first, last in ends]
 
 
 def test_each_hears_the_others_and_not_itself(tmp_path: Path) -> None:
@@ -33,12 +33,12 @@ def test_a_reconcile_forgets_what_is_old(tmp_path: Path) -> None:
         other.others_calls(),
         other.last_reconcile(),
     )
-    assert 3 == len((tmp_path / f"{PREFIX}ctl1").read_text().splitlines())
+    assert 3 == len((tmp_path / f"{NOTICE_PREFIX}ctl1").read_text().splitlines())
 
 
 def test_garbage_is_passed_over(tmp_path: Path) -> None:
     """A half line of a host that lost its power, or whatever else came into the file."""
-    (tmp_path / f"{PREFIX}ctl1").write_bytes(b"called 17\ncalled x y\n\xff\xfe\nreconciled\ncalled 100 200\n")
+    (tmp_path / f"{NOTICE_PREFIX}ctl1").write_bytes(b"called 17\ncalled x y\n\xff\xfe\nreconciled\ncalled 100 200\n")
     other = Notices(tmp_path, "ctl2")
     assert (called(Range(100, 200)), 0.0) == (other.others_calls(), other.last_reconcile())
 

@@ -13,9 +13,9 @@ from typing import Callable, ContextManager, Iterator, Sequence
 import pytest
 
 import agent
-from agent.check.host import name_of
 from agent.errors import Busy, LedgerDamaged, SpoolError
 from agent.jobs.entry import QueueEntry
+from agent.privilege import name_of
 from agent.spool.ledger import Ledger
 from agent.spool.lock import run_lock
 from agent.spool.owner import check_spool, step_down
