@@ -11,7 +11,8 @@ from typing import Any, Callable, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
 from agent.errors import ConfigError
-from agent.wording import clean, did_you_mean
+from agent.sanitize import clean
+from agent.wording import did_you_mean
 
 NAME = "slurm-usage-history-exporter"
 SYSTEM_FOLDER = Path("/etc") / NAME

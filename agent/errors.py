@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from agent.wording import printable
+from agent.sanitize import printable
 
 #: The exit code of a run stopped by Ctrl-C or SIGTERM.
 STOPPED = 130

@@ -8,7 +8,7 @@ import sys
 from typing import Callable, Mapping, TextIO
 
 from agent.errors import ExporterError
-from agent.wording import printable
+from agent.sanitize import printable
 
 #: The priority that journald reads at the start of a line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}

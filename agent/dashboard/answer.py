@@ -16,7 +16,7 @@ from agent.errors import (
     ExporterError,
     KeyRefused,
 )
-from agent.wording import clean, hide
+from agent.sanitize import clean, hide
 
 #: Proxies and firewalls have statuses of their own, such as 507, 529 or 599.
 TEMPORARY = frozenset({408, 425, 429, *range(500, 1000)})

@@ -29,7 +29,7 @@ from urllib3.exceptions import HTTPError
 from agent import __version__
 from agent.dashboard.answer import Answer
 from agent.errors import ConfigError, DashboardUnreachable
-from agent.wording import clean, hide
+from agent.sanitize import clean, hide
 
 #: Of an answer only so many bytes are read. A 422 that names thousands of records may be longer, and is then as good as
 #: one that names none.

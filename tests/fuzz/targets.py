@@ -11,8 +11,8 @@ from agent.dashboard.answer import Answer, describe, judge, read_name, shown_clu
 from agent.dashboard.backoff import parse_retry_after
 from agent.errors import BatchRefused, ExporterError
 from agent.jobs.entry import parse_line
+from agent.sanitize import clean, printable
 from agent.slurm.row import parse_row
-from agent.wording import clean, printable
 
 #: The columns that sacct is asked for are as many.
 COLUMNS = 22

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py"))
 
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
-GROUND = {"errors", "localtime", "wording", "privilege"}
+GROUND = {"errors", "localtime", "sanitize", "wording", "privilege"}
 EDGE = {"jobs", "config"} | GROUND
 USE = {"slurm", "spool", "dashboard"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
@@ -30,12 +30,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dashboard": EDGE,
     "jobs": {"errors", "localtime"},
     "arguments": {"config"} | GROUND,
-    "config": {"errors", "wording"},
+    "config": {"errors", "sanitize", "wording"},
     "privilege": {"errors"},
-    "logs": {"errors", "wording"},
+    "logs": {"errors", "sanitize"},
     "wording": {"localtime"},
     "localtime": set(),
-    "errors": {"wording"},
+    "errors": {"sanitize"},
+    "sanitize": set(),
 }
 
 DOORS = {

@@ -18,7 +18,7 @@ from agent.dashboard.answer import Answer, describe, judge, read_name, shown_clu
 from agent.dashboard.client import Dashboard
 from agent.dashboard.transport import LONGEST_ANSWER, RequestsTransport
 from agent.errors import BatchRefused, ConfigError, DashboardUnreachable, ExporterError
-from agent.wording import clean
+from agent.sanitize import clean
 from tests.support.waiting import wait_for
 
 KEY = "s3cret/key+x"
