@@ -13,6 +13,8 @@ from agent.status.snapshot import CommandRuns, Snapshot
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
+    from agent.spool.journal import RunReport
+
 PREFIX = "slurm_usage_history_"
 #: Tells the instances of a host apart, whose files node-exporter reads together. Prometheus has a use for "instance".
 INSTANCE_LABEL = "exporter_instance"
@@ -34,6 +36,10 @@ class Definition(NamedTuple):
 
 def _of_each_command(read: Callable[[CommandRuns], float | None]) -> Callable[[Snapshot], Value]:
     return lambda snapshot: {"flush": read(snapshot.flush), "reconcile": read(snapshot.reconcile)}
+
+
+def _of_last_run(read: Callable[[RunReport], float]) -> Callable[[Snapshot], Value]:
+    return _of_each_command(lambda runs: read(runs.last) if runs.last else None)
 
 
 METRICS = (
@@ -107,37 +113,37 @@ METRICS = (
     Definition(
         "last_run_timestamp_seconds",
         "When the last run began.",
-        _of_each_command(lambda runs: runs.last.started_at if runs.last else None),
+        _of_last_run(lambda run: run.started_at),
         "command",
     ),
     Definition(
         "last_run_duration_seconds",
         "How long the last run took.",
-        _of_each_command(lambda runs: runs.last.seconds if runs.last else None),
+        _of_last_run(lambda run: run.seconds),
         "command",
     ),
     Definition(
         "last_run_exit_code",
         "How the last run ended, 0 for well.",
-        _of_each_command(lambda runs: runs.last.exit_code if runs.last else None),
+        _of_last_run(lambda run: run.exit_code),
         "command",
     ),
     Definition(
         "last_run_delivered_jobs",
         "Jobs that the last run delivered.",
-        _of_each_command(lambda runs: runs.last.delivered if runs.last else None),
+        _of_last_run(lambda run: run.delivered),
         "command",
     ),
     Definition(
         "last_run_rejected_records",
         "Records of the last run that the dashboard refused.",
-        _of_each_command(lambda runs: runs.last.rejected if runs.last else None),
+        _of_last_run(lambda run: run.rejected),
         "command",
     ),
     Definition(
         "last_run_missed_jobs",
         "Jobs that the last run brought for the hook, of which only reconcile can tell.",
-        _of_each_command(lambda runs: runs.last.missed if runs.last else None),
+        _of_last_run(lambda run: run.missed),
         "command",
     ),
     Definition(

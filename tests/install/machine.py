@@ -11,29 +11,27 @@ import threading
 from pathlib import Path
 from typing import Any, Callable
 
+import pytest
+
 from tests.support import keeper
 from tests.support.daemons import Daemons
 from tests.support.dashboard import ReceivingDashboard
+from tests.support.slurm_conf import HURRY, JUST_PROCESSES
 from tests.support.waiting import wait_for
 
 SCRIPT = Path(__file__).with_name("machine.sh")
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 
-SLURM_CONF = """\
+SLURM_CONF = f"""\
 ClusterName=booted
 SlurmctldHost=controller(127.0.0.1)
 SlurmUser=slurm
 StateSaveLocation=/var/lib/slurm/slurmctld
 SlurmdSpoolDir=/var/lib/slurm/slurmd
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-ReturnToService=2
+{JUST_PROCESSES}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1
-MailProg=/bin/true
+SchedulerParameters={HURRY}
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 PrivateData=jobs,usage,users
@@ -76,6 +74,9 @@ class Machine:
     """
 
     def __init__(self, wheels: Path, suite: str = "bookworm") -> None:
+        reason = why_not_here()
+        if reason:
+            pytest.fail(reason)
         build_base(suite)
         self._suite = suite
         self._wheels = wheels

@@ -14,7 +14,7 @@ from typing import Iterator
 import pytest
 
 from tests.install.installation import NAME
-from tests.install.machine import SLURM_CONF, Machine, why_not_here
+from tests.install.machine import SLURM_CONF, Machine
 from tests.packaging.building import VERSION, build_packages, build_zipapp
 from tests.support.dashboard import DEPLOY_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
@@ -38,9 +38,6 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(deb: Path) -> Iterator[Machine]:
-    reason = why_not_here()
-    if reason:
-        pytest.fail(reason)
     with Machine(deb.parent) as machine:
         start_second_cluster(machine)
         yield machine

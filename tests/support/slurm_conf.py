@@ -8,6 +8,16 @@ from typing import NamedTuple, Sequence
 
 CPUS_A_NODE = 64
 GPU_FILES = {"a100": 4, "h100": 2}  # on the first node
+#: Lines for slurm.conf where jobs are nothing but processes: no cgroups, no MPI, no mail; lost nodes come back.
+JUST_PROCESSES = """\
+MailProg=/bin/true
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+ReturnToService=2"""
+#: By default Slurm waits three seconds before it starts a job, and half a minute before it looks again.
+HURRY = "batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1"
 
 
 class Layout(NamedTuple):
@@ -98,8 +108,7 @@ def gpu_devices(layout: Layout) -> list[Path]:
 
 
 def _controller(layout: Layout) -> str:
-    # Slurm's defaults wait three seconds before it starts a job and half a minute before it looks again:
-    # the scheduler is told to hurry. The socket of munge has to be named once for each way in.
+    # The socket of munge has to be named once for each way in.
     types = ",".join(f"gres/gpu:{kind}" for kind in GPU_FILES)
     return f"""\
 ClusterName={layout.cluster}
@@ -115,17 +124,12 @@ StateSaveLocation={layout.folder}/state
 SlurmdSpoolDir={layout.folder}/spool-%n
 SlurmctldPidFile={layout.folder}/slurmctld.pid
 SlurmdPidFile={layout.folder}/slurmd-%n.pid
-MailProg=/bin/true
-MpiDefault=none
-ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
-ReturnToService=2
+{JUST_PROCESSES}
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU_Memory
 DefMemPerCPU=10
 SchedulerType=sched/backfill
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interval=1
+SchedulerParameters={HURRY}
 MaxArraySize=10001
 MinJobAge=300
 KillWait=1
