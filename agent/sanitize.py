@@ -25,8 +25,8 @@ _LONGEST_MESSAGE = 20_000
 def printable(text: str) -> str:
     """A message that is safe to log and print, wherever it comes from: like :func:`clean`, but keeps its lines.
 
-    >>> printable("two\n  lines\x1b[2J")
-    'two\n  lines?[2J'
+    >>> printable("two\\n  lines\\x1b[2J")
+    'two\\n  lines?[2J'
     """
     text = text[:_LONGEST_MESSAGE]
     if text.isprintable():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
@@ -13,7 +12,6 @@ from typing import Any, Callable, Iterator, Mapping
 from agent.admin.pen import Pen
 from agent.config import (
     ENCODING,
-    NAME,
     PLACEHOLDER,
     Config,
     candidate_paths,
@@ -27,6 +25,7 @@ from agent.config import (
 from agent.dashboard.answer import shown_clusters
 from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, UsageError
+from agent.installed import find_adapt
 
 #: Goes before api_key, and would hide the new one.
 RIVAL = "api_key_file"
@@ -112,14 +111,6 @@ def set_up(
     except ConfigError as error:
         raise ConfigError(str(error), hint=f"the new key {_keep(api_key, path)}") from error
     return config._replace(api_key=api_key, cluster_name=cluster or config.cluster_name)
-
-
-def find_adapt(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
-    """What makes an instance: where a package puts it, beside install.sh's virtual environment, or in the checkout."""
-    if package.parent == Path("/usr/share") / NAME:
-        return f"/usr/libexec/{NAME}/adapt"
-    installed = environment.parent / "bin" / "adapt"
-    return str(installed if installed.exists() else package.parent / "etc" / "packaging" / "adapt.sh")
 
 
 def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:

@@ -21,6 +21,7 @@ from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ExporterError, SlurmUnreachable
+from agent.installed import find_hook, find_wrapper
 from agent.slurm.controllers import is_this_host, parse_controllers
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
@@ -137,7 +138,7 @@ def _check_slurm(
         except SlurmUnreachable as error:
             told = daemons.explain(error, states, "slurmctld")
             is_down = states.get("slurmctld", "active") not in {"active", "reloading"}
-            installed = check_host.find_hook(instance=config.instance)
+            installed = find_hook(config.instance)
             raise (wiring.why_not_started(wiring.find_conf(environ), installed) if is_down else None) or told from error
         return f"answers, runs as {check_slurm.slurm_user(settings)}"
 
@@ -216,10 +217,10 @@ def _check_hook(
         # The hook in slurm.conf, if there is one, is the host's: nothing about it is this user's to change.
         yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
         return
-    conf, installed = wiring.read_conf(settings), check_host.find_hook(instance=config.instance)
+    conf, installed = wiring.read_conf(settings), find_hook(config.instance)
     lines = examine(
         "slurm.conf",
-        lambda: wiring.check_wiring(settings, conf, installed, wiring.find_template()),
+        lambda: wiring.check_wiring(settings, conf, installed, find_wrapper()),
     )
     yield lines
     call = wiring.wiring_of_slurmctld(settings).find_call()

@@ -15,7 +15,6 @@ from agent.config import (
     PLACEHOLDER,
     PLAIN_HTTP,
     PLAIN_HTTP_HINT,
-    SYSTEM_FOLDER,
     SYSTEM_SPOOL,
     Config,
     is_exposed,
@@ -106,26 +105,6 @@ def _open_sandbox(folder: Path) -> str:
         f"for unit in {NAME} {NAME}-flush; do mkdir -p {place} &&"
         f" printf {form} {shlex.quote(str(folder))} >{place}/metrics.conf; done; systemctl daemon-reload"
     )
-
-
-def find_hook(
-    environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1], *, instance: str = ""
-) -> str:
-    """Where the hook lies: where a package puts it, beside install.sh's virtual environment, or in the checkout.
-
-    An instance's is the script that adapt has made for it.
-    """
-    if instance:
-        return str(SYSTEM_FOLDER / instance / "jobcomp.sh")
-    packaged = [Path("/usr/libexec") / NAME / "jobcomp.sh"] if package.parent == Path("/usr/share") / NAME else []
-    for path in (*packaged, environment.parent / "bin" / "jobcomp.sh", package.parent / "hooks" / "jobcomp.sh"):
-        if _may_be_there(path):
-            return str(path)
-    return "/path/to/jobcomp.sh"
-
-
-def _may_be_there(path: Path) -> bool:
-    return path.exists() if os.access(path.parent, os.X_OK) else path.parent.is_dir()
 
 
 def own_name() -> str:

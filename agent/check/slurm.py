@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.wiring import RESTART, RESTART_HINT, Call, is_missing
+from agent.check.wiring import RESTART, RESTART_HINT, Call
 from agent.config import SYSTEM_SPOOL, Config
+from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
 from agent.slurm.conf import Conf, controllers_of
 from agent.slurm.controllers import controls

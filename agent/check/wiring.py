@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
 from agent.config import SPOOL_VARIABLE
+from agent.installed import is_missing
 from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
 
 RESTART = "systemctl restart slurmctld"
@@ -280,24 +280,6 @@ def version_of(settings: Mapping[str, str]) -> tuple[int, int]:
     """slurmctld's, such as (22, 5); (0, 0) where it does not tell."""
     match = re.match(r"(\d+)\.(\d+)", settings.get("SLURM_VERSION", ""))
     return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def find_template(environment: Path = Path(sys.prefix), package: Path = Path(__file__).parents[1]) -> str:
-    """Where the wrapper lies: beside install.sh's virtual environment, beside the package, or in the checkout."""
-    places = [environment.parent / "call-both.sh", package.parent / "call-both.sh"]
-    checkout = package.parent / "etc" / "hooks" / "call-both.sh"
-    return str(next((place for place in places if not is_missing(place)), checkout))
-
-
-def is_missing(path: Path) -> bool:
-    """Whether nothing is there; not where this user may not look."""
-    try:
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def _is_same(one: Path, other: Path) -> bool:

@@ -58,11 +58,5 @@ def is_task(job_id: str) -> bool:
     return bool(found) and array.isdigit() and task.isdigit()
 
 
-def format_line(entry: QueueEntry) -> str:
-    """The line that :func:`parse_line` reads as this entry."""
-    _, *hints = entry
-    return " ".join([str(entry.job_id), *("-" if hint is None else str(hint) for hint in hints)])
-
-
 def _number(text: str | None) -> int | None:
     return None if text in {None, "-"} else int(text or 0)

@@ -21,7 +21,6 @@ _IS_DUE = "(due_at <= ? OR due_at > ?)"
 NO_RECORD = "no_record"
 HALF_WRITTEN = "half_written"
 REFUSED = "refused"
-_REFUSED_WORDS = "refused by the dashboard"
 
 
 class Waiting(NamedTuple):
@@ -38,11 +37,6 @@ class Waiting(NamedTuple):
     def key(self) -> tuple[int, int]:
         """What identifies it in the ledger."""
         return self.entry.key
-
-    @property
-    def explanation(self) -> str:
-        """Why it waits, for the admin."""
-        return f"{_REFUSED_WORDS}: {self.reason}" if self.state == REFUSED else self.reason
 
 
 class WaitingJobs:
@@ -163,7 +157,7 @@ class WaitingJobs:
 
     def reasons(self) -> dict[str, int]:
         """How many wait for which reason. What the dashboard said of each that it refused is left out."""
-        reason = f"CASE state WHEN '{REFUSED}' THEN '{_REFUSED_WORDS}' ELSE reason END"
+        reason = f"CASE state WHEN '{REFUSED}' THEN 'refused by the dashboard' ELSE reason END"
         return dict(self._database.execute(f"SELECT {reason}, count(*) FROM waiting GROUP BY 1 ORDER BY 2 DESC"))  # noqa: S608
 
     def among(self, job_ids: Sequence[int]) -> set[int]:

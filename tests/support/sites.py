@@ -134,7 +134,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
 
     def waiting(self) -> dict[int, str]:
         """What waits, and why."""
-        return {item.entry.job_id: item.explanation for item in self.ledger.waiting.all()}
+        return {item.entry.job_id: item.reason for item in self.ledger.waiting.all()}
 
     def waiting_ids(self) -> list[int]:
         """The JobIDs of it."""

@@ -16,7 +16,7 @@ MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACK
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
 GROUND = {"errors", "localtime", "sanitize", "wording", "privilege"}
 EDGE = {"jobs", "config"} | GROUND
-USE = {"slurm", "spool", "dashboard"} | EDGE
+USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "jobs": {"errors", "localtime"},
     "arguments": {"config"} | GROUND,
     "config": {"errors", "sanitize", "wording"},
+    "installed": {"config"},
     "privilege": {"errors"},
     "logs": {"errors", "sanitize"},
     "wording": {"localtime"},

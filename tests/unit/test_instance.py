@@ -11,13 +11,13 @@ import pytest
 
 from agent import cli
 from agent.arguments import parse_argv
-from agent.check import host as check_host
 from agent.check.finding import NotWell
 from agent.check.slurm import check_hook, find_spools
 from agent.check.timers import Cron, read_units
 from agent.check.wiring import Call, find_hook_in
 from agent.config import NAME, SYSTEM_FOLDER, SYSTEM_SPOOL, candidate_paths, default_spool, load_config, parse_config
 from agent.errors import UsageError
+from agent.installed import find_hook
 from agent.slurm.process import Output
 from agent.status.metrics import write_metrics
 from agent.wording import name_instance
@@ -160,7 +160,7 @@ def test_one_hook_can_feed_several_instances(tmp_path: Path) -> None:
 
 def test_the_hook_to_wire_is_the_instances() -> None:
     """The one that adapt has made beside its configuration."""
-    assert f"/etc/{NAME}/physics/jobcomp.sh" == check_host.find_hook(instance="physics")
+    assert f"/etc/{NAME}/physics/jobcomp.sh" == find_hook("physics")
 
 
 def test_metrics_of_instances_can_lie_in_one_folder(tmp_path: Path) -> None:

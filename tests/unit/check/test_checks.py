@@ -29,6 +29,7 @@ from agent.config import PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.installed import find_hook
 from agent.privilege import name_of
 from agent.slurm.process import Output
 from agent.slurm.sacct import Query
@@ -244,9 +245,9 @@ def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
     """So that the line for slurm.conf can be copied as it stands."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "jobcomp.sh").touch()
-    assert f"{tmp_path}/bin/jobcomp.sh" == check_host.find_hook(tmp_path / "venv-1", tmp_path)
-    assert str(HOOK) == check_host.find_hook(tmp_path / "elsewhere" / "venv", HOOK.parents[1] / "agent")
-    assert "/path/to/jobcomp.sh" == check_host.find_hook(tmp_path / "x" / "y", tmp_path / "x" / "z" / "agent")
+    assert f"{tmp_path}/bin/jobcomp.sh" == find_hook(environment=tmp_path / "venv-1", package=tmp_path)
+    assert str(HOOK) == find_hook(environment=tmp_path / "elsewhere" / "venv", package=HOOK.parents[1] / "agent")
+    assert "/path/to/jobcomp.sh" == find_hook(environment=tmp_path / "x" / "y", package=tmp_path / "x" / "z" / "agent")
 
 
 def test_a_user_without_a_name_is_his_number() -> None:

@@ -7,11 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UnreadableLine
-from agent.jobs.entry import LAST_JOB_ID, QueueEntry, format_line, parse_line
+from agent.jobs.entry import LAST_JOB_ID, QueueEntry, parse_line
 
 job_ids = st.integers(1, LAST_JOB_ID)
 seconds = st.none() | st.integers(0, 10**12 - 1)
 entries = st.builds(QueueEntry, job_ids, seconds, seconds, st.none() | st.integers(0, 10**10 - 1))
+
+
+def format_line(entry: QueueEntry) -> str:
+    """The line that the hook writes for an entry."""
+    job_id, *hints = entry
+    return " ".join([str(job_id), *("-" if hint is None else str(hint) for hint in hints)])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from agent.errors import UnreadableRow
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
-from agent.slurm import row as records
 from agent.slurm.row import FIELDS, Tres, parse_count, parse_row, parse_tres
 from tests.support.rows import NOON, make_run, make_values
 
@@ -39,11 +37,6 @@ def test_plain_row() -> None:
         memory_mb=4000.0,
         node_list="n[1-2]",
     )
-
-
-def test_examples_in_docstrings_hold() -> None:
-    """What the docstrings show is what the functions do."""
-    assert doctest.testmod(records).failed == 0
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from agent.spool.database import put_aside
 from agent.spool.delivered import Known
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, open_ledger, view_ledger
-from agent.spool.waiting import NO_RECORD
+from agent.spool.waiting import NO_RECORD, REFUSED
 from agent.sync.earlier import KNOWN_TO
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
@@ -285,8 +285,8 @@ def test_what_the_dashboard_has_refused_is_told_from_what_has_no_record(ledger: 
             ledger.waiting.add_refused((job_id, -1), make_record(job_id), f"500 of {job_id}", NOW, due_at=NOW + 1800)
         ledger.waiting.postpone([item._replace(due_at=NOW + 60) for item in ledger.waiting.all() if item.key[0] == 2])
     assert {"refused by the dashboard": 2, "not sent yet": 1} == ledger.waiting.reasons()
-    expected = ["refused by the dashboard: 500 of 1", "not sent yet", "refused by the dashboard: 500 of 3"]
-    assert expected == [item.explanation for item in ledger.waiting.all()]
+    expected = [(REFUSED, "500 of 1"), (NO_RECORD, "not sent yet"), (REFUSED, "500 of 3")]
+    assert expected == [(item.state, item.reason) for item in ledger.waiting.all()]
     with ledger.transaction():
         ledger.waiting.hasten_refused(NOW)
     assert [1, 3] == [item.entry.job_id for item in ledger.waiting.due(NOW, after=(0, 0), limit=9)]

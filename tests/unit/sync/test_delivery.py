@@ -17,6 +17,7 @@ from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardU
 from agent.jobs.entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.ledger import Ledger, open_ledger
+from agent.spool.waiting import REFUSED
 from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.sites import MemorySite
@@ -224,7 +225,7 @@ def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
     delivery = site.send_ids([1])
     assert (0, 1) == (delivery.rejected, delivery.refused)
     (item,) = ledger.waiting.all()
-    assert (NOW + REFUSED_PAUSE_SECONDS, "refused by the dashboard: 500") == (item.due_at, item.explanation)
+    assert (NOW + REFUSED_PAUSE_SECONDS, REFUSED, "500") == (item.due_at, item.state, item.reason)
     site.queue_ids([2])
     with ledger.transaction():
         ledger.waiting.hasten_refused(NOW)
