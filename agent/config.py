@@ -7,12 +7,12 @@ import re
 import stat
 import sys
 from pathlib import Path
-from typing import Any, Callable, Mapping, NamedTuple
+from typing import Any, Mapping, NamedTuple
 from urllib.parse import urlsplit
 
+from agent.config_keys import INGEST_PATH, KEY_HEADER, KEYS, describe_unknown
 from agent.errors import ConfigError
 from agent.sanitize import clean
-from agent.wording import did_you_mean
 
 NAME = "slurm-usage-history-exporter"
 SYSTEM_FOLDER = Path("/etc") / NAME
@@ -21,9 +21,6 @@ API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
 #: Safe without quoting in unit names, folder names and shell commands.
 INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-#: The dashboard's ingest endpoint, and the header that carries the key.
-INGEST_PATH = "/api/data/ingest"
-KEY_HEADER = "X-API-Key: {api_key}"
 #: The placeholder for the key in our example, as in the earlier exporter's.
 PLACEHOLDER = "your-secret-api-key"
 #: UTF-8, with or without the byte order mark that Windows editors write.
@@ -71,19 +68,6 @@ class Config(NamedTuple):
     def shown_as(self) -> str | None:
         """What the cluster is called on the dashboard; None: by its ClusterName, which only Slurm knows."""
         return self.cluster_name or self.slurm_cluster
-
-
-class Key(NamedTuple):
-    """One key of the configuration file.
-
-    ``read`` converts the file's value, or raises ValueError or TypeError; ``wanted`` describes the accepted values.
-    """
-
-    name: str
-    default: Any
-    wanted: str
-    read: Callable[[Any], Any]
-    about: str
 
 
 def load_config(
@@ -202,7 +186,7 @@ def parse_config(
     :raises ConfigError: listing every problem, one a line.
     """
     content = {name: None if _is_blank(value) else value for name, value in content.items()}
-    problems = [_unknown_key(name) for name in content if not _is_known(name)]
+    problems = describe_unknown(content)
     values: dict[str, Any] = {}
     for key in KEYS:
         try:
@@ -299,188 +283,6 @@ def _is_blank(value: Any) -> bool:
     return isinstance(value, str) and not value.strip()
 
 
-def _is_known(name: str) -> bool:
-    return name in _BY_NAME or name.lstrip("_") in _IGNORED
-
-
 def _without_password(text: str) -> str:
     """A text with the credentials in its URLs masked."""
     return re.sub(r"//[^/@]*@", "//***@", text)
-
-
-def _unknown_key(name: str) -> str:
-    return f"{clean(name, 60)}: unknown key{did_you_mean(name, _BY_NAME)}"
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip().isprintable():  # it will be logged and printed
-        raise ValueError
-    return value.strip()
-
-
-def _secret(value: Any) -> str:
-    """Any string; ``is_key`` judges it later, without repeating it in the error."""
-    if not isinstance(value, str):
-        raise ValueError
-    return value.strip()
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError
-    return value
-
-
-def _url(value: Any) -> str:
-    url = _text(value).rstrip("/")
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or parts.username:
-        raise ValueError
-    _ = parts.port  # raises ValueError if it is not a number
-    return url
-
-
-def _url_path(value: Any) -> str:
-    path = _text(value)
-    if not re.fullmatch(r"/[!-~]*", path) or {"?", "#"} & set(path):
-        raise ValueError
-    return path
-
-
-def _header(value: Any) -> str:
-    header = _text(value)
-    if header != "none" and not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[!-~][ -~]*", header):
-        raise ValueError
-    return header
-
-
-def _path(value: Any) -> Path:
-    text = _text(value)
-    if "\0" in text:
-        raise ValueError
-    try:
-        return Path(text).expanduser()
-    except RuntimeError as error:  # "~name" of an unknown user
-        raise ValueError from error
-
-
-def _cluster(value: Any) -> str:
-    """One cluster; sacct would also accept a list, or "all"."""
-    name = _text(value)
-    if not re.fullmatch(r"[\w.-]+", name, re.ASCII) or name.lower() == "all":
-        raise ValueError
-    return name
-
-
-def _one_of(*words: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError
-        return str(value)
-
-    return read
-
-
-def _number(least: float, most: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            raise ValueError
-        return value
-
-    return read
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if not isinstance(value, int):
-            raise ValueError
-        return int(_number(least, most)(value))
-
-    return read
-
-
-def _pair(value: Any) -> tuple[float, float]:
-    warning, critical = value
-    return _number(0, 1e6)(warning), _number(0, 1e6)(critical)
-
-
-#: Every key, in the order of etc/config.toml.example.
-KEYS = (
-    Key("api_url", "", "an http(s) URL without user, query or fragment", _url, "the dashboard"),
-    Key("api_key", "", "a string", _secret, "this cluster's API key"),
-    Key("api_key_file", None, "a path", _path, "a file that holds the API key, instead of api_key"),
-    Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "time limit for one HTTP request"),
-    Key("allow_http", False, "true or false", _flag, "allow an http:// api_url, which sends everything in plain text"),
-    Key("cluster_name", None, "a string", _text, "the cluster's name on the dashboard; by default Slurm's ClusterName"),
-    Key(
-        "slurm_cluster",
-        None,
-        "the name of one cluster in Slurm",
-        _cluster,
-        "the cluster to query, by its name in Slurm, if it is not the one in this host's slurm.conf",
-    ),
-    Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
-    Key(
-        "resend_days",
-        7,
-        "a whole number from 0 to 366",
-        _whole(0, 366),
-        "days between reconciles that resend jobs already delivered; 0 for never",
-    ),
-    Key("spool_dir", None, "a path", _path, "the folder of the queue and the ledger"),
-    Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
-    Key("ca_bundle", None, "a path", _path, "CA certificates to verify the dashboard with"),
-    Key("client_cert", None, "a path", _path, "the client certificate, if the dashboard requires one"),
-    Key("client_key", None, "a path", _path, "the client certificate's key, if it is in a file of its own"),
-    Key(
-        "receiver",
-        "dashboard",
-        '"dashboard" or "any"',
-        _one_of("dashboard", "any"),
-        "who receives the jobs: the dashboard, or any HTTP endpoint whose every 2xx acknowledges them",
-    ),
-    Key("ingest_path", INGEST_PATH, "a path that begins with /", _url_path, "the path to POST to, below api_url"),
-    Key(
-        "ingest_header",
-        KEY_HEADER,
-        'a header such as "Authorization: Bearer {api_key}", or "none"',
-        _header,
-        "the header that carries the key, in place of {api_key}",
-    ),
-    Key("sacct", "sacct", "a command or its path", _text, "the sacct command"),
-    Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol command"),
-    Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "time limit for a sacct call"),
-    Key("requeued_runs", "sum", '"sum" or "last"', _one_of("sum", "last"), "which runs of a requeued job count"),
-    Key(
-        "never_started",
-        "submit",
-        '"submit" or "skip"',
-        _one_of("submit", "skip"),
-        "what to do with jobs cancelled before they started",
-    ),
-    Key(
-        "retry_max_age_days",
-        7,
-        "a whole number from 1 to 366",
-        _whole(1, 366),
-        "days that flush waits for a job's record before leaving it to reconcile",
-    ),
-    Key("metrics_file", None, "a path", _path, "a Prometheus textfile to write after each run"),
-    Key(
-        "status_queue_age_minutes",
-        (30, 120),
-        "two numbers of minutes, [warning, critical]",
-        _pair,
-        "thresholds for the age of the oldest undelivered job",
-    ),
-    Key(
-        "status_coverage_percent",
-        (99, 90),
-        "two percentages, [warning, critical]",
-        _pair,
-        "thresholds for the share of jobs that the hook caught; [0, 0] if there is no hook",
-    ),
-)
-_BY_NAME: dict[str, Key] = {key.name: key for key in KEYS}
-#: Keys of the earlier exporter that are accepted and ignored.
-_IGNORED = frozenset({"comment", "comments", "local_data_path"})

@@ -18,7 +18,8 @@ sys.path.insert(0, str(CHECKOUT))
 
 from agent import __version__  # noqa: E402  # the checkout's, whatever else is installed
 from agent.arguments import COMMANDS, DESCRIPTION, EPILOG, build_parser  # noqa: E402
-from agent.config import KEYS, NAME  # noqa: E402
+from agent.config import NAME  # noqa: E402
+from agent.config_keys import KEYS  # noqa: E402
 
 MAN_PAGE = f"man/{NAME}.8"
 BASH = f"completion/{NAME}.bash"

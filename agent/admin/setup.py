@@ -99,18 +99,23 @@ def set_up(
     write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}, only_try=True)
     if _holds_key(content) and not may_replace():
         raise UsageError(f"{path} holds an API key, and stays as it is", hint="--yes replaces it")
-    try:
-        cluster, api_key = fetch_key(config)
-    except DashboardUnreachable as error:
-        if isinstance(error.subject, str):
-            error.hint = f"its answer, which will not come again, {_keep(error.subject, path)}"
-        raise
+    cluster, api_key = _fetched(fetch_key, config, path)
     wanted = {"api_url": config.api_url, "api_key": api_key, "cluster_name": cluster}
     try:
         write({key: value for key, value in wanted.items() if value})
     except ConfigError as error:
         raise ConfigError(str(error), hint=f"the new key {_keep(api_key, path)}") from error
     return config._replace(api_key=api_key, cluster_name=cluster or config.cluster_name)
+
+
+def _fetched(fetch_key: Callable[[Config], tuple[str, str]], config: Config, path: Path) -> tuple[str, str]:
+    """The cluster's name and its key; an answer that can't be read is kept, as a deploy key works only once."""
+    try:
+        return fetch_key(config)
+    except DashboardUnreachable as error:
+        if isinstance(error.subject, str):
+            error.hint = f"its answer, which will not come again, {_keep(error.subject, path)}"
+        raise
 
 
 def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:

@@ -12,7 +12,8 @@ import os
 import time
 from typing import Any, Callable, Mapping, Sequence
 
-from agent.config import INGEST_PATH, Config, is_key
+from agent.config import Config, is_key
+from agent.config_keys import INGEST_PATH
 from agent.dashboard import backoff
 from agent.dashboard.answer import (
     OVERWHELMED,

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from agent.config import KEYS, parse_config, read_config_file
+from agent.config import parse_config, read_config_file
+from agent.config_keys import KEYS
 
 EXAMPLE = Path(__file__).parents[2] / "etc" / "config.toml.example"
 

@@ -15,7 +15,7 @@ MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACK
 
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
 GROUND = {"errors", "localtime", "sanitize", "wording", "privilege"}
-EDGE = {"jobs", "config"} | GROUND
+EDGE = {"jobs", "config", "config_keys"} | GROUND
 USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
@@ -30,7 +30,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "dashboard": EDGE,
     "jobs": {"errors", "localtime"},
     "arguments": {"config"} | GROUND,
-    "config": {"errors", "sanitize", "wording"},
+    "config": {"config_keys", "errors", "sanitize"},
+    "config_keys": {"sanitize", "wording"},
     "installed": {"config"},
     "privilege": {"errors"},
     "logs": {"errors", "sanitize"},

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import config as config_module
-from agent.config import API_KEY_VARIABLE, KEYS, SPOOL_VARIABLE, find_config, load_config, parse_config
+from agent.config import API_KEY_VARIABLE, SPOOL_VARIABLE, find_config, load_config, parse_config
+from agent.config_keys import KEYS
 from agent.errors import ConfigError
 
 LEAST = {"api_url": "https://dashboard.example.com", "api_key": "s3cret"}

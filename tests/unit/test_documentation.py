@@ -15,7 +15,8 @@ import agent
 from agent import errors
 from agent.arguments import COMMANDS, EPILOG, build_parser
 from agent.check.wiring import RESTART_HINT
-from agent.config import API_KEY_VARIABLE, KEYS, NAME, SPOOL_VARIABLE
+from agent.config import API_KEY_VARIABLE, NAME, SPOOL_VARIABLE
+from agent.config_keys import KEYS
 from agent.status.health import Level, Problem
 from agent.status.metrics import METRICS
 from agent.status.output import as_json

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from agent.admin import setup
-from agent.config import KEYS, load_config, parse_config, read_config_file
+from agent.config import load_config, parse_config, read_config_file
+from agent.config_keys import KEYS
 from agent.errors import ConfigError
 
 #: By what wrote it. The URL is a dashboard's own path behind a proxy, in one of them.
