@@ -1,7 +1,10 @@
-"""Rows of sacct for tests of the pure code: a plain job, with whatever a test wants to be different."""
+"""Rows of sacct and records for tests: a plain job, with whatever a test wants to be different."""
 
 from __future__ import annotations
 
+from typing import Iterable
+
+from agent.jobs.record import Record
 from agent.jobs.run import Run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD, parse_row
 
@@ -50,3 +53,21 @@ def make_output(*rows: list[str]) -> bytes:
     """What sacct prints for some rows, with its header."""
     names = (*FIELDS, OPTIONAL_FIELD) if rows and len(rows[0]) > len(FIELDS) else FIELDS
     return "".join(f"{SEPARATOR.join(values)}\n" for values in [list(names), *rows]).encode()
+
+
+def make_bare_record(job_id: int, size: int = 0) -> Record:
+    """A record with little more than its JobID, of so many bytes with the comma behind it, where that is more."""
+    text = f'{{"JobID":"{job_id}","NodeList":""}}'
+    return Record(
+        (job_id, NOON - 100),
+        NOON - 10,
+        str(job_id),
+        cpu_seconds=90,
+        gpu_seconds=0,
+        text=text.replace('""', f'"{"n" * (size - 1 - len(text))}"'),
+    )
+
+
+def bare_job_ids(texts: Iterable[str]) -> list[int]:
+    """Those of such records, as numbers."""
+    return [int(text.split('"', 4)[3]) for text in texts]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from contextlib import suppress
@@ -15,14 +14,14 @@ from hypothesis import strategies as st
 
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
 from agent.jobs.entry import QueueEntry
-from agent.jobs.record import Record
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import REFUSED
 from agent.sync.delivery import MOST_UNPROVEN, REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
 from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.rows import NOON, bare_job_ids, make_bare_record
 from tests.support.sites import MemorySite
 
-NOW = 1_700_000_000.0
+NOW = float(NOON)
 Verdict = Callable[[Sequence[int]], "ExporterError | None"]
 
 
@@ -40,7 +39,7 @@ class PickyDashboard(MemoryDashboard):
         self.taken: list[int] = []
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
-        job_ids = [int(json.loads(text)["JobID"]) for text in texts]
+        job_ids = bare_job_ids(texts)
         self.sizes.append(len(texts))
         trouble = self.manners(job_ids)
         # A 500 is tried again: it may pass. What the dashboard names, it means.
@@ -89,18 +88,14 @@ class Site(MemorySite[MemorySlurm, PickyDashboard]):
 
     def send_ids(self, job_ids: Iterable[int], command: str = "flush") -> Delivery:
         """One run; of flush for jobs that wait, of reconcile for any."""
-        return self.send(map(make_record, job_ids), command)
+        return self.send(map(make_bare_record, job_ids), command)
 
     def waiting_in_the_order_of_flush(self) -> list[int]:
         """What was refused comes last."""
         return [item.entry.job_id for item in sorted(self.ledger.waiting.all(), key=lambda item: item.due_at)]
 
     def delivered(self, job_id: int) -> bool:
-        return make_record(job_id).key in self.ledger.delivered.known("lab", [make_record(job_id)])
-
-
-def make_record(job_id: int) -> Record:
-    return Record((job_id, int(NOW) - 100), int(NOW) - 10, str(job_id), 90, 0, json.dumps({"JobID": str(job_id)}))
+        return make_bare_record(job_id).key in self.ledger.delivered.known("lab", [make_bare_record(job_id)])
 
 
 def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
@@ -255,7 +250,7 @@ def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger)
     site = Site(ledger, breaks_on([2]))
     delivery = site.send_ids([1], command="reconcile")
     delivery.forget_witness()
-    delivery.add(make_record(2))
+    delivery.add(make_bare_record(2))
     delivery.flush()
     assert [1] == site.dashboard.taken
 

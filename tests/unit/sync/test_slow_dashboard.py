@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from typing import Callable, Sequence
 
 import pytest
 
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError
 from agent.jobs.entry import QueueEntry
-from agent.jobs.record import Record
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES
 from agent.sync.delivery import MOST_UNPROVEN, Delivery
 from tests.support.memory import MemoryDashboard, MemorySlurm
+from tests.support.rows import NOON, bare_job_ids, make_bare_record
 from tests.support.sites import MemorySite
 
-NOW = 1_700_000_000.0
+NOW = float(NOON)
 RECORD_BYTES = 430
 Manners = Callable[[Sequence[int], int], "ExporterError | None"]
 
@@ -43,7 +42,7 @@ class SlowDashboard(MemoryDashboard):
         self.stored: set[int] = set()
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
-        job_ids = [int(json.loads(text)["JobID"]) for text in texts]
+        job_ids = bare_job_ids(texts)
         self.sizes.append(len(texts))
         trouble = self.manners(job_ids, sum(map(len, texts)))
         seconds = self.cost(len(texts))
@@ -77,13 +76,7 @@ class Site(MemorySite[MemorySlurm, SlowDashboard]):
     def send_ids(self, job_ids: Sequence[int], *, record_bytes: int = RECORD_BYTES) -> Delivery:
         """One run of flush."""
         self.queue(*map(QueueEntry, job_ids))
-        return self.send(make_record(job_id, record_bytes) for job_id in job_ids)
-
-
-def make_record(job_id: int, size: int = RECORD_BYTES) -> Record:
-    text = json.dumps({"JobID": str(job_id), "NodeList": ""})
-    text = text.replace('""', f'"{"n" * (size - 1 - len(text))}"')
-    return Record((job_id, int(NOW) - 100), int(NOW) - 10, str(job_id), 90, 0, text)
+        return self.send(make_bare_record(job_id, record_bytes) for job_id in job_ids)
 
 
 def timed_out() -> DashboardUnreachable:
