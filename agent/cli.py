@@ -329,7 +329,7 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
 
 def _setup(call: _Call, wanted: SetupOptions) -> None:
     from agent.admin import setup  # noqa: PLC0415
-    from agent.admin.pen import take_pen  # noqa: PLC0415
+    from agent.admin.config_writer import make_writer  # noqa: PLC0415
 
     instance = call.options.instance
     path = call.options.config or setup.choose_path(call.environ, instance)
@@ -344,7 +344,7 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
     else:
         key = setup.read_deploy_key(Path(wanted.deploy_key or ""))
     spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
-    pen = take_pen(path.resolve(), Path(spool))
+    writer = make_writer(path.resolve(), Path(spool))
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
@@ -364,7 +364,7 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
         fetch_key,
         may_replace=may_replace,
         instance=instance,
-        pen=pen,
+        writer=writer,
         allow_http=wanted.allow_http,
     )
     for line in setup.describe_cluster(config):

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Callable, Iterator, Mapping
 
-from agent.admin.pen import Pen
+from agent.admin.config_writer import ConfigWriter
 from agent.config import (
     ENCODING,
     PLACEHOLDER,
@@ -54,7 +54,7 @@ def set_up(
     *,
     may_replace: Callable[[], bool],
     instance: str = "",
-    pen: Pen | None = None,
+    writer: ConfigWriter | None = None,
     allow_http: bool = False,
 ) -> Config:
     """Writes a configuration for a dashboard, or renews the one that is there.
@@ -65,7 +65,7 @@ def set_up(
     :param fetch_key: given the configuration as it will be but for its key, returns the cluster's name, which may be
         empty, and the key.
     :param may_replace: asked where there is a key already.
-    :param pen: writes the file; where none is given it is this process, and the file keeps its owner.
+    :param writer: writes the file; where none is given it is this process, and the file keeps its owner.
     :param allow_http: whether the key may go to another host in plain text; it is written down.
     :returns: what is configured then.
     :raises ConfigError: where the configuration is wrong or can't be written; a key that was fetched is kept.
@@ -86,7 +86,7 @@ def set_up(
             hint="use https://, or add --allow-http where that network is yours alone",
         )
     info = path.stat() if there else None
-    pen = pen or Pen(path, (info.st_uid, info.st_gid) if info else None)
+    writer = writer or ConfigWriter(path, (info.st_uid, info.st_gid) if info else None)
 
     def write(wanted: Mapping[str, Any], *, only_try: bool = False) -> None:
         if plain:
@@ -94,7 +94,7 @@ def set_up(
         changed = change(text, wanted)
         if _parsed(changed, path) != {**_without_rival(content), **wanted}:
             raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
-        pen.write(changed, only_try=only_try)
+        writer.write(changed, only_try=only_try)
 
     write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}, only_try=True)
     if _holds_key(content) and not may_replace():

@@ -12,7 +12,7 @@ from typing import Callable
 import pytest
 
 from agent.admin import setup
-from agent.admin.pen import write_beside
+from agent.admin.config_writer import write_beside
 from agent.cli import main
 from agent.config import Config, load_config, read_config_file
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, KeyRefused, UsageError

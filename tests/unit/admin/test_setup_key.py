@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from agent.admin import pen, setup
+from agent.admin import config_writer, setup
 from agent.cli import main
 from agent.config import load_config
 from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
@@ -159,7 +159,7 @@ def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: py
     path = tmp_path / "config.toml"
 
     def fetch(_: Any) -> tuple[str, str]:
-        monkeypatch.setattr(pen, "write_beside", refuse)
+        monkeypatch.setattr(config_writer, "write_beside", refuse)
         return "lab", "the-key"
 
     def refuse(*_: Any, **__: Any) -> Path:

@@ -22,7 +22,7 @@ from agent.privilege import become, refuse_strangers
 _LONGEST_MESSAGE = 1 << 20
 
 
-class Pen:
+class ConfigWriter:
     """Writes a configuration itself.
 
     :param owner: uid and gid, whose a file of root's becomes.
@@ -49,7 +49,7 @@ class Pen:
             raise ConfigError(f"cannot write {self.path}: {error.strerror}") from error
 
 
-class DistantPen(Pen):
+class RemoteWriter(ConfigWriter):
     """Has the child write that has stayed root."""
 
     def __init__(self, path: Path, connection: socket.socket) -> None:
@@ -64,7 +64,7 @@ class DistantPen(Pen):
             raise ConfigError(words, hint=hint)
 
 
-def take_pen(path: Path, spool: Path) -> Pen:
+def make_writer(path: Path, spool: Path) -> ConfigWriter:
     """Gets ready to write a configuration. Run by root, this process becomes the file's owner.
 
     :param path: with no link at its end.
@@ -72,17 +72,17 @@ def take_pen(path: Path, spool: Path) -> Pen:
     :raises ConfigError: where others could change the file, or root can't become its owner.
     """
     if os.geteuid() != 0:
-        return Pen(path)
+        return ConfigWriter(path)
     owner = _owner_of(path, spool)
     refuse_strangers(path, owner[0], ConfigError)
     if owner[0] == 0:
-        return Pen(path, owner)
+        return ConfigWriter(path, owner)
     if _is_folder_of(path.parent, owner[0]):  # there root would have to beware of links
         become(owner[0], f"the configuration {path}", ConfigError)
-        return Pen(path)
-    connection = _split_off(Pen(path, owner))
+        return ConfigWriter(path)
+    connection = _split_off(ConfigWriter(path, owner))
     become(owner[0], f"the configuration {path}", ConfigError)
-    return DistantPen(path, connection)
+    return RemoteWriter(path, connection)
 
 
 def _owner_of(path: Path, spool: Path) -> tuple[int, int]:
@@ -105,7 +105,7 @@ def _is_folder_of(folder: Path, uid: int) -> bool:
         return False
 
 
-def _split_off(pen: Pen) -> socket.socket:
+def _split_off(writer: ConfigWriter) -> socket.socket:
     """Starts the child, which ends when this end of the connection is closed."""
     ours, theirs = socket.socketpair()
     if os.fork():
@@ -118,7 +118,7 @@ def _split_off(pen: Pen) -> socket.socket:
             text, only_try = json.loads(line)
             answer = ("", "")
             try:
-                pen.write(str(text), only_try=bool(only_try))
+                writer.write(str(text), only_try=bool(only_try))
             except ConfigError as error:
                 answer = (str(error), error.hint)
             theirs.sendall(json.dumps(answer).encode() + b"\n")
