@@ -76,7 +76,7 @@ def test_a_plain_http_address_of_another_host_is_warned_of(house: House) -> None
     """In each run, in status and in check, until the configuration says that it is meant so."""
     house.configure(api_url="http://192.0.2.1", timeout="")
     os.chown(house.config, SLURM, SLURM)
-    words = "http://192.0.2.1 gets the API key and every job in plain text"
+    words = "http://192.0.2.1 is not encrypted"
     assert (words in house.run("flush").stderr, words in house.run("status").stdout) == (True, True)
     assert words in house.run("check").stdout
     house.config.write_text(house.config.read_text() + "allow_http = true\n")
