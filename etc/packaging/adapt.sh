@@ -27,6 +27,12 @@ check_instance() { # sets the places: the names that systemd, the hook and the c
     services="$NAME${instance:+@$instance} $NAME-flush${instance:+@$instance}"
 }
 
+find_conf() { # exports SLURM_CONF where the instance has one of its own: named now, or when it was made
+    [ -z "$instance" ] || [ -n "${SLURM_CONF:-}" ] ||
+        SLURM_CONF=$(sed -n 's/^SLURM_CONF=//p' "$etc/environment" 2>/dev/null)
+    [ -z "${SLURM_CONF:-}" ] || export SLURM_CONF
+}
+
 slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
     value=$(timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
     for file in "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
@@ -96,6 +102,7 @@ main() {
     instance=${1:-}
     check_instance
     [ "$(id -u)" = 0 ] || err 'needs root'
+    find_conf
     find_user
     make_places
     if [ -n "$owner" ]; then

@@ -74,6 +74,7 @@ def lay_out(root: Path, zipapp: Path) -> None:
     put(PACKAGING / "command.sh", root / "usr/bin" / NAME, 0o755)
     put(PACKAGING / "python.sh", libexec / "python", 0o755)
     put(PACKAGING / "adapt.sh", libexec / "adapt", 0o755)
+    put(PACKAGING / "unwired.sh", libexec / "unwired", 0o755)
     put(CHECKOUT / "hooks/jobcomp.sh", libexec / "jobcomp.sh", 0o755)
     put(CHECKOUT / "etc/config.toml.example", share / "config.toml.example")
     put(CHECKOUT / "etc/hooks/call-both.sh", share / "call-both.sh", 0o755)

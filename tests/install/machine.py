@@ -118,6 +118,20 @@ class Machine:
         assert expect in {None, done.returncode}, f"{argv}: exit {done.returncode}\n{done.stdout}"
         return done.stdout
 
+    def outside(self, *argv: str, expect: int | None = 0) -> str:
+        """Runs a command of this host's where it sees the machine's files, below :attr:`root`, and its network."""
+        enter = ["nsenter", "--target", str(self._daemons.pid("machine")), "--mount", "--net"]
+        done = subprocess.run(
+            [*enter, *argv], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+        )
+        assert expect in {None, done.returncode}, f"{argv}: exit {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    @property
+    def root(self) -> Path:
+        """The machine's root folder, for :meth:`outside` alone."""
+        return self._folder / "root"
+
     def door(self) -> list[str]:
         """What stands before a command that is to run inside; good until the next reboot."""
         inside = ["nsenter", "--target", str(self._first_process()), "--mount", "--uts", "--ipc", "--pid"]

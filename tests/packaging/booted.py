@@ -43,9 +43,10 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with two releases of the deb."""
+    """A folder with two releases of the deb, and the RPM."""
     folder = tmp_path_factory.mktemp("debs")
     zipapp = build_zipapp(folder)
+    build_packages(folder, zipapp, "--rpm")
     for release in ("1", "2"):
         build_packages(folder, zipapp, "--deb", "--release", release)
     folder.chmod(0o755)
@@ -192,29 +193,84 @@ def test_systemd_makes_the_spool_again(machine: Machine, installed: str) -> None
     machine.run("systemctl", "start", *TIMERS)
 
 
+def wire(machine: Machine, *, wired: bool) -> None:
+    """Puts the hook into slurm.conf, or takes it out, and restarts slurmctld."""
+    machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
+    if wired:
+        machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
+    restart_slurmctld(machine)
+
+
+def restart_slurmctld(machine: Machine) -> None:
+    """Which from 24.11 on does not start where a script is missing that slurm.conf names."""
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+
+
+@pytest.mark.parametrize("command", ["remove", "purge"])
+def test_the_package_stays_while_slurm_conf_names_its_hook(machine: Machine, installed: str, command: str) -> None:
+    """Nothing is removed and no timer stops; slurmctld starts, as it would not without the script."""
+    assert installed
+    said = machine.run("apt-get", command, "--yes", NAME, expect=100)
+    assert "still names the hook, and without it slurmctld might not start again:\n/etc/slurm/slurm.conf\n" in said
+    assert f"{VERSION}-1 install ok installed" == version(machine)
+    assert machine.succeeds(f"test -x {HOOK} && test -s {CONFIG}")
+    assert ["active", "active"] == active(machine)
+    restart_slurmctld(machine)
+
+
 def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
     """Configuration, queue and ledger; installed again, all goes on."""
     assert installed
+    wire(machine, wired=False)
     machine.run("apt-get", "remove", "--yes", NAME)
+    restart_slurmctld(machine)
     assert ["inactive", "inactive"] == active(machine)
     assert machine.succeeds(f"test -s {CONFIG} && test -d {SPOOL} && ! test -e /var/cache/{NAME}")
     assert f"{VERSION}-1 deinstall ok config-files" == version(machine)
     install(machine, "1")
     machine.run("systemctl", "enable", "--now", *TIMERS)
-    machine.run("systemctl", "restart", "slurmctld")
-    machine.wait_for_slurm()
+    wire(machine, wired=True)
     deliver(machine, dashboard)
 
 
 def test_purging_leaves_nothing(machine: Machine, installed: str, files_before: set[str]) -> None:
     """A listing of the machine's files is as before the installation."""
     assert installed
-    machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
-    machine.run("systemctl", "restart", "slurmctld")
+    wire(machine, wired=False)
     machine.run("apt-get", "purge", "--yes", NAME)
     left = set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before
     assert set() == {path for path in left if "slurm-usage" in path}
     print(f"\nothers' files since: {sorted(left)[:20]}")
+
+
+def test_the_rpm_stays_while_slurm_conf_names_its_hook(
+    machine: Machine, installed: str, debs: Path, tmp_path: Path
+) -> None:
+    """Put there by this host's rpm, its scripts run inside; a job arrives by it, and it goes when the line is out."""
+    assert installed
+
+    def rpm(*options: str, expect: int = 0) -> str:
+        return machine.outside("rpm", "--root", str(machine.root), *options, expect=expect)
+
+    with machine.dashboard(deploy_keys={DEPLOY_KEY: "booted"}) as dashboard:
+        rpm("-Uvh", "--nodeps", str(debs / f"{NAME}-{VERSION}-1.noarch.rpm"))
+        assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
+        machine.run(NAME, "setup", "--api-url", dashboard.url, "--deploy-key", "-", stdin=DEPLOY_KEY)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "enable", "--now", *TIMERS)
+        wire(machine, wired=True)
+        deliver(machine, dashboard)
+        assert "still names the hook" in rpm("-e", NAME, expect=1)
+        assert rpm("-q", NAME)
+        restart_slurmctld(machine)
+        wire(machine, wired=False)
+        machine.run("systemctl", "stop", *TIMERS)  # of which a script in a root folder can't tell systemd
+        rpm("-e", NAME)
+        restart_slurmctld(machine)
+        assert machine.succeeds(f"test -s {CONFIG} && test -d {SPOOL} && ! test -e {HOOK}")
+    machine.run("sh", "-c", f"rm -rf /etc/{NAME} {SPOOL} /etc/tmpfiles.d/{NAME}.conf /var/lib/rpm")
+    machine.run("systemctl", "daemon-reload")
 
 
 def test_without_slurm_a_second_command_mends_it(machine: Machine, installed: str) -> None:

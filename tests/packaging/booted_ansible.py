@@ -23,6 +23,7 @@ from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.waiting import wait_for
 
 ROLE = "slurm_usage_history_exporter"
+SLURM_CONF = "/etc/slurm/slurm.conf"
 PACKAGE_HOOK = f"/usr/libexec/{NAME}/jobcomp.sh"
 BUNDLE_HOOK = f"/opt/{NAME}/bin/jobcomp.sh"
 
@@ -177,6 +178,29 @@ def test_without_a_yes_slurm_is_left_alone(site: Site, machine: Machine, artefac
     assert before == machine.run("cat", "/etc/slurm/slurm.conf")
 
 
+def test_instances_have_a_configuration_and_timers_each(site: Site, machine: Machine, artefacts: Path) -> None:
+    """One with a hook, one seen through slurmdbd alone; a second run changes nothing, a changed setting one file."""
+    physics = {"name": "physics", "api_url": "http://127.0.0.1:9", "api_key": "of-physics", "slurm_conf": SLURM_CONF}
+    viewer = {"name": "viewer", "api_url": "http://127.0.0.1:9", "api_key": "of-viewer", "hook": False}
+    viewer["settings"] = {"slurm_cluster": "second"}
+    changed, said = site.play(package=deb(artefacts), instances=[physics, viewer])
+    assert changed > 0
+    assert "of-physics" not in said
+    assert "of-viewer" not in said
+    timers = [f"{NAME}{kind}@{name}.timer" for name in ("physics", "viewer") for kind in ("", "-flush")]
+    states = machine.run("systemctl", "is-active", *timers, expect=None).split()
+    assert ["active", "active", "active", "inactive"] == states
+    assert "slurm 600\n" == machine.run("stat", "-c", "%U %a", f"/etc/{NAME}/viewer/config.toml")
+    assert "of-viewer" in machine.run("cat", f"/etc/{NAME}/viewer/config.toml")
+    assert f"SLURM_CONF={SLURM_CONF}\n" in machine.run("cat", f"/etc/{NAME}/physics/environment")
+    again, said = site.play(package=deb(artefacts), instances=[physics, viewer])
+    assert 0 == again, said
+    viewer["settings"] = {"slurm_cluster": "third"}
+    assert 1 == site.play(package=deb(artefacts), instances=[physics, viewer])[0]
+    _, said = site.play(package=deb(artefacts), instances=[{**physics, "name": "../etc"}], expect=2)
+    assert "An instance is named with letters" in said
+
+
 def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
     """By install.sh, with the same configuration, once the package is gone; and it is idempotent, too."""
     machine.run("apt-get", "remove", "--yes", NAME)
@@ -187,3 +211,62 @@ def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: Receiv
     deliver(machine, dashboard)
     changed, said = site.play(bundle=bundle, wire=True)
     assert 0 == changed, said
+
+
+def test_from_install_sh_to_the_package(
+    machine: Machine, site: Site, dashboard: ReceivingDashboard, artefacts: Path
+) -> None:
+    """By the lines that the package prints, in that order: slurm.conf first, as install.sh does not go before that."""
+    said = machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{Path(deb(artefacts)).name}")
+    assert "install.sh's installation is here, too" in said
+    assert f"let slurm.conf name {PACKAGE_HOOK}, and restart slurmctld" in said.replace("Let", "let")
+    uninstall = [f"/opt/{NAME}/install.sh", "--uninstall"]
+    assert "still names" in machine.run(*uninstall, expect=1)
+    machine.run("sed", "-i", f"s|^JobCompLoc=.*|JobCompLoc={PACKAGE_HOOK}|", SLURM_CONF)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.wait_for_slurm()
+    machine.run(*uninstall)
+    machine.run("systemctl", "enable", "--now", f"{NAME}.timer", f"{NAME}-flush.timer")
+    assert f"/usr/bin/{NAME}\n" == machine.run("sh", "-c", f"command -v {NAME}")
+    assert "" == machine.run("dpkg", "--verify", NAME)
+    deliver(machine, dashboard)
+    assert site
+
+
+def test_install_sh_does_not_go_over_the_package(machine: Machine, artefacts: Path) -> None:
+    """Two programs would work on one spool."""
+    bundle = f"/wheels/{NAME}-{VERSION}-bundle.tar.gz"
+    machine.run("sh", "-c", f"mkdir /root/bundle && tar -C /root/bundle --strip-components=1 -xzf {bundle}")
+    assert f"a package of {NAME} is installed" in machine.run("/root/bundle/install.sh", expect=1)
+    assert artefacts
+
+
+def test_an_upgrade_while_a_flush_runs(machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
+    """It goes on with the program that it has begun with, and delivers."""
+    machine.run("systemctl", "stop", f"{NAME}-flush.timer")
+    job = machine.run_job()
+    machine.run("systemctl", "start", "--no-block", f"{NAME}-flush.service")
+    name = Path(deb(artefacts)).name
+    machine.run("apt-get", "install", "--yes", "--no-install-recommends", "--reinstall", f"/wheels/{name}")
+    wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=120)
+    result = ("systemctl", "show", "--property=Result", "--value", f"{NAME}-flush.service")
+    wait_for(lambda: machine.run(*result) == "success\n", "a flush that ends well", limit_seconds=60)
+
+
+def test_the_earlier_exporters_units_and_configuration(machine: Machine, artefacts: Path) -> None:
+    """Its config.json is used and gets no config.toml beside it; its units would hide the package's: said by name."""
+    machine.run("sed", "-i", "/^JobComp/d", SLURM_CONF)
+    machine.run("systemctl", "restart", "slurmctld")
+    machine.run("apt-get", "purge", "--yes", NAME)
+    settings = {"api_url": "http://127.0.0.1:9", "api_key": "key", "cluster_name": "booted"}
+    machine.write(f"/etc/{NAME}/config.json", json.dumps(settings))
+    unit = f"/etc/systemd/system/{NAME}.timer"
+    machine.write(unit, "[Timer]\nOnCalendar=daily\n[Install]\nWantedBy=timers.target\n")
+    said = machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{Path(deb(artefacts)).name}")
+    assert f"{unit} hides the package's own: remove it, and run systemctl daemon-reload" in said
+    assert not machine.succeeds(f"test -e /etc/{NAME}/config.toml")
+    assert "slurm 600\n" == machine.run("stat", "-c", "%U %a", f"/etc/{NAME}/config.json")
+    machine.run("rm", unit)
+    machine.run("systemctl", "daemon-reload")
+    where = machine.run("systemctl", "show", "--property=FragmentPath", "--value", f"{NAME}.timer")
+    assert where.strip().endswith(f"lib/systemd/system/{NAME}.timer")

@@ -179,6 +179,8 @@ def test_instances_survive_an_upgrade_and_go_with_a_purge(machine: Machine, inst
     timers = [timer for instance in ("", "test", "second") for timer in units(instance)]
     assert ["active"] * len(timers) == machine.run("systemctl", "is-active", *timers, expect=None).split()
     machine.run("systemctl", "stop", "slurmctld", "second-slurmctld")
+    assert f"again:\n{SECOND_CONF}\n" in machine.run("apt-get", "purge", "--yes", NAME, expect=100)
+    machine.run("sed", "-i", "/^JobComp/d", SECOND_CONF)
     machine.run("apt-get", "purge", "--yes", NAME)
     assert ["inactive"] * len(timers) == machine.run("systemctl", "is-active", *timers, expect=None).split()
     left = machine.run("sh", "-c", f"find / -xdev -name '*{NAME}*' -not -path '/var/lib/*' -not -path '/wheels/*'")

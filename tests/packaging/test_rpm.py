@@ -132,6 +132,42 @@ def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) ->
         assert [f"/etc/{NAME}/environment"] == changed
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "named"),
+    [
+        ("/etc/slurm/slurm.conf", "JobCompLoc={hook}", True),
+        ("/etc/slurm/slurm.conf", "JobCompType=jobcomp/script jobcomploc = {hook}", True),
+        ("/etc/slurm/conf.d/jobs.conf", 'EpilogSlurmctld="/a/b,{hook}"', True),
+        ("/etc/slurm/slurm.conf", "JobCompLoc=/etc/{name}/physics/jobcomp.sh", True),
+        ("/srv/second/slurm.conf", "JobCompLoc=/etc/{name}/second/jobcomp.sh", True),
+        ("/etc/slurm/slurm.conf", "#JobCompLoc={hook}", False),
+        ("/etc/slurm/slurm.conf", "JobCompLoc=/opt/{name}/bin/jobcomp.sh", False),
+        ("/etc/slurm/slurm.conf.old", "JobCompLoc={hook}", False),
+        ("/etc/slurm/call-both.sh", "hook={hook}", False),
+    ],
+)
+def test_the_package_stays_while_a_slurm_conf_names_a_hook(
+    root: Root, rpms: dict[str, Path], file: str, text: str, named: bool
+) -> None:
+    """From 24.11 on slurmctld does not start where a script is missing that slurm.conf names."""
+    second = root.path / "etc" / NAME / "second/environment"
+    second.parent.mkdir(exist_ok=True)
+    second.write_text("SLURM_CONF=/srv/second/slurm.conf\n")
+    conf = root.path / file.lstrip("/")
+    conf.parent.mkdir(parents=True, exist_ok=True)
+    before = conf.read_text() if conf.exists() else None
+    conf.write_text(text.format(hook=f"/usr/libexec/{NAME}/jobcomp.sh", name=NAME) + "\n")
+    try:
+        said = root.run(f"/usr/libexec/{NAME}/unwired", expect=1 if named else 0)
+        assert named == (f"start again:\n{file}\n" in said), said
+        if named:
+            assert "still names the hook" in root.rpm("-e", NAME, expect=1)
+        assert f"{NAME}-{VERSION}-1.noarch\n" == root.rpm("-q", NAME)
+    finally:
+        conf.unlink() if before is None else conf.write_text(before)
+        shutil.rmtree(second.parent)
+
+
 def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path]) -> None:
     """And says so; nothing else is left."""
     said = root.rpm("-e", NAME)

@@ -1,0 +1,27 @@
+#!/bin/sh
+# Exits 1, and says why, while a slurm.conf of this host names a hook of the package. From Slurm 24.11 on slurmctld does not
+# start where a script is missing that slurm.conf names, so the package stays until that line is out: its own scripts ask
+# here before anything is removed.
+set -u
+
+NAME=slurm-usage-history-exporter
+# The package's hook, and those of instances. A script of the site's that calls them goes on without.
+NAMED="^[^#]*(JobCompLoc|EpilogSlurmctld)[[:blank:]]*=[^#]*(/usr/libexec|/etc)/$NAME/([A-Za-z0-9_-]+/)?jobcomp\\.sh"
+PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
+
+folders() { # of every slurm.conf: slurmctld's, those of instances and the usual ones. What they include lies there, too
+    {
+        timeout 30 scontrol show config 2>/dev/null | sed -n 's/^SLURM_CONF *= *//p'
+        cat /etc/"$NAME"/environment /etc/"$NAME"/*/environment 2>/dev/null | sed -n 's/^SLURM_CONF=//p'
+        printf '%s\n' "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf
+    } | sed -n 's|^\(/.*\)/[^/]*$|\1|p' | sort -u
+}
+
+found=$(folders | while read -r folder; do
+    [ ! -d "$folder" ] || timeout 30 find "$folder/" -maxdepth 2 -name '*.conf' -exec grep -lsiE "$NAMED" {} +
+done | LC_ALL=C tr -cd '\012\040-\176') # a name of the Slurm user's choice cannot speak to root's terminal
+[ -n "$found" ] || exit 0
+printf '%s\n' "$NAME: this file still names the hook, and without it slurmctld might not start again:" "$found" \
+    'Take that line out, and restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops' \
+    '(after a burst that takes a while; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
+exit 1
