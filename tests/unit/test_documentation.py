@@ -26,12 +26,15 @@ from tests.support.tools import need
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+CONFIGURATION = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+REFERENCE = (ROOT / "docs/commands.md").read_text(encoding="utf-8")
+TROUBLESHOOTING = (ROOT / "docs/troubleshooting.md").read_text(encoding="utf-8")
 MONITORING = (ROOT / "docs/monitoring.md").read_text(encoding="utf-8")
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 EXACTNESS = (ROOT / "docs/exactness.md").read_text(encoding="utf-8")
 MAN_PAGE = ROOT / f"etc/man/{NAME}.8"
 COMPLETIONS = {"bash": ROOT / f"etc/completion/{NAME}.bash", "zsh": ROOT / f"etc/completion/_{NAME}"}
-#: Keys whose default the README shows with its quotes.
+#: Keys whose default is documented with its quotes.
 QUOTED = {"requeued_runs", "never_started", "receiver", "ingest_path", "ingest_header"}
 RULES = (ROOT / "etc/prometheus/slurm-usage-history.rules.yml").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
@@ -83,7 +86,7 @@ def key_paths(content: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-# README
+# README, docs/commands.md and docs/configuration.md
 
 
 def test_every_command() -> None:
@@ -94,41 +97,60 @@ def test_every_command() -> None:
     assert (set(COMMANDS), there) == (commands, actions)
 
 
+@pytest.mark.parametrize("command", [*COMMANDS, *(words for words, _ in all_parsers() if words.startswith("queue "))])
+def test_every_command_has_an_example(command: str) -> None:
+    """In the code blocks of the reference."""
+    blocks = "".join(re.findall(r"```sh\n(.*?)```", REFERENCE, re.DOTALL))
+    assert re.search(rf"^(sudo )?{NAME} {command}\b", blocks, re.MULTILINE)
+
+
 def test_every_option() -> None:
     """Of every command, and none that is gone."""
-    assert all_options() == {row.split(" ")[0] for row in first_column(README, "option")}
+    assert all_options() == {row.split(" ")[0] for row in first_column(REFERENCE, "option")}
 
 
 def test_every_exit_code() -> None:
-    """In the README and in the help."""
+    """In the reference, in the help, and with what to do about it."""
     in_help = {int(code) for code in re.findall(r"^ +(\d+)  ", EPILOG, re.MULTILINE)}
-    assert exit_codes() == {int(code) for code in first_column(README, "exit code")} == in_help
+    assert exit_codes() == {int(code) for code in first_column(REFERENCE, "exit code")} == in_help
+    with_advice = re.findall(r"^\| (\d+) \|", TROUBLESHOOTING, re.MULTILINE)
+    assert exit_codes() - {0} == {int(code) for code in with_advice}
 
 
 @pytest.mark.parametrize("name", [API_KEY_VARIABLE, SPOOL_VARIABLE])
 def test_every_variable_of_the_environment(name: str) -> None:
-    """The README and the help list them."""
-    assert name in README
+    """The documentation and the help list them."""
+    assert f"| `{name}` |" in CONFIGURATION
     assert name in EPILOG
 
 
 def test_every_configuration_key() -> None:
     """With its default, where it is a plain value."""
-    assert {key.name for key in KEYS} == first_column(README, "key")
+    assert {key.name for key in KEYS} == first_column(CONFIGURATION, "key")
     for key in KEYS:
         if isinstance(key.default, (int, str)) and key.default != "":
             written = f'"{key.default}"' if key.name in QUOTED else key.default
             written = str(written).lower() if isinstance(written, bool) else written
-            assert f"| `{key.name}` | `{written}` |" in README
+            assert f"| `{key.name}` | `{written}` |" in CONFIGURATION
+
+
+def test_the_keys_of_the_readme_are_rows_of_the_reference() -> None:
+    """With the same default."""
+    rows = re.findall(r"^(\| `\w+` \| .*? \|)", README.partition("## Configuration")[2], re.MULTILINE)
+    assert len(rows) >= 5
+    assert [] == [row for row in rows if row not in CONFIGURATION]
 
 
 def test_every_message_of_the_troubleshooting_is_one_of_ours() -> None:
-    """What an admin looks for in the README is what he has read in the journal."""
+    """Admins search the documentation for what they have read in the journal."""
     sources = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "agent").rglob("*.py"))
-    section = README.partition("## Troubleshooting")[2].partition("\n## ")[0]
-    quoted = re.findall(r'^\*\*"([^"]+)"', section, re.MULTILINE)
-    parts = [part for words in quoted for part in re.split(r": \w.*|…:?.*|\d+|/\S+ ", words) if part.strip()]
-    assert len(quoted) >= 8
+    headings = re.findall(
+        r'^\*\*("[^*]+")\.\*\*', TROUBLESHOOTING.replace("\n", " ").replace("  **", "\n**"), re.MULTILINE
+    )
+    quoted = re.findall(r'"([^"]+)"', " ".join(headings))
+    variable = r"^sacct (?=failed|gave)|: \w.*|…:?.*|\d+|/\S+ "
+    parts = [part for words in quoted for part in re.split(variable, words) if part.strip()]
+    assert len(quoted) >= 15
     assert [] == [part for part in parts if part.strip() not in sources]
 
 
@@ -154,6 +176,7 @@ def test_every_alert() -> None:
     """By its name behind the common prefix, with its severity."""
     there = set(re.findall(r"alert: SlurmUsageHistory(\w+)", RULES))
     assert there == first_column(MONITORING, "alert, behind `SlurmUsageHistory`")
+    assert there == first_column(TROUBLESHOOTING, "alert")
     severities = re.findall(r"alert: SlurmUsageHistory(\w+).*?severity: (\w+)", RULES, re.DOTALL)
     assert [] == [name for name, severity in severities if f"| `{name}` | {severity} |" not in MONITORING]
 
