@@ -92,7 +92,7 @@ manual: $(READY) ## the man page and the completions, from the command line's he
 
 test-install: $(READY) ## boots a controller and installs, upgrades, breaks and removes everything there (needs root)
 	@tests/support/provision.sh machine
-	$(BIN)/pytest --capture no tests/install/booted.py tests/install/booted_sandbox.py tests/install/booted_check.py
+	$(BIN)/pytest --capture no tests/install/booted*.py
 
 test-packages: $(READY) ## packages, instances, the Ansible role and containers on booted Debians 11 to 13 (needs root)
 	@tests/support/provision.sh machine packages containers

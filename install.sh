@@ -762,10 +762,18 @@ remove() {
     for folder in $folders; do # in which there is nothing of others
         [ "$mode,$folder" = "uninstall,$spool" ] || run rmdir "$root$folder" 2>/dev/null
     done
-    [ "$mode,$dry_run" != purge,no ] || say 'Nothing of it is left.'
+    if [ "$mode,$dry_run" = purge,no ]; then say_what_is_left; fi
     [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
     ! names_hook slurmctld_setting ||
         say "slurmctld still calls $hook, which is gone." && print_restart
+}
+
+say_what_is_left() {
+    if [ "$for_user" = no ] && [ -n "$state" ] && as_user test -d "$state/$NAME"; then
+        say "Left: $state/$NAME, which the controllers share. With the last of them, remove it: rm -r $state/$NAME"
+    else
+        say 'Nothing of it is left.'
+    fi
 }
 
 remove_units() {

@@ -10,6 +10,7 @@ from agent.check.host import own_name
 from agent.check.mounts import mount_of, sandbox_allows
 from agent.config import NAME
 from agent.slurm.controllers import Controllers
+from agent.spool.shared_folder import SharedFolder
 
 #: Mount options of NFS and Lustre with which a lock is one host's alone, or can't be had.
 _LOCAL_LOCKS = frozenset({"nolock", "local_lock=all", "local_lock=posix", "localflock", "noflock"})
@@ -23,7 +24,14 @@ def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
     """
     folder = Path(found.common_folder)
     names = " and ".join(host.partition("(")[0] for host in found.hosts)
-    if not folder.is_dir():
+    try:
+        there = SharedFolder(folder).ask(folder.is_dir)
+    except OSError as error:
+        raise NotWell(
+            f"can't look into {folder}, by which {names} take turns: {error.strerror}",
+            hint="see that slurm.conf's StateSaveLocation answers; until then each run sends without a turn",
+        ) from error
+    if not there:
         raise NotWell(
             f"there is no folder {folder}, by which {names} take turns",
             hint=f"run install.sh again, or mkdir -m 700 {folder} and chown {own_name()} {folder}",

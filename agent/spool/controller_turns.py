@@ -13,9 +13,10 @@ import fcntl
 import logging
 import os
 import time
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Callable, Iterator
+
+from agent.spool.shared_folder import SharedFolder
 
 LOCK_NAME = "turns.lock"
 TURN_POLL_SECONDS = 0.1
@@ -37,14 +38,15 @@ class Turns:
 
     def __init__(
         self,
-        folder: Path,
+        folder: SharedFolder,
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.path = folder / LOCK_NAME
+        self.path = folder.path / LOCK_NAME
         #: Why this run has not had a turn for each of its batches; empty where it has.
         self.failure = ""
+        self._folder = folder
         self._clock = clock
         self._sleep = sleep
         self._not_before = clock()
@@ -57,31 +59,39 @@ class Turns:
             yield
         finally:
             if file is not None:
-                os.close(file)
+                self._close(file)
                 self._not_before = self._clock() + YIELD_SECONDS
 
     def _take(self) -> int | None:
         try:
-            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            file = self._folder.ask(self._open)
         except OSError as error:
-            self._go_on_without(os.strerror(error.errno or 0))
+            self._go_on_without(error.strerror or str(error))
             return None
         self._sleep(max(self._not_before - self._clock(), 0))
         deadline = self._clock() + LONGEST_TURN_SECONDS
         while True:
             try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._folder.ask(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
                 return file
             except OSError as error:
                 if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                    os.close(file)
-                    self._go_on_without(os.strerror(error.errno or 0))
+                    self._close(file)
+                    self._go_on_without(error.strerror or str(error))
                     return None
             if self._clock() >= deadline:
-                os.close(file)
+                self._close(file)
                 self._go_on_without(f"another controller has held it for {LONGEST_TURN_SECONDS:.0f} s")
                 return None
             self._sleep(TURN_POLL_SECONDS)
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+
+    def _close(self, file: int) -> None:
+        """Releases the lock. Where that hangs, the end of the process does."""
+        with suppress(OSError):
+            self._folder.ask(lambda: os.close(file))
 
     def _go_on_without(self, why: str) -> None:
         self.failure = f"cannot take turns with the other controllers by {self.path}: {why}"

@@ -21,6 +21,7 @@ from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
 from agent.spool.journal import Journal
+from agent.spool.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm
@@ -63,6 +64,7 @@ class Control:
         self._is_here = is_here
         self._found: Controllers | None = None
         self._turns: Turns | None = None
+        self._folder: SharedFolder | None = None
 
     def cluster_name(self) -> str:
         """Slurm's ClusterName.
@@ -120,13 +122,13 @@ class Control:
     def turns(self) -> Turns | None:
         """The turns of this run; None where there is nobody to take turns with."""
         if self._turns is None and self.several and self.controllers.state_folder:
-            self._turns = Turns(self._common_folder())
+            self._turns = Turns(self._common)
         return self._turns
 
-    def tell_calls(self, ends: Range | None) -> None:
+    def tell_calls(self, ends: Range | None, *, forget_before: float) -> None:
         """Tells the other controllers for what the hook was called here."""
         if ends is not None and self._notices:
-            self._notices.add_calls(ends)
+            self._notices.add_calls(ends, forget_before=forget_before)
 
     def tell_reconcile(self, *, forget_before: float) -> None:
         """Tells the other controllers that a reconcile has gone well."""
@@ -154,16 +156,22 @@ class Control:
     def _notices(self) -> Notices | None:
         if not (self.several and self.controllers.state_folder):
             return None
-        return Notices(self._common_folder(), self._host)
+        return Notices(self._common, self._host)
 
-    def _common_folder(self) -> Path:
+    @property
+    def _common(self) -> SharedFolder:
         """What the controllers share; made by whoever comes first."""
-        common = Path(self.controllers.common_folder)
-        folder = common / self._instance
-        with suppress(OSError):  # whoever needs it says what is wrong with it
-            common.mkdir(mode=0o700, exist_ok=True)
-            folder.mkdir(mode=0o700, exist_ok=True)
-        return folder
+        if self._folder is None:
+            common = Path(self.controllers.common_folder)
+            self._folder = SharedFolder(common / self._instance)
+
+            def make() -> None:
+                common.mkdir(mode=0o700, exist_ok=True)
+                (common / self._instance).mkdir(mode=0o700, exist_ok=True)
+
+            with suppress(OSError):  # whoever needs it says what is wrong with it
+                self._folder.ask(make)
+        return self._folder
 
     def _known_lately(self) -> Controllers | None:
         asked_at, known = self._remembered()

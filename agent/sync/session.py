@@ -125,16 +125,19 @@ class Session:
 
     def run(self) -> None:
         """Delivers what the hook has queued while a long reconcile holds the lock."""
-        self._control.tell_calls(self._spool.take_over(self._clock()))
+        self._take_over()
         self._make_flush(self._make_delivery("flush")).run()
         self._last_interlude = time.monotonic()
 
     def _flush(self, outcome: Outcome) -> None:
-        self._control.tell_calls(self._spool.take_over(self._clock()))
+        self._take_over()
         if has_work(self.ledger, self._clock()):
             self._deliver_queue(outcome)
         if not self._dry_run:
             self._control.hear()
+
+    def _take_over(self) -> None:
+        self._control.tell_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
 
     def _deliver_queue(self, outcome: Outcome) -> None:
         outcome.delivery = self._make_delivery("flush")

@@ -1,6 +1,6 @@
 """``make test-many``: the long form of these tests, and the tables for docs/controllers.md.
 
-``python -m tests.ha.many [PART...]``: pair, race, federation, frozen, state, burst; all of them where none is named.
+``python -m tests.ha.many [PART...]``: pair, race, flushes, federation, frozen, state, burst; all of them by default.
 ``ROUNDS`` (10) fail-overs, ``SECONDS`` (15) between them, ``BURST`` (10000) jobs at once.
 """
 
@@ -17,7 +17,7 @@ from tests.ha import troubles
 from tests.ha.failovers import KINDS
 from tests.ha.federated import federate
 from tests.ha.hosts import why_not_here
-from tests.ha.races import add_old_jobs, race
+from tests.ha.races import add_old_jobs, flush_race, race
 from tests.ha.sites import Federation, Pair, columns
 from tests.ha.tables import HEAD, LOOK_SECONDS, describe, failovers
 from tests.ha.truth import compare
@@ -92,6 +92,19 @@ def races() -> bool:
     return not (found.lost or old.lost or both.lost)
 
 
+def flushes() -> bool:
+    """Both controllers flush all the time, with jobs on each, with turns and without."""
+    site = Pair(batch_size=100)
+    with site:
+        rows: list[list[Any]] = [["", "s for a POST", "jobs", "of ctl1 erased", "of ctl2 erased"]]
+        found = {}
+        for what, turns in (("without turns", False), ("with turns", True)):
+            found[what] = flush_race(site, 2000, seconds=60, rewrite_seconds=1, turns=turns)
+            rows.append([what, 1, 2000, *found[what].values()])
+        _show("flush against flush", rows)
+    return not any(found["with turns"].values())
+
+
 def federation() -> bool:
     """Two clusters of one slurmdbd, jobs for one, for both, and for either."""
     site = Federation()
@@ -149,6 +162,9 @@ def state() -> bool:
         time.sleep(1)
         troubles.run_jobs(site, 30)
         add("StateSaveLocation wiped, the first JobIDs again")
+        troubles.wipe_state(site, first_job_id=1000)
+        troubles.run_jobs(site, 30)
+        add("StateSaveLocation wiped, FirstJobId=1000")
         _show("wiped state, and an older database", rows)
     return not any(row[2] for row in rows[1:])
 
@@ -173,6 +189,7 @@ def _show(title: str, rows: list[Any]) -> None:
 PARTS: dict[str, Callable[[], bool]] = {
     "pair": pair,
     "race": races,
+    "flushes": flushes,
     "federation": federation,
     "frozen": frozen,
     "state": state,

@@ -7,12 +7,14 @@ from typing import Iterator
 
 import pytest
 
+from agent.config import NAME
 from tests.ha import spread
 from tests.ha.failovers import drain, fail_over
 from tests.ha.load import Submitting
-from tests.ha.races import add_old_jobs, race
+from tests.ha.races import add_old_jobs, flush_race, race
 from tests.ha.sites import SPOOL, Pair
 from tests.ha.tables import flushing
+from tests.ha.troubles import frozen
 from tests.ha.truth import compare
 from tests.support.waiting import wait_for
 
@@ -33,6 +35,39 @@ def test_a_reconcile_on_one_controller_erases_nothing_of_the_other(pair: Pair) -
     assert ([], [], []) == (found.lost, found.foreign, found.wrong)
     assert 600 <= found.jobs
     assert [] == compare(pair, pair.cluster).lost
+
+
+def test_two_flushes_at_once_erase_nothing_of_each_other(pair: Pair) -> None:
+    """Jobs wait on both controllers, and both deliver them at the same time."""
+    erased = flush_race(pair, 60, seconds=6, rewrite_seconds=0.5, turns=True)
+    assert {"ctl1": 0, "ctl2": 0} == erased
+
+
+def test_a_state_folder_that_hangs_holds_up_no_job(pair: Pair) -> None:
+    """Its file server is waited for for some seconds, and the run says that it goes on without its turn."""
+    base = add_old_jobs(pair, 1)
+    exporter = pair.exporters["ctl2"]
+    exporter.run("queue", "add", str(base + 1))
+    with frozen(pair.ctl2, str(pair.state / NAME)):
+        said = exporter.run("flush", limit_seconds=60)
+    assert "cannot take turns with the other controllers" in said
+    assert "the file server does not answer" in said
+    assert str(base + 1) in pair.board.records
+
+
+@pytest.mark.parametrize("ahead", [280, -280])
+def test_clocks_that_differ(pair: Pair, ahead: int) -> None:
+    """By as much as munge lets Slurm's daemons differ: jobs of now are delivered, and nobody complains."""
+    base = add_old_jobs(pair, 20, hours_ago=0.1)
+    first, second = pair.exporters.values()
+    first.run("queue", "add", *(str(base + number) for number in range(1, 11)))
+    first.run("flush")
+    second.run_later(ahead, "queue", "add", *(str(base + number) for number in range(11, 21)))
+    second.run_later(ahead, "flush")
+    second.run_later(ahead, "reconcile")
+    first.run("flush")
+    assert [] == compare(pair, pair.cluster).lost
+    assert {str(base + number) for number in range(1, 21)} <= set(pair.board.records)
 
 
 @pytest.mark.timeout(180)

@@ -64,3 +64,14 @@ def test_an_older_database_and_a_wiped_state(site: Pair) -> None:
     site.exporters["ctl1"].run("reconcile")
     found = compare(site, site.cluster)
     assert ([], []) == (found.lost, found.wrong)
+
+
+def test_a_first_job_id_above_the_old_ones(site: Pair) -> None:
+    """slurmctld has lost its state, and FirstJobId keeps the new jobs from the places of the old ones."""
+    shown = dict(site.board.stored)
+    troubles.wipe_state(site, first_job_id=5000)
+    troubles.run_jobs(site, 5)
+    troubles.deliver_all(site)
+    assert [] == compare(site, site.cluster).lost
+    assert shown == {key: site.board.stored[key] for key in shown}
+    assert len(site.board.stored) == len(shown) + 5

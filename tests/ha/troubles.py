@@ -121,9 +121,11 @@ def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float
         flushing.stop()
 
 
-def wipe_state(pair: Pair) -> None:
-    """slurmctld loses its StateSaveLocation: JobIDs begin at 1 again."""
+def wipe_state(pair: Pair, *, first_job_id: int = 1) -> None:
+    """slurmctld loses its StateSaveLocation: JobIDs begin at FirstJobId again."""
     stop_slurmctld(pair, limit_seconds=60)
+    with (pair.lan.folder / "slurm" / "slurm.conf").open("a") as conf:
+        conf.write(f"FirstJobId={first_job_id}\n")
     pair.ctl1.run("sh", "-c", f"rm -rf {pair.state}/*")
     spread.start_slurmctld(pair.ctl1)
     pair.wait_for_control(pair.ctl1)

@@ -13,13 +13,15 @@ from pathlib import Path
 import pytest
 
 from agent.spool.controller_turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
+from agent.spool.shared_folder import SharedFolder
 from tests.support.exporter import ROOT
 
 HOLD = """
 import sys, time
 from pathlib import Path
 from agent.spool.controller_turns import Turns
-with Turns(Path(sys.argv[1])).turn():
+from agent.spool.shared_folder import SharedFolder
+with Turns(SharedFolder(Path(sys.argv[1]))).turn():
     print("mine", flush=True)
     sys.stdin.read()
 """
@@ -47,7 +49,7 @@ def test_a_turn_waits_for_the_other_to_end(tmp_path: Path) -> None:
     other = Holder(tmp_path)
     threading.Timer(0.4, other.end).start()
     began = time.monotonic()
-    turns = Turns(tmp_path)
+    turns = Turns(SharedFolder(tmp_path))
     with turns.turn():
         assert time.monotonic() - began >= 0.3
     assert "" == turns.failure
@@ -57,7 +59,8 @@ def test_a_killed_run_has_no_turn_any_more(tmp_path: Path) -> None:
     """The kernel sees to it."""
     other = Holder(tmp_path)
     other.kill()
-    with Turns(tmp_path, sleep=lambda seconds: pytest.fail(f"slept {seconds}") if seconds else None).turn():
+    turns = Turns(SharedFolder(tmp_path), sleep=lambda seconds: pytest.fail(f"slept {seconds}") if seconds else None)
+    with turns.turn():
         pass
 
 
@@ -69,7 +72,7 @@ def test_after_a_turn_the_others_have_time_for_theirs(tmp_path: Path) -> None:
     def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    turns = Turns(tmp_path, clock=lambda: now, sleep=sleep)
+    turns = Turns(SharedFolder(tmp_path), clock=lambda: now, sleep=sleep)
     with turns.turn():
         pass
     with turns.turn():
@@ -86,7 +89,7 @@ def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: 
         nonlocal now
         now += max(seconds, 1.0)
 
-    turns = Turns(tmp_path, clock=lambda: now, sleep=sleep)
+    turns = Turns(SharedFolder(tmp_path), clock=lambda: now, sleep=sleep)
     with turns.turn():
         assert LONGEST_TURN_SECONDS <= now < LONGEST_TURN_SECONDS + 10
     waited = now
@@ -99,7 +102,7 @@ def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """The batch goes out, and the run knows that it was not alone."""
-    turns = Turns(tmp_path / "missing")
+    turns = Turns(SharedFolder(tmp_path / "missing"))
     with turns.turn():
         pass
     assert turns.failure.endswith(f"{LOCK_NAME}: No such file or directory")
@@ -112,7 +115,20 @@ def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(37, os.strerror(37))  # ENOLCK
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    turns = Turns(tmp_path)
+    turns = Turns(SharedFolder(tmp_path))
     with turns.turn():
         pass
     assert turns.failure.endswith("No locks available")
+
+
+def test_a_file_server_that_hangs(tmp_path: Path) -> None:
+    """It is waited for once, and then the run sends without its turn: the jobs wait for nothing."""
+    folder = SharedFolder(tmp_path, patience_seconds=0.05)
+    answers = threading.Event()
+    with pytest.raises(OSError, match="does not answer"):
+        folder.ask(answers.wait)
+    turns = Turns(folder)
+    with turns.turn():
+        pass
+    answers.set()
+    assert turns.failure.endswith(f"{LOCK_NAME}: the file server does not answer")
