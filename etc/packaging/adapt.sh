@@ -13,6 +13,7 @@ umask 022
 NAME=slurm-usage-history-exporter
 HOOK=/usr/libexec/$NAME/jobcomp.sh
 EXAMPLE=/usr/share/$NAME/config.toml.example
+CONFS='/etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf'
 LABEL='# Written by slurm-usage-history-exporter'
 
 say() { printf '%s\n' "$@"; }
@@ -35,7 +36,7 @@ find_conf() { # exports SLURM_CONF where the instance has one of its own: named 
 
 slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
     value=$(timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
-    for file in "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
+    for file in "${SLURM_CONF:-}" $CONFS; do
         if [ -n "$value" ] || [ ! -r "$file" ]; then continue; fi
         value=$(sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" | sed 's/[[:blank:]#].*//')
     done
@@ -82,17 +83,45 @@ give_away() { # links are not followed: the spool's owner could have set them
     say "$LABEL." "d $spool 0750 $(say "$owner" | tr : ' ') -" >"/etc/tmpfiles.d/$NAME${instance:+@$instance}.conf"
 }
 
-tell_units() { # the units say User=slurm
-    for service in $services; do
-        folder=/etc/systemd/system/$service.service.d
-        if [ "$user" != slurm ]; then
-            mkdir -p "$folder" && say "$LABEL: SlurmUser." '[Service]' "User=$user" >"$folder/slurm-user.conf" || exit 1
-        else
-            rm -f "$folder/slurm-user.conf"
-            rmdir "$folder" 2>/dev/null
+# Several controllers take turns in a folder of slurm.conf's StateSaveLocation. Its user makes it, as a file server may
+# squash root.
+make_common_folder() { # sets $common; empty where there is a single controller
+    common=''
+    has_backup || return 0
+    state=$(slurm_setting StateSaveLocation)
+    case $state in [!/]* | *[!A-Za-z0-9/._@+-]* | '') return 0 ;; esac
+    common=$state/$NAME
+    timeout 60 runuser -u "$user" -- mkdir -p -m 700 "$common" 2>/dev/null ||
+        say "$user cannot make $common: see docs/controllers.md"
+}
+
+has_backup() {
+    [ -z "$(slurm_setting 'SlurmctldHost\[1\]')" ] || return 0
+    for file in "${SLURM_CONF:-}" $CONFS; do
+        if [ -r "$file" ]; then
+            [ "$(grep -ci '^[[:blank:]]*SlurmctldHost[[:blank:]]*=' "$file")" -gt 1 ]
+            return
         fi
     done
+    false
+}
+
+tell_units() { # the units say User=slurm, and their sandbox lets them into the spool alone
+    for service in $services; do
+        folder=/etc/systemd/system/$service.service.d
+        put_drop_in slurm-user "$([ "$user" = slurm ] || say "User=$user")"
+        put_drop_in controllers "${common:+ReadWritePaths=-$common}"
+    done
     [ ! -d /run/systemd/system ] || systemctl --quiet daemon-reload
+}
+
+put_drop_in() { # NAME LINE: into $folder; without a line there is none
+    if [ -n "$2" ]; then
+        mkdir -p "$folder" && say "$LABEL." '[Service]' "$2" >"$folder/$1.conf" || exit 1
+    else
+        rm -f "$folder/$1.conf"
+        rmdir "$folder" 2>/dev/null
+    fi
 }
 
 label() { ! command -v restorecon >/dev/null || restorecon -R "$etc" "$spool" "/var/cache/$NAME"; }
@@ -108,6 +137,7 @@ main() {
     if [ -n "$owner" ]; then
         mkdir -p /etc/tmpfiles.d
         give_away
+        make_common_folder
         tell_units
     else
         say "There is no user $user yet. Once Slurm is installed: sudo $0${instance:+ $instance}"

@@ -114,6 +114,28 @@ def test_the_slurm_user_can_run_it(root: Root, rpms: dict[str, Path]) -> None:
     assert "still has the example's API key" in said
 
 
+def test_several_controllers_share_a_folder(root: Root, rpms: dict[str, Path]) -> None:
+    """The Slurm user makes it in StateSaveLocation, and the sandbox lets the services in; for a single one neither."""
+    folder = f"/var/lib/state/{NAME}"
+    drop_ins = [f"etc/systemd/system/{service}.service.d/controllers.conf" for service in (NAME, f"{NAME}-flush")]
+    root.run("install", "-d", "-o", "slurm", "-m", "700", "/var/lib/state")
+    conf = root.path / "etc/slurm/slurm.conf"
+    conf.parent.mkdir(exist_ok=True)
+    before = conf.read_text() if conf.exists() else ""
+    conf.write_text(
+        "ClusterName=lab\nSlurmctldHost=one\nSlurmctldHost=two(192.0.2.2)\nStateSaveLocation=/var/lib/state\n"
+    )
+    root.run(ADAPT)
+    assert "slurm:slurm 700" == owner_and_mode(root, folder)
+    for drop_in in drop_ins:
+        assert (root.path / drop_in).read_text().endswith(f"[Service]\nReadWritePaths=-{folder}\n")
+    conf.write_text("ClusterName=lab\nSlurmctldHost=one\nStateSaveLocation=/var/lib/state\n")
+    root.run(ADAPT)
+    assert [] == [drop_in for drop_in in drop_ins if (root.path / drop_in).parent.exists()]
+    root.run("rm", "-r", "/var/lib/state")
+    conf.write_text(before)
+
+
 def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) -> None:
     """On upgrade and downgrade: the configuration, the services' environment, and what lies in the spool."""
     (root.path / "etc" / NAME / "environment").write_text("HTTPS_PROXY=http://proxy\n")
