@@ -68,6 +68,7 @@ def flush_race(pair: Pair, number: int, *, seconds: float, rewrite_seconds: floa
     ids = [str(base + place) for place in range(1, number + 1)]
     common = pair.state / NAME
     if not turns:
+        common.mkdir(mode=0o700, exist_ok=True)
         common.rename(common.with_suffix(".aside"))
         common.write_text("a file is no folder\n")
     pair.board.rewrite_seconds = rewrite_seconds
