@@ -75,6 +75,7 @@ def test_no_screen_is_too_poor(site: Path, screen: str) -> None:
     assert b"kein Nutzer" in shown[0]
 
 
+@pytest.mark.parametrize("site", NAMES[:1], indirect=True)
 @pytest.mark.parametrize("command", [("queue", "list"), ("status",), ("check",), ("--help",)], ids=" ".join)
 def test_an_output_that_is_closed(site: Path, command: tuple[str, ...]) -> None:
     """As by `>&-`: there is nobody to tell, and nothing goes wrong for it."""
