@@ -95,18 +95,19 @@ def wait_until_ended(site: Site, job: int, *states: int) -> None:
     wait_for(lambda: rows_of(site, job)[-1]["state"] in map(str, states), f"job {job} in {states}")
 
 
-def is_shown(site: Site, job: int) -> bool:
+def is_shown(site: Site, job: int | str) -> bool:
     """Whether the dashboard has a job after a flush and a reconcile."""
     site.exporter.run("flush")
     site.exporter.run("reconcile")
     return str(job) in site.dashboard.records
 
 
-def finish(site: Site, job: int) -> None:
+def finish(site: Site, *jobs: int | str) -> None:
     """Waits until nothing runs any more, and compares all there is, first by flush alone, then after a reconcile."""
     site.slurm.wait_until_idle()
     flush_all(site)
-    assert expected_records(site.slurm)[str(job)] == site.dashboard.records[str(job)]
+    expected = expected_records(site.slurm)
+    assert [expected[str(job)] for job in jobs] == [site.dashboard.records[str(job)] for job in jobs]
     site.exporter.run("reconcile")
     assert expected_records(site.slurm) == site.dashboard.records
 
@@ -124,6 +125,34 @@ def test_a_slow_epilog(site: Site, epilogs: Path) -> None:
     finish(site, job)
     first, second = rows_of(site, job)
     assert int(second["time_submit"]) - int(first["time_end"]) >= GAP_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [(("--array=7,9",), "{}_7 {}_9"), (("--ntasks=1", ":", "--ntasks=2"), "{}+0 {}+1")],
+    ids=["array", "het job"],
+)
+def test_several_are_requeued_under_a_slow_epilog(
+    site: Site, epilogs: Path, options: tuple[str, ...], shown: str
+) -> None:
+    """Tasks of an array and components of a het job count with both runs, under their own JobIDs."""
+    user = (f"--uid={USER.pw_uid}", "--account=physics")
+    command = f"{FIRST_RUN_ONLY}sleep 900; sleep 2"
+    lead = site.slurm.sbatch("--requeue", *user, *options, command=command)
+    family = f"{lead} in (id_job, id_array_job, het_job_id)"
+    running = f"select id_job from lab_job_table where {family} and state = 1 and unix_timestamp() - time_start > 2"
+    wait_for(lambda: len(site.slurm.sql(running)) == 2, f"both of {lead} run")
+    raw_ids = [int(row["id_job"]) for row in site.slurm.sql(running)]
+    with ExitStack() as holds:
+        for raw_id in raw_ids:
+            holds.enter_context(slow_epilog(epilogs, raw_id))
+        site.slurm.run("scontrol", "requeue", str(lead))
+        for raw_id in raw_ids:
+            wait_until_ended(site, raw_id, 1024)
+        assert not any(is_shown(site, name) for name in shown.format(lead, lead).split())
+    site.slurm.wait_until_idle(limit_seconds=240)  # backfill alone starts a het job, after a minute or two
+    finish(site, *shown.format(lead, lead).split())
+    assert [2, 2] == [len(rows_of(site, raw_id)) for raw_id in raw_ids]
 
 
 def test_a_suspended_job_is_requeued(site: Site) -> None:
