@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 QUARTER_SECONDS = 900
 DAY_SECONDS = 86_400
+_TWO_DIGITS = tuple(f"{number:02d}" for number in range(60))
 
 
 class Range(NamedTuple):
@@ -24,14 +25,24 @@ class Range(NamedTuple):
 
 def local_text(epoch_seconds: int) -> str:
     """The wall clock at an instant, without an offset: ``YYYY-MM-DDTHH:MM:SS``."""
-    minute, second = divmod(epoch_seconds, 60)
-    return f"{_minute_text(minute)}{second:02d}"
+    quarter, seconds = divmod(epoch_seconds, QUARTER_SECONDS)
+    hour, first_minute = _hour_of_quarter(quarter)
+    if not hour:
+        return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(epoch_seconds))
+    minutes, second = divmod(seconds, 60)
+    return f"{hour}{_TWO_DIGITS[first_minute + minutes]}:{_TWO_DIGITS[second]}"
 
 
 @lru_cache(maxsize=8192)
-def _minute_text(minute: int) -> str:
-    """Cached: offsets from UTC are whole minutes, so one text serves every second of a minute."""
-    return time.strftime("%Y-%m-%dT%H:%M:", time.localtime(minute * 60))
+def _hour_of_quarter(quarter: int) -> tuple[str, int]:
+    """The text up to the hour, and the minute, which serve a whole quarter of an hour.
+
+    The text is empty where they do not: Newfoundland changed its clocks one minute after midnight until 2011.
+    """
+    first, last = (time.localtime(quarter * QUARTER_SECONDS + seconds) for seconds in (0, QUARTER_SECONDS - 1))
+    if first[:4] != last[:4] or last.tm_min - first.tm_min != QUARTER_SECONDS // 60 - 1:
+        return "", 0
+    return time.strftime("%Y-%m-%dT%H:", first), first.tm_min
 
 
 def local_day(epoch_seconds: float) -> date:

@@ -44,6 +44,8 @@ def is_whole(runs: Sequence[Run]) -> bool:
     An earlier run may be missing, as Restarts tells where this version of Slurm has it. And between two runs that lie
     far apart the job may have ended, and another have got its ID: rows that ended for good are not remembered.
     """
+    if len(runs) == 1:
+        return not runs[0].restarts
     requeued = sum(run.state != "RESIZING" for run in runs[:-1])
     gaps = (later.submit - (earlier.end or 0) for earlier, later in zip(runs, runs[1:]))
     return requeued >= (runs[-1].restarts or 0) and max(gaps, default=0) <= SOONEST_REUSE_SECONDS

@@ -21,9 +21,8 @@ DRY_RUN_WAIT_SECONDS = 30
 SYNCHRONOUS = "EXTRA"
 #: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
 CHUNK = 500
-_ONE_OF = f"IN ({','.join('?' * CHUNK)})"
-IS_ONE_OF = f"job_id {_ONE_OF}"
-IS_SHOWN_AS_ONE_OF = f"shown_id {_ONE_OF}"
+ONE_OF = f"IN ({','.join('?' * CHUNK)})"
+IS_ONE_OF = f"job_id {ONE_OF}"
 #: So many rows at a time are read of what may be millions.
 PAGE = 1000
 _DISK_HINT = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"

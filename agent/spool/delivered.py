@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
 
 from agent.localtime import Range
-from agent.spool.database import IS_ONE_OF, IS_SHOWN_AS_ONE_OF, Database, chunks
+from agent.spool.database import IS_ONE_OF, ONE_OF, Database, chunks
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
@@ -28,6 +28,8 @@ class DeliveredRow(NamedTuple):
     hooked: int
 
 
+#: SQLite, which has no statistics, would rather read all rows of the cluster than look so many names up in the index.
+_IS_SHOWN_AS_ONE_OF = f"shown_id {ONE_OF}"
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
 
 
@@ -42,30 +44,36 @@ class DeliveredJobs:
         from agent.jobs.record import place  # noqa: PLC0415  # its digests are slow to load, and status needs none
 
         rows = [
-            *self._select(cluster, IS_ONE_OF, [record.raw_id for record in records]),
+            *self._select("delivered", cluster, IS_ONE_OF, [record.raw_id for record in records]),
             # A slurmctld that was killed may run a task again under another raw ID.
-            *self._select(cluster, IS_SHOWN_AS_ONE_OF, [shown for shown in map(_shown_id, records) if shown]),
+            *self._select(
+                "delivered INDEXED BY shown_ids",
+                cluster,
+                _IS_SHOWN_AS_ONE_OF,
+                [shown for shown in map(_shown_id, records) if shown],
+            ),
         ]
-        delivered = {(raw_id, submit): row for raw_id, submit, *row in rows}
-        newest: dict[tuple[str, int], tuple[int, int]] = {}
-        for (raw_id, submit), (ended, shown_id, *_) in delivered.items():
-            kept_at = place(shown_id or str(raw_id), submit)
-            newest[kept_at] = max(newest.get(kept_at, (0, 0)), (submit, ended))
+        delivered = {(row[0], row[1]): row for row in rows}
+        runs: dict[str, list[tuple[int, int]]] = {}  # Submit and End of all that was delivered of a JobID
+        for raw_id, submit, ended, shown_id, *_ in delivered.values():
+            runs.setdefault(shown_id or str(raw_id), []).append((submit, ended))
         known = {}
         for record in records:
             row = delivered.get(record.key)
             # An edit may have moved the End of this very run.
-            mine = (record.submit, max(record.end, row[0]) if row else record.end)
-            superseded = newest.get(place(record.job_id, record.submit), mine) > mine
+            mine = (record.submit, max(record.end, row[2]) if row else record.end)
+            later = [run for run in runs.get(record.job_id, ()) if run > mine]
+            kept_at = place(record.job_id, record.submit) if later else None
+            superseded = any(place(record.job_id, submit) == kept_at for submit, _ in later)
             if row or superseded:
                 known[record.key] = _make_known(row, superseded=superseded)
         return known
 
-    def _select(self, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    def _select(self, table: str, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for chunk in chunks(ids):
             yield from self._database.execute(
                 "SELECT job_id, submit, ended, shown_id, digest, hooked, delivered_at, row IS NOT NULL"  # noqa: S608
-                f" FROM delivered WHERE cluster = ? AND {chosen}",
+                f" FROM {table} WHERE cluster = ? AND {chosen}",
                 (cluster, *chunk),
             )
 
@@ -142,5 +150,5 @@ def _shown_id(record: Record) -> str | None:
 def _make_known(row: Sequence[Any] | None, *, superseded: bool) -> Known:
     if not row:
         return NOT_KNOWN._replace(superseded=superseded)
-    _, _, digest, hooked, delivered_at, has_row = row
+    *_, digest, hooked, delivered_at, has_row = row
     return Known(digest, bool(hooked), superseded, delivered_at, bool(has_row))

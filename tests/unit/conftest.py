@@ -69,7 +69,7 @@ def zone() -> Iterator[Callable[[str], None]]:
 
 def local_caches_clear() -> None:
     """A process has one zone in its life; a test has several."""
-    localtime._minute_text.cache_clear()
+    localtime._hour_of_quarter.cache_clear()
     localtime._day_of_quarter.cache_clear()
 
 

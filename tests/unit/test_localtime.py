@@ -50,6 +50,12 @@ def test_zone_with_half_an_hour(zone: Callable[[str], None]) -> None:
     assert "1970-01-01T05:30:07" == local_text(7)
 
 
+def test_clocks_that_change_at_an_odd_minute(zone: Callable[[str], None]) -> None:
+    """Newfoundland's went from 0:01 to 1:01 until 2011."""
+    zone("America/St_Johns")
+    assert ["2011-03-13T00:00:59", "2011-03-13T01:01:00"] == [local_text(at) for at in (1_299_987_059, 1_299_987_060)]
+
+
 @pytest.mark.parametrize("text", ["", "2024-13-01", "01.02.2024", "2024-02-30", "yesterday", "2024-1-1x"])
 def test_no_date(text: str) -> None:
     """What is no date is refused."""

@@ -8,7 +8,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -130,6 +130,20 @@ def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
     )
     assert Known(b"", hooked=False, superseded=True) == ledger.delivered.known("lab", [old])[old.key]
     assert {} == ledger.delivered.known("other", [new])
+
+
+def test_what_is_known_is_looked_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By raw ID and by JobID the index leads to the few rows in question: none of the others is read."""
+    execute = ledger.database.execute
+    plans: list[str] = []
+
+    def explain_and_execute(statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        plans.extend(row[-1] for row in execute(f"EXPLAIN QUERY PLAN {statement}", values))
+        return execute(statement, values)
+
+    monkeypatch.setattr(ledger.database, "execute", explain_and_execute)
+    ledger.delivered.known("lab", [make_record(7)._replace(job_id="7_1")])
+    assert ["cluster=? AND job_id=?", "cluster=? AND shown_id=?"] == [plan[plan.index("(") + 1 : -1] for plan in plans]
 
 
 def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
