@@ -82,29 +82,30 @@ def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
             *restarts,
         ) = values
         allocated = parse_tres(tres)
-        return Run(
-            job_id=_parse_job_id(job_id),
-            raw_id=_parse_whole(raw_id),
-            cluster=parse_name(cluster),
+        fields = (  # in the order of Run's: to name them takes a quarter of the time for a row
+            _parse_job_id(job_id),
+            _parse_whole(raw_id),
+            parse_name(cluster),
             # Up to 23.02 the User of a uid that no longer resolves is empty.
-            user=parse_name(user or uid or UNKNOWN),
-            uid=parse_name(uid),
-            account=parse_name(account or UNKNOWN),
-            partition=parse_name(partition or UNKNOWN),
-            state=parse_state(state),
-            qos=None if qos in _NO_QOS else parse_name(qos),
-            submit=_parse_time(submit) or 0,
-            start=_parse_time(start),
-            end=_parse_time(end),
-            elapsed_seconds=_parse_whole(elapsed or "0"),
-            cpus=parse_count(cpus),
-            nodes=parse_count(nodes),
-            gpus=allocated.gpus,
-            memory_mb=allocated.memory_mb,
-            node_list=None if node_list in _NO_NODES else _show(node_list),
-            restarts=int(restarts[0] or 0) if restarts else None,
-            row=row,
+            parse_name(user or uid or UNKNOWN),
+            parse_name(uid),
+            parse_name(account or UNKNOWN),
+            parse_name(partition or UNKNOWN),
+            parse_state(state),
+            None if qos in _NO_QOS else parse_name(qos),
+            _parse_time(submit) or 0,
+            _parse_time(start),
+            _parse_time(end),
+            _parse_whole(elapsed or "0"),
+            parse_count(cpus),
+            parse_count(nodes),
+            allocated.gpus,
+            allocated.memory_mb,
+            None if node_list in _NO_NODES else _show(node_list),
+            int(restarts[0] or 0) if restarts else None,
+            row,
         )
+        return Run._make(fields)
     except ValueError as error:
         missing = len(FIELDS) - len(values)
         what = f"{missing} of its {len(FIELDS)} fields are missing" if missing > 0 else error

@@ -55,7 +55,7 @@ class DeliveredJobs:
         ]
         delivered = {(row[0], row[1]): row for row in rows}
         runs: dict[str, list[tuple[int, int]]] = {}  # Submit and End of all that was delivered of a JobID
-        for raw_id, submit, ended, shown_id, *_ in delivered.values():
+        for raw_id, submit, ended, shown_id, *_ in rows:
             runs.setdefault(shown_id or str(raw_id), []).append((submit, ended))
         known = {}
         for record in records:
@@ -69,7 +69,7 @@ class DeliveredJobs:
                 known[record.key] = _make_known(row, superseded=superseded)
         return known
 
-    def _select(self, table: str, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    def _select(self, table: str, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         for chunk in chunks(ids):
             yield from self._database.execute(
                 "SELECT job_id, submit, ended, shown_id, digest, hooked, delivered_at, row IS NOT NULL"  # noqa: S608

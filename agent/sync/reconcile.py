@@ -176,7 +176,7 @@ class Reconcile:
 
         :param brought: whether it has.
         """
-        return (brought or not self._others_calls(end)) and self._hook_due <= end < self._fresh_since
+        return self._hook_due <= end < self._fresh_since and (brought or not self._others_calls(end))
 
     def finish(self, done: Slice) -> None:
         """Sends what a slice has brought, and lets the interlude have its turn."""
