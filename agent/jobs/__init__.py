@@ -1,1 +1,1 @@
-"""What a job is: the rows of Slurm's accounting, and the record that is sent for them. Pure."""
+"""What a job is: its rows in Slurm's accounting, and the record made from them. Pure."""

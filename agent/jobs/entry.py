@@ -1,4 +1,4 @@
-"""A line of the queue, read and written. Pure."""
+"""Reads and writes a line of the queue. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 from agent.errors import UnreadableLine
 
-#: Stands for no task where a number is needed.
+#: Means "not an array task" where a number is required.
 NO_TASK = -1
-#: The highest JobID that any cluster of a federation can give. On 26.05 one that is out of range fails the whole call
-#: of sacct; on 20.11 to 24.11 a lone 0 answered with every job there was.
+#: The highest JobID that any cluster of a federation can assign. On 26.05 an ID out of range fails the whole sacct
+#: call; on 20.11 to 24.11 a lone 0 returned every job.
 LAST_JOB_ID = 0xFFFF0000
 
 
-# Compiled with the first line: most runs of flush meet none.
+# Compiled on first use: most flushes read no line.
 _LINE = (
     r"(?P<job>[0-9]{1,10})(?:_(?P<part>[0-9]{1,10}))?"
     r"(?:\s+(?P<submit>[0-9]{1,12}|-)(?:\s+(?P<end>[0-9]{1,12}|-)(?:\s+(?P<task>[0-9]{1,10}|-))?)?)?"
@@ -22,26 +22,26 @@ _LINE = (
 
 
 class QueueEntry(NamedTuple):
-    """A job whose end the hook, or an admin, has told us of. Times are epoch seconds, None where unknown."""
+    """A job whose end the hook or an admin reported. Times are epoch seconds, None where unknown."""
 
     job_id: int
-    submit: int | None = None  # 0 for a job that an admin has named, however old it is
+    submit: int | None = None  # 0 for a job queued by an admin, who may name one of any age
     end: int | None = None
-    array_task: int | None = None  # where the job is to be asked for as JOBID_TASK
+    array_task: int | None = None  # set where sacct is to be asked for JOBID_TASK
 
     @property
     def asked(self) -> str:
-        """How sacct is asked for it."""
+        """The JobID to pass to ``sacct -j``."""
         return str(self.job_id) if self.array_task is None else f"{self.job_id}_{self.array_task}"
 
     @property
     def key(self) -> tuple[int, int]:
-        """What identifies the job on the books."""
+        """Identifies the job in the ledger."""
         return self.job_id, NO_TASK if self.array_task is None else self.array_task
 
 
 def parse_line(line: str) -> QueueEntry:
-    """Reads ``JOBID SUBMIT END ARRAYTASK``, of which only JOBID is needed; ``203_3`` is a JobID too.
+    """Parses ``JOBID SUBMIT END ARRAYTASK``. Only JOBID is required; ``203_3`` is also accepted.
 
     :raises UnreadableLine: for anything else.
     """
@@ -53,7 +53,7 @@ def parse_line(line: str) -> QueueEntry:
 
 
 def is_task(job_id: str) -> bool:
-    """Whether a JobID, as it is shown, is one task's of an array: ``203_3``."""
+    """Whether a displayed JobID belongs to a single array task: ``203_3``."""
     array, found, task = job_id.partition("_")
     return bool(found) and array.isdigit() and task.isdigit()
 

@@ -1,6 +1,6 @@
-"""When a job is final: the only place that decides it. Pure.
+"""The one rule of when a job is final. Pure.
 
-Slurm's accounting does not always say whether a job goes on; then slurmctld's word decides, as long as it has one.
+Slurm's accounting cannot always tell whether a job continues. Then slurmctld decides, for as long as it knows the job.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Container, Sequence
 from agent.jobs.job import runs_here
 from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
-#: What is still half a row after this long stays so. A slurmctld that was killed before it reported the rest runs the
-#: job again when it is back, as seen on 22.05, and only then is it known by which JobID it goes.
+#: A row that is incomplete for longer than this is never completed. A slurmctld killed before it reported the rest
+#: runs the job again after its restart (seen on 22.05), and only then is the job's displayed JobID known.
 HALF_WRITTEN_SECONDS = 86_400
-#: Up to this age of its end slurmctld is asked whether a preempted job goes on. It forgets a job soon after it has
-#: ended for good, and its ID may be another's later.
+#: slurmctld is asked whether a preempted job continues until its end is this old. It forgets a job soon after its last
+#: end, and later the ID may belong to another job.
 ASK_SLURMCTLD_SECONDS = 7 * 86_400
-#: How long a job waits for a slurmctld that does not answer. Its later runs, if any, replace what is sent then.
+#: How long a job waits for an unresponsive slurmctld. It is sent afterwards; a later run replaces that record.
 UNANSWERED_SECONDS = 86_400
 
 
@@ -25,7 +25,7 @@ class Stage(enum.Enum):
     """How far a job has come, by the rows of its runs."""
 
     LIVE = "pending or running"
-    GOES_ON = "requeued or resized"
+    CONTINUES = "requeued or resized"
     HALF_WRITTEN = "record half written"
     IN_DOUBT = "may be requeued"
     ELSEWHERE = "ran on another cluster"
@@ -33,21 +33,21 @@ class Stage(enum.Enum):
 
 
 def stage(runs: Sequence[Run], now: float) -> Stage:
-    """How far a job has come, as these rows alone tell.
+    """How far a job has come, judging by these rows alone.
 
-    However long ago a run was PREEMPTED or lost its node: the job may be held, or run again, and of that the rows that
-    ended in some range say nothing.
+    A run that was PREEMPTED or lost its node leaves the job in doubt, however long ago that was: the job may be held or
+    running again, which rows selected by their End do not show.
 
     :param runs: as :func:`agent.jobs.job.own_runs` gives them.
     :param now: epoch seconds.
     """
     newest = runs[-1]
-    if newest.state == REVOKED:  # the job went on elsewhere; what ran here before that counts here
+    if newest.state == REVOKED:  # the job continued on another cluster; what ran here before counts here
         return Stage.FINAL if any(run.elapsed_seconds for run in runs_here(runs)) else Stage.ELSEWHERE
     if not newest.ended:
         return Stage.LIVE
     if newest.state in CONTINUED_STATES:
-        return Stage.GOES_ON
+        return Stage.CONTINUES
     if is_half_written(newest, now):
         return Stage.HALF_WRITTEN
     if newest.state in REQUEUEABLE_STATES:
@@ -56,44 +56,44 @@ def stage(runs: Sequence[Run], now: float) -> Stage:
 
 
 def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | None) -> Stage:
-    """The same where the accounting, asked for the job by its ID, leaves it open whether it goes on.
+    """How far a job has come, judging by all its rows and by slurmctld.
 
-    :param alive: the raw IDs of which slurmctld says that they are pending, running or COMPLETING, asked for after the
-        rows; None where it does not answer.
+    :param alive: the raw IDs that slurmctld reports as pending, running or COMPLETING, asked for after the rows were
+        read; None where it does not answer.
     """
-    told = stage(runs, now)
-    if told is Stage.IN_DOUBT:
+    by_rows = stage(runs, now)
+    if by_rows is Stage.IN_DOUBT:
         if _age(runs[-1], now) >= ASK_SLURMCTLD_SECONDS:
             return Stage.FINAL
         if alive is None:
-            return told if _age(runs[-1], now) < UNANSWERED_SECONDS else Stage.FINAL
-        return told if runs[-1].raw_id in alive else Stage.FINAL
-    if told is Stage.GOES_ON and alive is not None and _age(runs[-1], now) >= UNANSWERED_SECONDS:
+            return by_rows if _age(runs[-1], now) < UNANSWERED_SECONDS else Stage.FINAL
+        return by_rows if runs[-1].raw_id in alive else Stage.FINAL
+    if by_rows is Stage.CONTINUES and alive is not None and _age(runs[-1], now) >= UNANSWERED_SECONDS:
         # A slurmctld that lost its state has forgotten the job: there will be no next run.
-        return told if runs[-1].raw_id in alive else Stage.FINAL
-    return told
+        return by_rows if runs[-1].raw_id in alive else Stage.FINAL
+    return by_rows
 
 
 def is_for_slurmctld(runs: Sequence[Run], now: float) -> bool:
-    """Whether slurmctld's word decides about a job."""
-    told = {stage_by_slurmctld(runs, now, alive) for alive in ((), (runs[-1].raw_id,))}
-    return len(told) > 1
+    """Whether the answer of slurmctld makes a difference for this job."""
+    stages = {stage_by_slurmctld(runs, now, alive) for alive in ((), (runs[-1].raw_id,))}
+    return len(stages) > 1
 
 
 def is_half_written(run: Run, now: float) -> bool:
-    """Whether slurmdbd may know no more of a run than its end.
+    """Whether slurmdbd may have stored only the end of a run so far.
 
-    Seen on 20.11 and 22.05: a run of a few seconds is written at its end first, without partition and QOS and without
-    its array ("3" for "3_1"); what its start tells is filled in up to five seconds later.
+    Seen on 20.11 and 22.05: the row of a run of a few seconds is first written at its end, without partition, QOS and
+    array ("3" for "3_1"). The details of its start follow up to five seconds later.
     """
     return run.partition == UNKNOWN and _age(run, now) < HALF_WRITTEN_SECONDS
 
 
 def _age(run: Run, now: float) -> float:
-    """Seconds since a run has ended."""
+    """Seconds since a run ended."""
     return now - (run.end or 0)
 
 
 def is_alive(state: str) -> bool:
-    """Whether a job goes on, by the word that squeue has for its state; COMPLETING and unknown words say so, too."""
+    """Whether a job continues, by its state in squeue's output. COMPLETING and unknown states count as alive."""
     return state not in ENDED_STATES

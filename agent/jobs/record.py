@@ -9,31 +9,31 @@ from typing import NamedTuple, Sequence
 
 from agent.jobs.job import runs_here
 from agent.jobs.nodelist import unfold
-from agent.jobs.run import GOES_ON_STATES, Run
+from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import local_day, local_text
 
-#: Goes up when the same rows make another record than they did.
+#: Incremented whenever a change of the code makes the same rows yield a different record.
 FORMAT = 2
 SECONDS_PER_HOUR = 3600.0
 
 
 class Usage(NamedTuple):
-    """What the counted runs of a job used."""
+    """What a job's counted runs used."""
 
     cpu_seconds: int
     gpu_seconds: int
 
 
 class Record(NamedTuple):
-    """What is sent for a job, and what tells it from an earlier state of the same job."""
+    """What is sent for a job, and what distinguishes it from an earlier record of the same job."""
 
-    key: tuple[int, int]  # raw ID and Submit, which identify a run in Slurm's accounting, within its cluster
+    key: tuple[int, int]  # raw ID and Submit, which identify a run within its cluster
     end: int
     job_id: str
     cpu_seconds: int
     gpu_seconds: int
     text: str  # the JSON object as it is sent
-    row: bytes = b""  # as sacct printed it, where nothing but this one row makes the record
+    row: bytes = b""  # as sacct printed it, if the record depends on this one row only
 
     @property
     def raw_id(self) -> int:
@@ -47,33 +47,33 @@ class Record(NamedTuple):
 
     @property
     def digest(self) -> bytes:
-        """Changes when anything in the record does."""
+        """Changes whenever anything in the record changes."""
         return blake2b(self.text.encode(), digest_size=12).digest()
 
     @property
     def row_digest(self) -> bytes | None:
-        """See :func:`digest_row`; None where the record is made of more than one row."""
+        """See :func:`digest_row`; None where the record is made from several rows."""
         return digest_row(self.row) if self.row else None
 
 
 def place(job_id: str, submit: int) -> tuple[str, int]:
-    """Where the dashboard keeps a record: of each JobID one for each year of Submit, the one that arrived last."""
+    """Where the dashboard stores a record. For each JobID and year of Submit it keeps only the last one to arrive."""
     return job_id, local_day(submit).year
 
 
 def digest_row(row: bytes) -> bytes:
-    """What a row is recognized by. That two rows are taken for one is less likely than a bad disk."""
+    """What a known row is recognized by. A collision of 80 bits is less likely than a disk error."""
     return blake2b(row, digest_size=10).digest()
 
 
 def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum") -> Record:
-    """The dashboard's record of a job, as it is sent: a JSON object.
+    """The dashboard's record of a job as a JSON object.
 
-    It is written out field by field, which takes two thirds of the time of a dict and an encoder. Times are the
-    cluster's wall clock without offset; Start and End are never null. The node list is names with commas, and empty
-    where there is none: null would become a node called "nan".
+    Times are the cluster's wall clock without an offset; Start and End are never null. The node list is a list of names
+    separated by commas, and empty where there are none: null would become a node called "nan". The text is composed
+    field by field, which takes two thirds of the time of a dict and an encoder.
 
-    :param runs: all runs of a job that is final, oldest first.
+    :param runs: all runs of a final job, oldest first.
     :param cluster: the cluster's name on the dashboard.
     :param requeued_runs: see :func:`usage`.
     """
@@ -100,10 +100,10 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
 
 
 def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
-    """What the counted runs of a job used, without suspension.
+    """What the counted runs of a job used, excluding suspension.
 
-    :param requeued_runs: ``"sum"`` counts all of them, ``"last"`` the last run alone, which is the last row and the
-        RESIZING segments straight before it.
+    :param requeued_runs: ``"sum"`` counts all runs, ``"last"`` only the last one: the last row and the RESIZING
+        segments directly before it.
     """
     if len(runs) == 1:
         (run,) = runs
@@ -125,14 +125,14 @@ def _last_run(runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def _only_row(runs: Sequence[Run]) -> bytes:
-    """The row of a job that has one and has no reason to get another."""
+    """The row of a job that has only one and can't get another."""
     run = runs[-1]
-    return run.row if len(runs) == 1 and not run.restarts and run.state not in GOES_ON_STATES else b""
+    return run.row if len(runs) == 1 and not run.restarts and run.state not in MAY_CONTINUE_STATES else b""
 
 
 @lru_cache(maxsize=4096)
 def _who(user: str, account: str, partition: str, state: str, qos: str | None) -> str:
-    """The fields that are the same in many records."""
+    """The fields that repeat from record to record."""
     return (
         f'"User":{_json(user)},"Account":{_json(account)},"Partition":{_json(partition)},"State":{_json(state)}'
         f',"QOS":{"null" if qos is None else _json(qos)}'
@@ -141,7 +141,7 @@ def _who(user: str, account: str, partition: str, state: str, qos: str | None) -
 
 @lru_cache(maxsize=256)
 def _nodes(node_list: str) -> str:
-    """The names, as they stand between quotes. Lists repeat, and one of 5,000 names is 40 kB."""
+    """The node names as JSON text without its quotes. Lists repeat, and one of 5,000 names is 40 kB."""
     return _json(unfold(node_list))[1:-1]
 
 

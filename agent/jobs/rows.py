@@ -1,4 +1,4 @@
-"""The rows that sacct has answered with, by what was asked. Pure."""
+"""Looks up sacct's rows by the JobID that was asked for. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from agent.jobs.run import Run
 
 
 class Rows:
-    """Rows by JobID, as it is shown and raw."""
+    """Rows by displayed JobID and by raw ID."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._by_raw_id: dict[int, list[Run]] = {}
@@ -20,7 +20,7 @@ class Rows:
                 self._by_job_id.setdefault(run.job_id, []).append(run)
 
     def of(self, entry: QueueEntry) -> list[Run]:
-        """The rows of a queued job, and of no other: asked for an array's own ID, sacct answers with all its tasks."""
+        """The rows of exactly this queued job: asked for an array's own ID, sacct returns all its tasks."""
         if entry.array_task is not None:
             plain = str(entry.job_id)
             half_written = [run for run in self.of_raw_id(entry.job_id) if run.job_id == plain]
@@ -32,5 +32,5 @@ class Rows:
         return self._by_raw_id.get(raw_id, [])
 
     def of_job_id(self, job_id: str) -> list[Run]:
-        """The rows of a task of an array, by its JobID as it is shown; none of other jobs."""
+        """The rows of an array task by its displayed JobID; empty for other jobs."""
         return self._by_job_id.get(job_id, [])

@@ -1,7 +1,7 @@
-"""A :class:`Run` is one row of Slurm's accounting; what its State means for the job. Pure.
+"""A :class:`Run` is one row of Slurm's accounting. Its State says what happens to the job. Pure.
 
-Slurm's accounting keeps one row for each run of a job: a requeue begins a new row with a new Submit, a resize begins
-a new row at the time of the resize. Seen on 20.11 to 26.05.
+Slurm's accounting keeps one row for each run of a job. A requeue starts a row with a new Submit, a resize one whose
+Submit is the time of the resize. Seen on 20.11 to 26.05.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 LIVE_STATES = frozenset({"PENDING", "RUNNING", "SUSPENDED"})
-#: The row has ended, the job goes on in a newer one.
+#: The row has ended; the job continues in a newer one.
 CONTINUED_STATES = frozenset({"REQUEUED", "RESIZING"})
-#: The row has ended, and the job is requeued unless it may not be.
+#: The row has ended; the job is requeued if it is allowed to be.
 REQUEUEABLE_STATES = frozenset({"PREEMPTED", "NODE_FAIL"})
 #: Either.
-GOES_ON_STATES = CONTINUED_STATES | REQUEUEABLE_STATES
+MAY_CONTINUE_STATES = CONTINUED_STATES | REQUEUEABLE_STATES
 #: The job ran on another cluster of the federation.
 REVOKED = "REVOKED"
 ENDED_STATES = frozenset(
@@ -30,7 +30,7 @@ ENDED_STATES = frozenset(
         "TIMEOUT",
     }
 )
-#: Stands for a user, account or partition that sacct leaves empty.
+#: Replaces a user, account or partition that sacct leaves empty.
 UNKNOWN = "unknown"
 
 
@@ -41,26 +41,26 @@ class Run(NamedTuple):
     raw_id: int
     cluster: str
     user: str
-    uid: str  # compared where rows are: a user's name may resolve in one row and not in another
+    uid: str  # identifies the user: the name may resolve in one row and not in another
     account: str
     partition: str
     state: str  # the bare word: "CANCELLED by 1000" is CANCELLED
     qos: str | None
-    submit: int  # 0 where the accounting has none
+    submit: int  # 0 if missing in the accounting
     start: int | None
     end: int | None
-    elapsed_seconds: int  # without suspension
+    elapsed_seconds: int  # excluding suspension
     cpus: int
     nodes: int
     gpus: int
     memory_mb: float
     node_list: str | None
-    restarts: int | None = None  # None where this version does not tell
-    row: bytes = b""  # as sacct printed it; empty where it was remembered
+    restarts: int | None = None  # None if this version of Slurm lacks it
+    row: bytes = b""  # as sacct printed it; empty for a remembered run
 
     @property
     def ended(self) -> bool:
-        """An unknown word with an End has ended; a live one has not, whatever its End says."""
+        """Whether the run has ended. A row in an unknown state has if it has an End; one in a live state never has."""
         return self.end is not None and self.state not in LIVE_STATES
 
     @property

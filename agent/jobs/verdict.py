@@ -1,7 +1,7 @@
-"""What sacct's rows say about a queued job: send it, wait for its record, or let it go. Pure.
+"""Decides what to do with a queued job, given sacct's rows: send it, wait, or dismiss the queue entry. Pure.
 
-The hook is called before slurmctld has queued the accounting record, and also for requeues and resizes, which are no
-end. So a queue entry only says: something ended here, at this time. The rows decide what.
+The hook is called before slurmctld has queued the accounting record, and also for requeues and resizes, which do not
+end the job. So a queue entry only says that something ended at that time. The rows say what.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ class Fate(enum.Enum):
     SEND = "send"
     WAIT = "wait"
     ASK_SLURMCTLD = "ask slurmctld"
-    LET_GO = "let go"
+    DISMISS = "dismiss"
 
 
 class Verdict(NamedTuple):
-    """The fate of an entry, why, and the job's runs where it is to be sent or asked for."""
+    """The fate of an entry, the reason, and the job's runs unless its record is incomplete."""
 
     fate: Fate
     reason: str
@@ -39,34 +39,33 @@ _FATES = {
     Stage.FINAL: Fate.SEND,
     Stage.IN_DOUBT: Fate.ASK_SLURMCTLD,
     Stage.HALF_WRITTEN: Fate.WAIT,
-    Stage.ELSEWHERE: Fate.LET_GO,
-    Stage.LIVE: Fate.LET_GO,  # the end that the entry tells of was a requeue's; the next one calls the hook again
-    Stage.GOES_ON: Fate.LET_GO,
+    Stage.ELSEWHERE: Fate.DISMISS,
+    Stage.LIVE: Fate.DISMISS,  # the entry stands for a requeue; the job's next end calls the hook again
+    Stage.CONTINUES: Fate.DISMISS,
 }
 
 
 def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
-    """Decides on a queued job.
+    """Decides about a queued job by its rows.
 
-    :param rows: all rows of this JobID, those of earlier owners of it included.
+    :param rows: all rows of this JobID, including those of its earlier owners.
     :param now: epoch seconds.
     """
     runs = own_runs(rows)
     if not runs:
         return Verdict(Fate.WAIT, "no record yet")
-    if not _is_told(entry, runs):
+    if not _is_up_to_date(entry, runs):
         return Verdict(Fate.WAIT, "record not up to date yet" if runs[-1].ended else "still running in the accounting")
-    told = stage(runs, now)
-    if told is Stage.IN_DOUBT and not is_for_slurmctld(runs, now):
-        told = Stage.FINAL
-    fate = _FATES[told]
-    if told in {Stage.LIVE, Stage.GOES_ON} and not entry.submit and entry.end is None:
+    reached = stage(runs, now)
+    if reached is Stage.IN_DOUBT and not is_for_slurmctld(runs, now):
+        reached = Stage.FINAL
+    if reached in {Stage.LIVE, Stage.CONTINUES} and not entry.submit and entry.end is None:
         return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
-    return Verdict(fate, told.value, runs)
+    return Verdict(_FATES[reached], reached.value, runs)
 
 
 def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -> Verdict:
-    """Decides where the rows leave it open whether the job goes on.
+    """Decides about a job whose rows do not show whether it continues.
 
     :param alive: see :func:`agent.jobs.finality.stage_by_slurmctld`.
     """
@@ -75,8 +74,8 @@ def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -
     return verdict._replace(fate=Fate.WAIT)
 
 
-def _is_told(entry: QueueEntry, runs: Iterable[Run]) -> bool:
-    """Whether the end that the entry speaks of is among the rows. The newest one may be a later run's."""
+def _is_up_to_date(entry: QueueEntry, runs: Iterable[Run]) -> bool:
+    """Whether the rows include the end that the entry stands for. The newest row may be a later run."""
     ended = [run for run in runs if run.ended]
     if entry.submit is not None:
         ended = [run for run in ended if run.submit >= entry.submit]

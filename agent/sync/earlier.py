@@ -9,7 +9,7 @@ import logging
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
-from agent.jobs.run import GOES_ON_STATES, Run
+from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import Range, local_day
 from agent.slurm.sacct import GOING_ON, Sacct
 from agent.spool.ledger import Ledger
@@ -76,7 +76,7 @@ class EarlierRuns:
 
     def keep(self, runs: Iterable[Run]) -> None:
         """Remembers those of some runs whose job goes on."""
-        going_on = [run for run in runs if run.state in GOES_ON_STATES]
+        going_on = [run for run in runs if run.state in MAY_CONTINUE_STATES]
         if going_on:
             with self._ledger.transaction():
                 self._ledger.earlier_runs.add(going_on)

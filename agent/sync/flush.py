@@ -175,7 +175,7 @@ class Flush:
     def _settle(self, judged: Judged) -> None:
         """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
         final = [(item, verdict) for item, verdict in judged if verdict.fate is Fate.SEND]
-        gone = [item for item, verdict in judged if verdict.fate is Fate.LET_GO]
+        gone = [item for item, verdict in judged if verdict.fate is Fate.DISMISS]
         postponed = [self._postponed(item, verdict) for item, verdict in judged if verdict.fate is Fate.WAIT]
         given_up = [item for item in postponed if item.attempts >= self._most_attempts]
         self._earlier.keep(run for _, verdict in judged for run in verdict.runs)

@@ -14,7 +14,7 @@ from agent.jobs.entry import is_task
 from agent.jobs.finality import Stage, is_for_slurmctld, stage, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, is_whole, runs_again, runs_with
 from agent.jobs.rows import Rows
-from agent.jobs.run import GOES_ON_STATES, REVOKED, Run
+from agent.jobs.run import MAY_CONTINUE_STATES, REVOKED, Run
 from agent.localtime import Range
 from agent.slurm.sacct import IDS_PER_CALL, Sacct, WindowQuery
 from agent.slurm.table import Table
@@ -136,7 +136,7 @@ class Walk:
         rows_of_jobs = _rows_by_raw_id(table)
         for some in iter(lambda: list(islice(rows_of_jobs, JOBS_AT_ONCE)), []):
             visitor.take(self._sort_jobs(some))
-            going_on += (run for rows in some for run in rows if run.state in GOES_ON_STATES)
+            going_on += (run for rows in some for run in rows if run.state in MAY_CONTINUE_STATES)
         self._earlier.keep(going_on)
 
     def _sort_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
@@ -157,7 +157,7 @@ class Walk:
                 told = stage(runs, now)
                 for run in runs:  # another owner of the ID says nothing about them
                     self._open.pop((raw_id, run.submit), None)
-                if told is Stage.GOES_ON and self._find_lost:
+                if told is Stage.CONTINUES and self._find_lost:
                     self._open[raw_id, runs[-1].submit] = runs[-1]
                 elif told is Stage.IN_DOUBT or (told is Stage.FINAL and not is_whole(runs)):
                     self._doubtful.append(runs)

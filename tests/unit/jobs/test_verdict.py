@@ -41,12 +41,12 @@ def test_a_record_that_is_not_there_yet_is_waited_for(rows: list[Run], reason: s
 def test_requeued_job_is_let_go() -> None:
     """The hook was called for the end of a run; the next end calls it again."""
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), Start="Unknown", **{**LIVE, "State": "PENDING"})]
-    assert Fate.LET_GO is judge_entry(TOLD, rows, LATER).fate
+    assert Fate.DISMISS is judge_entry(TOLD, rows, LATER).fate
 
 
 def test_requeued_row_alone_is_let_go() -> None:
     """The row of the next run may come later than the hook's call; the job goes on in any case."""
-    assert Fate.LET_GO is judge_entry(TOLD, [make_run(State="REQUEUED")], LATER).fate
+    assert Fate.DISMISS is judge_entry(TOLD, [make_run(State="REQUEUED")], LATER).fate
 
 
 def test_end_after_a_requeue_waits_for_its_own_record() -> None:
@@ -71,7 +71,7 @@ def test_without_hints_a_live_job_is_waited_for() -> None:
 
 def test_revoked_job_is_let_go() -> None:
     """A job of a federation that ran on another cluster is that cluster's to send."""
-    assert Fate.LET_GO is judge_entry(TOLD, [make_run(State="REVOKED")], LATER).fate
+    assert Fate.DISMISS is judge_entry(TOLD, [make_run(State="REVOKED")], LATER).fate
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
