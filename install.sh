@@ -18,7 +18,7 @@ INSTANCES="$NAME@*.timer $NAME-flush@*.timer $NAME-flush@*.path"
 PACKAGED=/usr/share/$NAME
 MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
 # What check says, too.
-RESTART_MEANS='running jobs go on, and it makes the pending hook calls before it stops'
+RESTART_MEANS='running jobs continue, and it makes all pending hook calls before it stops'
 RESTART_MEANS="$RESTART_MEANS (after a burst that takes a while; sdiag does not show them)"
 
 usage() {

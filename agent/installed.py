@@ -45,7 +45,7 @@ def _first(*places: Path) -> str:
 
 
 def is_missing(path: Path) -> bool:
-    """Whether nothing is there; not where this user may not look."""
+    """Whether a path certainly does not exist; False if this user may not look."""
     try:
         path.stat()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,8 +1,8 @@
-"""Whether slurmctld really calls the hook, which its configuration does not tell.
+"""Whether slurmctld really calls the hook, which its configuration alone does not show.
 
-slurmctld looks for JobCompLoc and EpilogSlurmctld when it starts, and never calls a script that was not there then,
-even when it is there later (seen on 22.05). So what counts is a call; before the first one, slurmctld's log and the
-times at which it and the hook came to be.
+slurmctld looks for JobCompLoc and EpilogSlurmctld only when it starts. It never calls a script that was missing then,
+even if the script appears later (seen on 22.05). So the proof is a call. Before the first one, the evidence is
+slurmctld's log, its start time and the hook's change time.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from agent.wording import count, moment, span
 
 #: A job that ended a moment ago may still be in slurmctld's list of calls to make.
 SETTLED_SECONDS = 60
-#: As much of slurmctld's log is read, from its end.
+#: How much of slurmctld's log is read, from its end.
 LOG_BYTES = 8 << 20
-#: Of what slurmctld says when it does not find a script, on 20.11 to 26.05.
+#: What slurmctld logs when it does not find a script, on 20.11 to 26.05.
 _REFUSED = re.compile(
     r"jobcomp/script: (failed to stat|.* isn't a regular file|.* is not executable)|Invalid EpilogSlurmctld"
 )
@@ -45,16 +45,16 @@ logger = logging.getLogger(__name__)
 
 
 class Calls(NamedTuple):
-    """What the spool tells of calls."""
+    """The hook's calls that the spool records."""
 
     calls: int
     last: float | None  # epoch seconds
 
 
 def read_calls(spool: Path) -> Calls:
-    """The calls on the books, and those that lie in the queue still.
+    """The calls in the ledger, and those still in the queue.
 
-    :raises SpoolError: where the spool can't be read.
+    :raises SpoolError: if the spool cannot be read.
     """
     ledger = view_ledger(spool / LEDGER_NAME)
     try:
@@ -65,14 +65,14 @@ def read_calls(spool: Path) -> Calls:
     moments = [last for _, last in booked]
     for file in queue.files():
         written, calls = queue.last_write([file]), queue.calls
-        deque(queue.read([file]), maxlen=0)  # an admin's lines are no calls
+        deque(queue.read([file]), maxlen=0)  # reading counts the calls; an admin's lines do not count
         if written is not None and queue.calls > calls:
             moments.append(written)
     return Calls(sum(number for number, _ in booked) + queue.calls, max(moments, default=None))
 
 
 def boot_time(settings: Mapping[str, str]) -> float | None:
-    """When slurmctld started, in epoch seconds; None where it does not tell."""
+    """When slurmctld started, in epoch seconds; None if it does not report that."""
     text = settings.get("BOOT_TIME", "")
     try:
         return float(text) if text.isdigit() else time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
@@ -86,13 +86,13 @@ def is_here(processes: Path = Path("/proc")) -> bool:
         try:
             if name.read_text(encoding="ascii", errors="replace").strip() == "slurmctld":
                 return True
-        except OSError:  # it ended meanwhile
+        except OSError:  # for example a process that has ended
             continue
     return False
 
 
 class Controller(NamedTuple):
-    """The slurmctld that ought to call, and what it said."""
+    """The slurmctld that should call the hook, and what it logged."""
 
     settings: Mapping[str, str]
     here: bool  # whether it runs on this host
@@ -110,9 +110,9 @@ class Controller(NamedTuple):
         return name if name.startswith("/") else ""
 
     def refusal(self) -> str | None:
-        """What slurmctld said of the script at its last start: empty for nothing, None where that can't be known.
+        """What slurmctld logged about the script at its last start: empty if nothing, None if that cannot be known.
 
-        The journal of a Debian 12 lacked some of its lines: what is not there may have been said all the same.
+        A missing line in the journal proves nothing: on a Debian 12 the journal lacked some of slurmctld's lines.
         """
         verdict = None
         for line in _tail(Path(self.log)) if self.log else self.journal.splitlines():
@@ -124,9 +124,9 @@ class Controller(NamedTuple):
 
 
 def read_journal(run: RunCommand) -> str:
-    """What slurmctld said to the journal in the first minute of its life; empty where this user may not read that.
+    """What slurmctld logged to the journal in its first minute; empty if this user may not read it.
 
-    Slurm's user often may not: root reads it before becoming that user.
+    The Slurm user often may not, so root reads it before becoming that user.
     """
     try:
         shown = run(["systemctl", "show", "slurmctld.service", "--property=InvocationID,ExecMainStartTimestamp"]).text
@@ -136,7 +136,7 @@ def read_journal(run: RunCommand) -> str:
             return ""
         invocation, until = f"_SYSTEMD_INVOCATION_ID={unit['InvocationID']}", f"--until=@{started + 60:.0f}"
         return run(["journalctl", invocation, until, "--output=cat", "--no-pager"]).text
-    except SlurmUnreachable:  # no systemd, or it does not answer
+    except SlurmUnreachable:  # no systemd, or no answer from it
         return ""
 
 
@@ -157,29 +157,30 @@ def check_calls(
     count_ended: Callable[[float], int],
     clock: Callable[[], float] = time.time,
 ) -> str:
-    """Whether slurmctld has called since it started; if not, whether it can.
+    """Whether slurmctld has called the hook since it started; if not, whether it can.
 
-    :param script: what slurm.conf names.
-    :param count_ended: how many jobs ran and ended since a moment, in epoch seconds.
+    :param script: the script in slurm.conf.
+    :param count_ended: counts the jobs that ran and ended since a moment, in epoch seconds.
     """
     now, boot, seen = clock(), controller.boot, read_calls(spool)
     if seen.last is not None and (boot is None or seen.last >= boot):
-        return f"slurmctld called it last at {moment(seen.last, now)}"
+        return f"last called by slurmctld at {moment(seen.last, now)}"
     if boot is None or not controller.here:
         return "not called yet: slurmctld runs on another host"
     started = local_text(int(boot)).replace("T", " ")
     refusal = controller.refusal()
     if refusal:
         raise NotWell(
-            f"slurmctld did not find the hook when it started, {started}, and so never calls it: {refusal[-200:]}",
+            f"slurmctld did not find the hook when it started at {started}, so it never calls it: {refusal[-200:]}",
             hint=RESTART_HINT,
             run=RESTART,
         )
     appeared = _appeared(script)
     if refusal is None and appeared is not None and int(appeared) > boot:
         raise NotWell(
-            f"slurmctld started at {started}, before the hook was there as it is now"
-            f" ({local_text(int(appeared)).replace('T', ' ')}): it looks for it only then, and has not called it yet",
+            f"slurmctld started at {started}, before the hook was last changed"
+            f" ({local_text(int(appeared)).replace('T', ' ')}); it looks for the hook only at its start, and has not"
+            " called it yet",
             hint=RESTART_HINT,
             run=RESTART,
         )
@@ -187,15 +188,15 @@ def check_calls(
     if ended:
         log = controller.log or "journalctl -u slurmctld"
         raise NotWell(
-            f"{count(ended, 'job')} ended since slurmctld started, {started}, and it called the hook for none of them",
-            hint=f"look for jobcomp and EpilogSlurmctld in slurmctld's log ({log}); then {RESTART_HINT}",
+            f"{count(ended, 'job')} ended since slurmctld started at {started}, but it called the hook for none",
+            hint=f"search slurmctld's log ({log}) for jobcomp and EpilogSlurmctld; then {RESTART_HINT}",
             run=RESTART,
         )
-    return f"no job has ended since slurmctld started, {started}; `check --test-job` shows that it is called"
+    return f"no job has ended since slurmctld started at {started}; `check --test-job` tries a call"
 
 
 def _appeared(script: Path) -> float | None:
-    """When a script came to be what it is: its own time changes with each move, chmod and chown."""
+    """When a script last changed; its ctime also changes with each move, chmod and chown."""
     try:
         return script.stat().st_ctime
     except OSError:
@@ -203,7 +204,7 @@ def _appeared(script: Path) -> float | None:
 
 
 def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
-    """How many jobs have run and ended between two moments: for the others EpilogSlurmctld is not called."""
+    """How many jobs ran and ended between two moments. EpilogSlurmctld is not called for jobs that never ran."""
     if until <= since:
         return 0
     runs = slurm.sacct.ask_window(int(since), int(until)).answer()
@@ -211,10 +212,10 @@ def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
 
 
 class SampleJob:
-    """A job that makes slurmctld call the hook: cancelled before it starts where that is enough, else run.
+    """A job that makes slurmctld call the hook: cancelled before it starts if that is enough, otherwise run.
 
-    :param sacct: as configured; the other commands lie where it lies.
-    :param started: whether it has to run: EpilogSlurmctld is not called for a job that never started.
+    :param sacct: as configured; the other commands are expected in its folder.
+    :param started: whether the job has to run, as for EpilogSlurmctld.
     """
 
     def __init__(self, run: RunCommand, sacct: str, *, started: bool) -> None:
@@ -222,9 +223,9 @@ class SampleJob:
         self._folder = Path(sacct).parent if "/" in sacct else None
 
     def submit(self) -> str:
-        """Submits it and returns its JobID.
+        """Submits the job and returns its JobID.
 
-        :raises NotWell: where Slurm does not take it.
+        :raises NotWell: if Slurm rejects it.
         """
         options = ["--parsable", "--job-name=usage-history-test", "--output=/dev/null", "--chdir=/", "--export=NONE"]
         hold = [] if self._started else ["--hold"]
@@ -237,8 +238,8 @@ class SampleJob:
         output = self._run([str(self._folder / command) if self._folder else command, *arguments])
         if output.returncode:
             raise NotWell(
-                f"no test job: {command} says {output.stderr.strip()[:300]}",
-                hint="run any job of a user's own, while `check --wait` waits for it",
+                f"the test job failed: {command}: {output.stderr.strip()[:300]}",
+                hint="run `check --wait` and submit any job yourself meanwhile",
             )
         return output.text
 
@@ -250,26 +251,27 @@ def wait_for_call(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Waits until slurmctld calls the hook; empty where it did not and, for all one knows, had no reason to.
+    """Waits for slurmctld to call the hook; empty if it did not and perhaps had no reason to.
 
-    :param seconds: how long; None for as long as a test job may take.
-    :raises NotWell: where a test job ended without a call, or could not be submitted.
+    :param seconds: how long to wait; None for as long as a test job may take.
+    :raises NotWell: if a test job could not be submitted, or was not followed by a call.
     """
     limit = seconds or TEST_JOB_SECONDS
     before = read_calls(spool)
     number = job.submit() if job else ""
     began = clock()
-    logger.info("waiting for slurmctld to call the hook, %s at most", span(limit))
+    logger.info("waiting up to %s for slurmctld to call the hook", span(limit))
     while clock() - began < limit:
         if read_calls(spool).calls > before.calls:
             return (
-                f"slurmctld called it, {span(clock() - began)} after {f'test job {number}' if number else 'this began'}"
+                f"slurmctld called it {span(clock() - began)} after"
+                f" {f'test job {number} was submitted' if number else 'the wait began'}"
             )
         sleep(CALL_POLL_SECONDS)
     if number:
         raise NotWell(
             f"slurmctld did not call the hook for test job {number} within {span(limit)}",
-            hint=f"see that squeue shows it no more and look for jobcomp in slurmctld's log; then {RESTART_HINT}",
+            hint=f"check with squeue that the job has ended; search slurmctld's log for jobcomp; then {RESTART_HINT}",
             run=RESTART,
         )
     return ""

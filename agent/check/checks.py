@@ -1,4 +1,4 @@
-"""Tests every prerequisite in turn. Looks only: it changes nothing, and sends the dashboard no job."""
+"""Tests every prerequisite in turn. Read-only: changes nothing and sends no job to the dashboard."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY
 from agent.spool.spool import LEDGER_NAME, look_at_ledger
 
-NO_HOOK = "not wanted, "
+NO_HOOK = "not expected, "
 
 
 class Neighbours(NamedTuple):
-    """What the exporter works with, as the configuration names it."""
+    """What the exporter works with, as configured."""
 
     config: Config
     slurm: Slurm
     dashboard: Dashboard
-    journal: str = ""  # what slurmctld said when it started: see calls.read_journal
+    journal: str = ""  # what slurmctld logged when it started: see calls.read_journal
 
 
 class Watch(NamedTuple):
-    """What is to be done to see a real call of the hook."""
+    """How to wait for a real call of the hook."""
 
-    seconds: int | None  # how long to wait for it
+    seconds: int | None  # None: as long as a test job may take
     test_job: bool
 
 
@@ -54,11 +54,11 @@ def run_checks(
     watch: Watch | None = None,
     instance: str = "",
 ) -> Iterator[Finding]:
-    """Each finding as soon as it is there. Commands and units are named as the host's own.
+    """Yields each finding as soon as it is known. Commands and units are named as the host's own, not an instance's.
 
-    :param neighbours: or why there are none.
+    :param neighbours: or the error that prevented making them.
     :param run: runs a command, such as systemctl.
-    :param watch: whether a call of the hook is to be waited for.
+    :param watch: given to wait for a call of the hook.
     """
     findings = []
     own = None if isinstance(neighbours, ExporterError) else _own_folder(neighbours.config)
@@ -78,10 +78,10 @@ def _check_needs(
     units: check_timers.Units,
     watch: Watch | None,
 ) -> Iterator[Finding]:
-    """All that a run needs."""
+    """Everything that a run needs."""
     yield examine("Python", check_host.check_python)
     if isinstance(neighbours, ExporterError):
-        mend = neighbours.hint or "fix these keys; config.toml.example beside the program shows them all"
+        mend = neighbours.hint or "fix these keys; the program's config.toml.example lists them all"
         yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
     else:
@@ -95,7 +95,7 @@ def _check_needs(
         yield from _check_slurm(config, slurm, settings, states, environ, is_elsewhere=is_elsewhere)
         yield from _check_spool(config, settings, units, no_hook)
         if no_hook:
-            yield Finding("hook", True, f"{NO_HOOK}{no_hook}: the daily run brings the jobs")
+            yield Finding("hook", True, f"{NO_HOOK}{no_hook}: the daily run delivers all jobs")
         else:
             yield from _check_hook(neighbours, settings, run, watch)
         yield from _check_dashboard(config, dashboard, settings, environ)
@@ -107,7 +107,7 @@ def _check_timers(
     user = check_host.own_name()
     for name, unit in (("daily timer", check_timers.RECONCILE), ("flush timer", check_timers.FLUSH)):
         if no_hook and unit == check_timers.FLUSH and not check_timers.is_wanted(units, unit):
-            yield Finding(name, True, "not enabled, which is fine: no hook queues anything")
+            yield Finding(name, True, "not enabled (optional): without a hook nothing is queued")
             continue
         yield examine(name, partial(check_timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
     yield examine("path unit", lambda: check_timers.check_path_unit(units))
@@ -122,7 +122,7 @@ def _check_slurm(
     *,
     is_elsewhere: bool,
 ) -> Iterator[Finding]:
-    """Fills in ``settings``, slurm.conf as slurmctld has it, where slurmctld answers.
+    """Fills in ``settings``, slurmctld's view of slurm.conf, if slurmctld answers.
 
     :param states: of the daemons on this host.
     :param is_elsewhere: see :func:`agent.check.slurm.is_elsewhere`.
@@ -193,14 +193,14 @@ def _check_spool(
 
 
 def why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
-    """Why nobody asks for a hook, as for a user without rights; empty where one has to call."""
+    """Why no hook is expected, as for an unprivileged user; empty if one is."""
     if not any(config.status_coverage_percent):
-        return "by status_coverage_percent"
+        return "as status_coverage_percent is [0, 0]"
     return f"as this host does not control {config.slurm_cluster}" if is_elsewhere else ""
 
 
 def _own_folder(config: Config) -> Path | None:
-    """~/.config of whoever has installed the exporter for himself alone, as far as the configuration tells."""
+    """~/.config of a user with an installation of their own, judging by the configuration's place; otherwise None."""
     if os.geteuid() == 0 or config.path is None or not check_host.is_users_own(config.path):
         return None
     return config.path.parent.parent
@@ -214,7 +214,7 @@ def _check_hook(
         yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
         return
     if _own_folder(config) and check_slurm.slurm_user(settings) != check_host.own_name():
-        # The hook in slurm.conf, if there is one, is the host's: nothing about it is this user's to change.
+        # A hook in slurm.conf is the host's: this user can change nothing about it.
         yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
         return
     conf, installed = wiring.read_conf(settings), find_hook(config.instance)
@@ -243,7 +243,7 @@ def _check_hook(
     def see_call() -> str:
         job = calls.SampleJob(run, config.sacct, started=call.key != "JobCompLoc") if watch and watch.test_job else None
         seen = calls.wait_for_call(config.spool_dir, watch.seconds if watch else None, job)
-        return seen or f"{check_calls()}; none was seen"
+        return seen or f"{check_calls()}; no call while waiting"
 
     yield examine("hook calls", see_call if watch else check_calls)
 
@@ -264,7 +264,7 @@ def _check_dashboard(
         yield from _untested("the dashboard", "API key", "shown", "clock")
         return
     if config.receiver == "any":
-        yield Finding("API key", True, "not tried: only a delivery shows whether this receiver takes it")
+        yield Finding("API key", True, "not tested: only a delivery shows whether this receiver accepts it")
         yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
         return
     cluster = config.shown_as or settings.get("ClusterName", "")
@@ -285,7 +285,7 @@ def _check_dashboard(
 
 
 def _count_delivered(spool: Path) -> float:
-    """How many jobs have been; 0 where the ledger can't tell, of which others complain."""
+    """How many jobs have been delivered; 0 if the ledger is unreadable, which another check reports."""
     try:
         with look_at_ledger(spool) as ledger:
             return sum(ledger.journal.fact(DELIVERED_BY + command) for command in ("flush", "reconcile"))
@@ -295,4 +295,4 @@ def _count_delivered(spool: Path) -> float:
 
 def _untested(needs: str, *names: str) -> Iterator[Finding]:
     for name in names:
-        yield Finding(name, None, f"not tested: needs {needs}")
+        yield Finding(name, None, f"not tested: requires {needs}")

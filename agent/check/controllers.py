@@ -1,4 +1,4 @@
-"""What several controllers of one cluster need: a folder that they share, with locks that reach across hosts."""
+"""What several controllers of a cluster need: a shared folder with locks that work across hosts."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from agent.config import NAME
 from agent.slurm.controllers import Controllers
 from agent.spool.shared_folder import SharedFolder
 
-#: Mount options of NFS and Lustre with which a lock is one host's alone, or can't be had.
+#: Mount options of NFS and Lustre that make locks local to a host, or impossible.
 _LOCAL_LOCKS = frozenset({"nolock", "local_lock=all", "local_lock=posix", "localflock", "noflock"})
 
 
 def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
-    """Whether the controllers can take turns at the dashboard, which has no lock of its own.
+    """Whether the controllers can take turns to submit; the dashboard has no lock of its own.
 
-    :param sandbox: the flush service's ReadWritePaths, empty where it has none.
-    :param mounts: as /proc/self/mounts has them.
+    :param sandbox: the flush service's ReadWritePaths, empty if it has none.
+    :param mounts: the text of /proc/self/mounts.
     """
     folder = Path(found.common_folder)
     names = " and ".join(host.partition("(")[0] for host in found.hosts)
@@ -33,22 +33,23 @@ def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
         ) from error
     if not there:
         raise NotWell(
-            f"there is no folder {folder}, by which {names} take turns",
+            f"{folder}, which {names} need to take turns, does not exist",
             hint=f"run install.sh again, or mkdir -m 700 {folder} and chown {own_name()} {folder}",
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NotWell(
-            f"{own_name()} can't write to {folder}, by which {names} take turns", hint=f"chown {own_name()} {folder}"
+            f"{own_name()} cannot write to {folder}, which {names} need to take turns",
+            hint=f"chown {own_name()} {folder}",
         )
     if not sandbox_allows(sandbox, folder):
         raise NotWell(
-            f"the services' sandbox keeps them from {folder}, by which {names} take turns",
+            f"the services' sandbox blocks {folder}, which {names} need to take turns",
             hint=f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths=-{folder}",
         )
     local = sorted(_LOCAL_LOCKS & set(mount_of(folder.resolve(), mounts).options))
     if local:
         raise NotWell(
-            f"{folder} is mounted with {local[0]}: a lock there does not reach the other controllers",
-            hint=f"mount it without {local[0]}; until then let the daily timer run on one controller alone",
+            f"{folder} is mounted with {local[0]}: a lock there does not block the other controllers",
+            hint=f"mount it without {local[0]}; until then run the daily timer on one controller only",
         )
-    return f"{names} take turns by {folder}"
+    return f"{names} take turns, using {folder}"

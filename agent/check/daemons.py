@@ -1,4 +1,4 @@
-"""Which daemon is down, where one of Slurm's commands fails: they complain of the symptom, not of the cause."""
+"""Finds the daemon that is down when a Slurm command fails: the command reports only the symptom."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from agent.check.finding import NotWell
 from agent.errors import SlurmUnreachable
 from agent.slurm.process import RunCommand
 
-#: In the order in which they need one another.
+#: In the order in which they depend on one another.
 DAEMONS = ("munge", "mariadb", "mysql", "mysqld", "slurmdbd", "slurmctld")
 _DATABASES = ("mariadb", "mysql", "mysqld")
 
 
 def read_daemons(run: RunCommand) -> dict[str, str]:
-    """ActiveState of the daemons that systemd has a unit for on this host, by name."""
+    """The ActiveState of each daemon that has a systemd unit on this host, by name."""
     names = [f"{name}.service" for name in DAEMONS]
     try:
         output = run(["systemctl", "show", *names, "--property=Id,LoadState,ActiveState"])
@@ -31,16 +31,16 @@ def read_daemons(run: RunCommand) -> dict[str, str]:
 
 
 def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -> SlurmUnreachable | NotWell:
-    """What to tell instead of an error of Slurm's commands, where the cause is on this host.
+    """Replaces an error of a Slurm command with its cause, if that is on this host.
 
-    :param needed: the daemons that the command needs beside munge, the first in need first.
+    :param needed: the daemons that the command depends on besides munge, the nearest first.
     """
     if "munge" in str(error).lower():
         state = daemons.get("munge", "")
         verb = "restart" if state == "active" else "start"
         return NotWell(
-            f"munge does not answer{_state(state)}, and without it no command of Slurm works: {error}",
-            hint=f"{verb} munge, and see its log, /var/log/munge/munged.log",
+            f"munge does not answer{_state(state)}, and no Slurm command works without it: {error}",
+            hint=f"{verb} munge, and read its log, /var/log/munge/munged.log",
             run=f"systemctl {verb} munge" if state else "",
         )
     for name in needed:
@@ -50,7 +50,7 @@ def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -
             if state not in {"active", "reloading"}:
                 return NotWell(
                     f"{daemon}.service is {state} on this host: {error}",
-                    hint=f"start it; journalctl -u {daemon} -n 20 shows why it ended",
+                    hint=f"start it; journalctl -u {daemon} -n 20 shows why it stopped",
                     run=f"systemctl start {daemon}",
                 )
     return error

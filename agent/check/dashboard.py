@@ -1,4 +1,4 @@
-"""What the dashboard has to be: there, trusted, glad of our key, and of one mind about the time."""
+"""Whether the dashboard is encrypted, accepts the key, shows the cluster and agrees on the time."""
 
 from __future__ import annotations
 
@@ -14,67 +14,67 @@ from agent.dashboard.answer import Answer, shown_clusters
 from agent.dashboard.client import Dashboard
 from agent.wording import span
 
-#: Further apart, the dashboard's days are not the cluster's.
+#: The largest difference between the clocks that is acceptable.
 CLOCK_SECONDS = 60.0
 
 
 def check_encryption(config: Config, environ: Mapping[str, str]) -> str:
-    """Whether nobody on the way can read the key. That the certificate is good has been seen by then."""
+    """Whether the key is sent encrypted. The certificate was verified by the request before."""
     url = urlsplit(config.api_url)
     if url.scheme == "https":
-        store = config.ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or "an authority that this host trusts"
-        return f"https, certified by {store}"
+        store = config.ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or "this host's trust store"
+        return f"https, verified with {store}"
     if url.hostname in {"localhost", "127.0.0.1", "::1"}:
         return "http, within this host"
-    raise NotWell(f"{config.api_url} is not encrypted: the API key can be read on the way", hint="use https")
+    raise NotWell(f"{config.api_url} is not encrypted: others can read the API key in transit", hint="use https")
 
 
 def check_clock(answer: Answer, clock: Callable[[], float] = time.time) -> str:
-    """Whether this host's clock is the dashboard's."""
+    """Whether this host's clock agrees with the dashboard's."""
     try:
         told = parsedate_to_datetime(answer.headers["Date"][:100])
         theirs = (told if told.tzinfo else told.replace(tzinfo=timezone.utc)).timestamp()
-    except (KeyError, ValueError, TypeError, IndexError, OverflowError, OSError):  # whatever stands there
-        return "the dashboard does not tell its time"
+    except (KeyError, ValueError, TypeError, IndexError, OverflowError, OSError):  # the header may hold anything
+        return "unknown: the dashboard does not report its time"
     ahead = clock() - theirs
     if abs(ahead) > CLOCK_SECONDS:
         raise NotWell(
             f"this host is {span(abs(ahead))} {'ahead of' if ahead > 0 else 'behind'} the dashboard",
-            hint="see that both take their time from the network: chronyc tracking, or timedatectl",
+            hint="check that both synchronise with NTP: chronyc tracking, or timedatectl",
         )
-    return "the dashboard's, within a minute"
+    return "within a minute of the dashboard's"
 
 
 def check_key(dashboard: Dashboard, cluster: str) -> tuple[str, str]:
-    """Whether the key is accepted; with the cluster that it belongs to, empty where the dashboard does not tell."""
+    """The result, and the cluster that the key belongs to, empty if the dashboard does not report it."""
     owner = dashboard.check_key(cluster)
-    return f"accepted, as that of {owner}" if owner else "accepted", owner
+    return f"accepted, belongs to {owner}" if owner else "accepted", owner
 
 
 def check_shown(cluster: str, owner: str, answer: Answer, delivered: float) -> str:
-    """Whether what is sent is shown, too.
+    """Whether the dashboard displays this cluster's jobs.
 
-    The dashboard stores jobs under whatever name they come, and shows those of the key's cluster; one that is new to it
-    is shown after its restart.
+    The dashboard stores jobs under any name, but displays only those of the key's cluster. It displays a new cluster
+    only after it has been restarted.
 
     :param cluster: the name that jobs are sent under.
-    :param owner: the cluster that the key belongs to, empty where nobody knows.
-    :param answer: of the health check.
-    :param delivered: how many jobs have been.
+    :param owner: the cluster that the key belongs to, empty if unknown.
+    :param answer: the answer to the health check.
+    :param delivered: how many jobs have been delivered.
     """
     if owner and owner != cluster:
         raise NotWell(
-            f"jobs go there as {cluster}, but the key belongs to {owner}: they are stored, and never shown",
+            f"jobs are sent as {cluster}, but the key belongs to {owner}: they are stored but never displayed",
             hint=f'set cluster_name = "{owner}", or get a key for {cluster}',
         )
     shown = shown_clusters(answer)
     if shown is None:
-        return "the dashboard does not tell which clusters it shows"
+        return "unknown: the dashboard does not report which clusters it displays"
     if cluster in shown:
         return f"as {cluster}"
     if delivered:
         raise NotWell(
-            f"jobs were delivered as {cluster}, which the dashboard does not show",
-            hint="a cluster that is new to a dashboard shows after its restart: ask its administrator for one",
+            f"jobs were delivered as {cluster}, which the dashboard does not display",
+            hint="ask the dashboard's administrator to restart it: it displays a new cluster only after a restart",
         )
-    return f"not yet: {cluster} will be, once jobs were delivered and the dashboard was restarted"
+    return f"not yet: {cluster} appears once jobs have been delivered and the dashboard has been restarted"

@@ -1,4 +1,4 @@
-"""What a check has found."""
+"""The result of a check."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ class Finding(NamedTuple):
     """One line of ``check``."""
 
     name: str
-    ok: bool | None  # None: it could not be tested
+    ok: bool | None  # None: not tested
     text: str
     mend: str = ""
-    run: str = ""  # a line of shell for root, or for whoever installed it, that does what ``mend`` says
+    run: str = ""  # a shell command that does what ``mend`` says, for root or for the user who installed it
 
 
 class NotWell(ExporterError):
-    """A check has found something wrong.
+    """A check found a problem.
 
     :param hint: how to fix it.
-    :param run: a line of shell that does so, safe to run as it stands; empty where no line can.
+    :param run: a shell command that fixes it, safe to run unchanged; empty if there is none.
     """
 
     def __init__(self, message: str, *, hint: str = "", run: str = "") -> None:
@@ -30,13 +30,13 @@ class NotWell(ExporterError):
 
 
 class NotTested(NotWell):
-    """A check could not be made, which is no fault by itself; the hint says what would make it possible."""
+    """A check was not possible, which is not a fault in itself; the hint says what it would take."""
 
 
 def examine(name: str, check: Callable[[], str]) -> Finding:
-    """Runs a check, which returns what it found, or raises what is wrong.
+    """Runs a check, which returns its result, or raises the problem.
 
-    Only errors of ours are findings: any other is a defect of the check.
+    Only an ``ExporterError`` is a finding; any other exception is a bug in the check.
     """
     try:
         return Finding(name, True, check())

@@ -1,4 +1,4 @@
-"""What this host has to have: Python, a configuration that is kept secret, and a place for the metrics."""
+"""What this host must have: Python, a configuration that is kept secret, and a folder for the metrics."""
 
 from __future__ import annotations
 
@@ -25,30 +25,30 @@ from agent.privilege import name_of
 
 
 def check_python() -> str:
-    """Which Python this is: it runs, so it will do."""
+    """The Python in use; since it runs, it is recent enough."""
     return f"{platform.python_version()}, {sys.executable}"
 
 
 def check_configuration(config: Config) -> str:
-    """Whether the configuration, which has been read, is the only one and has been filled in."""
+    """Whether the configuration is the only one, and filled in. It has been parsed by now."""
     beside = passed_over(config.path) if config.path else None
     if beside:
         raise NotWell(f"{beside} is ignored because {config.path} takes precedence", hint="remove one of the two")
     if config.api_key == PLACEHOLDER:
-        raise NotWell(f"{config.path} still has the example's API key", hint=f"fill it in, or run `{NAME} setup`")
+        raise NotWell(f"{config.path} still has the example's API key", hint=f"enter yours, or run `{NAME} setup`")
     if is_plain_http(config.api_url) and not config.allow_http:
         raise NotWell(PLAIN_HTTP.format(config.api_url), hint=PLAIN_HTTP_HINT)
     return str(config.path)
 
 
 def check_secrecy(config: Config) -> str:
-    """Whether the Slurm user, as whom the check runs by now, can read the configuration, and nobody else can."""
+    """Whether the Slurm user, as whom the check runs by now, can read the configuration and no other user can."""
     for path in filter(None, (config.path, config.api_key_file)):
         if not os.access(path, os.R_OK):
             if path != config.path and not is_roots_choice(path, config.path):
-                raise NotWell(f"{own_name()} can't read {path}", hint="name a file of that user's own as api_key_file")
+                raise NotWell(f"{own_name()} cannot read {path}", hint="set api_key_file to a file that this user owns")
             raise NotWell(
-                f"{own_name()} can't read {path}",
+                f"{own_name()} cannot read {path}",
                 hint=f"chown {own_name()} {path}",
                 run=f"chown {own_name()} {shlex.quote(str(path))}",
             )
@@ -62,9 +62,9 @@ def check_secrecy(config: Config) -> str:
 
 
 def is_roots_choice(path: Path, config: Path | None) -> bool:
-    """Whether root may be asked to change a file or a folder that the configuration names.
+    """Whether root can safely be asked to change a path that the configuration names.
 
-    The configuration is the Slurm user's: it could name /etc, for root to give away.
+    The Slurm user writes the configuration, and could name /etc in it to have root hand that over.
     """
     if path.parent == SYSTEM_SPOOL.parent and path.name.partition("@")[0] == NAME:
         return True
@@ -74,23 +74,23 @@ def is_roots_choice(path: Path, config: Path | None) -> bool:
 
 
 def is_users_own(config: Path) -> bool:
-    """Whether a configuration belongs to an installation that a user has made for himself: the host's are in /etc."""
+    """Whether a configuration belongs to a user's own installation; the host's are in /etc."""
     return Path("/etc") not in config.resolve().parents
 
 
 def check_metrics(config: Config, sandbox: str) -> str:
-    """Whether the metrics can be written, as far as that can be told from outside the services' sandbox.
+    """Whether the metrics file can be written, as far as can be seen from outside the services' sandbox.
 
-    :param sandbox: the flush service's ReadWritePaths, empty where it has none.
+    :param sandbox: the flush service's ReadWritePaths, empty if it has none.
     """
     if not config.metrics_file:
-        return "not asked for"
+        return "no metrics_file configured"
     folder = config.metrics_file.parent
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise NotWell(f"{own_name()} can't write to {folder}", hint=f"make {folder} writable for {own_name()}")
+        raise NotWell(f"{own_name()} cannot write to {folder}", hint=f"make {folder} writable by {own_name()}")
     if not sandbox_allows(sandbox, folder):
         raise NotWell(
-            f"the services' sandbox keeps them from writing to {folder}",
+            f"the services' sandbox does not allow writing to {folder}",
             hint=f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths={folder}",
             run=_open_sandbox(folder),
         )
@@ -98,7 +98,7 @@ def check_metrics(config: Config, sandbox: str) -> str:
 
 
 def _open_sandbox(folder: Path) -> str:
-    """A line of shell that does what ``systemctl edit`` would."""
+    """A shell command that does what ``systemctl edit`` would."""
     form = shlex.quote("[Service]\nReadWritePaths=%s\n")
     place = "/etc/systemd/system/$unit.service.d"
     return (

@@ -1,4 +1,4 @@
-"""Where a folder is, and who may write to it: its filesystem, and the sandbox of the services. Pure."""
+"""A folder's filesystem, and whether the services' sandbox allows writing to it. Pure."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Mount(NamedTuple):
 
 
 def mount_of(path: Path, mounts: str) -> Mount:
-    """The filesystem that a path is on.
+    """A path's filesystem.
 
-    :param mounts: as :data:`MOUNTS` has them.
+    :param mounts: the text of :data:`MOUNTS`.
 
     >>> mount_of(Path("/var/spool"), "a / ext4 rw 0 0\\nb /var nfs4 rw,nolock 0 0\\nc /va xfs rw 0 0")
     Mount(kind='nfs4', options=('rw', 'nolock'))
@@ -35,7 +35,7 @@ def mount_of(path: Path, mounts: str) -> Mount:
 def sandbox_allows(sandbox: str, folder: Path) -> bool:
     """Whether the services may write to a folder.
 
-    :param sandbox: the flush service's ReadWritePaths, empty where it has none.
+    :param sandbox: the flush service's ReadWritePaths, empty if it has none.
 
     >>> sandbox_allows("/var/spool/x -/srv", Path("/srv/metrics")), sandbox_allows("/var/spool/x", Path("/srv"))
     (True, False)

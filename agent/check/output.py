@@ -1,4 +1,4 @@
-"""The findings of a check as they are shown: on the screen, and as JSON. Pure."""
+"""Formats the findings of a check for the screen and as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MARKS = {True: ("✔", "ok", "32"), False: ("✘", "!!", "31"), None: ("–", "
 
 
 def as_lines(finding: Finding, style: Style) -> str:
-    """A finding for the screen: a line, and below it how to fix what is wrong, and what to type."""
+    """A finding for the screen: its line, and below it the remedy in words and as a command."""
     sign, word, colour = _MARKS[finding.ok]
     mark, arrow = (sign, "→") if style.unicode else (word, "->")
     margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)

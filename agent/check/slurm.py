@@ -1,4 +1,4 @@
-"""What Slurm has to have: answers from all of its daemons, enough rights, and a hook that it calls."""
+"""What is needed of Slurm: daemons that answer, sufficient privileges, and a hook that it can call."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from agent.slurm.slurm import Slurm
 from agent.wording import count, span
 
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)
-#: In a script that calls the hook once for each instance: adapt writes it, and admins add to it.
+#: In a script that calls the hook once for each instance; adapt writes it, and admins extend it.
 _CALL_LINE = re.compile(r"^\s*(?:SLURM_USAGE_HISTORY_SPOOL=(\S+)\s+)?\S*/jobcomp\.sh\b", re.MULTILINE)
 _PATH_LINE = re.compile(r"^export PATH=(.*)$", re.MULTILINE)
-#: Of what cron starts; systemd's is the same but for the last two.
+#: The PATH under cron; systemd's lacks the last two.
 SERVICE_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -40,24 +40,24 @@ def slurm_user(settings: Mapping[str, str]) -> str:
 
 
 def check_commands(config: Config, found: Callable[[str], str | None] = shutil.which, *, alone: bool = False) -> str:
-    """Whether the timers find Slurm's commands, too, and not only whoever runs the check.
+    """Whether the services find Slurm's commands, and not only the user who runs the check.
 
-    :param found: where this process finds a command.
-    :param alone: whether sacct will do, as the cluster is one of other hosts.
+    :param found: finds a command in this process's PATH.
+    :param alone: whether sacct is enough, because the cluster is on other hosts.
     """
     needed = [("sacct", config.sacct)] + ([] if alone else [("scontrol", config.scontrol)])
     for key, command in needed:
         if not shutil.which(command, path=SERVICE_PATH):
             raise NotWell(
-                f"the services do not look for {command} in {Path(found(command) or command).parent}",
+                f"the services do not find {command}: {Path(found(command) or command).parent} is not in their PATH",
                 hint=f'set {key} = "{found(command) or command}" in {config.path}',
                 run=_set_key(config, key, found(command) or command),
             )
-    return f"{' and '.join(command for _, command in needed)}, which the services find"
+    return f"the services find {' and '.join(command for _, command in needed)}"
 
 
 def _set_key(config: Config, key: str, value: str) -> str:
-    """A line of shell that adds a key to a configuration in TOML which does not have it yet."""
+    """A shell command that adds a key to a TOML configuration; empty if it is not TOML or has the key."""
     path = config.path
     if path is None or path.suffix != ".toml":
         return ""
@@ -75,7 +75,7 @@ def is_elsewhere(config: Config, conf: Conf) -> bool:
 
 
 def check_cluster(config: Config, settings: Mapping[str, str]) -> str:
-    """What the cluster is called on the dashboard, and by Slurm."""
+    """The cluster's name on the dashboard and in Slurm."""
     name = config.slurm_cluster or settings.get("ClusterName", "")
     if not config.cluster_name or config.cluster_name == name:
         return name
@@ -83,26 +83,26 @@ def check_cluster(config: Config, settings: Mapping[str, str]) -> str:
 
 
 def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[], float] = time.time) -> str:
-    """Whether sacct brings jobs of the right cluster from slurmdbd.
+    """Whether sacct returns jobs of the right cluster from slurmdbd.
 
-    :param settings: of slurmctld; empty where it does not answer, or where there is none on this host.
+    :param settings: slurmctld's; empty if it does not answer, or this host has none.
     """
     storage = settings.get("AccountingStorageType", "")
     if settings and not storage.endswith("slurmdbd"):
         raise NotWell(
-            f"AccountingStorageType is {storage or 'not set'}: finished jobs are kept nowhere",
-            hint="set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
+            f"AccountingStorageType is {storage or 'not set'}: Slurm does not store finished jobs",
+            hint="set up slurmdbd, and set AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
         )
     began = clock()
     query = slurm.sacct.ask_window(int(began) - DAY_SECONDS, int(began))
-    rows = sum(1 for _ in query.answer())  # read, as each tells its cluster
+    rows = sum(1 for _ in query.answer())  # parsing them checks each row's cluster
     hours = round((query.end - query.start) / 3600)
     ended = "in the last 24 hours" if hours == DAY_SECONDS // 3600 else f"within {count(hours, 'hour')} of the last day"
-    return f"{count(rows, 'job')} ended {ended}, by sacct in {span(clock() - began)}"
+    return f"sacct returned {count(rows, 'job')} that ended {ended}, in {span(clock() - began)}"
 
 
 def check_privileges(slurm: Slurm, user: str) -> str:
-    """Whether this user sees the jobs of all users. Without the right, sacct answers with his own and exits 0."""
+    """Whether this user sees all users' jobs. Without that privilege sacct returns only their own, and exits 0."""
     database = slurm.scontrol.read_accounting_config()
     if user in {"root", slurm_user(database)}:
         return f"{user} sees all jobs"
@@ -112,7 +112,7 @@ def check_privileges(slurm: Slurm, user: str) -> str:
     is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))
     if not is_private and not _keeps_to_itself(database):
         return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
-    told = "hides" if is_private else f"may hide, which slurmdbd {database['SLURMDBD_VERSION']} does not tell,"
+    told = "hides" if is_private else f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
     change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
         f"PrivateData in slurmdbd.conf {told} the jobs of others from {user}",
@@ -122,49 +122,49 @@ def check_privileges(slurm: Slurm, user: str) -> str:
 
 
 def _limit(database: Mapping[str, str]) -> str:
-    """What MaxQueryTimeRange, which binds whoever is no Operator, means for the runs."""
+    """A note on MaxQueryTimeRange, which applies to users below Operator."""
     widest = parse_range(database.get("MaxQueryTimeRange", ""))
-    return f", {span(widest)} at a time (MaxQueryTimeRange); an Operator could ask for more" if widest else ""
+    return f", up to {span(widest)} at a time (MaxQueryTimeRange); an Operator has no such limit" if widest else ""
 
 
 def check_gpus(settings: Mapping[str, str]) -> str:
-    """Whether the accounting knows of the GPUs that the cluster has. Where it does not, no job has GPU-hours."""
+    """Whether the accounting tracks the cluster's GPUs. If it does not, no job has GPU-hours."""
     tracked = [tres.strip() for tres in settings.get("AccountingStorageTRES", "").lower().split(",")]
     gpus = [tres for tres in tracked if tres.partition(":")[0] == "gres/gpu"]
     if gpus:
-        return f"counted, by {', '.join(gpus)} in AccountingStorageTRES"
+        return f"tracked by {', '.join(gpus)} in AccountingStorageTRES"
     if "gpu" not in {name.strip() for name in settings.get("GresTypes", "").lower().split(",")}:
-        return "none, by GresTypes"
+        return "none in GresTypes"
     raise NotWell(
-        "GresTypes has gpu, and AccountingStorageTRES lacks gres/gpu: the accounting counts no GPU-hours",
-        hint=f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART_HINT}; jobs count from then on",
+        "GresTypes has gpu, but AccountingStorageTRES lacks gres/gpu: the accounting tracks no GPU-hours",
+        hint=f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART_HINT}; it tracks GPUs from then on",
     )
 
 
 def _keeps_to_itself(database: Mapping[str, str]) -> bool:
-    """Whether this slurmdbd says PrivateData = none whatever it is. Seen on 26.05.5, not on 24.11.5."""
+    """Whether this slurmdbd reports PrivateData = none whatever its value. Seen on 26.05.5, not on 24.11.5."""
     version = re.match(r"(\d+)\.(\d+)", database.get("SLURMDBD_VERSION", ""))
     return version is not None and (int(version[1]), int(version[2])) >= (26, 5)
 
 
 def check_hook(call: Call, spool: Path) -> str:
-    """Whether the Slurm user, as whom the check runs, can run the hook, and it writes to the agent's spool."""
+    """Whether the Slurm user, as whom the check runs, can run the hook, and the hook writes to the agent's spool."""
     for script in (call.script, call.hook):
         _check_runs(script)
     text = call.hook.read_text(encoding="utf-8", errors="replace")
     path = _PATH_LINE.search(text)
     if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
-        raise NotWell("there is no flock, which the hook needs", hint="install util-linux")
+        raise NotWell("flock, which the hook needs, is not installed", hint="install util-linux")
     spools = find_spools(text)
     if spools and spool not in spools:
         told = " and ".join(map(str, spools))
-        raise NotWell(f"the hook writes to {told}, and the configuration says {spool}", hint=_move(text, spool))
+        raise NotWell(f"the hook writes to {told}, but the configured spool is {spool}", hint=_move(text, spool))
     through = "" if call.script == call.hook else f", called by {call.script}"
     return f"writes to {' and '.join(map(str, spools or [SYSTEM_SPOOL]))}{through}"
 
 
 def find_spools(text: str) -> list[Path]:
-    """Where a hook writes to, by its own line; of a script that calls it for several instances, all their spools.
+    """The spool that a hook writes to; for a script that calls it for several instances, all their spools.
 
     >>> find_spools("SLURM_USAGE_HISTORY_SPOOL=/var/spool/one /opt/jobcomp.sh\\n/opt/jobcomp.sh")
     [PosixPath('/var/spool/one'), PosixPath('/var/spool/slurm-usage-history-exporter')]
@@ -185,11 +185,11 @@ def _check_runs(script: Path) -> None:
     if os.access(script, os.R_OK | os.X_OK):
         return
     if is_missing(script):
-        raise NotWell(f"{script} is not there", hint=f"run install.sh again, and {RESTART_HINT}")
+        raise NotWell(f"{script} does not exist", hint=f"run install.sh again, and {RESTART_HINT}")
     closed = next((path for path in reversed(script.parents) if not os.access(path, os.X_OK)), None)
     mode, path = ("a+x", closed) if closed else ("a+rx", script)
     raise NotWell(
-        f"the Slurm user can't {'enter' if closed else 'read and run'} {path}",
+        f"the Slurm user cannot {'enter' if closed else 'read and execute'} {path}",
         hint=f"chmod {mode} {path}, and {RESTART_HINT}",
         run=f"chmod {mode} {path} && {RESTART}",
     )

@@ -1,4 +1,4 @@
-"""What the spool has to be: its owner's alone, on a disk of this host with room on it, and sound."""
+"""Whether the spool is private to its owner, on a local disk with free space, and intact."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from agent.spool.lock import LONGEST_RUN_SECONDS, QUEUE_LOCK, RUN_LOCK, held_sec
 from agent.spool.owner import check_spool
 from agent.wording import count, span
 
-#: Less than this is no room for a ledger to grow in.
+#: With less free space than this the ledger has no room to grow.
 LEAST_FREE_BYTES = 100 << 20
 LEAST_FREE_FILES = 1000
-#: A hook holds the queue's lock for milliseconds.
+#: Holding the queue's lock for longer is a fault: a hook holds it for milliseconds.
 STUCK_SECONDS = 1.0
 _SHARED = (
     *("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "fhgfs", "ceph", "9p", "virtiofs", "afs", "gluster"),
@@ -33,10 +33,10 @@ _VOLATILE = ("tmpfs", "ramfs")
 
 
 def check_spool_folder(spool: Path, slurm_user: str, config: Path | None = None) -> str:
-    """Whether the spool is there and belongs to the user that runs the hook, where that user is known.
+    """Whether the spool exists and belongs to the user that runs the hook, if that user is known.
 
-    :param slurm_user: empty where nobody asks for a hook.
-    :param config: the configuration; outside /etc it is one that a user has made for himself.
+    :param slurm_user: empty if no hook is expected.
+    :param config: the configuration; outside /etc it is a user's own.
     """
     try:
         return _look_at_spool(spool, slurm_user, config)
@@ -50,15 +50,13 @@ def _look_at_spool(spool: Path, slurm_user: str, config: Path | None) -> str:
     user = slurm_user or own_name()
     if not spool.is_dir():
         raise NotWell(
-            f"there is no folder {spool}",
-            hint="make it, or set spool_dir where it has moved; what was queued in it comes with the next reconcile",
+            f"the folder {spool} does not exist",
+            hint="create it, or set spool_dir if it has moved; the next reconcile delivers what was queued in it",
             run=f"install -d -o {user} -m 750 {shlex.quote(str(spool))}",
         )
     mode = spool.stat().st_mode
     if mode & stat.S_IWOTH:
-        raise NotWell(
-            f"{spool} can be written by everybody", hint="close it", run=f"chmod 750 {shlex.quote(str(spool))}"
-        )
+        raise NotWell(f"{spool} is world-writable", hint="restrict it", run=f"chmod 750 {shlex.quote(str(spool))}")
     owner = name_of(spool.stat().st_uid)
     if slurm_user and owner != slurm_user:
         raise _of_another(spool, owner, slurm_user, config)
@@ -66,15 +64,15 @@ def _look_at_spool(spool: Path, slurm_user: str, config: Path | None) -> str:
     for file in spool.iterdir():
         if file.lstat().st_uid != spool.stat().st_uid:
             raise NotWell(
-                f"{file} belongs to {name_of(file.lstat().st_uid)}, so that {owner} may not be able to use it",
+                f"{file} belongs to {name_of(file.lstat().st_uid)}, so {owner} may be unable to use it",
                 hint=f"give it to {owner}",
                 run=f"chown -hR {owner} {shlex.quote(str(spool))}",
             )
-    return f"{spool}, of {owner}"
+    return f"{spool}, owned by {owner}"
 
 
 def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -> NotWell:
-    """A spool in a user's home stays his: the hook can't write there, and need not."""
+    """A spool in a user's home stays that user's: the hook cannot write there, and need not."""
     if config is None or not is_users_own(config) or owner == "root":
         return NotWell(
             f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
@@ -85,46 +83,44 @@ def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -
     text = config.read_text(encoding="utf-8")
     is_plain = config.suffix == ".toml" and not re.search(r"^\s*status_coverage_percent", text, re.MULTILINE)
     return NotWell(
-        f"the hook runs as {slurm_user} and can't write to {owner}'s own spool: the daily reconcile brings all jobs",
-        hint=f"set {line.replace(' = ', ': ') if config.suffix == '.json' else line} in {config}, and no hook is asked"
-        " for",
+        f"the hook runs as {slurm_user} and cannot write to {owner}'s own spool: the daily reconcile delivers all jobs",
+        hint=f"set {line.replace(' = ', ': ') if config.suffix == '.json' else line} in {config} to expect no hook",
         run=f"sed -i {shlex.quote(f'1i {line}')} {shlex.quote(str(config))}" if is_plain else "",
     )
 
 
 def check_space(spool: Path, statvfs: Callable[[Path], os.statvfs_result] = os.statvfs) -> str:
-    """Whether the spool has room for some more."""
+    """Whether the spool has enough free space."""
     disk = statvfs(spool)
     free = disk.f_bavail * disk.f_frsize
     text = f"{free / 1e9:.1f} GB free"
     if free < LEAST_FREE_BYTES:
-        raise NotWell(f"only {text} in {spool}", hint="make room: without it the hook can queue nothing")
+        raise NotWell(f"only {text} in {spool}", hint="free some space: on a full disk the hook cannot queue anything")
     if disk.f_files and disk.f_favail < LEAST_FREE_FILES:
-        raise NotWell(f"only {count(disk.f_favail, 'file')} can be made in {spool}", hint="remove some files there")
+        raise NotWell(f"only {count(disk.f_favail, 'inode')} free in {spool}", hint="delete files on that filesystem")
     return text
 
 
 def check_filesystem(spool: Path, mounts: str) -> str:
-    """Whether the spool is on a disk of this host's.
+    """Whether the spool is on a local disk.
 
-    :param mounts: as /proc/self/mounts has them.
+    :param mounts: the text of /proc/self/mounts.
     """
     kind = mount_of(spool.resolve(), mounts).kind
     hint = "move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh"
     if kind.startswith(_SHARED):
         raise NotWell(
-            f"{spool} is on {kind}, a shared filesystem: when its server hangs, so do the hook and the stopping of"
-            " slurmctld, and no two hosts may use one spool",
+            f"{spool} is on {kind}, a shared filesystem: if its server hangs, the hook hangs and slurmctld cannot stop,"
+            " and two hosts must not share a spool",
             hint=hint,
         )
     if kind.startswith("fuse"):
         raise NotWell(
-            f"{spool} is on {kind}, a FUSE filesystem: when the process behind it hangs, so do the hook and the"
-            " stopping of slurmctld",
+            f"{spool} is on {kind}, a FUSE filesystem: if its process hangs, the hook hangs and slurmctld cannot stop",
             hint=hint,
         )
     if kind in _VOLATILE:
-        raise NotWell(f"{spool} is on {kind}, which a reboot empties", hint="move the spool to a disk")
+        raise NotWell(f"{spool} is on {kind}, which is lost at reboot", hint="move the spool to a disk")
     return kind
 
 
@@ -133,29 +129,29 @@ def check_locks(
     holder: Callable[[Path, str], int | None] = lock_holder,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
-    """Whether nobody sits on the queue's lock, and who is at work."""
+    """Whether the queue's lock is stuck, and which process is running."""
     first = holder(spool, QUEUE_LOCK)
     if first:
         sleep(STUCK_SECONDS)
         if holder(spool, QUEUE_LOCK) == first:
             raise NotWell(
                 f"process {first} has held {spool}/{QUEUE_LOCK} for more than {STUCK_SECONDS:g} s",
-                hint=f"see what it is: ps -p {first} -o args; the hook writes beside the queue meanwhile",
+                hint=f"find out what it is: ps -p {first} -o args; meanwhile the hook writes to files beside the queue",
             )
     worker = holder(spool, RUN_LOCK)
     held = held_seconds(spool)
     if worker and held > LONGEST_RUN_SECONDS:
         raise NotWell(
-            f"process {worker} has held {spool}/{RUN_LOCK} for {span(held)}, longer than a run may last",
-            hint=f"see what it is: ps -p {worker} -o args; end it, unless it replays years by hand",
+            f"process {worker} has held {spool}/{RUN_LOCK} for {span(held)}, longer than a run should take",
+            hint=f"find out what it is: ps -p {worker} -o args; end it unless it is replaying years on request",
         )
-    return f"process {worker} is at work" if worker else "free"
+    return f"held by a run, process {worker}" if worker else "free"
 
 
 def check_ledger(path: Path, flush: str = "") -> str:
-    """Whether the ledger can be read, and what it says is still to be done.
+    """Whether the ledger can be read, and how many jobs are waiting or rejected.
 
-    :param flush: a line of shell that runs a flush.
+    :param flush: a shell command that runs a flush.
     """
     try:
         ledger = view_ledger(path)

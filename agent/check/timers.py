@@ -1,4 +1,4 @@
-"""What has to start the runs: systemd's timers, or cron."""
+"""Whether systemd's timers, or cron, start the runs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ _UNITS = (f"{RECONCILE}.timer", f"{RECONCILE}.service", f"{FLUSH}.timer", f"{FLU
 _PROPERTIES = (
     "Id,LoadState,ActiveState,UnitFileState,LastTriggerUSec,Result,ExecMainStatus,ExecMainExitTimestamp,ReadWritePaths"
 )
-#: What systemd calls a moment that has not been.
+#: How systemd prints a time that has not occurred.
 _NEVER = {"", "n/a", "0"}
 _CRON_DAEMONS = {"cron", "crond", "fcron", "cronie", "dcron", "busybox-crond"}
-#: Failures whose cause the other checks look at, by exit status.
+#: Failures whose cause the other checks test, by exit status.
 _TESTED = {
-    Unreachable.exit_code: "the dashboard or Slurm was out of reach",
+    Unreachable.exit_code: "the dashboard or Slurm was unreachable",
     KeyRefused.exit_code: "the dashboard refused the API key",
     ConfigError.exit_code: "the configuration was wrong",
 }
 
 
 class Units:
-    """The exporter's units, as systemd knows them.
+    """The exporter's units, as systemd reports them.
 
-    :param properties: of each unit that is there, by its name.
-    :param manager: how systemctl is called for them.
-    :param silent: whether the units lie on the disk, but the user's own systemd can't be asked about them.
+    :param properties: of each unit that exists, by its name.
+    :param manager: the systemctl command for them.
+    :param silent: whether the units are installed, but the user's own systemd cannot be reached.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Units:
 
 
 class Cron(NamedTuple):
-    """Where cron would be told of the runs, and whether it is there to listen."""
+    """Where a crontab may list the runs, and whether a cron daemon is running."""
 
     file: Path = CRON
     processes: Path = Path("/proc")
@@ -64,7 +64,7 @@ class Cron(NamedTuple):
     instance: str = ""
 
     def table(self) -> str:
-        """Where a line for the exporter stands; empty where none does."""
+        """The crontab that lists the exporter; empty if there is none."""
         if self.instance:
             files = sorted(self.file.parent.glob("*"))
             return next((str(file) for file in files if self._is_named_in(_read(file))), "")
@@ -81,16 +81,16 @@ class Cron(NamedTuple):
         return f"{NAME} --instance {self.instance} " in text
 
     def is_alive(self) -> bool:
-        """Whether a cron daemon runs."""
+        """Whether a cron daemon is running."""
         return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
 
 
 def read_units(
     run: RunCommand, environ: Mapping[str, str], instance: str = "", *, own_folder: Path | None = None
 ) -> Units:
-    """The units of the system, else the user's own, else none; an instance's by the plain units' names.
+    """The system's units, otherwise the user's own. An instance's are returned under the plain units' names.
 
-    :param own_folder: ~/.config of a user whose own installation it is: the system's units are another's then.
+    :param own_folder: ~/.config of a user with an installation of their own; the system's units are not theirs.
     """
     names = [name_instance(unit, instance) for unit in _UNITS]
     for manager in ((("systemctl",),) if own_folder is None else ()) + (("systemctl", "--user"),):
@@ -108,13 +108,13 @@ def read_units(
 
 
 def parse_units(text: str) -> dict[str, dict[str, str]]:
-    """The properties of the units that are there, from what ``systemctl show`` prints."""
+    """The properties of the units that exist, from the output of ``systemctl show``."""
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
     return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded"}
 
 
 def is_wanted(units: Units, name: str) -> bool:
-    """Whether a timer is at work, or is to be."""
+    """Whether a timer is active or enabled."""
     unit = units[f"{name}.timer"]
     return unit.get("ActiveState") == "active" or unit.get("UnitFileState") == "enabled"
 
@@ -122,23 +122,23 @@ def is_wanted(units: Units, name: str) -> bool:
 def check_timer(
     units: Units, name: str, cron: Cron, user: str, *, rest_is_well: bool = False, linger: Path = LINGER
 ) -> str:
-    """Whether a timer is active, and stays so, and how its last run ended.
+    """Whether a timer is active and enabled, and how its last run ended.
 
-    :param user: whose systemd it is, where it is not the system's.
-    :param rest_is_well: whether everything that a run needs was found well just now.
+    :param user: the user whose systemd it is, if it is not the system's.
+    :param rest_is_well: whether all other checks have just passed.
     """
     timer, service = f"{name}.timer", f"{name}.service"
     if timer not in units:
         return _check_cron(units, timer, cron, user)
     unit, enable = units[timer], f"{units.manager} enable --now {timer}"
     if unit["ActiveState"] != "active":
-        raise NotWell(f"{timer} is {unit['ActiveState']}: nothing starts it", hint="enable it", run=enable)
+        raise NotWell(f"{timer} is {unit['ActiveState']}", hint="enable it", run=enable)
     if unit["UnitFileState"] != "enabled":
-        raise NotWell(f"{timer} will be gone after a reboot", hint="enable it", run=enable)
+        raise NotWell(f"{timer} is not enabled and will not start at boot", hint="enable it", run=enable)
     if "--user" in units.manager and not os.path.exists(linger / user):  # noqa: PTH110  # raises nothing
         raise NotWell(
             f"{timer} stops when {user} logs out",
-            hint="let systemd keep it at work; where that is not allowed, root can",
+            hint="enable lingering; if you are not allowed to, root can",
             run=f"loginctl enable-linger {user}",
         )
     told = _check_last_run(units, service, rest_is_well=rest_is_well)
@@ -149,26 +149,26 @@ def check_timer(
 def _check_cron(units: Units, timer: str, cron: Cron, user: str) -> str:
     table = cron.table()
     if table and cron.is_alive():
-        return f"cron, by {table}"
+        return f"cron, from {table}"
     if table:
         raise NotWell(
-            f"{table} is there, but no cron daemon runs",
-            hint="install one and start it (Debian: cron, EL: cronie), or run install.sh without --no-systemd",
+            f"{table} lists the runs, but no cron daemon is running",
+            hint="install and start one (Debian: cron, EL: cronie), or run install.sh without --no-systemd",
             run="systemctl enable --now cron || systemctl enable --now crond",
         )
     if units.silent:
         raise NotWell(
-            f"{timer} is there, but {user}'s own systemd can't be reached: there is no session of {user}'s, or only"
-            " one by su or sudo",
-            hint="let systemd keep one (root can, where you may not), and log in by ssh; without a login:"
+            f"{timer} is installed, but {user}'s own systemd is unreachable: {user} has no session, or only one opened"
+            " by su or sudo",
+            hint="enable lingering (root can, if you are not allowed to) and log in by ssh; without a login:"
             f" export XDG_RUNTIME_DIR=/run/user/{os.geteuid()}",
             run=f"loginctl enable-linger {user}",
         )
-    raise NotWell(f"there is neither {timer} nor {cron.file}", hint="run install.sh again")
+    raise NotWell(f"neither {timer} nor {cron.file} exists", hint="run install.sh again")
 
 
 def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Callable[[], float] = time.time) -> str:
-    """What to say of a failure that is over; empty where there was none."""
+    """A note on a failure that is over; empty if there was none. Raises one that is not over."""
     result, status = units[service].get("Result", "success"), units[service].get("ExecMainStatus", "0")
     if result == "success":
         return ""
@@ -177,34 +177,34 @@ def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Call
     why = _TESTED.get(int(status)) if result == "exit-code" and status.isdigit() else None
     start = f"{units.manager} start {service}"
     if why and rest_is_well:
-        return f"active; its last run{when} failed, as {why}. That is over, and the next run will show it: {start}"
+        return f"active; its last run{when} failed because {why}. That is fixed; the next run should succeed: {start}"
     if result == "exit-code" and status == str(RecordsRejected.exit_code):
         raise NotWell(
             f"the dashboard refused records in the last run of {service}{when}; the others went through",
-            hint=f"see them with `{NAME} queue list`; fix the cause, then let the next flush send them again",
+            hint=f"list them with `{NAME} queue list`; fix the cause, then have the next flush send them again",
             run=f"{NAME} queue retry && {start}",
         )
     journal = "journalctl --user" if "--user" in units.manager else "journalctl"
     raise NotWell(
         f"the last run of {service}{when} failed: {result}, exit status {status}{f' ({why})' if why else ''}",
-        hint=f"{journal} -u {service} -n 20 shows why; once that is fixed, start it",
+        hint=f"see why with {journal} -u {service} -n 20; fix that, then start it",
         run=start,
     )
 
 
 def check_path_unit(units: Units) -> str:
-    """Whether the path unit watches, where it is wanted."""
+    """Whether the path unit is watching, if it is enabled."""
     unit = units[f"{FLUSH}.path"]
     state = unit.get("ActiveState", "inactive")
     if state == "active":
-        return "active: a flush within seconds of a job's end"
+        return "active: flushes within seconds of a job's end"
     if state == "failed" or unit.get("UnitFileState") == "enabled":
         raise NotWell(f"{FLUSH}.path is {state}", hint="restart it", run=f"{units.manager} restart {FLUSH}.path")
-    return "not enabled, which is fine: the timer flushes"
+    return "not enabled (optional): the timer flushes"
 
 
 def parse_timestamp(text: str) -> float | None:
-    """A moment as systemctl prints it, ``Mon 2026-11-23 02:11:09 UTC``; None where it is none."""
+    """Parses a time as systemctl prints it, ``Mon 2026-11-23 02:11:09 UTC``; None if it is not one."""
     words = text.split()
     if len(words) < 3:
         return None
@@ -217,5 +217,5 @@ def parse_timestamp(text: str) -> float | None:
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:  # it ended meanwhile
+    except OSError:  # for example a process that has ended
         return ""

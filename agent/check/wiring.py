@@ -1,4 +1,4 @@
-"""Whether slurmctld calls the hook by its configuration, and if not, which lines of slurm.conf make it."""
+"""Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would make it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from agent.installed import is_missing
 from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
 
 RESTART = "systemctl restart slurmctld"
-#: After several failures in a row systemd would refuse to start it.
+#: The reset is needed because systemd refuses to start a unit after several failures in a row.
 START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
-#: What a restart means for a controller at work; install.sh says the same.
+#: What a restart does to a busy controller; install.sh prints the same.
 RESTART_HINT = (
-    "restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops"
+    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
     " (after a burst that takes a while; sdiag does not show them)"
 )
-#: From here on slurm.conf may have several EpilogSlurmctld lines.
+#: The first version that accepts several EpilogSlurmctld lines.
 SEVERAL_EPILOGS = (24, 5)
-#: Keys of slurm.conf that name a script which runs elsewhere, or at another time.
+#: Keys of slurm.conf whose script runs elsewhere, or at another time.
 _OTHER_TIMES = {
     "Epilog": "slurmd runs on each node, where there is no queue",
     "Prolog": "slurmd runs on each node before a job",
@@ -33,12 +33,12 @@ _OTHER_TIMES = {
 _NO_JOBCOMP = {"", "none", "(null)"}
 _MENTIONED = re.compile(r"[^\s\"';|&()=]*/jobcomp\.sh\b")
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-#: What a shell and sed take as it stands.
+#: Safe in a shell and in sed without quoting.
 _PLAIN = re.compile(r"[\w/.+@-]+", re.ASCII)
 
 
 class Call(NamedTuple):
-    """A script that slurmctld calls at a job's end, and the hook which that script is, or calls."""
+    """A script that slurmctld calls when a job ends, and the hook: that script, or one that it calls."""
 
     key: str
     script: Path
@@ -46,10 +46,10 @@ class Call(NamedTuple):
 
 
 class Wiring(NamedTuple):
-    """What a configuration has slurmctld call when a job ends."""
+    """What slurmctld is configured to call when a job ends."""
 
-    jobcomp: str  # the plugin, without its jobcomp/
-    location: str  # JobCompLoc, which is a script's path for the plugin "script" alone
+    jobcomp: str  # the plugin's name, without jobcomp/
+    location: str  # JobCompLoc; a script's path only if the plugin is "script"
     epilogs: tuple[str, ...]
 
     def find_call(self) -> Call | None:
@@ -61,20 +61,20 @@ class Wiring(NamedTuple):
         return None
 
     def scripts(self) -> Iterator[tuple[str, Path]]:
-        """Each key of slurm.conf with a script that it has slurmctld call."""
+        """Each script that slurmctld calls, with its key in slurm.conf."""
         if self.jobcomp == "script" and self.location:
             yield "JobCompLoc", Path(self.location)
         yield from (("EpilogSlurmctld", Path(epilog)) for epilog in self.epilogs)
 
 
 def wiring_of_slurmctld(settings: Mapping[str, str]) -> Wiring:
-    """By ``scontrol show config``: from 24.05 on it numbers the EpilogSlurmctld lines."""
+    """From ``scontrol show config``, which numbers the EpilogSlurmctld lines since 24.05."""
     epilogs = [value for name, value in settings.items() if name.partition("[")[0] == "EpilogSlurmctld"]
     return _make_wiring(settings.get("JobCompType", ""), settings.get("JobCompLoc", ""), epilogs)
 
 
 def wiring_of_file(conf: Conf) -> Wiring:
-    """By slurm.conf."""
+    """From slurm.conf."""
     jobcomp, location = conf.get("JobCompType"), conf.get("JobCompLoc")
     epilogs = [setting.value for setting in conf.get_all("EpilogSlurmctld")]
     return _make_wiring(jobcomp.value if jobcomp else "", location.value if location else "", epilogs)
@@ -87,7 +87,7 @@ def _make_wiring(jobcomp: str, location: str, epilogs: list[str]) -> Wiring:
 
 
 def find_hook_in(script: Path) -> Path | None:
-    """The hook that a script is, or calls; where it can't be read or is not there, by its name."""
+    """The hook that a script is, or calls. A script that cannot be read is judged by its name."""
     try:
         text = _COMMENT.sub("", script.read_text(encoding="utf-8", errors="replace"))
     except OSError:
@@ -101,12 +101,12 @@ def find_hook_in(script: Path) -> Path | None:
 
 
 def read_conf(settings: Mapping[str, str]) -> Conf:
-    """slurm.conf on this host, by the path that slurmctld tells."""
+    """slurm.conf on this host, at the path that slurmctld reports."""
     return read_slurm_conf(_conf_path(settings), settings.get("ClusterName", ""))
 
 
 def find_conf(environ: Mapping[str, str]) -> Conf:
-    """slurm.conf where no slurmctld tells of it: as SLURM_CONF says, or in a usual place."""
+    """slurm.conf if slurmctld does not answer: from SLURM_CONF, or in a usual place."""
     for place in (environ.get("SLURM_CONF", ""), *USUAL_PLACES):
         if place and not is_missing(Path(place)):
             return read_slurm_conf(Path(place))
@@ -114,10 +114,10 @@ def find_conf(environ: Mapping[str, str]) -> Conf:
 
 
 def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> str:
-    """Whether slurmctld calls the hook, by what it has read, and whether slurm.conf still says so.
+    """Whether slurmctld's running configuration calls the hook, and slurm.conf still does.
 
-    :param installed: where the hook lies that ought to be called.
-    :param template: where the wrapper lies that calls the hook and a script of the site's.
+    :param installed: the path of the hook that should be called.
+    :param template: the path of the wrapper that calls the hook and one of the site's scripts.
     """
     wiring = wiring_of_slurmctld(settings)
     call = wiring.find_call()
@@ -127,8 +127,8 @@ def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, templa
     if conf.settings and conf.complete and not wiring_of_file(conf).find_call():
         lines = _assignments(call, installed)
         raise NotWell(
-            f"slurmctld calls {call.script}, but {_conf_path(settings)} no longer names it: from its next start on it"
-            " will not",
+            f"slurmctld calls {call.script}, but {_conf_path(settings)} no longer names it: the calls will stop at its"
+            " next restart",
             hint=f"put {' and '.join(lines)} back",
             run=_append(_conf_path(settings), lines),
         )
@@ -136,7 +136,7 @@ def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, templa
 
 
 def _check_place(call: Call, conf: Conf, installed: str) -> None:
-    """A path that leads nowhere, while the hook lies somewhere else."""
+    """Raises if the configured path does not exist, but the hook is installed elsewhere."""
     if not is_missing(call.hook) or call.hook == Path(installed) or is_missing(Path(installed)):
         return
     found: Setting | Path | None = call.script
@@ -145,14 +145,14 @@ def _check_place(call: Call, conf: Conf, installed: str) -> None:
         found = setting = _setting_of(conf, call.key, str(call.script))
         where = f"{setting.place if setting else 'slurm.conf'} says {call.key}={call.script}"
     raise NotWell(
-        f"{where}, where nothing is: the hook is {installed}",
-        hint=f"name {installed} there, and {RESTART_HINT}",
+        f"{where}, which does not exist: the hook is {installed}",
+        hint=f"put {installed} there, and {RESTART_HINT}",
         run=_then_restart(_replace(found, str(call.hook), installed)) if found else "",
     )
 
 
 def why_not_started(conf: Conf, installed: str) -> NotWell | None:
-    """From 24.11 on, slurmctld does not start where a script that slurm.conf names can't be run; None where all can."""
+    """Why slurmctld 24.11 or later does not start: slurm.conf names a script that cannot be run. None if all can."""
     for key, script in wiring_of_file(conf).scripts():
         if os.access(script, os.X_OK):
             continue
@@ -160,21 +160,21 @@ def why_not_started(conf: Conf, installed: str) -> NotWell | None:
         text = f"slurmctld is down, and {setting.place if setting else 'slurm.conf'} names {script}"
         if not is_missing(script):
             return NotWell(
-                f"{text}, which can't be run",
-                hint="make it executable, as slurmctld 24.11 does not start without it",
+                f"{text}, which is not executable: slurmctld 24.11 does not start without it",
+                hint="make it executable",
                 run=f"chmod a+rx {shlex.quote(str(script))} && {START}",
             )
         change = _replace(setting, str(script), installed) if setting and not is_missing(Path(installed)) else ""
         return NotWell(
-            f"{text}, where nothing is: slurmctld 24.11 does not start without it",
-            hint=f"name {installed} there, and start slurmctld" if change else f"put it back, and then: {START}",
+            f"{text}, which does not exist: slurmctld 24.11 does not start without it",
+            hint=f"put {installed} there, and start slurmctld" if change else f"restore it, then run {START}",
             run=f"{change} && {START}" if change else "",
         )
     return None
 
 
 class Diagnosis:
-    """Why slurmctld does not call the hook, and which lines would make it, without taking a site's own away."""
+    """Why slurmctld does not call the hook, and which lines would make it while keeping the site's own scripts."""
 
     def __init__(self, settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> None:
         self._settings, self._conf = settings, conf
@@ -183,11 +183,11 @@ class Diagnosis:
         self._wiring = wiring_of_slurmctld(settings)
 
     def trouble(self) -> NotWell:
-        """What to tell the admin."""
+        """The problem and its remedy."""
         return self._not_read() or self._at_another_time() or self._advise()
 
     def _not_read(self) -> NotWell | None:
-        """The lines are there, but not where or when slurmctld has looked."""
+        """The lines exist, but slurmctld has not read them, or reads another file."""
         call = wiring_of_file(self._conf).find_call()
         if call:
             setting = next(one for one in reversed(self._conf.settings) if one.value == str(call.script))
@@ -214,12 +214,12 @@ class Diagnosis:
                 advice = self._advise()
                 return NotWell(
                     f"slurm.conf says {key}={value}, which {meaning}",
-                    hint=f"take that line out; {advice.hint}",
+                    hint=f"remove that line; {advice.hint}",
                 )
         return None
 
     def _advise(self) -> NotWell:
-        """The lines that fit what slurm.conf has already."""
+        """The lines that fit the present slurm.conf."""
         jobcomp, location, epilogs = self._wiring
         name = self._settings.get("JobCompType", "") or "not set"
         if jobcomp == "script":
@@ -232,7 +232,7 @@ class Diagnosis:
             return self._add(text, "JobCompType=jobcomp/script", f"JobCompLoc={self._installed}")
         if location and find_hook_in(Path(location)) and location == self._installed:
             return NotWell(
-                f"JobCompType is {name}, which takes JobCompLoc={location}, the hook, for something else",
+                f"JobCompType is {name}, which does not treat JobCompLoc={location}, the hook, as a script",
                 hint=f"set JobCompType=jobcomp/script in {self._path}, and {RESTART_HINT}",
             )
         if epilogs and version_of(self._settings) < SEVERAL_EPILOGS:
@@ -240,7 +240,7 @@ class Diagnosis:
         return self._add(text, f"EpilogSlurmctld={self._installed}", beside=epilogs)
 
     def _add(self, text: str, *lines: str, beside: tuple[str, ...] = ()) -> NotWell:
-        keep = f"; the line with {beside[0]} stays, as Slurm takes several from 24.05 on" if beside else ""
+        keep = f"; keep the line with {beside[0]}: Slurm accepts several since 24.05" if beside else ""
         return NotWell(
             text,
             hint=f"add {' and '.join(lines)} to {self._path}{keep}; then {RESTART_HINT}",
@@ -252,13 +252,13 @@ class Diagnosis:
         line = f"JobCompLoc={self._installed}"
         change = _replace(here, location, self._installed) if here else _append(self._path, [line])
         return NotWell(
-            f"{text}{', where nothing is' if location else ''}",
+            f"{text}{', which does not exist' if location else ''}",
             hint=f"set {line} in {here.place if here else self._path}, and {RESTART_HINT}",
             run=_then_restart(change),
         )
 
     def _call_both(self, text: str, key: str, script: str) -> NotWell:
-        """A site's own script goes on being called, with the same environment, and its exit status still counts."""
+        """A wrapper keeps calling the site's script with the same environment, and returns its exit status."""
         setting = _setting_of(self._conf, key, script)
         both = self._path.parent / "call-both.sh"
         fill_in = f"s|^site_script=.*|site_script={script}|; s|^hook=.*|hook={self._installed}|"
@@ -270,14 +270,14 @@ class Diagnosis:
         ]
         return NotWell(
             text,
-            hint=f"keep {script}: fill it in in a copy of {self._template}, which calls both; set {key} to that copy"
+            hint=f"to keep {script}, enter it in a copy of {self._template}, which calls both; set {key} to that copy"
             f" in {setting.place if setting else self._path}, and {RESTART_HINT}",
             run=" && ".join(steps) if all(steps) and not both.exists() else "",
         )
 
 
 def version_of(settings: Mapping[str, str]) -> tuple[int, int]:
-    """slurmctld's, such as (22, 5); (0, 0) where it does not tell."""
+    """slurmctld's version, such as (22, 5); (0, 0) if unknown."""
     match = re.match(r"(\d+)\.(\d+)", settings.get("SLURM_VERSION", ""))
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
@@ -294,7 +294,7 @@ def _conf_path(settings: Mapping[str, str]) -> Path:
 
 
 def _setting_of(conf: Conf, key: str, value: str) -> Setting | None:
-    """The last line that gives a key a value, or a list which holds it."""
+    """The last line that sets a key to a value, or to a list that contains it."""
     found = [setting for setting in conf.get_all(key) if value and value in setting.value.split(",")]
     return found[-1] if found else None
 
@@ -305,13 +305,13 @@ def _assignments(call: Call, script: str) -> list[str]:
 
 
 def _append(path: Path, lines: tuple[str, ...] | list[str]) -> str:
-    """The line before them is ended first, which an editor may have left open."""
+    """A shell command that appends lines, after a newline in case the file does not end with one."""
     form = "\\n" + "%s\\n" * len(lines)
     return f"printf '{form}' {' '.join(map(shlex.quote, lines))} >>{shlex.quote(str(path))}"
 
 
 def _replace(place: Setting | Path, old: str, new: str) -> str:
-    """A value for another: that of a key in slurm.conf, or any in a script. Empty where a path is not plain."""
+    """A shell command that replaces a key's value in slurm.conf, or a path in a script; empty if one needs quoting."""
     if not all(map(_PLAIN.fullmatch, (old, new))):
         return ""
     if isinstance(place, Setting):

@@ -3,7 +3,7 @@
 #
 #   1. Copy this file to a place of yours, such as /etc/slurm/call-both.sh, and make it executable (chmod 755).
 #   2. Fill in site_script: what slurm.conf names now, as JobCompLoc or as EpilogSlurmctld.
-#   3. Name the copy there instead, and restart slurmctld: running jobs go on, and it makes the pending hook calls
+#   3. Name the copy there instead, and restart slurmctld: running jobs continue, and it makes all pending hook calls
 #      before it stops (after a burst that takes a while; sdiag does not show them).
 #
 # `slurm-usage-history-exporter check` prints these steps with the paths filled in.

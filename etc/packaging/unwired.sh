@@ -22,6 +22,6 @@ found=$(folders | while read -r folder; do
 done | LC_ALL=C tr -cd '\012\040-\176') # a name of the Slurm user's choice cannot speak to root's terminal
 [ -n "$found" ] || exit 0
 printf '%s\n' "$NAME: this file still names the hook, and without it slurmctld might not start again:" "$found" \
-    'Take that line out, and restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops' \
+    'Take that line out, and restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops' \
     '(after a burst that takes a while; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
 exit 1

@@ -95,8 +95,10 @@ BREAKS = [
     # the spool
     Break("root owns the spool", f"chown -R root {SPOOL}", "spool", "belongs to root"),
     Break("a file of root's in the spool", f"install -m 600 /dev/null {SPOOL}/queue", "spool", "belongs to root"),
-    Break("everybody can write to the spool", f"chmod 777 {SPOOL}", "spool", "written by everybody"),
-    Break("no spool", f"mv {SPOOL} /root/spool", "spool", "no folder", undo=f"rm -r {SPOOL}; mv /root/spool {SPOOL}"),
+    Break("everybody can write to the spool", f"chmod 777 {SPOOL}", "spool", "world-writable"),
+    Break(
+        "no spool", f"mv {SPOOL} /root/spool", "spool", "does not exist", undo=f"rm -r {SPOOL}; mv /root/spool {SPOOL}"
+    ),
     Break("a spool in memory", f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "reboot", f"umount {SPOOL}"),
     Break(
         "a full spool",
@@ -119,7 +121,7 @@ BREAKS = [
         "a sacct that no service finds",
         "mv /usr/bin/sacct /usr/bin/sacctmgr /usr/games",
         "commands",
-        "the services do not look",
+        "the services do not find",
         undo=f"mv /usr/games/sacct /usr/games/sacctmgr /usr/bin; sed -i '/^sacct = /d' {CONFIG}",
     ),
     Break("slurmctld is down", "systemctl stop slurmctld", "slurmctld", "slurmctld.service is inactive"),
@@ -130,13 +132,13 @@ BREAKS = [
     Break("MariaDB is down", "systemctl stop mariadb.socket mariadb", "slurmdbd", "mariadb.service is inactive"),
     Break("munge is down", "systemctl stop munge", "slurmctld", "munge does not answer"),
     # the wiring
-    Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "can't read and run", slurm=True),
-    Break("a folder that can't be entered", f"chmod 700 /opt/{NAME}/bin", "hook", "can't enter", slurm=True),
+    Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "cannot read and execute", slurm=True),
+    Break("a folder that can't be entered", f"chmod 700 /opt/{NAME}/bin", "hook", "cannot enter", slurm=True),
     Break(
         "a hook that is gone",
         f"rm {HOOK}",
         "hook",
-        "is not there",
+        "does not exist",
         f"/wheels/bundle/install.sh >/dev/null && {RESTART}",
         slurm=True,
     ),
@@ -147,7 +149,7 @@ BREAKS = [
         "the hook writes to /var/spool/other",
         f"SLURM_USAGE_HISTORY_SPOOL={SPOOL} /wheels/bundle/install.sh >/dev/null",
     ),
-    Break("no flock", "mv /usr/bin/flock /root", "hook", "there is no flock", "mv /root/flock /usr/bin"),
+    Break("no flock", "mv /usr/bin/flock /root", "hook", "flock, which the hook needs", "mv /root/flock /usr/bin"),
     Break("no line in slurm.conf", rewire(""), "slurm.conf", "JobCompType is", slurm=True),
     Break(
         "lines that slurmctld has not read",
@@ -181,14 +183,14 @@ BREAKS = [
         "JobCompLoc one folder off",
         rewire(booted.WIRING.replace("/bin/", "/")),
         "slurm.conf",
-        f"JobCompLoc=/opt/{NAME}/jobcomp.sh, where nothing is",
+        f"JobCompLoc=/opt/{NAME}/jobcomp.sh, which does not exist",
         slurm=True,
     ),
     Break(
         "JobCompLoc with a wrong name",
         rewire(booted.WIRING.replace("jobcomp.sh", "hook.sh")),
         "slurm.conf",
-        "where nothing is",
+        "which does not exist",
         slurm=True,
     ),
     Break(
@@ -232,7 +234,7 @@ BREAKS = [
     # the timers
     Break("no daily timer", f"systemctl disable --now {TIMERS[0]}", "daily timer", "is inactive"),
     Break("no flush timer", f"systemctl disable --now {TIMERS[1]}", "flush timer", "is inactive"),
-    Break("a flush timer until the next reboot", f"systemctl disable {TIMERS[1]}", "flush timer", "after a reboot"),
+    Break("a flush timer until the next reboot", f"systemctl disable {TIMERS[1]}", "flush timer", "at boot"),
     Break("a path unit that was stopped", f"systemctl stop {WATCH}", "path unit", "is inactive"),
     Break(
         "a flush that was killed",
@@ -405,7 +407,7 @@ def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> Non
     """Its configuration is right and it calls nothing: check says so, and its line fixes it, seen by a real call."""
     faults = {name for name, finding in first_day.unproved.items() if finding["ok"] is False}
     assert ({"hook calls"}, False) == (faults, first_day.queued)
-    assert "before the hook was there as it is now" in first_day.unproved["hook calls"]["text"]
+    assert "before the hook was last changed" in first_day.unproved["hook calls"]["text"]
     assert RESTART == first_day.unproved["hook calls"]["run"]
     assert " after test job " in first_day.proved["hook calls"]["text"]
     assert {} == {name: finding for name, finding in first_day.proved.items() if finding["ok"] is False}
@@ -468,7 +470,7 @@ def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashbo
 
     found = findings()
     assert "chown" not in json.dumps(found)
-    assert "the hook runs as slurm and can't write to backup's own spool" in found["spool"]["text"]
+    assert "the hook runs as slurm and cannot write to backup's own spool" in found["spool"]["text"]
     assert (None, None) == (found["hook"]["ok"], found["hook calls"]["ok"])
     machine.run(*user, "sh", "-c", found["spool"]["run"])
     found = findings()

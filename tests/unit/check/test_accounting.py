@@ -60,7 +60,7 @@ def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
     neighbours = check.Neighbours(config, slurm_of(Commands()), dashboard)
     findings = {finding.name: finding for finding in check.run_checks(neighbours, no_systemd, {})}
     assert (False, True) == (findings["slurmctld"].ok, findings["slurmdbd"].ok)
-    assert findings["slurmdbd"].text.startswith("2 jobs ended in the last 24 hours, by sacct in ")
+    assert findings["slurmdbd"].text.startswith("sacct returned 2 jobs that ended in the last 24 hours, in ")
     assert findings["privileges"].ok
 
 
@@ -84,9 +84,9 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
     wanted = ("slurmctld", "cluster name", "slurmdbd", "privileges", "hook", "flush timer", "API key", "shown")
     assert dict.fromkeys(wanted, True) == {name: findings[name].ok for name in wanted}
     assert "beta" == findings["cluster name"].text
-    assert "not wanted, as this host does not control beta: the daily run brings the jobs" == findings["hook"].text
+    assert "not expected, as this host does not control beta: the daily run delivers all jobs" == findings["hook"].text
     assert "GPUs" not in findings
-    assert "not wanted, by status_coverage_percent: the daily run brings the jobs" == (
+    assert "not expected, as status_coverage_percent is [0, 0]: the daily run delivers all jobs" == (
         check_all(status_coverage_percent=[0, 0])["hook"].text
     )
     assert not check_all(slurm_cluster="ALPHA")["slurmctld"].ok
@@ -97,11 +97,11 @@ def test_a_range_that_is_limited() -> None:
     """It is said how long a time slurmdbd answers for at once, and who could ask for more."""
     slurm = slurm_of(Commands(widest=6 * 3600, limit="06:00:00"))
     assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
-        "2 jobs ended within 6 hours of the last day, by sacct in 0.0 s"
+        "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
     )
     told = check_slurm.check_privileges(slurm, "bob")
-    assert told.startswith("bob sees all jobs, as PrivateData hides none, 6 h")
-    assert told.endswith("at a time (MaxQueryTimeRange); an Operator could ask for more")
+    assert told.startswith("bob sees all jobs, as PrivateData hides none, up to 6 h")
+    assert told.endswith("at a time (MaxQueryTimeRange); an Operator has no such limit")
     assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root")
 
 
@@ -133,11 +133,11 @@ def test_slurms_own_name_of_another_cluster() -> None:
 @pytest.mark.parametrize(
     ("types", "tracked", "text"),
     [
-        ("gpu", "cpu,gres/gpu,gres/gpu:a100", "counted, by gres/gpu, gres/gpu:a100 in AccountingStorageTRES"),
-        ("gpu,mps", "cpu,mem,GRES/GPU:a100", "counted, by gres/gpu:a100 in AccountingStorageTRES"),
-        ("(null)", "cpu,mem", "none, by GresTypes"),
-        ("nic", "cpu,mem", "none, by GresTypes"),
-        ("", "", "none, by GresTypes"),
+        ("gpu", "cpu,gres/gpu,gres/gpu:a100", "tracked by gres/gpu, gres/gpu:a100 in AccountingStorageTRES"),
+        ("gpu,mps", "cpu,mem,GRES/GPU:a100", "tracked by gres/gpu:a100 in AccountingStorageTRES"),
+        ("(null)", "cpu,mem", "none in GresTypes"),
+        ("nic", "cpu,mem", "none in GresTypes"),
+        ("", "", "none in GresTypes"),
     ],
 )
 def test_gpus_that_are_counted_or_not_there(types: str, tracked: str, text: str) -> None:
@@ -148,5 +148,5 @@ def test_gpus_that_are_counted_or_not_there(types: str, tracked: str, text: str)
 @pytest.mark.parametrize("tracked", ["cpu,mem,energy", "cpu,gres/gpumem,gres/gpuutil", "(null)", ""])
 def test_gpus_that_nobody_counts(tracked: str) -> None:
     """GPU-hours would be 0 for ever, silently."""
-    with pytest.raises(NotWell, match="counts no GPU-hours"):
+    with pytest.raises(NotWell, match="tracks no GPU-hours"):
         check_slurm.check_gpus({"GresTypes": "mps,gpu", "AccountingStorageTRES": tracked})

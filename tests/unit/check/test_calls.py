@@ -87,7 +87,7 @@ def test_a_call_since_the_start_is_proof(site: Site) -> None:
     """Whatever the log and the times say: nothing else is looked at."""
     site.log.write_text(STARTED + REFUSED)
     site.call(10)
-    assert site.check(100_000).startswith("slurmctld called it last at ")
+    assert site.check(100_000).startswith("last called by slurmctld at ")
     assert [] == site.asked
 
 
@@ -96,7 +96,7 @@ def test_a_call_before_the_start_proves_nothing(site: Site) -> None:
     site.call(1000)
     site.log.write_text(STARTED + REFUSED)
     expected = (
-        f"slurmctld did not find the hook when it started, {site.at(500)}, and so never calls it: {REFUSED.strip()}"
+        f"slurmctld did not find the hook when it started at {site.at(500)}, so it never calls it: {REFUSED.strip()}"
     )
     fault = site.fault(500)
     assert (expected, RESTART_HINT, RESTART) == (str(fault), fault.hint, fault.run)
@@ -114,7 +114,7 @@ def test_the_log_tells_of_the_latest_start_alone(site: Site, line: str) -> None:
 def test_a_script_younger_than_slurmctld(site: Site) -> None:
     """Without a log the times tell: it was installed, or became executable, too late."""
     fault = site.fault(600)
-    assert str(fault).startswith(f"slurmctld started at {site.at(600)}, before the hook was there as it is now (")
+    assert str(fault).startswith(f"slurmctld started at {site.at(600)}, before the hook was last changed (")
     assert (RESTART_HINT, RESTART) == (fault.hint, fault.run)
 
 
@@ -129,15 +129,15 @@ def test_jobs_that_ended_without_a_call(site: Site) -> None:
     site.log.write_text(STARTED)
     site.ended = 3
     fault = site.fault(50)
-    expected = f"3 jobs ended since slurmctld started, {site.at(50)}, and it called the hook for none of them"
+    expected = f"3 jobs ended since slurmctld started at {site.at(50)}, but it called the hook for none"
     assert expected == str(fault)
-    assert f"look for jobcomp and EpilogSlurmctld in slurmctld's log ({site.log}); then {RESTART_HINT}" == fault.hint
+    assert f"search slurmctld's log ({site.log}) for jobcomp and EpilogSlurmctld; then {RESTART_HINT}" == fault.hint
     assert [int(site.now - 50)] == [int(since) for since in site.asked]
 
 
 def test_before_the_first_job(site: Site) -> None:
     """Right after the restart nothing can be known, and that is no fault."""
-    expected = f"no job has ended since slurmctld started, {site.at(50)}; `check --test-job` shows that it is called"
+    expected = f"no job has ended since slurmctld started at {site.at(50)}; `check --test-job` tries a call"
     assert expected == site.check(50)
 
 
@@ -152,7 +152,7 @@ def test_a_slurmctld_without_a_log_file(site: Site) -> None:
     with pytest.raises(NotWell, match="did not find the hook"):
         site.check(600, STARTED + REFUSED, SlurmctldLogFile="(null)")
     for journal in ("", STARTED):  # which was seen to lack lines
-        with pytest.raises(NotWell, match="before the hook was there as it is now"):
+        with pytest.raises(NotWell, match="before the hook was last changed"):
             site.check(600, journal, SlurmctldLogFile="(null)")
 
 
@@ -179,13 +179,13 @@ def test_no_journal() -> None:
 def test_a_long_log_is_read_from_its_end(site: Site) -> None:
     """Of gigabytes the last few suffice; a start that is not among them is not known."""
     site.log.write_bytes(REFUSED.encode() + b"x" * (9 << 20) + b"\n")
-    assert "before the hook was there" in str(site.fault(600))
+    assert "before the hook was last changed" in str(site.fault(600))
 
 
 def test_a_slurmctld_that_does_not_tell_when_it_started(site: Site) -> None:
     """Any call will do then."""
     site.call(10_000)
-    assert site.check(600, BOOT_TIME="").startswith("slurmctld called it last at ")
+    assert site.check(600, BOOT_TIME="").startswith("last called by slurmctld at ")
 
 
 @pytest.mark.parametrize("text", ["1795843436", "2026-11-28T05:23:56"])
@@ -235,7 +235,7 @@ class Sbatch:
 def test_waiting_for_a_call(site: Site) -> None:
     """It ends with the first one; without a job nothing is proved by waiting in vain."""
     clock = Clock(lambda: site.call(0))
-    assert "slurmctld called it, 0.5 s after this began" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
+    assert "slurmctld called it 0.5 s after the wait began" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
     clock = Clock()
     assert "" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
     assert 50 == clock.now
@@ -245,7 +245,9 @@ def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
     """It is held and cancelled: that makes slurmctld call, and takes nobody's node."""
     clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
     job = SampleJob(sbatch, "/opt/slurm/bin/sacct", started=False)
-    assert "slurmctld called it, 0.5 s after test job 7" == wait_for_call(site.spool, None, job, clock, clock.sleep)
+    assert "slurmctld called it 0.5 s after test job 7 was submitted" == wait_for_call(
+        site.spool, None, job, clock, clock.sleep
+    )
     submitted, cancelled = sbatch.called
     assert ("/opt/slurm/bin/sbatch", True) == (submitted[0], "--hold" in submitted)
     assert ["/opt/slurm/bin/scancel", "7"] == cancelled
@@ -265,7 +267,7 @@ def test_a_test_job_without_a_call(site: Site) -> None:
         wait_for_call(site.spool, None, SampleJob(Sbatch(), "sacct", started=True), clock, clock.sleep)
     expected = (
         "slurmctld did not call the hook for test job 7 within 2 min",
-        f"see that squeue shows it no more and look for jobcomp in slurmctld's log; then {RESTART_HINT}",
+        f"check with squeue that the job has ended; search slurmctld's log for jobcomp; then {RESTART_HINT}",
         RESTART,
     )
     assert expected == (str(caught.value), caught.value.hint, caught.value.run)
@@ -275,8 +277,8 @@ def test_a_test_job_that_slurm_does_not_take(site: Site) -> None:
     """The Slurm user may have no account: any other job will do."""
     with pytest.raises(NotWell) as caught:
         wait_for_call(site.spool, None, SampleJob(Sbatch(refuses=True), "sacct", started=True))
-    said = "no test job: sbatch says sbatch: error: Batch job submission failed: Invalid account"
-    assert (said, "run any job of a user's own, while `check --wait` waits for it") == (
+    said = "the test job failed: sbatch: sbatch: error: Batch job submission failed: Invalid account"
+    assert (said, "run `check --wait` and submit any job yourself meanwhile") == (
         str(caught.value),
         caught.value.hint,
     )

@@ -99,7 +99,7 @@ def no_systemd(_: Sequence[str]) -> Output:
 
 def test_the_examples_key_is_no_key() -> None:
     """A configuration that nobody has filled in yet is told from one with a key."""
-    assert "fill it in" in complaint(lambda: check_host.check_configuration(make_config(api_key=PLACEHOLDER)))[1]
+    assert "enter yours" in complaint(lambda: check_host.check_configuration(make_config(api_key=PLACEHOLDER)))[1]
     assert "None" == check_host.check_configuration(make_config())
 
 
@@ -130,10 +130,10 @@ def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
 def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
     """Another's, a missing one and one that everybody can write to are told apart."""
     me, spool = check_host.own_name(), tmp_path / "spool"
-    assert "there is no folder" in complaint(lambda: check_spool.check_spool_folder(spool, me))[0]
+    assert "does not exist" in complaint(lambda: check_spool.check_spool_folder(spool, me))[0]
     spool.mkdir(mode=0o750)
-    assert f"{spool}, of {me}" == check_spool.check_spool_folder(spool, me)
-    assert f"{spool}, of {me}" == check_spool.check_spool_folder(spool, "")
+    assert f"{spool}, owned by {me}" == check_spool.check_spool_folder(spool, me)
+    assert f"{spool}, owned by {me}" == check_spool.check_spool_folder(spool, "")
     assert f"chown -R slurm {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, "slurm"))
     spool.chmod(0o777)
     assert f"chmod 750 {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
@@ -145,7 +145,7 @@ def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
     spool.mkdir(mode=0o750)
     (spool / "queue").touch()
     os.chown(spool / "queue", 12345, -1)
-    text = f"{spool}/queue belongs to 12345, so that {me} may not be able to use it"
+    text = f"{spool}/queue belongs to 12345, so {me} may be unable to use it"
     assert (text, f"give it to {me}") == complaint(lambda: check_spool.check_spool_folder(spool, me))
     assert f"chown -hR {me} {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
 
@@ -157,8 +157,8 @@ def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
     os.chown(spool, 12345, -1)
     config.write_text('api_url = "https://d.example.com"\n#status_coverage_percent = [99, 90]\n[comments]\n')
     text, hint = complaint(lambda: check_spool.check_spool_folder(spool, "slurm", config))
-    assert "the hook runs as slurm and can't write to 12345's own spool: the daily reconcile brings all jobs" == text
-    assert f"set status_coverage_percent = [0, 0] in {config}, and no hook is asked for" == hint
+    assert "the hook runs as slurm and cannot write to 12345's own spool: the daily reconcile delivers all jobs" == text
+    assert f"set status_coverage_percent = [0, 0] in {config} to expect no hook" == hint
     subprocess.run(remedy(lambda: check_spool.check_spool_folder(spool, "slurm", config)), shell=True, check=True)
     assert config.read_text().startswith("status_coverage_percent = [0, 0]\napi_url = ")
     assert "" == remedy(lambda: check_spool.check_spool_folder(spool, "slurm", config))
@@ -207,7 +207,7 @@ def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
     busy = check_spool.check_locks(
         tmp_path, lambda _, name: next(holders) if name == "queue.lock" else 9, lambda _: None
     )
-    assert "process 9 is at work" == busy
+    assert "held by a run, process 9" == busy
     assert "ps -p 7" in complaint(lambda: check_spool.check_locks(tmp_path, lambda *_: 7, lambda _: None))[1]
     assert "free" == check_spool.check_locks(tmp_path, lambda *_: None)
 
@@ -233,12 +233,12 @@ def test_the_ledger_is_read(tmp_path: Path) -> None:
 def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> None:
     """The mend is the line for the units."""
     config = make_config(metrics_file=str(tmp_path / "x.prom"))
-    assert "not asked for" == check_host.check_metrics(make_config(), "/var/spool/x")
+    assert "no metrics_file configured" == check_host.check_metrics(make_config(), "/var/spool/x")
     assert str(tmp_path / "x.prom") == check_host.check_metrics(config, "")
     assert str(tmp_path / "x.prom") == check_host.check_metrics(config, f"/var/spool/x -{tmp_path}")
     assert f"ReadWritePaths={tmp_path}" in complaint(lambda: check_host.check_metrics(config, "/var/spool/x"))[1]
     missing = make_config(metrics_file=str(tmp_path / "missing" / "x.prom"))
-    assert "can't write" in complaint(lambda: check_host.check_metrics(missing, ""))[0]
+    assert "cannot write" in complaint(lambda: check_host.check_metrics(missing, ""))[0]
 
 
 def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ def test_the_services_need_not_find_what_a_shell_finds(tmp_path: Path) -> None:
     sacct.touch(mode=0o755)
     config = make_config(sacct="no-such-sacct", scontrol="sh")
     fact, mend = complaint(lambda: check_slurm.check_commands(config, lambda _: str(sacct)))
-    assert f"the services do not look for no-such-sacct in {tmp_path}" == fact
+    assert f"the services do not find no-such-sacct: {tmp_path} is not in their PATH" == fact
     assert mend.startswith(f'set sacct = "{sacct}" in ')
-    assert "which the services find" in check_slurm.check_commands(make_config(sacct=str(sacct), scontrol="sh"))
+    assert "the services find" in check_slurm.check_commands(make_config(sacct=str(sacct), scontrol="sh"))
 
 
 def test_the_clusters_two_names() -> None:
@@ -315,7 +315,7 @@ def test_the_clusters_two_names() -> None:
 def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
     """It is no use to ask sacct there."""
     settings = {"AccountingStorageType": "(null)"}
-    assert "kept nowhere" in complaint(lambda: check_slurm.check_slurmdbd(fake_slurm(), settings))[0]
+    assert "does not store finished jobs" in complaint(lambda: check_slurm.check_slurmdbd(fake_slurm(), settings))[0]
 
 
 def call_of(script: Path) -> Call:
@@ -342,15 +342,15 @@ def test_the_hook_finds_flock(tmp_path: Path) -> None:
     hook = make_hook(tmp_path, tmp_path)
     assert examine("hook", lambda: check_slurm.check_hook(call_of(hook), tmp_path)).ok
     hook.write_text(re.sub(r"(?m)^export PATH=.*$", f"export PATH={tmp_path}", HOOK.read_text()))
-    wrong = "there is no flock, which the hook needs", "install util-linux"
+    wrong = "flock, which the hook needs, is not installed", "install util-linux"
     assert wrong == complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))
 
 
 def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     """Without the x it is as good as missing."""
     hook = make_hook(tmp_path, tmp_path, mode=0o644)
-    assert "can't read and run" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
-    assert "is not there" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "gone"), tmp_path))[0]
+    assert "cannot read and execute" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
+    assert "does not exist" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "gone"), tmp_path))[0]
 
 
 # --- the timers
@@ -386,8 +386,8 @@ def test_the_key_goes_encrypted_or_nowhere_far(url: str, well: bool) -> None:
 def test_the_authority_is_told() -> None:
     """The configuration's goes before the environment's."""
     environ = {"REQUESTS_CA_BUNDLE": "/env.pem"}
-    assert "https, certified by /env.pem" == check_dashboard.check_encryption(make_config(), environ)
-    assert "https, certified by /c.pem" == check_dashboard.check_encryption(make_config(ca_bundle="/c.pem"), environ)
+    assert "https, verified with /env.pem" == check_dashboard.check_encryption(make_config(), environ)
+    assert "https, verified with /c.pem" == check_dashboard.check_encryption(make_config(ca_bundle="/c.pem"), environ)
 
 
 @pytest.mark.parametrize(("offset", "words"), [(0, ""), (59, ""), (-3600, "1 h behind"), (7200, "2 h ahead")])
@@ -402,7 +402,7 @@ def test_the_clocks_agree(offset: float, words: str) -> None:
 def test_a_dashboard_without_a_clock() -> None:
     """That is no fault of ours."""
     for headers in ({}, {"Date": "yesterday"}):
-        assert "does not tell" in check_dashboard.check_clock(Answer(200, headers, ""))
+        assert "does not report its time" in check_dashboard.check_clock(Answer(200, headers, ""))
 
 
 # --- all together
@@ -432,7 +432,9 @@ def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
         for finding in check.run_checks(check.Neighbours(config, slurm, dashboard), no_systemd, {})
     }
     assert (True, True) == (findings["hook"].ok, findings["spool"].ok)
-    assert "not wanted, by status_coverage_percent: the daily run brings the jobs" == findings["hook"].text
+    assert (
+        "not expected, as status_coverage_percent is [0, 0]: the daily run delivers all jobs" == findings["hook"].text
+    )
     assert "slurm.conf" not in findings
 
 

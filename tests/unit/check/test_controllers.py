@@ -29,7 +29,7 @@ def test_they_can(state: Path) -> None:
     """The folder is there, the services may write to it, and its locks are everybody's."""
     folder = pair(state).common_folder
     nfs = f"{LOCAL}\nserver:/x {state} nfs4 rw,vers=4.2,local_lock=none 0 0"
-    assert f"ctl1 and ctl2 take turns by {folder}" == check_controllers(pair(state), f"/var/spool/x -{folder}", nfs)
+    assert f"ctl1 and ctl2 take turns, using {folder}" == check_controllers(pair(state), f"/var/spool/x -{folder}", nfs)
     assert check_controllers(pair(state), "", LOCAL)
 
 
@@ -43,17 +43,17 @@ LACKS = [
     Lack(
         "no folder",
         lambda state: check_controllers(pair(state / "other"), "", LOCAL),
-        "there is no folder {state}/other/slurm-usage-history-exporter, by which ctl1 and ctl2 take turns",
+        "{state}/other/slurm-usage-history-exporter, which ctl1 and ctl2 need to take turns, does not exist",
     ),
     Lack(
         "a sandbox without it",
         lambda state: check_controllers(pair(state), "/var/spool/slurm-usage-history-exporter", LOCAL),
-        "the services' sandbox keeps them from {state}/slurm-usage-history-exporter, by which ctl1 and ctl2 take turns",
+        "the services' sandbox blocks {state}/slurm-usage-history-exporter, which ctl1 and ctl2 need to take turns",
     ),
     Lack(
         "locks of one host",
         lambda state: check_controllers(pair(state), "", f"{LOCAL}\ns:/x {state} nfs rw,nolock,local_lock=all 0 0"),
-        "{state}/slurm-usage-history-exporter is mounted with local_lock=all: a lock there does not reach the other"
+        "{state}/slurm-usage-history-exporter is mounted with local_lock=all: a lock there does not block the other"
         " controllers",
     ),
 ]

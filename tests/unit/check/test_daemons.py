@@ -42,16 +42,16 @@ def test_a_host_without_systemd() -> None:
         (
             MUNGE,
             {"munge": "inactive", "slurmctld": "active"},
-            f"munge does not answer (munge.service is inactive), and without it no command of Slurm works: {MUNGE}",
+            f"munge does not answer (munge.service is inactive), and no Slurm command works without it: {MUNGE}",
             "systemctl start munge",
         ),
         (
             MUNGE,
             {"munge": "active"},
-            f"munge does not answer, and without it no command of Slurm works: {MUNGE}",
+            f"munge does not answer, and no Slurm command works without it: {MUNGE}",
             "systemctl restart munge",
         ),
-        (MUNGE, {}, f"munge does not answer, and without it no command of Slurm works: {MUNGE}", ""),
+        (MUNGE, {}, f"munge does not answer, and no Slurm command works without it: {MUNGE}", ""),
         (
             REFUSED,
             {"munge": "active", "slurmctld": "failed"},

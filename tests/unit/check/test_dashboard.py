@@ -58,7 +58,7 @@ def test_a_cluster_that_is_shown(site: Site) -> None:
     """The key is the cluster's, and no folder is made."""
     site.dashboard.shown = ["lab", "other"]
     found = site.check(cluster_name="lab")
-    assert ("accepted, as that of lab", "as lab") == (found["API key"].text, found["shown"].text)
+    assert ("accepted, belongs to lab", "as lab") == (found["API key"].text, found["shown"].text)
     assert (True, True) == (found["API key"].ok, found["shown"].ok)
     assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
 
@@ -66,28 +66,32 @@ def test_a_cluster_that_is_shown(site: Site) -> None:
 def test_a_name_that_is_not_the_keys(site: Site) -> None:
     """What goes under it is stored, and never shown."""
     found = site.check(cluster_name="Lab")
-    assert "jobs go there as Lab, but the key belongs to lab: they are stored, and never shown" == found["shown"].text
+    assert (
+        "jobs are sent as Lab, but the key belongs to lab: they are stored but never displayed" == found["shown"].text
+    )
     assert (False, 'set cluster_name = "lab", or get a key for Lab') == (found["shown"].ok, found["shown"].mend)
 
 
 def test_a_cluster_that_is_new(site: Site) -> None:
     """Before the first delivery nothing is wrong; after it the dashboard has to be restarted."""
     found = site.check(cluster_name="lab")["shown"]
-    assert (True, "not yet: lab will be, once jobs were delivered and the dashboard was restarted") == (
+    assert (True, "not yet: lab appears once jobs have been delivered and the dashboard has been restarted") == (
         found.ok,
         found.text,
     )
     site.deliver()
     found = site.check(cluster_name="lab")["shown"]
-    assert (False, "jobs were delivered as lab, which the dashboard does not show") == (found.ok, found.text)
-    assert "a cluster that is new to a dashboard shows after its restart: ask its administrator for one" == found.mend
+    assert (False, "jobs were delivered as lab, which the dashboard does not display") == (found.ok, found.text)
+    assert (
+        "ask the dashboard's administrator to restart it: it displays a new cluster only after a restart" == found.mend
+    )
 
 
 @pytest.mark.parametrize("names", [None, "lab", {"lab": 1}])
 def test_a_dashboard_that_does_not_tell(names: Any) -> None:
     """Whatever it has in the place of names, nothing follows from it."""
     answer = Answer(200, {}, json.dumps({"hostnames": names}))
-    assert "does not tell" in check_dashboard.check_shown("lab", "", answer, 3)
+    assert "does not report" in check_dashboard.check_shown("lab", "", answer, 3)
 
 
 def test_a_shared_key(site: Site) -> None:

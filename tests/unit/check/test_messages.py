@@ -71,12 +71,12 @@ HOST = [
         "the example's key",
         lambda folder: check_host.check_configuration(write_config(folder, api_key=PLACEHOLDER)),
         "{folder}/config.json still has the example's API key",
-        f"fill it in, or run `{NAME} setup`",
+        f"enter yours, or run `{NAME} setup`",
     ),
     Lack(
         "a configuration of another's",
         config_of_another,
-        "{me} can't read {folder}/config.json",
+        "{me} cannot read {folder}/config.json",
         "chown {me} {folder}/config.json",
     ),
     Lack(
@@ -88,8 +88,8 @@ HOST = [
     Lack(
         "no spool",
         lambda folder: check_spool.check_spool_folder(folder / "none", ""),
-        "there is no folder {folder}/none",
-        "make it, or set spool_dir where it has moved; what was queued in it comes with the next reconcile",
+        "the folder {folder}/none does not exist",
+        "create it, or set spool_dir if it has moved; the next reconcile delivers what was queued in it",
     ),
     Lack(
         "a spool of another's",
@@ -101,40 +101,43 @@ HOST = [
         "no room",
         lambda folder: check_spool.check_space(folder, disk(blocks=100)),
         "only 0.0 GB free in {folder}",
-        "make room: without it the hook can queue nothing",
+        "free some space: on a full disk the hook cannot queue anything",
     ),
     Lack(
         "no room for files",
         lambda folder: check_spool.check_space(folder, disk(files=3)),
-        "only 3 files can be made in {folder}",
-        "remove some files there",
+        "only 3 inodes free in {folder}",
+        "delete files on that filesystem",
     ),
     Lack(
         "a spool on the network",
         on("nfs4"),
-        "/var/spool/x is on nfs4, a shared filesystem: when its server hangs, so do the hook and the stopping of"
-        " slurmctld, and no two hosts may use one spool",
+        "/var/spool/x is on nfs4, a shared filesystem: if its server hangs, the hook hangs and slurmctld cannot stop,"
+        " and two hosts must not share a spool",
         "move the spool to a local disk, with SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh",
     ),
     Lack(
-        "a spool in memory", on("tmpfs"), "/var/spool/x is on tmpfs, which a reboot empties", "move the spool to a disk"
+        "a spool in memory",
+        on("tmpfs"),
+        "/var/spool/x is on tmpfs, which is lost at reboot",
+        "move the spool to a disk",
     ),
     Lack(
         "a lock that is held",
         lambda folder: check_spool.check_locks(folder, lambda *_: 7, lambda _: None),
         "process 7 has held {folder}/queue.lock for more than 1 s",
-        "see what it is: ps -p 7 -o args; the hook writes beside the queue meanwhile",
+        "find out what it is: ps -p 7 -o args; meanwhile the hook writes to files beside the queue",
     ),
     Lack(
         "no folder for the metrics",
         lambda folder: check_host.check_metrics(make_config(metrics_file=f"{folder}/none/x.prom"), ""),
-        "{me} can't write to {folder}/none",
-        "make {folder}/none writable for {me}",
+        "{me} cannot write to {folder}/none",
+        "make {folder}/none writable by {me}",
     ),
     Lack(
         "metrics outside the sandbox",
         lambda folder: check_host.check_metrics(make_config(metrics_file=f"{folder}/x.prom"), "/var/spool/x"),
-        "the services' sandbox keeps them from writing to {folder}",
+        "the services' sandbox does not allow writing to {folder}",
         f"systemctl edit {NAME}.service {NAME}-flush.service: [Service], ReadWritePaths={{folder}}",
     ),
 ]
@@ -178,7 +181,7 @@ def hook_without_flock(folder: Path) -> str:
 
 
 RESTART = (
-    "restart slurmctld: running jobs go on, and it makes the pending hook calls before it stops"
+    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
     " (after a burst that takes a while; sdiag does not show them)"
 )
 SLURM = [
@@ -187,20 +190,20 @@ SLURM = [
         lambda folder: check_slurm.check_commands(
             write_config(folder, sacct="no-such-sacct"), lambda _: "/opt/slurm/bin/sacct"
         ),
-        "the services do not look for no-such-sacct in /opt/slurm/bin",
+        "the services do not find no-such-sacct: /opt/slurm/bin is not in their PATH",
         'set sacct = "/opt/slurm/bin/sacct" in {folder}/config.json',
     ),
     Lack(
         "no slurmdbd",
         lambda _: check_slurm.check_slurmdbd(private_slurm(""), {"ClusterName": "c"}),
-        "AccountingStorageType is not set: finished jobs are kept nowhere",
-        "set up slurmdbd, and AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
+        "AccountingStorageType is not set: Slurm does not store finished jobs",
+        "set up slurmdbd, and set AccountingStorageType=accounting_storage/slurmdbd in slurm.conf",
     ),
     Lack(
         "GPUs that are not in the accounting",
         lambda _: check_slurm.check_gpus({"GresTypes": "gpu", "AccountingStorageTRES": "cpu,mem,gres/gpumem"}),
-        "GresTypes has gpu, and AccountingStorageTRES lacks gres/gpu: the accounting counts no GPU-hours",
-        f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART}; jobs count from then on",
+        "GresTypes has gpu, but AccountingStorageTRES lacks gres/gpu: the accounting tracks no GPU-hours",
+        f"add gres/gpu to AccountingStorageTRES in slurm.conf, and {RESTART}; it tracks GPUs from then on",
     ),
     Lack(
         "a user without the right",
@@ -213,26 +216,26 @@ SLURM = [
         lambda _: check_slurm.check_privileges(
             private_slurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"
         ),
-        "PrivateData in slurmdbd.conf may hide, which slurmdbd 26.05.5 does not tell, the jobs of others from bob",
+        "PrivateData in slurmdbd.conf may hide (slurmdbd 26.05.5 does not report it) the jobs of others from bob",
         "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
     ),
     Lack(
         "a hook that is gone",
         lambda folder: check_slurm.check_hook(call_of(folder / "gone"), folder),
-        "{folder}/gone is not there",
+        "{folder}/gone does not exist",
         f"run install.sh again, and {RESTART}",
     ),
     Lack(
         "a hook that can't be run",
         lambda folder: check_slurm.check_hook(call_of(make_hook(folder, mode=0o644)), folder),
-        "the Slurm user can't read and run {folder}/jobcomp.sh",
+        "the Slurm user cannot read and execute {folder}/jobcomp.sh",
         f"chmod a+rx {{folder}}/jobcomp.sh, and {RESTART}",
     ),
-    Lack("no flock", hook_without_flock, "there is no flock, which the hook needs", "install util-linux"),
+    Lack("no flock", hook_without_flock, "flock, which the hook needs, is not installed", "install util-linux"),
     Lack(
         "two spools",
         lambda folder: check_slurm.check_hook(call_of(make_hook(folder)), folder),
-        f"the hook writes to /var/spool/{NAME}, and the configuration says {{folder}}",
+        f"the hook writes to /var/spool/{NAME}, but the configured spool is {{folder}}",
         "run SLURM_USAGE_HISTORY_SPOOL={folder} ./install.sh again",
     ),
 ]
@@ -243,12 +246,12 @@ def clock(seconds_ahead: float) -> Callable[[Path], str]:
     return lambda _: check_dashboard.check_clock(answer, lambda: NOW + seconds_ahead)
 
 
-NETWORK_TIME = "see that both take their time from the network: chronyc tracking, or timedatectl"
+NETWORK_TIME = "check that both synchronise with NTP: chronyc tracking, or timedatectl"
 DASHBOARD = [
     Lack(
         "no encryption",
         lambda _: check_dashboard.check_encryption(make_config(api_url="http://d.example.com"), {}),
-        "http://d.example.com is not encrypted: the API key can be read on the way",
+        "http://d.example.com is not encrypted: others can read the API key in transit",
         "use https",
     ),
     Lack("a clock that is fast", clock(7200), "this host is 2 h ahead of the dashboard", NETWORK_TIME),
@@ -273,5 +276,5 @@ def test_a_configuration_that_is_wrong() -> None:
         raise SlurmUnreachable("no systemctl")
 
     findings = list(check.run_checks(ConfigError("the configuration is wrong:\n  a: unknown key"), no_systemd, {}))
-    assert "fix these keys; config.toml.example beside the program shows them all" == findings[1].mend
-    assert "not tested: needs the configuration" == findings[2].text
+    assert "fix these keys; the program's config.toml.example lists them all" == findings[1].mend
+    assert "not tested: requires the configuration" == findings[2].text

@@ -67,8 +67,8 @@ def test_an_active_timer_tells_when_it_last_ran(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("timer", "text"),
     [
-        (UNIT.replace("=active", "=inactive"), f"{FLUSH}.timer is inactive: nothing starts it"),
-        (UNIT.replace("=enabled", "=disabled"), f"{FLUSH}.timer will be gone after a reboot"),
+        (UNIT.replace("=active", "=inactive"), f"{FLUSH}.timer is inactive"),
+        (UNIT.replace("=enabled", "=disabled"), f"{FLUSH}.timer is not enabled and will not start at boot"),
     ],
 )
 def test_a_timer_that_is_off(timer: str, text: str, tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_timer_that_is_off(timer: str, text: str, tmp_path: Path) -> None:
 def test_no_timer_at_all(tmp_path: Path) -> None:
     """install.sh was never run, or was run without the units."""
     units = make_units(UNIT.replace("=loaded", "=not-found"))
-    expected = (f"there is neither {FLUSH}.timer nor {tmp_path}/none", "run install.sh again", "")
+    expected = (f"neither {FLUSH}.timer nor {tmp_path}/none exists", "run install.sh again", "")
     assert expected == complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "slurm"))
 
 
@@ -92,7 +92,7 @@ def exit_moment() -> str:
 @pytest.mark.parametrize(
     ("status", "why"),
     [
-        (69, "the dashboard or Slurm was out of reach"),
+        (69, "the dashboard or Slurm was unreachable"),
         (77, "the dashboard refused the API key"),
         (78, "the configuration was wrong"),
     ],
@@ -103,12 +103,12 @@ def test_a_failure_that_is_over_is_no_fault(status: int, why: str, tmp_path: Pat
     text = check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True)
     assert text.startswith(f"active; its last run {exit_moment()}")
     assert text.endswith(
-        f"failed, as {why}. That is over, and the next run will show it: systemctl start {FLUSH}.service"
+        f"failed because {why}. That is fixed; the next run should succeed: systemctl start {FLUSH}.service"
     )
     fault, hint, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "slurm"))
     assert fault.endswith(f" failed: exit-code, exit status {status} ({why})")
     assert (
-        f"journalctl -u {FLUSH}.service -n 20 shows why; once that is fixed, start it",
+        f"see why with journalctl -u {FLUSH}.service -n 20; fix that, then start it",
         f"systemctl start {FLUSH}.service",
     ) == (hint, run)
 
@@ -135,7 +135,7 @@ def test_a_users_failed_run_is_in_the_users_journal(tmp_path: Path) -> None:
     (tmp_path / "bob").touch()
     _, hint, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "bob", linger=tmp_path))
     assert (
-        f"journalctl --user -u {FLUSH}.service -n 20 shows why; once that is fixed, start it",
+        f"see why with journalctl --user -u {FLUSH}.service -n 20; fix that, then start it",
         f"systemctl --user start {FLUSH}.service",
     ) == (hint, run)
 
@@ -163,7 +163,7 @@ def test_timers_that_end_with_the_session(tmp_path: Path) -> None:
     units = make_units(manager="systemctl --user")
     expected = (
         f"{FLUSH}.timer stops when bob logs out",
-        "let systemd keep it at work; where that is not allowed, root can",
+        "enable lingering; if you are not allowed to, root can",
         "loginctl enable-linger bob",
     )
     assert expected == complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "bob", linger=tmp_path))
@@ -178,7 +178,7 @@ def test_a_user_without_a_systemd_of_his_own(tmp_path: Path) -> None:
     (folder / f"{RECONCILE}.timer").touch()
     units = read_units(prints(""), {"XDG_CONFIG_HOME": str(tmp_path)})
     text, hint, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "bob"))
-    assert f"{FLUSH}.timer is there, but bob's own systemd can't be reached" in text
+    assert f"{FLUSH}.timer is installed, but bob's own systemd is unreachable" in text
     assert "export XDG_RUNTIME_DIR=/run/user/" in hint
     assert "loginctl enable-linger bob" == run
 
@@ -210,7 +210,7 @@ def test_cron_does_it_as_well(tmp_path: Path) -> None:
     (tmp_path / "cron").touch()
     for name in ("cron", "crond"):
         cron = Cron(tmp_path / "cron", make_processes(tmp_path / f"{name}-alone", "sh", name), no_command)
-        assert f"cron, by {tmp_path}/cron" == check_timer(Units({}), FLUSH, cron, "slurm")
+        assert f"cron, from {tmp_path}/cron" == check_timer(Units({}), FLUSH, cron, "slurm")
 
 
 def test_a_cron_file_without_cron(tmp_path: Path) -> None:
@@ -218,8 +218,8 @@ def test_a_cron_file_without_cron(tmp_path: Path) -> None:
     (tmp_path / "cron").touch()
     cron = Cron(tmp_path / "cron", make_processes(tmp_path / "proc", "systemd", "sshd"), no_command)
     expected = (
-        f"{tmp_path}/cron is there, but no cron daemon runs",
-        "install one and start it (Debian: cron, EL: cronie), or run install.sh without --no-systemd",
+        f"{tmp_path}/cron lists the runs, but no cron daemon is running",
+        "install and start one (Debian: cron, EL: cronie), or run install.sh without --no-systemd",
         "systemctl enable --now cron || systemctl enable --now crond",
     )
     assert expected == complaint(lambda: check_timer(Units({}), FLUSH, cron, "slurm"))
@@ -230,6 +230,6 @@ def test_a_users_own_crontab(tmp_path: Path) -> None:
     line = f"*/5 * * * * sleep 3; /home/bob/.local/share/{NAME}/venv/bin/{NAME} flush\n"
     processes = make_processes(tmp_path / "proc", "cron")
     cron = Cron(tmp_path / "none", processes, prints(line))
-    assert "cron, by crontab -l" == check_timer(Units({}), FLUSH, cron, "bob")
+    assert "cron, from crontab -l" == check_timer(Units({}), FLUSH, cron, "bob")
     commented = Cron(tmp_path / "none", processes, prints(f"# {line}"))
     assert "run install.sh again" == complaint(lambda: check_timer(Units({}), FLUSH, commented, "bob"))[1]

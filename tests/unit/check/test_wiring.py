@@ -119,8 +119,8 @@ CASES = [
         "a script of the site's as JobCompLoc",
         "JobCompType=jobcomp/script\nJobCompLoc={own}\n",
         "slurmctld does not call the hook: JobCompLoc is {own}",
-        f"keep {{own}}: fill it in in a copy of {ROOT}/etc/hooks/call-both.sh, which calls both; set JobCompLoc to that"
-        f" copy in {{dir}}/slurm.conf:2, and {RESTART_HINT}",
+        f"to keep {{own}}, enter it in a copy of {ROOT}/etc/hooks/call-both.sh, which calls both; set JobCompLoc to"
+        f" that copy in {{dir}}/slurm.conf:2, and {RESTART_HINT}",
         "JobCompLoc={dir}/call-both.sh",
     ),
     Case(
@@ -133,15 +133,15 @@ CASES = [
     Case(
         "a script that is nowhere",
         'JobCompType=jobcomp/script\nJobCompLoc="{dir}/bin/hook.sh"\n',
-        "slurmctld does not call the hook: JobCompLoc is {dir}/bin/hook.sh, where nothing is",
+        "slurmctld does not call the hook: JobCompLoc is {dir}/bin/hook.sh, which does not exist",
         f"set JobCompLoc={{hook}} in {{dir}}/slurm.conf:2, and {RESTART_HINT}",
         "JobCompLoc={hook}",
     ),
     Case(
         "the hook one folder off",
         "JobCompType=jobcomp/script\n# as installed\njobcomploc={dir}/jobcomp.sh\n",
-        "{dir}/slurm.conf:3 says JobCompLoc={dir}/jobcomp.sh, where nothing is: the hook is {hook}",
-        f"name {{hook}} there, and {RESTART_HINT}",
+        "{dir}/slurm.conf:3 says JobCompLoc={dir}/jobcomp.sh, which does not exist: the hook is {hook}",
+        f"put {{hook}} there, and {RESTART_HINT}",
         "JobCompLoc={hook}",
     ),
     Case(
@@ -155,16 +155,16 @@ CASES = [
         "another plugin, and an epilog before 24.05",
         "JobCompType=jobcomp/kafka\nEpilogSlurmctld={own}\n",
         "slurmctld does not call the hook: JobCompType is jobcomp/kafka, and EpilogSlurmctld is {own}",
-        f"keep {{own}}: fill it in in a copy of {ROOT}/etc/hooks/call-both.sh, which calls both; set EpilogSlurmctld to"
-        f" that copy in {{dir}}/slurm.conf:2, and {RESTART_HINT}",
+        f"to keep {{own}}, enter it in a copy of {ROOT}/etc/hooks/call-both.sh, which calls both; set EpilogSlurmctld"
+        f" to that copy in {{dir}}/slurm.conf:2, and {RESTART_HINT}",
         "EpilogSlurmctld={dir}/call-both.sh",
     ),
     Case(
         "another plugin, and an epilog from 24.05 on",
         "JobCompType=jobcomp/kafka\nEpilogSlurmctld={own}\n",
         "slurmctld does not call the hook: JobCompType is jobcomp/kafka",
-        "add EpilogSlurmctld={hook} to {dir}/slurm.conf; the line with {own} stays, as Slurm takes several from 24.05"
-        f" on; then {RESTART_HINT}",
+        "add EpilogSlurmctld={hook} to {dir}/slurm.conf; keep the line with {own}: Slurm accepts several since 24.05;"
+        f" then {RESTART_HINT}",
         "EpilogSlurmctld={hook}",
         NEW,
     ),
@@ -261,7 +261,7 @@ def test_lines_that_are_gone_from_slurm_conf(site: Site) -> None:
     assert site.fill("JobCompLoc={hook}") == site.check(before)
     site.write("ClusterName=lab\n")
     fault = site.fault(before)
-    assert str(fault).endswith("slurm.conf no longer names it: from its next start on it will not")
+    assert str(fault).endswith("slurm.conf no longer names it: the calls will stop at its next restart")
     carry_out(fault.run, restarts=False)
     assert site.fill("JobCompLoc={hook}") == site.check()
 
@@ -289,14 +289,14 @@ def test_the_hook_under_a_key_that_sounds_alike(site: Site, key: str, meaning: s
     site.write("ClusterName=lab\n")
     fault = site.fault({**site.read(), key: site.hook})
     assert f"slurm.conf says {key.partition('[')[0]}={site.hook}, which {meaning}" == str(fault)
-    assert fault.hint.startswith("take that line out; add JobCompType=jobcomp/script and JobCompLoc=")
+    assert fault.hint.startswith("remove that line; add JobCompType=jobcomp/script and JobCompLoc=")
 
 
 def test_the_hook_as_another_plugins_file(site: Site) -> None:
     """jobcomp/filetxt would write its records into the script."""
     site.write("JobCompType=jobcomp/filetxt\nJobCompLoc={hook}\n")
     fault = site.fault()
-    expected = "JobCompType is jobcomp/filetxt, which takes JobCompLoc={hook}, the hook, for something else"
+    expected = "JobCompType is jobcomp/filetxt, which does not treat JobCompLoc={hook}, the hook, as a script"
     assert site.fill(expected) == str(fault)
     assert site.fill(f"set JobCompType=jobcomp/script in {{dir}}/slurm.conf, and {RESTART_HINT}") == fault.hint
 
@@ -358,7 +358,7 @@ def test_a_slurmctld_that_a_missing_script_keeps_from_starting(site: Site, key: 
     assert fault
     line = len(key.splitlines())
     assert site.fill(
-        f"slurmctld is down, and {{dir}}/slurm.conf:{line} names {{dir}}/jobcomp.sh, where nothing is:"
+        f"slurmctld is down, and {{dir}}/slurm.conf:{line} names {{dir}}/jobcomp.sh, which does not exist:"
     ) in str(fault)
     subprocess.run(["/bin/sh", "-ec", fault.run.replace(START, "true")], check=True)
     assert None is why_not_started(read_slurm_conf(site.conf), site.hook)
@@ -381,7 +381,7 @@ def test_a_hook_that_is_gone_has_to_come_back(site: Site) -> None:
     Path(site.hook).unlink()
     fault = why_not_started(read_slurm_conf(site.conf), site.hook)
     assert fault
-    assert (f"put it back, and then: {START}", "") == (fault.hint, fault.run)
+    assert (f"restore it, then run {START}", "") == (fault.hint, fault.run)
 
 
 def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
