@@ -185,7 +185,7 @@ class _Parser(argparse.ArgumentParser):
 def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     """Parses the command line into the global options and those of the command.
 
-    Options may stand before or after the command. The global options are taken out first, wherever they stand. The
+    Options may precede or follow the command. The global options are taken out first, wherever they are. The
     first remaining word that names a command is the command; without one it is reconcile.
 
     :raises UsageError: if it makes no sense.

@@ -206,7 +206,9 @@ def _run(call: _Call, wanted: RunOptions) -> None:
         days = window(config.collection_window_days, None, None, call.clock())
         with call.open_session(config, logging.DEBUG) as session:
             report = session.reconcile(
-                days, only_missing=False, on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: at work")
+                days,
+                only_missing=False,
+                on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: in progress"),
             )
             return _summary("Reconcile", report, dry_run=False)
 

@@ -1,1 +1,1 @@
-"""What an admin does by hand: set up, and repair the queue."""
+"""Manual operations: setting up, and repairing the queue."""

@@ -1,7 +1,7 @@
-"""Who writes the configuration: its owner, or, where its folder is root's, a process that stays root for nothing else.
+"""Writes the configuration as its owner, or, in a folder of root's, through a child process that stays root.
 
-Root has no business with what is in that file: the commands, files and addresses that it names are another user's. So
-all of `setup` runs as that user. A child that was split off before writes, in root's folder, the text it is given.
+The commands, files and addresses in that file are another user's, so root must not act on them. All of `setup`
+therefore runs as that user. The child, forked before, only writes the text that it is given.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _LONGEST_MESSAGE = 1 << 20
 
 
 class ConfigWriter:
-    """Writes a configuration itself.
+    """Writes a configuration in this process.
 
-    :param owner: uid and gid, whose a file of root's becomes.
+    :param owner: uid and gid that root gives the file to.
     """
 
     def __init__(self, path: Path, owner: tuple[int, int] | None = None) -> None:
@@ -33,10 +33,10 @@ class ConfigWriter:
         self._owner = owner
 
     def write(self, text: str, *, only_try: bool = False) -> None:
-        """Puts the text into the file's place, whole or not at all.
+        """Replaces the file atomically.
 
-        :param only_try: writes it beside the file and removes it again.
-        :raises ConfigError: where it can't be written.
+        :param only_try: only write a temporary file beside it, and delete that again.
+        :raises ConfigError: if it cannot be written.
         """
         written = write_beside(self.path, text, self._owner)
         if only_try:
@@ -50,7 +50,7 @@ class ConfigWriter:
 
 
 class RemoteWriter(ConfigWriter):
-    """Has the child write that has stayed root."""
+    """Passes the text to the child that has stayed root."""
 
     def __init__(self, path: Path, connection: socket.socket) -> None:
         super().__init__(path)
@@ -59,17 +59,17 @@ class RemoteWriter(ConfigWriter):
     def write(self, text: str, *, only_try: bool = False) -> None:
         self._connection.sendall(json.dumps([text, only_try]).encode() + b"\n")
         answer = self._connection.makefile("rb").readline(_LONGEST_MESSAGE)
-        words, hint = json.loads(answer) if answer else ("the process that writes it has ended", "")
+        words, hint = json.loads(answer) if answer else ("the process that writes the configuration has ended", "")
         if words:
             raise ConfigError(words, hint=hint)
 
 
 def make_writer(path: Path, spool: Path) -> ConfigWriter:
-    """Gets ready to write a configuration. Run by root, this process becomes the file's owner.
+    """Prepares to write a configuration. Run by root, this process becomes the file's owner.
 
-    :param path: with no link at its end.
-    :param spool: whose owner gets a file that is not there yet.
-    :raises ConfigError: where others could change the file, or root can't become its owner.
+    :param path: must not be a symbolic link.
+    :param spool: a new file gets the owner of this folder.
+    :raises ConfigError: if others could change the file, or root cannot become its owner.
     """
     if os.geteuid() != 0:
         return ConfigWriter(path)
@@ -77,7 +77,7 @@ def make_writer(path: Path, spool: Path) -> ConfigWriter:
     refuse_strangers(path, owner[0], ConfigError)
     if owner[0] == 0:
         return ConfigWriter(path, owner)
-    if _is_folder_of(path.parent, owner[0]):  # there root would have to beware of links
+    if _is_folder_of(path.parent, owner[0]):  # root must not write here: the owner could plant links
         become(owner[0], f"the configuration {path}", ConfigError)
         return ConfigWriter(path)
     connection = _split_off(ConfigWriter(path, owner))
@@ -106,14 +106,14 @@ def _is_folder_of(folder: Path, uid: int) -> bool:
 
 
 def _split_off(writer: ConfigWriter) -> socket.socket:
-    """Starts the child, which ends when this end of the connection is closed."""
+    """Forks the child, which exits when our end of the connection closes."""
     ours, theirs = socket.socketpair()
     if os.fork():
         theirs.close()
         return ours
     try:
         ours.close()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the question that the other one asks
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which asks questions
         for line in iter(lambda: theirs.makefile("rb").readline(_LONGEST_MESSAGE), b""):
             text, only_try = json.loads(line)
             answer = ("", "")
@@ -127,10 +127,10 @@ def _split_off(writer: ConfigWriter) -> socket.socket:
 
 
 def write_beside(path: Path, text: str, owner: tuple[int, int] | None = None) -> Path:
-    """Writes a text to a new file beside ``path``, for nobody but its owner to read, ready to take its place.
+    """Writes a text to a new file beside ``path``, readable by its owner only, ready to replace it.
 
-    :param owner: uid and gid, whose a file of root's becomes.
-    :raises ConfigError: where it can't be written.
+    :param owner: uid and gid that root gives the file to.
+    :raises ConfigError: if it cannot be written.
     """
     try:
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -140,12 +140,12 @@ def write_beside(path: Path, text: str, owner: tuple[int, int] | None = None) ->
                 file.write(text)
                 file.flush()
                 if os.geteuid() == 0 and owner:
-                    os.fchown(number, *owner)  # by number: its name may lead elsewhere by now
+                    os.fchown(number, *owner)  # by descriptor: the name may lead elsewhere by now
                 os.fsync(number)
         except BaseException:
             Path(name).unlink()
             raise
     except OSError as error:
-        hint = "run as root, or name a file of your own with --config"
+        hint = "run as root, or use --config with a file of your own"
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint=hint) from error
     return Path(name)

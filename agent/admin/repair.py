@@ -1,4 +1,4 @@
-"""Looks at and repairs what is queued, what waits for its record, and what the dashboard refused."""
+"""Inspects and repairs queued, waiting and rejected jobs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from agent.spool.spool import Spool
 from agent.spool.waiting import REFUSED, Waiting
 from agent.wording import count
 
-#: So many jobs of a kind fit on a screen.
+#: How many jobs of a kind are listed by default.
 SHOWN = 20
-#: How a failure begins that is Slurm's: with the command that failed.
+#: How the message of a failure begins if Slurm is the cause.
 _SLURMS = re.compile(r"\S*(sacct|scontrol|squeue)\b|no room for what|none of the \d+ rows|the cluster's name")
 
 
 def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
-    """Reads JobIDs as an admin types them: ``4711`` or ``203_3``.
+    """Parses JobIDs as an admin types them: ``4711`` or ``203_3``.
 
     :raises UsageError: for anything else.
     """
@@ -36,13 +36,15 @@ def parse_job_ids(texts: Iterable[str]) -> list[QueueEntry]:
         except UnreadableLine:
             entry = QueueEntry(0)
         if not entry.job_id or entry != QueueEntry(entry.job_id, array_task=entry.array_task):
-            raise UsageError(f"{text!r} is no JobID", hint="give numbers as 4711, or as 203_3 for a task of an array")
+            raise UsageError(
+                f"{text!r} is not a JobID", hint="use a number such as 4711, or 203_3 for a task of an array"
+            )
         entries.append(entry)
     return entries
 
 
 def list_lines(spool: Spool, *, everything: bool, now: float) -> Iterator[str]:
-    """What ``queue list`` prints: of each kind the newest few, or all.
+    """The lines of ``queue list``: the newest jobs of each kind, or all.
 
     :param now: epoch seconds.
     """
@@ -52,7 +54,7 @@ def list_lines(spool: Spool, *, everything: bool, now: float) -> Iterator[str]:
     queued = 0
     for queued, entry in enumerate(queue.read(queue.files()), start=1):  # noqa: B007  # counted, too
         newest.append(entry)
-    yield f"queued, for the next flush: {queued:,}"
+    yield f"queued for the next flush: {queued:,}"
     yield from map(_queued_line, reversed(newest))
     yield from _more(queued, limit)
     waiting, _ = ledger.waiting.count()
@@ -77,24 +79,24 @@ def _queued_line(entry: QueueEntry) -> str:
 
 
 def _waits_for(item: Waiting, flush: RunReport | None, now: float) -> str:
-    """Whether it is the job's record that is missing, or the dashboard."""
+    """What a job is waiting for: its record, Slurm, the dashboard, or the next flush."""
     since = f"since {local_text(int(item.queued_at))}"
     next_try = f"tried {count(item.attempts, 'time')}, next {local_text(int(item.due_at))}"
     if item.state == REFUSED:
-        return f"for the dashboard {since}: refused, {item.reason}; {next_try}"
+        return f"for the dashboard {since}: refused: {item.reason}; {next_try}"
     if item.due_at > now and item.attempts:
         return f"for its record {since}: {item.reason}; {next_try}"
     if flush and flush.exit_code not in {0, STOPPED, RecordsRejected.exit_code}:
         whom = "Slurm" if _SLURMS.match(flush.message) else "the dashboard"
-        return f"for {whom} {since}: the last flush failed, {flush.message}"
+        return f"for {whom} {since}: the last flush failed: {flush.message}"
     return f"for the next flush {since}"
 
 
 def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
-    """Lets waiting and rejected jobs be tried by the next flush, all of them where none is named.
+    """Makes waiting and rejected jobs due for the next flush; all of them if none is named.
 
     :returns: how many.
-    :raises ExporterError: where one that is named neither waits nor was rejected.
+    :raises ExporterError: if a named job is neither waiting nor rejected.
     """
     now = time.time()
     with ledger.transaction():
@@ -109,10 +111,10 @@ def retry(ledger: Ledger, entries: Sequence[QueueEntry]) -> int:
 
 
 def drop(spool: Spool, entries: Sequence[QueueEntry]) -> int:
-    """Takes jobs off the books without sending them.
+    """Discards waiting jobs and rejected records without sending them.
 
     :returns: how many.
-    :raises ExporterError: where one is not on the books.
+    :raises ExporterError: if a job is neither waiting nor rejected.
     """
     spool.take_over(time.time())
     ledger = spool.ledger
@@ -128,7 +130,7 @@ def _ensure_known(ledger: Ledger, entry: QueueEntry) -> None:
     if ledger.waiting.get(entry.key) or ledger.rejected.has(entry.job_id, entry.asked):
         return
     raise ExporterError(
-        f"job {entry.asked} neither waits nor was rejected", hint="see `queue list`; `queue add` sends any job again"
+        f"job {entry.asked} is neither waiting nor rejected", hint="see `queue list`; `queue add` queues any job again"
     )
 
 

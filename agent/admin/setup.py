@@ -1,4 +1,4 @@
-"""Puts an API key into a configuration file, and leaves everything else in it as it is."""
+"""Puts an API key into a configuration file, and keeps everything else in it."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, UsageError
 from agent.installed import find_adapt
 
-#: Goes before api_key, and would hide the new one.
+#: Takes precedence over api_key, and would hide the new key.
 RIVAL = "api_key_file"
 _HEADER = "# Configuration of slurm-usage-history-exporter. config.toml.example beside the program shows every key.\n"
 
 
 def choose_path(environ: Mapping[str, str], instance: str = "") -> Path:
-    """The configuration that is in use, else the system's for root and the user's for others.
+    """The configuration in use; if there is none, the system's path for root and the user's for others.
 
-    :raises ConfigError: where root has not made the instance yet: its owner can't be guessed.
+    :raises ConfigError: if the instance has not been created yet: root cannot guess its owner.
     """
     try:
         return find_config(environ, instance)
     except ConfigError:
         system, _, user, _ = candidate_paths(environ, instance)
         if instance and os.geteuid() == 0:
-            hint = f"make it first: {find_adapt()} {instance}"
-            raise ConfigError(f"there is no instance {instance}: {system} is missing", hint=hint) from None
+            hint = f"create it first: {find_adapt()} {instance}"
+            raise ConfigError(f"instance {instance} does not exist: {system} is missing", hint=hint) from None
         return system if os.geteuid() == 0 else user
 
 
@@ -57,19 +57,19 @@ def set_up(
     writer: ConfigWriter | None = None,
     allow_http: bool = False,
 ) -> Config:
-    """Writes a configuration for a dashboard, or renews the one that is there.
+    """Writes a configuration for a dashboard, or updates the existing one.
 
-    What can go wrong is tried before the key is fetched, as a deploy key works only once. A file that is there keeps
-    its owner; a new one belongs to the spool's.
+    Everything that can fail is tried before the key is fetched, because a deploy key works only once. An existing file
+    keeps its owner; a new one gets the spool's.
 
-    :param fetch_key: given the configuration as it will be but for its key, returns the cluster's name, which may be
-        empty, and the key.
-    :param may_replace: asked where there is a key already.
+    :param fetch_key: takes the future configuration without its key; returns the cluster's name, which may be empty,
+        and the key.
+    :param may_replace: called if there is a key already.
     :param writer: writes the file; where none is given it is this process, and the file keeps its owner.
-    :param allow_http: whether the key may go to another host in plain text; it is written down.
-    :returns: what is configured then.
-    :raises ConfigError: where the configuration is wrong or can't be written; a key that was fetched is kept.
-    :raises UsageError: where the key that is there is to stay.
+    :param allow_http: whether the key may go to another host in plain text; stored in the file.
+    :returns: the new configuration.
+    :raises ConfigError: if the configuration is wrong or cannot be written; a fetched key is saved.
+    :raises UsageError: if the existing key must not be replaced.
     """
     path = path.resolve()  # a link stays a link
     there = path.exists()
@@ -82,8 +82,8 @@ def set_up(
     plain = is_plain_http(config.api_url)
     if plain and not (allow_http or config.allow_http):
         raise UsageError(
-            f"{config.api_url} would get the key, and every job, in plain text: whoever is on the way can read it",
-            hint="use https://, or add --allow-http where that network is yours alone",
+            f"{config.api_url} is not encrypted: anyone on the network path could read the key and every job",
+            hint="use https://, or add --allow-http if you trust that network",
         )
     info = path.stat() if there else None
     writer = writer or ConfigWriter(path, (info.st_uid, info.st_gid) if info else None)
@@ -93,12 +93,12 @@ def set_up(
             wanted = {**wanted, "allow_http": True}
         changed = change(text, wanted)
         if _parsed(changed, path) != {**_without_rival(content), **wanted}:
-            raise ConfigError(f"{path} is laid out in an unusual way", hint="set api_url and api_key by hand")
+            raise ConfigError(f"cannot edit {path}: its layout is unusual", hint="set api_url and api_key by hand")
         writer.write(changed, only_try=only_try)
 
     write({"api_url": config.api_url, "api_key": PLACEHOLDER, "cluster_name": "rehearsal"}, only_try=True)
     if _holds_key(content) and not may_replace():
-        raise UsageError(f"{path} holds an API key, and stays as it is", hint="--yes replaces it")
+        raise UsageError(f"{path} already holds an API key and was not changed", hint="use --yes to replace it")
     cluster, api_key = _fetched(fetch_key, config, path)
     wanted = {"api_url": config.api_url, "api_key": api_key, "cluster_name": cluster}
     try:
@@ -109,44 +109,44 @@ def set_up(
 
 
 def _fetched(fetch_key: Callable[[Config], tuple[str, str]], config: Config, path: Path) -> tuple[str, str]:
-    """The cluster's name and its key; an answer that can't be read is kept, as a deploy key works only once."""
+    """The cluster's name and its key. An unreadable answer is saved, because a deploy key works only once."""
     try:
         return fetch_key(config)
     except DashboardUnreachable as error:
         if isinstance(error.subject, str):
-            error.hint = f"its answer, which will not come again, {_keep(error.subject, path)}"
+            error.hint = f"its answer, which cannot be requested again, {_keep(error.subject, path)}"
         raise
 
 
 def exchange_deploy_key(config: Config, deploy_key: str) -> tuple[str, str]:
-    """The cluster's name and its key, from the dashboard.
+    """Fetches the cluster's name and its key from the dashboard.
 
-    :raises KeyRefused: where the deploy key is invalid, used or expired.
-    :raises DashboardUnreachable: where there is no sensible answer.
+    :raises KeyRefused: if the deploy key is invalid, used or expired.
+    :raises DashboardUnreachable: if there is no usable answer.
     """
-    # In the key's place, so that no error message shows it.
+    # Passed as the API key, so that error messages mask it.
     return make_dashboard(config._replace(api_key=deploy_key)).exchange_deploy_key(deploy_key)
 
 
 def read_api_key(file: Path) -> str:
-    """The key that a file holds, which the caller may read.
+    """The API key in a file.
 
-    :raises ConfigError: where it can't be read, or holds none.
+    :raises ConfigError: if it cannot be read, or holds no key.
     """
     return parse_config({"api_url": "http://localhost", "api_key_file": str(file.absolute())}, {}).api_key
 
 
 def read_deploy_key(file: Path) -> str:
-    """The same for a deploy key. A name that is none of a file's may be the key itself, and is not repeated.
+    """The deploy key in a file. If there is no such file, the name may be the key itself, and is not repeated.
 
-    :raises UsageError: where there is no such file.
+    :raises UsageError: if there is no such file, or it holds no key.
     """
     try:
         key = file.read_text(encoding=ENCODING).strip()
     except (OSError, ValueError) as error:
         raise UsageError(
             "--deploy-key takes - (standard input) or a file that holds the key",
-            hint="a key on the command line can be seen by every user of this machine: what was typed is not repeated",
+            hint="never put a key on the command line, where every user of this machine can see it",
         ) from error
     if not is_key(key):
         raise UsageError("the file of --deploy-key holds no key", hint="it must hold one word of ASCII characters")
@@ -154,14 +154,14 @@ def read_deploy_key(file: Path) -> str:
 
 
 def try_api_key(config: Config, api_key: str, find_name: Callable[[], str]) -> tuple[str, str]:
-    """The cluster that a key belongs to, empty where nobody knows, and the key.
+    """The cluster that a key belongs to (empty if unknown), and the key.
 
     :param find_name: asks Slurm for the cluster's name.
-    :raises KeyRefused: where the dashboard does not know the key.
-    :raises DashboardUnreachable: where there is no sensible answer.
+    :raises KeyRefused: if the dashboard does not know the key.
+    :raises DashboardUnreachable: if there is no usable answer.
     """
     if config.receiver == "any":
-        return "", api_key  # only a delivery would show what it says
+        return "", api_key  # only a delivery would show whether it is accepted
     try:
         name = config.shown_as or find_name()
     except ExporterError:
@@ -170,21 +170,21 @@ def try_api_key(config: Config, api_key: str, find_name: Callable[[], str]) -> t
 
 
 def describe_cluster(config: Config) -> Iterator[str]:
-    """The name that jobs will go under, and what is still needed before they are seen, as far as that is known."""
+    """The name that jobs are sent under, and what it takes to have them displayed, if known."""
     cluster = config.cluster_name
     if not cluster:
         return
-    yield f"jobs go to the dashboard as {cluster}"
+    yield f"jobs are sent to the dashboard as {cluster}"
     try:
         shown = shown_clusters(make_dashboard(config).health())
     except ExporterError:
         return
     if shown is not None and cluster not in shown:
-        yield f"it does not show {cluster} yet: it will, once jobs were delivered and the dashboard was restarted"
+        yield f"it will display {cluster} once jobs have been delivered and the dashboard has been restarted"
 
 
 def _keep(secret: str, path: Path) -> str:
-    """Puts something into a file that only its owner can read, and says so; it would be lost otherwise."""
+    """Saves something that would be lost otherwise in a file that only its owner can read; says where."""
     for folder in (path.parent, Path.home(), Path(tempfile.gettempdir())):
         try:
             number, name = tempfile.mkstemp(prefix=f"{path.stem}.key.", dir=folder)
@@ -192,12 +192,12 @@ def _keep(secret: str, path: Path) -> str:
                 file.write(f"{secret}\n")
         except OSError:
             continue
-        return f"is kept in {name}"
-    return "could not be kept anywhere"
+        return f"is saved in {name}"
+    return "could not be saved anywhere"
 
 
 def change_toml(text: str, wanted: Mapping[str, Any]) -> str:
-    """A configuration in TOML with some keys set, its comments and other keys as they were."""
+    """Sets keys in a TOML configuration, and keeps its comments and other keys."""
     changed = re.sub(rf"^(?=\s*{RIVAL}\s*=)", "#", text or _HEADER, flags=re.MULTILINE)
     for key, value in wanted.items():
         line = f"{key} = {json.dumps(value)}"  # JSON's strings are TOML's, too
@@ -211,12 +211,12 @@ def change_toml(text: str, wanted: Mapping[str, Any]) -> str:
 
 
 def change_json(text: str, wanted: Mapping[str, Any]) -> str:
-    """A configuration in JSON with some keys set."""
+    """Sets keys in a JSON configuration."""
     return json.dumps({**_without_rival(json.loads(text or "{}")), **wanted}, indent=2) + "\n"
 
 
 def _parsed(text: str, path: Path) -> dict[str, Any] | None:
-    """What a text says, None where it is no configuration: nobody else has seen it."""
+    """The content of a text that we have changed, None if it is not a valid configuration."""
     try:
         content = parse_text(text, path.suffix)
     except (ValueError, RecursionError):

@@ -1,1 +1,1 @@
-"""How the exporter is doing, on a screen, as JSON and as metrics."""
+"""The exporter's state, for a screen, as JSON and as metrics."""

@@ -1,4 +1,4 @@
-"""What of a status calls for an admin, and how urgently. Pure."""
+"""Finds the problems in a status snapshot, and rates them. Pure."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from agent.spool.lock import LONGEST_RUN_SECONDS
 from agent.status.snapshot import CommandRuns, Snapshot
 from agent.wording import count, moment, percent, span
 
-#: Reconcile runs once a day; half a day later it is late.
+#: Reconcile runs once a day, and is late after a day and a half.
 RECONCILE_LATE_SECONDS = 36 * 3600
 
 
 class Level(enum.IntEnum):
-    """How urgent it is; the number is the exit code of ``status --check``, as Nagios and Icinga read it."""
+    """The severity; its value is the exit code of ``status --check``, as for a Nagios or Icinga plugin."""
 
     OK = 0
     WARNING = 1
@@ -24,7 +24,7 @@ class Level(enum.IntEnum):
 
 
 class Problem(NamedTuple):
-    """Something that calls for an admin."""
+    """Something that needs an admin's attention."""
 
     level: Level
     text: str
@@ -32,7 +32,7 @@ class Problem(NamedTuple):
 
 
 def find_problems(snapshot: Snapshot) -> list[Problem]:
-    """All that is wrong, the worst first."""
+    """All problems, the most severe first."""
     found = [
         *_failed_runs("flush", snapshot.flush, snapshot.taken_at),
         *_failed_runs("reconcile", snapshot.reconcile, snapshot.taken_at),
@@ -57,14 +57,12 @@ def _plain_http(snapshot: Snapshot) -> Iterator[Problem]:
 def _endless_run(snapshot: Snapshot) -> Iterator[Problem]:
     run = snapshot.under_way
     if run and snapshot.taken_at - run.since > LONGEST_RUN_SECONDS:
-        text = (
-            f"process {run.pid} has been at work for {span(snapshot.taken_at - run.since)}, longer than a run may last"
-        )
-        yield Problem(Level.CRITICAL, text, "nothing else is delivered: end it, unless it replays years by hand")
+        text = f"process {run.pid} has been running for {span(snapshot.taken_at - run.since)}, longer than a run should"
+        yield Problem(Level.CRITICAL, text, "it blocks all other runs: end it unless it is replaying years on request")
 
 
 def worst_level(problems: Iterable[Problem]) -> Level:
-    """How urgent the worst of some problems is."""
+    """The severity of the worst problem."""
     return max((problem.level for problem in problems), default=Level.OK)
 
 
@@ -74,7 +72,7 @@ def _failed_runs(command: str, runs: CommandRuns, now: float) -> Iterator[Proble
         return
     level = Level.CRITICAL if last.exit_code == KeyRefused.exit_code else Level.WARNING
     text = f"the last {command}, {moment(last.started_at, now)}, failed: {last.message}"
-    yield Problem(level, text, "`check` tests what it needs; what was not delivered is kept")
+    yield Problem(level, text, "run `check` to find the cause; all undelivered jobs are kept")
 
 
 def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
@@ -86,8 +84,8 @@ def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
     if age >= min(warning, critical):
         level = Level.CRITICAL if age >= critical else Level.WARNING
         jobs = count(backlog.queued + backlog.waiting - backlog.half_written, "job")
-        text = f"{jobs} not delivered yet, the oldest for {span(age)}"
-        yield Problem(level, text, "`queue list` says why each waits")
+        text = f"{jobs} not delivered yet; the oldest has waited {span(age)}"
+        yield Problem(level, text, "`queue list` shows why each is waiting")
 
 
 def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
@@ -95,16 +93,16 @@ def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:
     last_flush = snapshot.flush.last
     if last_flush and not snapshot.no_hook and now - last_flush.started_at >= config.status_queue_age_minutes[0] * 60:
         text = f"no flush since {moment(last_flush.started_at, now)}"
-        yield Problem(Level.WARNING, text, "run one: slurm-usage-history-exporter flush; `check` looks at its timer")
+        yield Problem(Level.WARNING, text, "run one: slurm-usage-history-exporter flush; `check` tests its timer")
     success = snapshot.reconcile.last_success
     if success is None:
-        if snapshot.begun and now - snapshot.begun >= RECONCILE_LATE_SECONDS:  # before that, it is still to come
+        if snapshot.begun and now - snapshot.begun >= RECONCILE_LATE_SECONDS:  # the first one may still be due
             yield Problem(Level.WARNING, "no reconcile has succeeded yet", f"run one: {NAME} reconcile")
     elif now - success >= RECONCILE_LATE_SECONDS:
-        # What the hook missed leaves the window undelivered once it is longer ago than that.
+        # After that long, jobs that the hook missed have left the window undelivered.
         level = Level.CRITICAL if now - success >= config.collection_window_days * 86_400 else Level.WARNING
         text = f"no reconcile has succeeded since {moment(success, now)}"
-        yield Problem(level, text, f"run one: {NAME} reconcile; `check` looks at its timer")
+        yield Problem(level, text, f"run one: {NAME} reconcile; `check` tests its timer")
 
 
 def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
@@ -112,9 +110,9 @@ def _silent_hook(snapshot: Snapshot) -> Iterator[Problem]:
     if not hook.silent or snapshot.no_hook:
         return
     ended = f"a job ended {moment(hook.missed_end or 0, now)}"
-    since = f"has not called since {moment(hook.last_call, now)}" if hook.last_call else "has never called"
-    hint = "that job was delivered all the same; `check --test-job` tries the hook"
-    yield Problem(Level.WARNING, f"the hook {since}, though {ended}", hint)
+    since = f"has not been called since {moment(hook.last_call, now)}" if hook.last_call else "has never been called"
+    hint = "reconcile delivered that job; test the hook with `check --test-job`"
+    yield Problem(Level.WARNING, f"the hook {since}, but {ended}", hint)
 
 
 def _low_coverage(snapshot: Snapshot) -> Iterator[Problem]:
@@ -122,19 +120,19 @@ def _low_coverage(snapshot: Snapshot) -> Iterator[Problem]:
     warning, critical = (percentage / 100 for percentage in snapshot.config.status_coverage_percent)
     if coverage.ratio is not None and coverage.ratio < max(warning, critical):
         level = Level.CRITICAL if coverage.ratio < critical else Level.WARNING
-        text = f"the hook caught only {percent(coverage.ratio)} of {count(coverage.jobs, 'job')} of late"
-        yield Problem(level, text, "reconcile has delivered the others; `check` looks at the hook's wiring")
+        text = f"the hook caught only {percent(coverage.ratio)} of the {count(coverage.jobs, 'recent job')}"
+        yield Problem(level, text, "reconcile delivered the others; `check` tests the hook")
 
 
 def _rejected_records(snapshot: Snapshot) -> Iterator[Problem]:
     rejected = snapshot.backlog.rejected
     if rejected:
-        hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
-        yield Problem(Level.WARNING, f"the dashboard refused {count(rejected, 'record')}", hint)
+        hint = "see `queue list`; `queue retry` resends them, `queue drop JOBID` drops one"
+        yield Problem(Level.WARNING, f"the dashboard rejected {count(rejected, 'record')}", hint)
 
 
 def _odd_rows(snapshot: Snapshot) -> Iterator[Problem]:
     rows = snapshot.backlog.odd_rows
     if rows:
-        hint = "their jobs are not delivered; the log of the last reconcile shows them"
-        yield Problem(Level.WARNING, f"{count(rows, 'row')} of sacct can't be read", hint)
+        hint = "their jobs were not delivered; see the log of the last reconcile"
+        yield Problem(Level.WARNING, f"cannot parse {count(rows, 'row')} of sacct's output", hint)

@@ -1,4 +1,4 @@
-"""A Prometheus textfile with the figures of ``status``, for the textfile collector of node-exporter."""
+"""Writes the figures of ``status`` as a textfile for Prometheus' node-exporter."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ if TYPE_CHECKING:
     from agent.spool.journal import RunReport
 
 PREFIX = "slurm_usage_history_"
-#: Tells the instances of a host apart, whose files node-exporter reads together. Prometheus has a use for "instance".
+#: Distinguishes the instances of a host, whose files node-exporter merges. Prometheus reserves "instance".
 INSTANCE_LABEL = "exporter_instance"
-#: Metrics may be read by everybody: node-exporter runs as a user of its own.
+#: World-readable: node-exporter runs as another user.
 UMASK = 0o022
 
-#: A number, None where it is not known, or several by the value of a label.
+#: A number, None if unknown, or several numbers by label value.
 Value = Union[float, None, Mapping[str, Union[float, None]]]
 
 
 class Definition(NamedTuple):
-    """One metric: a counter where its name ends in ``_total``, else a gauge."""
+    """One metric: a counter if its name ends in ``_total``, otherwise a gauge."""
 
-    name: str  # behind PREFIX
+    name: str  # without PREFIX
     about: str
     read: Callable[[Snapshot], Value]
-    label: str = ""  # where there are several values
+    label: str = ""  # the label's name, if there are several values
 
 
 def _of_each_command(read: Callable[[CommandRuns], float | None]) -> Callable[[Snapshot], Value]:
@@ -44,18 +44,18 @@ def _of_last_run(read: Callable[[RunReport], float]) -> Callable[[Snapshot], Val
 
 METRICS = (
     Definition("build_info", "Always 1, with the version as a label.", lambda _: {__version__: 1}, "version"),
-    Definition("queued_jobs", "Jobs in the queue file, where no flush has been since.", lambda s: s.backlog.queued),
+    Definition("queued_jobs", "Jobs in the queue file, not claimed by a flush yet.", lambda s: s.backlog.queued),
     Definition("queue_unreadable_lines", "Lines of the queue file without a JobID.", lambda s: s.backlog.unreadable),
-    Definition("waiting_jobs", "Jobs that flush tries again later.", lambda s: s.backlog.reasons, "reason"),
+    Definition("waiting_jobs", "Jobs that flush will retry later.", lambda s: s.backlog.reasons, "reason"),
     Definition(
         "oldest_undelivered_timestamp_seconds",
-        "When the first of the queued and waiting jobs ended; absent where there is none.",
+        "When the oldest queued or waiting job ended; absent if there is none.",
         lambda s: s.backlog.oldest,
     ),
-    Definition("rejected_records", "Records that the dashboard refused.", lambda s: s.backlog.rejected),
+    Definition("rejected_records", "Records that the dashboard rejected.", lambda s: s.backlog.rejected),
     Definition(
         "dashboard_pause_timestamp_seconds",
-        "Until when the dashboard asked to be left alone; absent where it did not.",
+        "The end of the pause that the dashboard asked for (Retry-After); absent if there is none.",
         lambda s: s.backlog.paused_until,
     ),
     Definition(
@@ -63,47 +63,45 @@ METRICS = (
         "Jobs that flush left to reconcile after retry_max_age_days.",
         lambda s: s.backlog.given_up,
     ),
-    Definition("odd_rows", "Rows of sacct that the last reconcile could not read.", lambda s: s.backlog.odd_rows),
+    Definition("odd_rows", "Rows of sacct that the last reconcile could not parse.", lambda s: s.backlog.odd_rows),
     Definition("hook_calls_total", "Calls of the hook.", lambda s: s.hook.calls),
-    Definition("hook_last_call_timestamp_seconds", "When the hook called last.", lambda s: s.hook.last_call),
-    Definition("missed_jobs_total", "Jobs that reconcile had to bring for the hook.", lambda s: s.hook.missed),
+    Definition("hook_last_call_timestamp_seconds", "When the hook was last called.", lambda s: s.hook.last_call),
+    Definition("missed_jobs_total", "Jobs that the hook missed and reconcile delivered.", lambda s: s.hook.missed),
     Definition(
         "missed_job_end_timestamp_seconds",
-        "When the newest of the missed jobs that had run ended.",
+        "When the newest missed job that had run ended.",
         lambda s: None if s.no_hook else s.hook.missed_end,
     ),
-    Definition(
-        "coverage_ratio", "Share of the jobs of the last two days that the hook brought.", lambda s: s.coverage.ratio
-    ),
-    Definition("coverage_jobs", "Jobs that coverage_ratio is the share of.", lambda s: s.coverage.jobs),
-    # Not by the day: a label with a new value each day would be a new series each day, and Prometheus has the time.
+    Definition("coverage_ratio", "Share of the last two days' jobs that the hook caught.", lambda s: s.coverage.ratio),
+    Definition("coverage_jobs", "Jobs that coverage_ratio is based on.", lambda s: s.coverage.jobs),
+    # Not labelled by day, which would create a new series every day; Prometheus records the time itself.
     Definition(
         "window_jobs",
-        "Jobs that ended in the collection window, as reconcile counted them.",
+        "Jobs that ended in the collection window, counted by reconcile.",
         lambda s: sum(day.jobs for day in s.coverage.days),
     ),
     Definition(
         "window_hooked_jobs",
-        "Jobs of the collection window that the hook brought.",
+        "Jobs of the collection window that the hook caught.",
         lambda s: sum(day.hooked for day in s.coverage.days),
     ),
     Definition(
         "delivered_jobs_total",
-        "Jobs that the dashboard has taken, repeats included.",
+        "Jobs that the dashboard has acknowledged, including repeats.",
         _of_each_command(lambda runs: runs.delivered),
         "command",
     ),
     Definition(
         "delivery_delay_median_seconds",
-        "From the end of a job to the dashboard, for half of the jobs that flush delivered of late.",
+        "Median time from a job's end to its delivery, for jobs that flush delivered recently.",
         lambda s: s.delay.median,
     ),
     Definition(
         "delivery_delay_p99_seconds",
-        "From the end of a job to the dashboard, for 99 % of the jobs that flush delivered of late.",
+        "99th percentile of the time from a job's end to its delivery, for jobs that flush delivered recently.",
         lambda s: s.delay.p99,
     ),
-    Definition("delivery_delay_jobs", "Deliveries that the delay is told of.", lambda s: s.delay.jobs),
+    Definition("delivery_delay_jobs", "Deliveries that the delay is based on.", lambda s: s.delay.jobs),
     Definition(
         "last_delivery_timestamp_seconds",
         "When the last run that delivered anything ended.",
@@ -124,7 +122,7 @@ METRICS = (
     ),
     Definition(
         "last_run_exit_code",
-        "How the last run ended, 0 for well.",
+        "The exit code of the last run, 0 for success.",
         _of_last_run(lambda run: run.exit_code),
         "command",
     ),
@@ -136,19 +134,19 @@ METRICS = (
     ),
     Definition(
         "last_run_rejected_records",
-        "Records of the last run that the dashboard refused.",
+        "Records of the last run that the dashboard rejected.",
         _of_last_run(lambda run: run.rejected),
         "command",
     ),
     Definition(
         "last_run_missed_jobs",
-        "Jobs that the last run brought for the hook, of which only reconcile can tell.",
+        "Jobs of the last run that the hook had missed; only reconcile counts them.",
         _of_last_run(lambda run: run.missed),
         "command",
     ),
     Definition(
         "last_success_timestamp_seconds",
-        "When the last run that went well began.",
+        "When the last successful run began.",
         _of_each_command(lambda runs: runs.last_success),
         "command",
     ),
@@ -156,16 +154,16 @@ METRICS = (
 
 
 def write_metrics(path: Path, snapshot: Snapshot) -> None:
-    """Writes the file beside its place and renames it, so that nobody ever reads half of it.
+    """Writes to a temporary file and renames it, so that no reader sees a partial file.
 
-    :raises MetricsError: where it can't be written, or prometheus-client is not installed.
+    :raises MetricsError: if it cannot be written, or prometheus-client is not installed.
     """
     try:
         from prometheus_client import CollectorRegistry, write_to_textfile  # noqa: PLC0415  # an optional extra
     except ImportError as error:
         raise MetricsError(
             "metrics_file is set, but prometheus-client is not installed",
-            hint="install it where the exporter is installed, or take metrics_file out of the configuration",
+            hint="install it in the exporter's environment, or remove metrics_file from the configuration",
         ) from error
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
@@ -175,20 +173,20 @@ def write_metrics(path: Path, snapshot: Snapshot) -> None:
     except OSError as error:
         raise MetricsError(
             f"cannot write metrics_file {path}: {error.strerror}",
-            hint="its folder has to be there, and writable for the spool's owner",
+            hint="its folder must exist and be writable by the spool's owner",
         ) from error
     finally:
         os.umask(umask)
 
 
 class _Collector:
-    """What prometheus-client asks for the metrics."""
+    """The collector that prometheus-client calls."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of the snapshot. What is not known has no sample."""
+        """All metrics of the snapshot; an unknown value has no sample."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily  # noqa: PLC0415
 
         instance = self._snapshot.config.instance

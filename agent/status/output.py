@@ -21,7 +21,7 @@ _FAINT = "2"
 
 
 def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> str:
-    """One screen of 80 columns."""
+    """A screen of 80 columns."""
     lines = [f"{NAME} {__version__}, to {snapshot.config.api_url}", *_verdict(problems, style), ""]
     for label, text in _facts(snapshot):
         label_column = style.paint(label.ljust(LABEL_WIDTH), _FAINT)
@@ -32,7 +32,7 @@ def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> st
 
 
 def as_json(snapshot: Snapshot, problems: Sequence[Problem]) -> dict[str, Any]:
-    """What ``status --json`` prints. Its keys are described in docs/monitoring.md, and stay."""
+    """What ``status --json`` prints. Its keys are documented in docs/monitoring.md and must not change."""
     coverage = snapshot.coverage
     return {
         "version": __version__,
@@ -60,19 +60,19 @@ def as_json(snapshot: Snapshot, problems: Sequence[Problem]) -> dict[str, Any]:
 
 
 def as_check_line(snapshot: Snapshot, problems: Sequence[Problem]) -> str:
-    """The one line of a Nagios or Icinga plugin: the state, what is wrong, and the figures with their thresholds."""
+    """The line of a Nagios or Icinga plugin: the state, the problems, and performance data with thresholds."""
     said = "; ".join(problem.text for problem in problems) or "all is well"
     figures = " ".join(f"{name}={value}" for name, value in _figures(snapshot))
     return f"{_check_line(worst_level(problems), said)} | {figures}"
 
 
 def as_check_failure(trouble: str) -> str:
-    """The same where there is no snapshot to be had: what flush needs is not there."""
+    """The same if no snapshot could be taken: flush cannot run either."""
     return _check_line(Level.CRITICAL, trouble)
 
 
 def _check_line(level: Level, said: str) -> str:
-    """One line, without the bar that would begin the figures."""
+    """One line without ``|``, which would begin the performance data."""
     return f"{level.name} - {' '.join(said.split()).replace('|', '/')}"
 
 
@@ -120,7 +120,7 @@ def _backlog_text(backlog: Undelivered, now: float) -> str:
     if backlog.given_up:
         parts.append(f"{backlog.given_up:,} left to reconcile so far")
     if backlog.paused_until:
-        parts.append(f"the dashboard wants to be left alone for {span(backlog.paused_until - now)}")
+        parts.append(f"paused for {span(backlog.paused_until - now)} at the dashboard's request")
     return ", ".join(parts)
 
 
@@ -139,9 +139,11 @@ def _runs_text(runs: CommandRuns, now: float) -> str:
     last = runs.last
     if last is None:
         return "never"
-    if runs.has_failed:  # with which words stands among the problems
+    if runs.has_failed:  # the message is among the problems
         text = f"{moment(last.started_at, now)}, failed after {span(last.seconds)}; "
-        return text + (f"last good one {moment(runs.last_success, now)}" if runs.last_success else "none went well yet")
+        return text + (
+            f"last success {moment(runs.last_success, now)}" if runs.last_success else "none has succeeded yet"
+        )
     text = f"{moment(last.started_at, now)}, took {span(last.seconds)}: {last.message}"
     if runs.last_delivery and not last.delivered:
         text += f"; last delivery {moment(runs.last_delivery, now)}"
@@ -150,9 +152,9 @@ def _runs_text(runs: CommandRuns, now: float) -> str:
 
 def _delay_text(delay: Delay) -> str:
     if delay.median is None or delay.p99 is None:
-        return "no job was delivered by flush in the last day"
+        return "flush delivered no job in the last day"
     jobs = count(delay.jobs, "job")
-    return f"from end to dashboard: median {span(delay.median)}, 99 % within {span(delay.p99)}, of {jobs}"
+    return f"from job end to dashboard: median {span(delay.median)}, 99 % within {span(delay.p99)} ({jobs})"
 
 
 def _coverage_text(snapshot: Snapshot) -> str:
@@ -160,30 +162,30 @@ def _coverage_text(snapshot: Snapshot) -> str:
     if snapshot.no_hook:
         return snapshot.no_hook
     if coverage.ratio is None:
-        return "counted by the first reconcile after the hook's first call"
+        return "unknown until the first reconcile after the hook's first call"
     first_day = coverage.judged[0].day
-    # Its first day counts from the first call on.
+    # The first day counts only from the first call.
     begun = local_text(int(hook.since)) if hook.since and first_day == hook.first_day else first_day
     jobs = count(coverage.jobs, "job")
-    return f"{percent(coverage.ratio)} of {jobs} since {begun.replace('T', ' ')[:16]} were brought by the hook"
+    return f"the hook caught {percent(coverage.ratio)} of {jobs} since {begun.replace('T', ' ')[:16]}"
 
 
 def _history_text(snapshot: Snapshot) -> str:
-    """How far back the dashboard knows the jobs of this cluster, as far as this ledger knows."""
+    """How far back the dashboard has this cluster's jobs, according to the ledger."""
     if snapshot.history_since:
-        reach = f"complete from {local_day(snapshot.history_since)} on"
-        return f"{reach}; reconcile --start-date YYYY-MM-DD brings earlier jobs"
-    reach = f"begins at {moment(snapshot.hook.since, snapshot.taken_at)}" if snapshot.hook.since else "nothing yet"
-    return f"{reach}; reconcile brings the last {count(snapshot.config.collection_window_days, 'day')}"
+        reach = f"complete since {local_day(snapshot.history_since)}"
+        return f"{reach}; reconcile --start-date YYYY-MM-DD delivers earlier jobs"
+    reach = f"begins at {moment(snapshot.hook.since, snapshot.taken_at)}" if snapshot.hook.since else "none yet"
+    return f"{reach}; reconcile delivers the last {count(snapshot.config.collection_window_days, 'day')}"
 
 
 def _chart(days: Sequence[Day], style: Style) -> Iterator[str]:
-    """A bar for each day, as long as its jobs are many, filled as far as the hook brought them."""
+    """A bar for each day: its length shows the number of jobs, the filled part those that the hook caught."""
     most = max((day.jobs for day in days), default=0)
     full, empty = ("█", "░") if style.unicode else ("#", ".")
     for day in days:
         length = max(round(day.jobs / most * BAR_WIDTH), 1)
-        # Rounded down: a full bar means all.
+        # Rounded down, so that a full bar means all.
         filled = day.hooked * length // day.jobs
         bar = style.paint(full * filled, _COLOURS[Level.OK])
         bar += style.paint(empty * (length - filled), _COLOURS[Level.WARNING])

@@ -1,4 +1,4 @@
-"""Shows how far a reconcile has come: a bar on a terminal where tqdm is installed, else a line now and then."""
+"""Shows the progress of a reconcile: a bar on a terminal if tqdm is installed, otherwise log lines."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from agent.wording import count, span
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-#: A slice without jobs is worth a line when so long has passed since the last one.
+#: A slice without jobs is logged only if the last line is older than this.
 QUIET_SECONDS = 30.0
 _BAR = "{desc} {percentage:3.0f} %|{bar}| {remaining} left"
 
 logger = logging.getLogger(__name__)
 
-#: Told after each step up to when (epoch seconds) all is done, and how many jobs that was.
+#: Called after each step with the time up to which all is done (epoch seconds), and the number of jobs so far.
 Show = Callable[[int, int], None]
 
 
 @contextmanager
 def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
-    """What to tell of each step, as long as the work goes on.
+    """Provides the function to call after each step.
 
-    :param wanted: the range that is worked on.
-    :param on_terminal: whether somebody watches who can see a bar.
+    :param wanted: the range to process.
+    :param on_terminal: whether standard error is a terminal, which can show a bar.
     """
     if on_terminal:
         try:
@@ -47,9 +47,9 @@ def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
 
 
 class Lines:
-    """Says a line after each step that brought jobs, and after a long quiet one.
+    """Logs a line after each step with jobs, and after a long quiet one.
 
-    :param clock: seconds that only go forwards.
+    :param clock: monotonic, in seconds.
     """
 
     def __init__(self, wanted: Range, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +62,7 @@ class Lines:
         """Takes note of a step."""
         now = self._clock()
         start, end = self._wanted
-        if done_to >= end:  # the run itself has the last word
+        if done_to >= end:  # the run logs its own summary
             return
         if jobs == self._jobs and now - self._said < QUIET_SECONDS:
             return
@@ -78,7 +78,7 @@ class Lines:
 
 
 class _Bar:
-    """Moves a bar of tqdm, which counts the seconds of the range."""
+    """Moves a tqdm bar that measures the seconds of the range."""
 
     def __init__(self, bar: tqdm[NoReturn], start: int) -> None:
         self._bar = bar

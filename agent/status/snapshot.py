@@ -1,6 +1,6 @@
-"""How it is doing: what the spool and the ledger say, gathered into a :class:`Snapshot`.
+"""Gathers the exporter's state from the spool and the ledger into a :class:`Snapshot`.
 
-Looks only: it changes nothing and waits for no run. Times are epoch seconds, None where there is none.
+Read-only: it changes nothing and waits for no run. Times are epoch seconds, None if there is none.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from agent.spool.lock import RUN_LOCK, lock_holder
 from agent.spool.queue import Queue
 from agent.spool.rejected import Rejected
 
-#: The delay is told of the jobs that were delivered within so long, of the latest so many of them.
+#: The delay is computed over the jobs delivered within this time, up to this number of them.
 DELAY_SECONDS = 86_400
 DELAY_JOBS = 10_000
-#: So many rejected records are shown with the dashboard's words.
+#: How many rejected records are shown with the dashboard's error message.
 SHOWN_REJECTED = 3
-#: Coverage is judged by so many of the latest days, so that one bad day is told, and over after a good one or two.
+#: Coverage is judged by this many recent days: one bad day shows, and disappears after a good one or two.
 JUDGED_DAYS = 2
 
 
 class UnderWay(NamedTuple):
-    """A run that holds the lock at this moment."""
+    """The run that holds the lock now."""
 
     command: str
     pid: int
@@ -53,35 +53,35 @@ class UnderWay(NamedTuple):
 
 
 class Hook(NamedTuple):
-    """What slurmctld's calls of the hook have left. Totals are since the ledger was begun."""
+    """The hook's calls. Totals are since the ledger was created."""
 
     first_day: str | None  # YYYY-MM-DD
     last_call: float | None
     calls_today: int
     calls: int
-    missed: int  # jobs that reconcile had to bring first
+    missed: int  # jobs that reconcile delivered first
     missed_end: float | None  # when the newest of them that had run ended
-    since: float | None = None  # its first call: what ended earlier is not held against it
+    since: float | None = None  # its first call; jobs that ended earlier do not count as missed
 
     @property
     def silent(self) -> bool:
-        """Whether a job has run and ended since the last call, without one of its own."""
+        """Whether a job has run and ended since the last call without a call of its own."""
         return (self.missed_end or 0) > (self.last_call or 0)
 
 
 class Undelivered(NamedTuple):
-    """What is not delivered yet."""
+    """The jobs that are not delivered yet."""
 
-    queued: int  # in the queue file, where no flush has been since
-    unreadable: int  # lines there that are no JobID
+    queued: int  # in the queue file, not claimed by a flush yet
+    unreadable: int  # lines there without a valid JobID
     waiting: int
-    reasons: dict[str, int]  # why, and how many
-    oldest: float | None  # when the first of all these jobs ended, as far as the hook told, half-written ones left out
+    reasons: dict[str, int]  # how many jobs, by the reason for waiting
+    oldest: float | None  # when the oldest of these jobs ended, as far as known; half-written ones do not count
     rejected: int
-    given_up: int  # left to reconcile after retry_max_age_days, since the ledger was begun
-    paused_until: float | None  # the dashboard asked to be left alone
-    half_written: int = 0  # of those that wait: slurmdbd knows little more than their end, for a day at the most
-    odd_rows: int = 0  # of sacct's, that the last reconcile, or a flush since then, could not read
+    given_up: int  # left to reconcile after retry_max_age_days, since the ledger was created
+    paused_until: float | None  # the dashboard asked for a pause
+    half_written: int = 0  # waiting jobs of which slurmdbd has little more than the end; for a day at most
+    odd_rows: int = 0  # rows of sacct that the last reconcile, or a flush since then, could not parse
 
 
 class CommandRuns(NamedTuple):
@@ -90,16 +90,16 @@ class CommandRuns(NamedTuple):
     last: RunReport | None
     last_success: float | None
     last_delivery: float | None
-    delivered: int  # jobs, repeats included, since the ledger was begun
+    delivered: int  # jobs, including repeats, since the ledger was created
 
     @property
     def has_failed(self) -> bool:
-        """Whether the last one has. Rejected records are told by themselves, and an admin's Ctrl-C is no failure."""
+        """Whether the last run failed. Rejected records are reported separately, and Ctrl-C is not a failure."""
         return self.last is not None and self.last.exit_code not in {0, RecordsRejected.exit_code, STOPPED}
 
 
 class Delay(NamedTuple):
-    """From the end of a job to the dashboard, of the jobs that flush delivered of late. In seconds."""
+    """The time from a job's end to its delivery, for jobs that flush delivered recently, in seconds."""
 
     jobs: int
     median: float | None
@@ -107,27 +107,27 @@ class Delay(NamedTuple):
 
 
 class Day(NamedTuple):
-    """What reconcile counted of the jobs that ended on one day."""
+    """The jobs that ended on one day, counted by reconcile."""
 
     day: str  # YYYY-MM-DD
     jobs: int
-    hooked: int  # of these the hook had brought
+    hooked: int  # of these, the ones that the hook caught
 
 
 class Coverage(NamedTuple):
     """The share of jobs that the hook caught."""
 
     days: tuple[Day, ...]  # of the collection window
-    judged: tuple[Day, ...]  # the latest of them, from the hook's first call on
+    judged: tuple[Day, ...]  # the latest of them, since the hook's first call
 
     @property
     def jobs(self) -> int:
-        """Jobs on the days that are judged by."""
+        """The number of jobs on the judged days."""
         return sum(day.jobs for day in self.judged)
 
     @property
     def ratio(self) -> float | None:
-        """The share on these days, from 0 to 1."""
+        """The share caught on the judged days, from 0 to 1."""
         return sum(day.hooked for day in self.judged) / self.jobs if self.jobs else None
 
 
@@ -144,24 +144,24 @@ class Snapshot(NamedTuple):
     reconcile: CommandRuns
     delay: Delay
     coverage: Coverage
-    begun: float | None = None  # when the first run of this ledger was
-    history_since: float | None = None  # from when on reconcile has delivered everything
+    begun: float | None = None  # when this ledger's first run began
+    history_since: float | None = None  # since when reconcile has delivered everything
     elsewhere: bool = False  # whether slurm_cluster names a cluster that this host does not control
 
     @property
     def no_hook(self) -> str:
-        """Why nobody asks for a hook; empty where one has to call."""
+        """Why no hook is expected; empty if one is."""
         if not any(self.config.status_coverage_percent):
-            return "no hook is asked for, by status_coverage_percent"
+            return "no hook expected, as status_coverage_percent is [0, 0]"
         if self.elsewhere and not self.hook.since:
-            return f"no hook is asked for, as this host does not control {self.config.slurm_cluster}"
+            return f"no hook expected, as this host does not control {self.config.slurm_cluster}"
         return ""
 
 
 def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
-    """Gathers what there is to know.
+    """Takes a snapshot.
 
-    :raises SpoolError: where the spool or the ledger can't be read.
+    :raises SpoolError: if the spool or the ledger cannot be read.
     """
     queued = _read_queue(config.spool_dir)
     hook = _make_hook(ledger, queued, now)
@@ -183,7 +183,7 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
 
 
 def make_delay(seconds: Sequence[float]) -> Delay:
-    """The median and the 99th percentile, by the nearest rank, of sorted delays."""
+    """The median and the 99th percentile (nearest rank) of sorted delays."""
     if not seconds:
         return Delay(0, None, None)
     median, p99 = (max(seconds[math.ceil(share * len(seconds)) - 1], 0.0) for share in (0.5, 0.99))
@@ -191,10 +191,10 @@ def make_delay(seconds: Sequence[float]) -> Delay:
 
 
 class _Queued(NamedTuple):
-    """What lies in the queue's files."""
+    """The contents of the queue's files."""
 
     jobs: int
-    calls: int  # of these jobs the hook has brought, the others an admin
+    calls: int  # of these jobs, the ones queued by the hook and not by an admin
     unreadable: int
     oldest: float | None
     last_call: float | None
@@ -208,7 +208,7 @@ def _read_queue(spool: Path) -> _Queued:
     writes: list[float] = []
     for path in queue.files():
         written = queue.last_write([path])
-        if written is None:  # a flush has just taken it over
+        if written is None:  # a flush has just claimed it
             continue
         calls = queue.calls
         for entry in queue.read([path]):
@@ -269,7 +269,7 @@ def _read_runs(ledger: Ledger, command: str) -> CommandRuns:
 
 
 def _with_others(own: CommandRuns, others: float) -> CommandRuns:
-    """A reconcile of another controller, as of epoch seconds, has delivered what one here would have."""
+    """Counts another controller's reconcile, in epoch seconds, like one of our own."""
     return own._replace(last_success=max(own.last_success or 0, others) or None)
 
 
@@ -281,14 +281,14 @@ def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> C
 
 
 def _find_run(spool: Path) -> UnderWay | None:
-    """The run that holds the lock, described by what the kernel tells of its process."""
+    """The run that holds the lock, described by its entry in /proc."""
     pid = lock_holder(spool)
     if not pid:
         return None
     process = Path("/proc") / str(pid)
-    with suppress(OSError):  # it has ended meanwhile
+    with suppress(OSError):  # the process has ended meanwhile
         words = os.fsdecode((process / "cmdline").read_bytes()).split("\0")
         command = next((word for word in words if word in {"flush", "reconcile"}), "reconcile")
-        # A process that goes on and on holds the lock for one run at a time.
+        # A long-lived process (`run`) takes the lock again for each run.
         return UnderWay(command, pid, max(process.stat().st_mtime, (spool / RUN_LOCK).stat().st_mtime))
     return None

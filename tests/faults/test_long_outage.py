@@ -114,4 +114,4 @@ def test_memory_stays_flat_when_it_ends(site: Site) -> None:
     print(f"\nflush of {FEW} jobs: {few} kB, of {LINES}: {many} kB in {seconds:.0f} s, {site.sacct.calls} sacct")
     assert taken.jobs == set(range(1, FEW + LINES + 1))
     assert many < few + SPARE_KILOBYTES
-    assert run(site, "queue", "list").splitlines()[:2] == ["queued, for the next flush: 0", "waiting: 0"]
+    assert run(site, "queue", "list").splitlines()[:2] == ["queued for the next flush: 0", "waiting: 0"]

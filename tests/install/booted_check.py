@@ -62,7 +62,7 @@ def rewire(lines: str, *, restart: bool = True) -> str:
 BREAKS = [
     # the configuration
     Break("others can read the key", f"chmod 644 {CONFIG}", "secrecy", "can be read or written by others"),
-    Break("root owns the configuration", f"chown root {CONFIG}", "secrecy", "slurm can't read"),
+    Break("root owns the configuration", f"chown root {CONFIG}", "secrecy", "slurm cannot read"),
     Break("an unknown key", f"echo batchsize=1 >>{CONFIG}", "configuration", "batch_size", f"sed -i '$d' {CONFIG}"),
     Break(
         "no configuration", f"mv {CONFIG} /root", "configuration", "no configuration", f"mv /root/config.toml {CONFIG}"

@@ -118,7 +118,7 @@ def test_root_makes_an_instance_first(home: Path, capsys: pytest.CaptureFixture[
     """Whose it is can't be guessed, and a spool of root's would stop the hook."""
     argv = ["--instance", "chemistry", "setup", "--api-url", "https://d.example.com", "--deploy-key", "-"]
     assert 78 == cli.main(argv)
-    assert "make it first: " in capsys.readouterr().err
+    assert "create it first: " in capsys.readouterr().err
 
 
 def test_check_asks_systemd_for_the_instances_units() -> None:

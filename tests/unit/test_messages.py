@@ -438,7 +438,7 @@ TYPED = [
         nothing,
         "queue add 12a",
         2,
-        "'12a' is no JobID (give numbers as 4711, or as 203_3 for a task of an array)",
+        "'12a' is not a JobID (use a number such as 4711, or 203_3 for a task of an array)",
     ),
     Trouble(
         "a deploy key on the command line",
@@ -446,30 +446,29 @@ TYPED = [
         "setup --api-url {url} --deploy-key secret-4711",
         2,
         "--deploy-key takes - (standard input) or a file that holds the key"
-        " (a key on the command line can be seen by every user of this machine: what was typed is not repeated)",
+        " (never put a key on the command line, where every user of this machine can see it)",
     ),
     Trouble(
         "a dashboard that is spoken to in plain text",
         nothing,
         "setup --api-url http://dashboard.example.com --deploy-key new --yes",
         2,
-        "http://dashboard.example.com would get the key, and every job, in plain text: whoever is on the way can read"
-        " it"
-        " (use https://, or add --allow-http where that network is yours alone)",
+        "http://dashboard.example.com is not encrypted: anyone on the network path could read the key and every job"
+        " (use https://, or add --allow-http if you trust that network)",
     ),
     Trouble(
         "a key that is there",
         nothing,
         "setup --api-url {url} --deploy-key new",
         2,
-        "{config} holds an API key, and stays as it is (--yes replaces it)",
+        "{config} already holds an API key and was not changed (use --yes to replace it)",
     ),
     Trouble(
         "nothing to retry",
         nothing,
         "queue retry 4711",
         1,
-        "job 4711 neither waits nor was rejected (see `queue list`; `queue add` sends any job again)",
+        "job 4711 is neither waiting nor rejected (see `queue list`; `queue add` queues any job again)",
     ),
     Trouble(
         "no action",

@@ -43,7 +43,7 @@ def test_job_ids_as_an_admin_types_them() -> None:
 @pytest.mark.parametrize("text", ["", "abc", "4711 170", "-", "0", "203_[1-5]", "12+1", "1;rm"])
 def test_what_is_no_job_id(text: str) -> None:
     """Anything else is refused before it comes near the queue."""
-    with pytest.raises(UsageError, match="is no JobID"):
+    with pytest.raises(UsageError, match="is not a JobID"):
         repair.parse_job_ids([text])
 
 
@@ -56,7 +56,7 @@ def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
     (spool.queue._path).write_text(f"1 - - -\n2 5 {NOON} -\n")
     set_aside(ledger)
     assert [
-        "queued, for the next flush: 2",
+        "queued for the next flush: 2",
         f"  2            ended {local_text(NOON)}",
         "  1",
         "waiting: 1",
@@ -81,7 +81,7 @@ def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -
     fresh = Waiting(QueueEntry(7), NOON, 0, NOON, "not sent yet")
     assert f"for the next flush since {since}" == waits(fresh)
     refused = fresh._replace(state=REFUSED_STATE, reason="no such user", attempts=2, due_at=NOON + 60)
-    told = f"for the dashboard since {since}: refused, no such user; tried 2 times, next {local_text(NOON + 60)}"
+    told = f"for the dashboard since {since}: refused: no such user; tried 2 times, next {local_text(NOON + 60)}"
     assert told == waits(refused)
     for message, whom in (
         ("no answer from https://d: Connection refused", "the dashboard"),
@@ -89,10 +89,10 @@ def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -
         ("/opt/slurm/bin/sacct cannot be started", "Slurm"),
     ):
         ledger.journal.add_run(RunReport("flush", NOON, 1.0, 69, message))
-        assert f"for {whom} since {since}: the last flush failed, {message}" == waits(fresh)
+        assert f"for {whom} since {since}: the last flush failed: {message}" == waits(fresh)
         # Its record came meanwhile: it is due, and what it waited for is over.
         late = fresh._replace(attempts=3, reason="no record yet")
-        assert f"for {whom} since {since}: the last flush failed, {message}" == waits(late)
+        assert f"for {whom} since {since}: the last flush failed: {message}" == waits(late)
 
 
 def test_a_long_list_shows_the_newest(spool: Spool, ledger: Ledger) -> None:
@@ -162,8 +162,8 @@ def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
 def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -> None:
     """A slip of the keyboard changes nothing, not even for the jobs before it."""
     set_aside(ledger)
-    with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
+    with pytest.raises(ExporterError, match="job 99 is neither waiting nor rejected"):
         repair.drop(spool, repair.parse_job_ids(["100", "99"]))
-    with pytest.raises(ExporterError, match="job 99 neither waits nor was rejected"):
+    with pytest.raises(ExporterError, match="job 99 is neither waiting nor rejected"):
         repair.retry(ledger, repair.parse_job_ids(["99"]))
     assert [100] == [item.entry.job_id for item in ledger.waiting.all()]

@@ -125,7 +125,7 @@ def test_a_configuration_that_is_laid_out_in_its_own_way_is_left_to_its_owner(tm
     with pytest.raises(ConfigError) as caught:
         set_up(path, never_fetch, replace=True)
     told = str(caught.value), caught.value.hint
-    assert (f"{path} is laid out in an unusual way", "set api_url and api_key by hand") == told
+    assert (f"cannot edit {path}: its layout is unusual", "set api_url and api_key by hand") == told
 
 
 def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> 
     with pytest.raises(ConfigError) as caught:
         set_up(tmp_path / "etc" / "config.toml", never_fetch)
     assert f"cannot write {tmp_path}/etc/config.toml: File exists" == str(caught.value)
-    assert "run as root, or name a file of your own with --config" == caught.value.hint
+    assert "run as root, or use --config with a file of your own" == caught.value.hint
 
 
 def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> None:

@@ -56,8 +56,8 @@ def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> N
     assert "lab" == load_config(site.path, {}).cluster_name
     assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
     assert [
-        "jobs go to the dashboard as lab",
-        "it does not show lab yet: it will, once jobs were delivered and the dashboard was restarted",
+        "jobs are sent to the dashboard as lab",
+        "it will display lab once jobs have been delivered and the dashboard has been restarted",
         f"{site.path} is set up; run `slurm-usage-history-exporter check` to test the rest",
     ] == capsys.readouterr().out.splitlines()
 
@@ -68,7 +68,7 @@ def test_a_name_that_is_not_the_keys_is_put_right(site: Site, capsys: pytest.Cap
     site.configure(cluster_name="other")
     assert 0 == site.run(key=API_KEY)
     assert "lab" == load_config(site.path, {}).cluster_name
-    assert "jobs go to the dashboard as lab" == capsys.readouterr().out.splitlines()[0]
+    assert "jobs are sent to the dashboard as lab" == capsys.readouterr().out.splitlines()[0]
 
 
 def test_a_shared_key(site: Site) -> None:
@@ -141,7 +141,7 @@ def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest
     assert "api_key" in kept.read_text()
     assert (0o600, before) == (stat.S_IMODE(kept.stat().st_mode), site.path.read_bytes())
     said = capsys.readouterr().err
-    assert f"which will not come again, is kept in {kept}" in said
+    assert f"which cannot be requested again, is saved in {kept}" in said
     assert "a key that can't be used" in said
 
 
@@ -168,7 +168,7 @@ def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: py
     with pytest.raises(ConfigError, match="No space left") as caught:
         setup.set_up(path, "https://d", fetch, may_replace=lambda: True)
     (kept,) = tmp_path.glob("config.key.*")
-    assert (f"the new key is kept in {kept}", "the-key\n") == (caught.value.hint, kept.read_text())
+    assert (f"the new key is saved in {kept}", "the-key\n") == (caught.value.hint, kept.read_text())
 
 
 def test_an_exchange_without_an_answer(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -47,10 +47,10 @@ def test_a_healthy_exporter_has_no_problem() -> None:
         (
             {"backlog": BACKLOG._replace(oldest=NOON - 1800)},
             Level.WARNING,
-            "3 jobs not delivered yet, the oldest for 30 min",
+            "3 jobs not delivered yet; the oldest has waited 30 min",
         ),
         ({"backlog": BACKLOG._replace(oldest=NOON - 7200)}, Level.CRITICAL, "3 jobs not delivered yet"),
-        ({"backlog": BACKLOG._replace(odd_rows=2)}, Level.WARNING, "2 rows of sacct can't be read"),
+        ({"backlog": BACKLOG._replace(odd_rows=2)}, Level.WARNING, "cannot parse 2 rows of sacct's output"),
         (
             {"flush": make_runs(RunReport("flush", NOON - 1800, 0.1, 0, "nothing to do"), NOON - 1800)},
             Level.WARNING,
@@ -69,19 +69,19 @@ def test_a_healthy_exporter_has_no_problem() -> None:
         (
             {"hook": HOOK._replace(last_call=NOON - HOUR, missed_end=NOON - 600)},
             Level.WARNING,
-            "the hook has not called since 11:00:00 (1 h ago), though a job ended 11:50:00 (10 min ago)",
+            "the hook has not been called since 11:00:00 (1 h ago), but a job ended 11:50:00 (10 min ago)",
         ),
         (
             {"hook": HOOK._replace(last_call=None, missed_end=NOON - 600)},
             Level.WARNING,
-            "the hook has never called, though a job ended",
+            "the hook has never been called, but a job ended",
         ),
-        ({"coverage": covered(989)}, Level.WARNING, "the hook caught only 98.9 % of 1,000 jobs of late"),
+        ({"coverage": covered(989)}, Level.WARNING, "the hook caught only 98.9 % of the 1,000 recent jobs"),
         ({"coverage": covered(899)}, Level.CRITICAL, "the hook caught only 89.9 %"),
         (
             {"backlog": BACKLOG._replace(rejected=1), "rejected": (REFUSED,)},
             Level.WARNING,
-            "the dashboard refused 1 record",
+            "the dashboard rejected 1 record",
         ),
     ],
 )
@@ -103,14 +103,14 @@ def test_what_to_do_about_each() -> None:
         coverage=covered(989),
     )
     assert [
-        "`check` tests what it needs; what was not delivered is kept",
-        "`check` tests what it needs; what was not delivered is kept",
-        "`queue list` says why each waits",
-        "run one: slurm-usage-history-exporter flush; `check` looks at its timer",
-        "run one: slurm-usage-history-exporter reconcile; `check` looks at its timer",
-        "that job was delivered all the same; `check --test-job` tries the hook",
-        "reconcile has delivered the others; `check` looks at the hook's wiring",
-        "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never",
+        "run `check` to find the cause; all undelivered jobs are kept",
+        "run `check` to find the cause; all undelivered jobs are kept",
+        "`queue list` shows why each is waiting",
+        "run one: slurm-usage-history-exporter flush; `check` tests its timer",
+        "run one: slurm-usage-history-exporter reconcile; `check` tests its timer",
+        "reconcile delivered that job; test the hook with `check --test-job`",
+        "reconcile delivered the others; `check` tests the hook",
+        "see `queue list`; `queue retry` resends them, `queue drop JOBID` drops one",
     ] == [problem.hint for problem in find_problems(bad)]
 
 

@@ -242,7 +242,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """The message names the file and what it needs."""
     with pytest.raises(MetricsError, match=r"cannot write metrics_file .*x\.prom: No such file") as caught:
         write_metrics(tmp_path / "none" / "x.prom", make_snapshot())
-    assert "its folder has to be there, and writable for the spool's owner" == caught.value.hint
+    assert "its folder must exist and be writable by the spool's owner" == caught.value.hint
 
 
 def test_without_prometheus_client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,7 +251,7 @@ def test_without_prometheus_client(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(MetricsError) as caught:
         write_metrics(tmp_path / "x.prom", make_snapshot())
     assert "metrics_file is set, but prometheus-client is not installed" == str(caught.value)
-    mend = "install it where the exporter is installed, or take metrics_file out of the configuration"
+    mend = "install it in the exporter's environment, or remove metrics_file from the configuration"
     assert mend == caught.value.hint
 
 

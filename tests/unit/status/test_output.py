@@ -64,9 +64,9 @@ Queue      2 queued, 1 waiting (1 no record yet), the oldest for 40 s
 Rejected   none
 Flush      11:59:30 (30 s ago), took 0.4 s: 12 delivered, 0 rejected, 1 waiting
 Reconcile  02:00:00 (10 h ago), took 41 s: 18000 jobs ended in the range
-Delay      from end to dashboard: median 14 s, 99 % within 41 s, of 1,500 jobs
-Coverage   99.9 % of 20,000 jobs since 2024-03-19 were brought by the hook
-History    complete from 2024-03-01 on; reconcile --start-date YYYY-MM-DD brings
+Delay      from job end to dashboard: median 14 s, 99 % within 41 s (1,500 jobs)
+Coverage   the hook caught 99.9 % of 20,000 jobs since 2024-03-19
+History    complete since 2024-03-01; reconcile --start-date YYYY-MM-DD delivers
            earlier jobs
   Mon 03-18 ################..                     88.8 %       9,000 jobs
   Tue 03-19 ####################################  100.0 %      18,000 jobs
@@ -86,9 +86,9 @@ def test_a_new_installation() -> None:
     )
     text = as_text(fresh, (), PLAIN)
     assert ["no call yet", "never", "never"] == [row(text, label) for label in ("Hook", "Flush", "Reconcile")]
-    assert "no job was delivered by flush in the last day" == row(text, "Delay")
-    assert "counted by the first reconcile after the hook's first call" == row(text, "Coverage")
-    assert "nothing yet; reconcile brings the last 7 days" == row(text, "History")
+    assert "flush delivered no job in the last day" == row(text, "Delay")
+    assert "unknown until the first reconcile after the hook's first call" == row(text, "Coverage")
+    assert "none yet; reconcile delivers the last 7 days" == row(text, "History")
 
 
 def test_the_first_day() -> None:
@@ -97,21 +97,21 @@ def test_the_first_day() -> None:
     hook = make_snapshot().hook._replace(since=since, first_day=local_day(since).isoformat())
     today = Day(local_day(NOON).isoformat(), 40, 40)
     text = as_text(make_snapshot(hook=hook, coverage=Coverage((today,), (today,)), history_since=None), (), PLAIN)
-    assert "100.0 % of 40 jobs since 2024-03-20 10:00 were brought by the hook" == row(text, "Coverage")
-    assert "begins at 10:00:00 (2 h ago); reconcile brings the last 7 days" == row(text, "History")
+    assert "the hook caught 100.0 % of 40 jobs since 2024-03-20 10:00" == row(text, "Coverage")
+    assert "begins at 10:00:00 (2 h ago); reconcile delivers the last 7 days" == row(text, "History")
 
 
 def test_a_site_without_a_hook() -> None:
     """Nobody there misses its coverage."""
     text = as_text(make_snapshot(config=make_config(status_coverage_percent=[0, 0])), (), PLAIN)
-    assert "no hook is asked for, by status_coverage_percent" == row(text, "Coverage")
+    assert "no hook expected, as status_coverage_percent is [0, 0]" == row(text, "Coverage")
 
 
 def test_problems_stand_on_top_with_their_mending() -> None:
     """The first thing that an admin reads is what to do."""
     lines = shown(backlog=BACKLOG._replace(rejected=1), rejected=(REFUSED,)).splitlines()
-    assert "* the dashboard refused 1 record" == lines[1]
-    assert "  -> see `queue list`; `queue retry` sends them again, `queue drop JOBID` never" == lines[2]
+    assert "* the dashboard rejected 1 record" == lines[1]
+    assert "  -> see `queue list`; `queue retry` resends them, `queue drop JOBID` drops one" == lines[2]
 
 
 def test_everything_there_can_be_to_say_is_said() -> None:
@@ -120,7 +120,7 @@ def test_everything_there_can_be_to_say_is_said() -> None:
     assert "reconcile for 1 min 30 s, process 4711" == row(text, "Under way")
     expected = (
         "100,000 queued, 20,000 waiting (1 no record yet), the oldest for 2 h 30 min, 1 line without a JobID, "
-        "3 rows of sacct unreadable, 2 left to reconcile so far, the dashboard wants to be left alone for 1 min"
+        "3 rows of sacct unreadable, 2 left to reconcile so far, paused for 1 min at the dashboard's request"
     )
     assert expected == row(text, "Queue")
     assert "job 4711: CPUHours: much too long a story" in row(text, "Rejected")
@@ -131,8 +131,8 @@ def test_a_failed_run_says_when_it_went_well_last() -> None:
     """An admin wants to know since when it is broken."""
     failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
     good = row(shown(flush=make_runs(failed, NOON - HOUR)), "Flush")
-    assert "11:59:00 (1 min ago), failed after 30 s; last good one 11:00:00 (1 h ago)" == good
-    assert row(shown(flush=make_runs(failed)), "Flush").endswith("failed after 30 s; none went well yet")
+    assert "11:59:00 (1 min ago), failed after 30 s; last success 11:00:00 (1 h ago)" == good
+    assert row(shown(flush=make_runs(failed)), "Flush").endswith("failed after 30 s; none has succeeded yet")
 
 
 def test_an_idle_run_says_when_the_last_delivery_was() -> None:

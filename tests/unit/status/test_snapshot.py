@@ -104,7 +104,7 @@ def test_no_hook_is_asked_for_where_no_slurmctld_of_the_cluster_is(spool: Site, 
     spool.ledger.journal.set_fact(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
     spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
-    told = "no hook is asked for, as this host does not control physics"
+    told = "no hook expected, as this host does not control physics"
     assert (told if elsewhere else "") == spool.look().no_hook
     spool.call_hook("1 - - -\n", NOON - HOUR)
     assert "" == spool.look().no_hook
