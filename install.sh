@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs, upgrades or removes slurm-usage-history-exporter: see --help. Safe to run again at any time. It never
-# touches slurm.conf, never restarts Slurm, and keeps the configuration, the queue and the ledger.
+# Installs, upgrades or removes slurm-usage-history-exporter: see --help. It is safe to run again at any time. It never
+# changes slurm.conf, never restarts Slurm, and keeps the configuration, the queue and the ledger.
 set -u
 umask 022
 
@@ -137,7 +137,7 @@ absolute() {
     esac
 }
 
-# What lies in the folder that this is called in may be anybody's: from here on nothing is looked for there.
+# The current folder may belong to anybody: leaves it, so that nothing is looked up there.
 leave_folder() { # sets $start, the folder left, and $sources, that of install.sh
     unset CDPATH PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONINSPECT PYTHONEXECUTABLE PYTHONPYCACHEPREFIX
     unset PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONBREAKPOINT
@@ -147,7 +147,7 @@ leave_folder() { # sets $start, the folder left, and $sources, that of install.s
     */*) sources=$start/${0%/*} ;;
     *) sources=$start ;;
     esac
-    sources=$(cd "$sources/" && pwd -P) || err 'cannot find the folder that install.sh lies in'
+    sources=$(cd "$sources/" && pwd -P) || err 'cannot find the folder of install.sh'
     [ -z "${DESTDIR:-}" ] || DESTDIR=$(absolute "$DESTDIR")
     [ -z "${SLURM_CONF:-}" ] || SLURM_CONF=$(absolute "$SLURM_CONF")
     case ${PYTHON:-} in
@@ -160,7 +160,7 @@ check_rights() {
         err 'needs root: run it with sudo, or with --user to install for yourself alone'
 }
 
-# --- where it goes; $root stands before a place where a file is touched, not where it is named in another file
+# --- where it goes; $root precedes a path that is touched, not one that is written into a file
 
 find_places() {
     root=${DESTDIR:-}
@@ -186,12 +186,12 @@ find_places() {
     spool=${spool:-$usual_spool}
     for place in "$program" "$spool" "$etc"; do
         case $place in
-        [!/]* | *[!A-Za-z0-9/._@+-]* | */.. | */../*) err "$place: only a full path of plain characters will do" ;;
+        [!/]* | *[!A-Za-z0-9/._@+-]* | */.. | */../*) err "$place: must be a full path of plain characters" ;;
         esac
     done
 }
 
-# Root writes, deletes and gives away in no place that another user could turn into one of his choice.
+# Root must not write, delete or chown anything in a place that another user could redirect.
 check_places() {
     [ "$(id -u)" = 0 ] || return 0
     for place in "$program" "${spool%/*}" "${etc%/*}" "$units" "${link%/*}" "$share"; do check_owners "$place"; done
@@ -212,8 +212,8 @@ check_owners() { # PLACE [UID]: everything on the way there, links included, has
         esac
         here=$root$way/$step
         [ -e "$here" ] || [ -L "$here" ] || return 0 # root will make it
-        nobody_else_changes "$here" "${2:-0}" || err "others than root can change ${here#"$root"}, and so what root puts there.
-  Make it root's (chown root, chmod go-w), or name another place"
+        nobody_else_changes "$here" "${2:-0}" || err "users other than root can change ${here#"$root"}, and so what root puts there.
+  Make it root's (chown root, chmod go-w), or choose another place"
         if [ -z "$root" ] && [ -L "$here" ] && hops=$((hops + 1)) && [ $hops -le 40 ]; then
             target=$(readlink "$here")
             case $target in /*) way='' ;; esac
@@ -242,7 +242,7 @@ installed_prefix() { # where the command leads to, so that an upgrade finds its 
     esac
 }
 
-# shellcheck disable=SC2016  # the hook's own line, as it stands there
+# shellcheck disable=SC2016  # the hook's own line, verbatim
 installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "$root$hook" 2>/dev/null; }
 
 refuse_over_package() { # its units and its command would be hidden by ours, and both would work on one spool
@@ -316,10 +316,10 @@ give_away() { # FILE...: to that user
 
 # --- Python
 
-find_python() { # sets $python: the newest that will do; the first in PATH may be one that root alone can read
+find_python() { # sets $python to the newest that works; the first in PATH may be one that only root can read
     if [ -n "${PYTHON:-}" ]; then
         python=$(command -v "$PYTHON") || python=''
-        is_safe "$python" || err "others than root can change $python, or a folder above it"
+        is_safe "$python" || err "users other than root can change $python, or a folder above it"
         can_do "$python" && return
     else
         for version in $(seq -f 3.%g 40 -1 8) 3; do
@@ -379,7 +379,7 @@ install_program() {
 make_environment() { # FOLDER
     pip_wheel=$(has_pip_wheel && ls "$wheelhouse"/pip-*.whl)
     environment=$1
-    if [ -n "$pip_wheel" ]; then # runs as it is: a Debian without python3-venv has no pip to put in
+    if [ -n "$pip_wheel" ]; then # a wheel runs without installation: a Debian without python3-venv has no pip to install
         ensure "$python" -I -m venv --without-pip "$1"
     else
         ensure "$python" -I -m venv "$1"
@@ -413,7 +413,7 @@ pip_install() { # PIP-OPTION...: no package's own code runs while it is installe
     proxy=${HTTPS_PROXY:-${https_proxy:-}}
     if [ -n "$pip_wheel" ]; then set -- "$pip_wheel/pip" install "$@"; else set -- -m pip install "$@"; fi
     run "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all: ||
-        err "pip failed; what was installed before is as it was.
+        err "pip failed; the previous installation is unchanged.
   ${proxy:+HTTPS_PROXY is ${proxy##*@}. }Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
 }
 
@@ -421,11 +421,11 @@ try() { # COMMAND...
     said=$build/said
     [ "$dry_run" = yes ] || as_user "$@" || {
         head -c 4000 "$said" | tr -d '\000-\010\013-\037\177' >&2
-        err "the new version does not run for the user $user; what was installed before is as it was"
+        err "the new version does not run for the user $user; the previous installation is unchanged"
     }
 }
 
-remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with the next upgrade
+remove_others() { # NEW OLD: a run may still be using OLD, so the next upgrade removes it
     for folder in "$root$program"/venv-*; do
         case ${folder##*/} in
         "$1" | "${2:-$1}" | 'venv-*') ;;
@@ -438,7 +438,7 @@ remove_others() { # NEW OLD: a run may still be at work in OLD, so it goes with 
 
 install_files() {
     make_folder "$root$spool"
-    [ "$dry_run" = yes ] || [ -d "$root$spool" ] || err "$spool is no folder"
+    [ "$dry_run" = yes ] || [ -d "$root$spool" ] || err "$spool is not a folder"
     ensure chmod 750 "$root$spool"
     give_away "$root$spool"
     make_common_folder
@@ -449,7 +449,7 @@ install_files() {
     sed "s|^hook=.*|hook=$hook|" "$sources/etc/hooks/call-both.sh" | put 644 "$root$program/call-both.sh" || exit 1
     make_folder "$root${link%/*}"
     ensure ln -sfn "$program/venv/bin/$NAME" "$root$link"
-    for file in $MANUAL; do # below etc/ each of them lies in a folder of another name
+    for file in $MANUAL; do # each is in another folder below etc/
         put 644 "$root$share/$file" <"$(say "$sources"/etc/*/"${file##*/}")"
     done
     install_config
@@ -458,7 +458,7 @@ install_files() {
 }
 
 # In a folder named bin, because there SELinux' policy lets services run what they find.
-# shellcheck disable=SC2016  # the hook's own line, as it stands there
+# shellcheck disable=SC2016  # the hook's own line, verbatim
 install_hook() { # one that is the same stays untouched: `check` tells by its age whether slurmctld can have seen it
     hook_was_there=no
     if [ -x "$root$hook" ]; then hook_was_there=yes; fi
@@ -529,7 +529,7 @@ adapt() { # FILE: prints it with this machine's user and places
     fi
 }
 
-manager_runs() { # is there a systemd that can be told of new units?
+manager_runs() { # whether there is a running systemd to load the units
     [ -z "$root" ] && [ -d /run/systemd/system ] &&
         { [ "$for_user" = no ] || systemctl --user show-environment >/dev/null 2>&1; }
 }
@@ -558,7 +558,7 @@ set_up() {
         return 0
     fi
     set -- "$root$program/venv/bin/$NAME" --config "$root$config" setup --api-url "$api_url"
-    trap : INT # Ctrl-C ends the question for the key, and what is installed is told all the same
+    trap : INT # Ctrl-C ends the prompt for the key; the next steps are printed all the same
     if [ -n "$api_key_file" ]; then
         run "$@" --api-key-file "$api_key_file" || set_up_failed=yes
     else
@@ -587,7 +587,7 @@ print_next_steps() {
     command=$sudo$NAME
     command -v "$NAME" >/dev/null || command=$sudo${link%/*}/$NAME # sudo on EL does not look into /usr/local/bin
     if [ "$set_up_failed" = yes ]; then
-        say '' 'NOT SET UP: the program, its hook and its units are installed, but there is no API key. Go on with:' \
+        say '' 'NOT SET UP: the program, its hook and its units are installed, but there is no API key. Continue with:' \
             "    $command setup --api-url $api_url --deploy-key -" \
             'A deploy key that was accepted once is used up; the dashboard makes another. Or: --api-key-file FILE.' ''
     elif [ "$dry_run" = no ]; then
@@ -599,7 +599,7 @@ print_next_steps() {
     [ -n "$root" ] || [ -e "$spool/ledger.db" ] ||
         say "Earlier jobs, if you want them: $command reconcile brings those of the last week," \
             "$command --start-date 2024-01-01 those of any time."
-    say "See that all is well: $command check"
+    say "Check the installation: $command check"
     [ "$set_up_failed" = no ]
 }
 
@@ -672,7 +672,7 @@ print_both() { # KEY SCRIPT
         ;;
     esac
     both=$(dirname "$(conf_file)")/call-both.sh
-    say "$1 is $2 already. Have a script call both: $2 goes on as it is, and its exit status counts." \
+    say "$1 is $2 already. Have a script call both: $2 is still called, and its exit status is returned." \
         "    sed 's|^site_script=.*|site_script=$2|' $program/call-both.sh | ${sudo}tee $both" \
         "    ${sudo}chmod 755 $both" \
         "and in $(conf_file)" \
@@ -718,7 +718,7 @@ is_active() { # UNIT...: all of them
 
 print_cron() {
     [ -n "$root" ] || cat /proc/[0-9]*/comm 2>/dev/null | grep -qxE 'cron|crond|fcron|cronie|busybox-crond' ||
-        say 'No cron daemon runs here. Install one and start it (Debian: apt install cron, EL: dnf install cronie).'
+        say 'No cron daemon is running. Install and start one (Debian: apt install cron, EL: dnf install cronie).'
 }
 
 # --- removing
@@ -731,7 +731,7 @@ check_unwired() {
   restart slurmctld: $RESTART_MEANS."
 }
 
-slurm_conf_names_it() { # not by way of a script of the site's, which goes on without the hook
+slurm_conf_names_it() { # ignores a script of the site's that calls the hook: it works without it
     reader=conf_setting
     [ -r "$(conf_file)" ] || reader=slurmctld_setting
     case ",$("$reader" JobCompLoc),$("$reader" 'EpilogSlurmctld[][0-9]*')," in
@@ -748,7 +748,7 @@ remove() {
     for file in $MANUAL; do ensure rm -f "$root$share/$file"; done
     ensure rm -rf "$root$program"
     if [ "$mode" = purge ] && [ "$for_user" = no ] && [ -d "$root$PACKAGED" ]; then
-        say "A package of $NAME is installed, and goes on with $etc and $spool." \
+        say "A package of $NAME is installed, and keeps using $etc and $spool." \
             "Enable its timers: systemctl$manager enable --now $TIMERS"
         mode=uninstall
     fi
@@ -765,14 +765,14 @@ remove() {
     if [ "$mode,$dry_run" = purge,no ]; then say_what_is_left; fi
     [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
     ! names_hook slurmctld_setting ||
-        say "slurmctld still calls $hook, which is gone." && print_restart
+        say "slurmctld still calls $hook, which has been removed." && print_restart
 }
 
 say_what_is_left() {
     if [ "$for_user" = no ] && [ -n "$state" ] && as_user test -d "$state/$NAME"; then
         say "Left: $state/$NAME, which the controllers share. With the last of them, remove it: rm -r $state/$NAME"
     else
-        say 'Nothing of it is left.'
+        say 'Everything has been removed.'
     fi
 }
 
@@ -817,7 +817,7 @@ main() {
         remove
         return
     fi
-    [ -d "$sources/hooks" ] || err 'this copy is there to remove the program: install from a clone or a bundle'
+    [ -d "$sources/hooks" ] || err 'this copy can only remove the program: install from a clone or a bundle'
     refuse_over_package
     need_cmd flock util-linux
     [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'

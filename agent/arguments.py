@@ -39,7 +39,7 @@ examples:
   slurm-usage-history-exporter queue add 4711
       send job 4711 again
   slurm-usage-history-exporter status
-      see how it is doing
+      see its health, backlog and latest runs
   slurm-usage-history-exporter check
       see what is wrong and how to fix it
 

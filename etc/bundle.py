@@ -97,7 +97,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def source_date() -> str:
-    """The epoch seconds that stand in what is built instead of the time at which it was: those of the last commit."""
+    """The time of the last commit in epoch seconds, which the build uses instead of the present time."""
     if "SOURCE_DATE_EPOCH" not in os.environ:
         ask = ["git", "-C", str(CHECKOUT), "log", "-1", "--format=%ct"]
         said = subprocess.run(ask, check=False, capture_output=True, text=True).stdout.strip()  # noqa: S603

@@ -39,7 +39,7 @@ def make_man_page() -> str:
         ".SH DESCRIPTION",
         _prose(DESCRIPTION),
         ".SH OPTIONS",
-        "They stand before or after the command.",
+        "Options may precede or follow the command.",
         *_options(parser),
         ".SH COMMANDS",
         *_commands(parser),
@@ -64,7 +64,7 @@ def make_completion(shell: str) -> str:
     for each in (parser, *_subparsers(parser).values()):
         for action in each._actions:
             if action.type is Path:
-                action.complete = shtab.FILE  # type: ignore[attr-defined]  # how shtab is told
+                action.complete = shtab.FILE  # type: ignore[attr-defined]  # shtab's interface
     return str(shtab.complete(parser, shell))
 
 
@@ -108,7 +108,7 @@ def _value(value: object) -> str:
 
 
 def _epilog() -> Iterator[str]:
-    """The sections behind the help's list of options, line by line as they stand there."""
+    """The sections after the help's list of options, with their line breaks."""
     for section in EPILOG.split("\n\n"):
         title, *lines = section.split("\n")
         yield from (f".SH {title.rstrip(':').upper()}", ".nf", *map(_plain, lines), ".fi")
@@ -124,7 +124,7 @@ def _prose(text: str) -> str:
 
 
 def _plain(text: str) -> str:
-    """A line that roff prints as it is."""
+    """A line escaped for roff."""
     text = text.replace("\\", "\\e").replace("-", "\\-").replace("`", "\\(ga")
     return f"\\&{text}" if text.startswith((".", "'")) else text
 

@@ -24,7 +24,7 @@ _HEADER = "# Made by `make pins`: versions and their hashes, which install.sh an
 
 
 def main() -> None:
-    """Writes every file anew."""
+    """Rewrites every file."""
     FOLDER.mkdir(exist_ok=True)
     for python in PYTHONS:
         extras = ["--extra", "metrics", "--extra", "progress"]

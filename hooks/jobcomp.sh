@@ -1,66 +1,66 @@
 #!/bin/sh
 # Called by slurmctld for each finished job, as JobCompLoc (JobCompType=jobcomp/script) or as EpilogSlurmctld:
 # appends "JOBID SUBMIT END ARRAYTASK" to the queue of slurm-usage-history-exporter, and always exits 0.
-# Only variables that Slurm sets itself are read, and only digits of them are kept.
+# It reads only variables that Slurm itself sets, and keeps only their digits.
 
-# jobcomp/script hands down nothing of slurmctld's environment: another spool is set in the next line.
+# jobcomp/script passes on nothing of slurmctld's environment: set another spool in the next line.
 : "${SLURM_USAGE_HISTORY_SPOOL:=/var/spool/slurm-usage-history-exporter}"
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin
-export LC_ALL=C # with another locale flock reads a dozen files first
+export LC_ALL=C # with another locale flock would read a dozen files first
 complaint_seconds=1
 umask 077
 
-digits() { # VALUE: the value where it is a number, else "-"
+digits() { # VALUE: sets $number to the value if it is a number, otherwise to "-"
     case $1 in
     '' | *[!0-9]*) number=- ;;
     *) number=$1 ;;
     esac
 }
 
-describe_job() { # sets $line from the environment; fails where there is no JobID
+describe_job() { # sets $line from the environment; fails if there is no JobID
     digits "${JOBID:-${SLURM_JOB_ID:-}}" && jobid=$number
     digits "${SUBMIT:-}" && submit=$number
     digits "${END:-${SLURM_JOB_END_TIME:-}}" && end=$number
     digits "${ARRAYJOBID:-${SLURM_ARRAY_JOB_ID:-}}" && array=$number
     digits "${ARRAYTASKID:-${SLURM_ARRAY_TASK_ID:-}}" && task=$number
-    # The task is worth a word only where it runs under the raw ID of its whole array: there sacct -j ID answers
-    # with every task. 4294967294 is Slurm's "no value".
+    # The task matters only if it runs under its array's own raw ID, for which sacct -j ID returns every task.
+    # 4294967294 is Slurm's "no value".
     [ "$array" = "$jobid" ] && [ "$task" != 4294967294 ] || task=-
     line="$jobid $submit $end $task"
     [ "$jobid" != - ]
 }
 
-plain() { # FILE: absent, or a regular file: a link could lead anywhere, a FIFO would block
+plain() { # FILE: whether it is absent or a regular file; a link could lead anywhere, and a FIFO would block
     [ ! -L "$1" ] && { [ -f "$1" ] || [ ! -e "$1" ]; }
 }
 
-append() { # FILE: a line of its own, even behind one that a full disk cut short
+append() { # FILE: adds $line, starting a new line in case a full disk cut the previous one short
     plain "$1" && printf '\n%s\n' "$line" >>"$1"
 }
 
-append_locked() { # together with other hooks, as a line goes out in one piece; never waiting: slurmctld would
+append_locked() { # shares the lock with other hooks (a line is written atomically), and never waits: slurmctld would, too
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
     [ ! -e "$SLURM_USAGE_HISTORY_SPOOL/queue.claiming" ] && plain "$lock" && {
         flock -s -n 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
     } 9<>"$lock" # NFS shares a lock only where the file can be read
 }
 
-still_there() { # whoever cleans up may have removed the lock file meanwhile: then this lock keeps nobody out
-    # shellcheck disable=SC3013  # -ef is POSIX since 2024; a shell without it leaves a side file each time
+still_there() { # somebody may have deleted the lock file meanwhile: then this lock excludes nobody
+    # shellcheck disable=SC3013  # -ef is POSIX since 2024; a shell without it always writes a side file
     [ "$lock" -ef /proc/self/fd/9 ]
 }
 
-append_beside() { # needs no lock: a file of this call's own, whole before it gets its name
+append_beside() { # writes a file of its own, which needs no lock, and renames it when it is complete
     part=$SLURM_USAGE_HISTORY_SPOOL/queue.part.$$.$jobid
-    append "$part" || { # what a full disk has cut short goes, where it can
+    append "$part" || { # deletes what a full disk has cut short, if possible
         rm -f "$part"
         return 1
     }
-    mv -f "$part" "$SLURM_USAGE_HISTORY_SPOOL/queue.side.$$.$jobid" # where that fails, an old part is read, too
+    mv -f "$part" "$SLURM_USAGE_HISTORY_SPOOL/queue.side.$$.$jobid" # if this fails, flush reads old parts, too
     return 0
 }
 
-complain() { # a stuck syslog must not hold slurmctld
+complain() { # with a timeout: a stuck syslog must not block slurmctld
     timeout "$complaint_seconds" logger -p daemon.err -t slurm-usage-history-exporter \
         "job $jobid could not be queued in $SLURM_USAGE_HISTORY_SPOOL: the daily reconcile will bring it"
 }

@@ -112,10 +112,10 @@ def check_privileges(slurm: Slurm, user: str) -> str:
     is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))
     if not is_private and not _keeps_to_itself(database):
         return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
-    told = "hides" if is_private else f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
+    visibility = "hides" if is_private else f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
     change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
-        f"PrivateData in slurmdbd.conf {told} the jobs of others from {user}",
+        f"PrivateData in slurmdbd.conf {visibility} other users' jobs from {user}",
         hint=f"sacctmgr {change} AdminLevel=Operator",
         run=f"sacctmgr -i {change} AdminLevel=Operator",
     )
@@ -157,8 +157,8 @@ def check_hook(call: Call, spool: Path) -> str:
         raise NotWell("flock, which the hook needs, is not installed", hint="install util-linux")
     spools = find_spools(text)
     if spools and spool not in spools:
-        told = " and ".join(map(str, spools))
-        raise NotWell(f"the hook writes to {told}, but the configured spool is {spool}", hint=_move(text, spool))
+        targets = " and ".join(map(str, spools))
+        raise NotWell(f"the hook writes to {targets}, but the configured spool is {spool}", hint=_move(text, spool))
     through = "" if call.script == call.hook else f", called by {call.script}"
     return f"writes to {' and '.join(map(str, spools or [SYSTEM_SPOOL]))}{through}"
 

@@ -92,7 +92,7 @@ def find_hook_in(script: Path) -> Path | None:
         text = _COMMENT.sub("", script.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return script if script.name == "jobcomp.sh" else None
-    if SPOOL_VARIABLE in text:  # it stands in every hook, and in nothing else
+    if SPOOL_VARIABLE in text:  # every hook contains it, and nothing else does
         return script
     mentioned = _MENTIONED.search(text)
     if not mentioned:

@@ -1,4 +1,4 @@
-"""A status as it is shown: on one screen, as JSON, and as a line for Nagios or Icinga. Pure."""
+"""Formats a status for the screen, as JSON, and as a line for Nagios or Icinga. Pure."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ def build_deb(root: Path, zipapp: Path, release: str, folder: Path) -> Path:
 
 
 def debian_changelog(version: str) -> str:
-    """The one entry that Debian wants to see; what has changed stands in the project's own."""
+    """The one entry that Debian requires; the changes are in the project's own changelog."""
     date = formatdate(int(bundle.source_date()))
     return f"{NAME} ({version}) stable; urgency=medium\n\n  * See changelog.gz.\n\n -- {maintainer()}  {date}\n"
 

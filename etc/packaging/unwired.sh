@@ -1,11 +1,10 @@
 #!/bin/sh
-# Exits 1, and says why, while a slurm.conf of this host names a hook of the package. From Slurm 24.11 on slurmctld does not
-# start where a script is missing that slurm.conf names, so the package stays until that line is out: its own scripts ask
-# here before anything is removed.
+# Exits 1 with an explanation while a slurm.conf of this host names a hook of the package. Since Slurm 24.11, slurmctld does
+# not start if a script named in slurm.conf is missing. The package's scripts call this before anything is removed.
 set -u
 
 NAME=slurm-usage-history-exporter
-# The package's hook, and those of instances. A script of the site's that calls them goes on without.
+# The package's hook, and those of instances. A script of the site's that calls them still works without them.
 NAMED="^[^#]*(JobCompLoc|EpilogSlurmctld)[[:blank:]]*=[^#]*(/usr/libexec|/etc)/$NAME/([A-Za-z0-9_-]+/)?jobcomp\\.sh"
 PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
 
@@ -22,6 +21,6 @@ found=$(folders | while read -r folder; do
 done | LC_ALL=C tr -cd '\012\040-\176') # a name of the Slurm user's choice cannot speak to root's terminal
 [ -n "$found" ] || exit 0
 printf '%s\n' "$NAME: this file still names the hook, and without it slurmctld might not start again:" "$found" \
-    'Take that line out, and restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops' \
+    'Remove that line, and restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops' \
     '(after a burst that takes a while; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
 exit 1

@@ -305,7 +305,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
     machine.run("cp", "-R", "/wheels/bundle", "/root/broken")
     version, environment = machine.run(NAME, "--version"), machine.run("readlink", f"/opt/{NAME}/venv")
     machine.run("sh", "-c", "rm /root/broken/wheelhouse/requests-*")
-    assert "what was installed before is as it was" in machine.run("/root/broken/install.sh", expect=1)
+    assert "the previous installation is unchanged" in machine.run("/root/broken/install.sh", expect=1)
     machine.run("sh", "-c", "cp /wheels/bundle/wheelhouse/requests-* /root/broken/wheelhouse")
     unusable = (
         "import zipfile, sys; zipfile.ZipFile(sys.argv[1], 'a').writestr('agent/spool/ledger.py', 'raise SystemError')"
@@ -387,7 +387,7 @@ def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before
     said = machine.run(f"/opt/{NAME}/install.sh", "--uninstall")
     left = sorted(set(machine.run("sh", "-c", SEARCHED).splitlines()) - files_before)
     print("\nleft after --uninstall:\n  " + "\n  ".join(left))
-    assert f"slurmctld still calls {HOOK}, which is gone.\nRestart slurmctld: " in said
+    assert f"slurmctld still calls {HOOK}, which has been removed.\nRestart slurmctld: " in said
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
     places = (f"/etc/{NAME}", SPOOL, SHORT.rpartition("/")[0])

@@ -482,7 +482,7 @@ def test_cron_without_a_cron_daemon(installed: Machine) -> None:
     """The file alone starts nothing: install.sh says so at once, and check whenever it is asked."""
     machine = installed
     said = machine.run("/wheels/bundle/install.sh", "--no-systemd")
-    assert "No cron daemon runs here." in said
+    assert "No cron daemon is running." in said
     assert {"daily timer", "flush timer"} <= faults(machine).keys()
     assert "no cron daemon runs" in check(machine)["flush timer"]["text"]
     machine.run("/wheels/bundle/install.sh", "--enable")

@@ -98,7 +98,7 @@ def test_a_relative_python_and_wheelhouse_are_those_of_the_caller(host: Host) ->
 def test_a_python_that_another_user_can_change_is_not_run(host: Host, owner: str) -> None:
     """Neither where root names it, nor where it comes first in PATH."""
     host.put("/srv/tools/python3.40", '#!/bin/sh\nid -u >>/tmp/pwned\nexec /usr/bin/python3 "$@"\n', owner)
-    assert "others than root can change" in host.install(expect=1, PYTHON="/srv/tools/python3.40")
+    assert "users other than root can change" in host.install(expect=1, PYTHON="/srv/tools/python3.40")
     host.install(PATH="/srv/tools:/usr/sbin:/usr/bin:/sbin:/bin")
     assert "" == host.trace
 
@@ -107,7 +107,7 @@ def test_a_wheelhouse_that_another_user_can_change_is_refused(host: Host) -> Non
     """Its wheels would be root's."""
     host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/srv/wheels")
     host.root.run("chmod", "777", "/srv/wheels")
-    assert "others than root can change /srv/wheels" in host.install("--wheelhouse", "/srv/wheels", expect=1)
+    assert "users other than root can change /srv/wheels" in host.install("--wheelhouse", "/srv/wheels", expect=1)
 
 
 def test_a_planted_source_distribution_does_not_run_its_setup(host: Host) -> None:
@@ -146,7 +146,7 @@ def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) ->
         host.root.run("ln", "-sfn", place, spool)
         before = host.owner(place), host.root.run("ls", place)
         said = host.install(option, expect=1, SLURM_USAGE_HISTORY_SPOOL=spool)
-        assert "others than root can change /var/lib/slurm, and so what root puts there" in said
+        assert "users other than root can change /var/lib/slurm, and so what root puts there" in said
         assert before == (host.owner(place), host.root.run("ls", place))
 
 
@@ -166,7 +166,7 @@ def test_a_prefix_that_another_user_can_change_is_refused(host: Host, place: str
     host.root.run("chmod", "777", "/srv/open")
     host.root.run("chmod", "775", "/srv/group")
     host.root.run("ln", "-s", ALICE, "/srv/link")
-    assert "others than root can change" in host.install("--prefix", place, expect=1)
+    assert "users other than root can change" in host.install("--prefix", place, expect=1)
     assert "" == host.root.run("find", "/srv", "-name", "prefix")
 
 
@@ -188,7 +188,7 @@ def test_a_prefix_with_an_acl_for_another_user_is_refused(host: Host) -> None:
         os.setxattr(folder, "system.posix_acl_access", acl)
     except OSError:
         pytest.skip("this filesystem knows no ACLs")
-    assert "others than root can change /srv/acl" in host.install("--prefix", "/srv/acl", expect=1)
+    assert "users other than root can change /srv/acl" in host.install("--prefix", "/srv/acl", expect=1)
 
 
 def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
@@ -204,7 +204,7 @@ def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
 def test_root_installs_for_no_other_user(host: Host) -> None:
     """sudo may keep HOME: --user would put root's files behind alice's links."""
     host.root.run("ln", "-s", "/usr/local/bin", f"/home/{ALICE}/.local")
-    assert "others than root can change" in host.install("--user", expect=1, HOME=f"/home/{ALICE}")
+    assert "users other than root can change" in host.install("--user", expect=1, HOME=f"/home/{ALICE}")
 
 
 @pytest.mark.parametrize("user", ["slurm|e", "-u", "sl urm", "a\nb"])

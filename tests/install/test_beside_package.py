@@ -33,7 +33,7 @@ def test_purging_leaves_what_the_package_needs(installation: Installation) -> No
     installation.run()
     put_package(installation)
     said = installation.run("--purge")
-    assert f"A package of {NAME} is installed, and goes on with /etc/{NAME}" in said
+    assert f"A package of {NAME} is installed, and keeps using /etc/{NAME}" in said
     assert (installation.etc / "config.toml").exists()
     assert installation.spool.is_dir()
     assert not installation.program.exists()

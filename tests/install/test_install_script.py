@@ -143,7 +143,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
     assert (before, environments) == (installation.files(), installation.environments())
     for wheel in (installation.sources / "wheelhouse").glob("requests-*"):
         wheel.unlink()
-    assert "pip failed; what was installed before is as it was" in installation.run(expect=1)
+    assert "pip failed; the previous installation is unchanged" in installation.run(expect=1)
     assert (before, environments) == (installation.files(), installation.environments())
     assert installation.call("--version").startswith(NAME)
 
@@ -258,7 +258,7 @@ def test_the_installed_copy_removes_and_does_not_install(installation: Installat
     installation.run()
     before = installation.files()
     installation.sources = installation.program
-    assert "this copy is there to remove the program" in installation.run(expect=1)
+    assert "this copy can only remove the program" in installation.run(expect=1)
     assert before == installation.files()
     installation.run("--purge")
     assert {} == installation.files()
@@ -299,7 +299,7 @@ def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation,
         (["--api-url", "u", "--deploy-key", "-", "--api-key-file", "f"], "--api-url goes with one of"),
         (["--api-url", "u", "--deploy-key", "secret"], "--deploy-key takes - (standard input) or a file."),
         (["--deploy-key=secret"], "unknown option --deploy-key;"),
-        (["--prefix", "/a b"], "only a full path of plain characters"),
+        (["--prefix", "/a b"], "must be a full path of plain characters"),
     ],
 )
 def test_a_wrong_option_is_told_before_anything_is_done(

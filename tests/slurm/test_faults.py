@@ -113,7 +113,7 @@ def test_without_the_right_to_see_all_jobs() -> None:
             assert (run("flush").returncode, run("reconcile").returncode) == (0, 0)
             assert (site.dashboard.posts, reasons(site)) == ([], {"no record yet": 5})
             # Slurm 26.05 does not tell that it hides them, only that it may.
-            assert re.search(r"PrivateData in slurmdbd.conf .*the jobs of others from games", run("check").stdout)
+            assert re.search(r"PrivateData in slurmdbd.conf .*other users' jobs from games", run("check").stdout)
             site.slurm.sacctmgr("add", "user", "games", "account=root", "adminlevel=Operator")
             assert "games sees all jobs, as Operator" in run("check").stdout
             run("queue", "retry")

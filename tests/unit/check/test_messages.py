@@ -208,7 +208,7 @@ SLURM = [
     Lack(
         "a user without the right",
         lambda _: check_slurm.check_privileges(private_slurm("None", PrivateData="jobs"), "bob"),
-        "PrivateData in slurmdbd.conf hides the jobs of others from bob",
+        "PrivateData in slurmdbd.conf hides other users' jobs from bob",
         "sacctmgr modify user bob set AdminLevel=Operator",
     ),
     Lack(
@@ -216,7 +216,7 @@ SLURM = [
         lambda _: check_slurm.check_privileges(
             private_slurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"
         ),
-        "PrivateData in slurmdbd.conf may hide (slurmdbd 26.05.5 does not report it) the jobs of others from bob",
+        "PrivateData in slurmdbd.conf may hide (slurmdbd 26.05.5 does not report it) other users' jobs from bob",
         "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
     ),
     Lack(

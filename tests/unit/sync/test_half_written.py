@@ -44,7 +44,7 @@ def test_it_is_no_old_queue(ledger: Ledger, tmp_path: Path) -> None:
     )
     assert [] == queue_problems(site, tmp_path)
     site.queue(QueueEntry(200, NOON, ENDED + 60))
-    assert ["1 job not delivered yet, the oldest for 5 h 15 min"] == queue_problems(site, tmp_path)
+    assert ["1 job not delivered yet; the oldest has waited 5 h 15 min"] == queue_problems(site, tmp_path)
 
 
 def test_after_a_day_it_is_sent_as_it_is(ledger: Ledger) -> None:
