@@ -54,7 +54,7 @@ def run_checks(
     watch: Watch | None = None,
     instance: str = "",
 ) -> Iterator[Finding]:
-    """Yields each finding as soon as it is known. Commands and units have the host's own names, not an instance's.
+    """Yields each finding immediately. Commands and units have the host's own names, not an instance's.
 
     :param neighbours: or the error that prevented making them.
     :param run: runs a command, such as systemctl.

@@ -16,8 +16,9 @@ def as_lines(finding: Finding, style: Style) -> str:
     sign, word, colour = _MARKS[finding.ok]
     mark, arrow = (sign, "→") if style.unicode else (word, "->")
     margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
-    text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {finding.mend}" if finding.mend else "")
-    text += f"{margin}# {finding.run}" if finding.run not in {"", finding.mend} else ""
+    remedy = finding.mend
+    text = finding.text.replace("\n  ", margin) + (f"{margin}{arrow} {remedy}" if remedy else "")
+    text += f"{margin}# {finding.run}" if finding.run not in {"", remedy} else ""
     return f"{style.paint(mark, colour)} {finding.name:{NAME_WIDTH}}{text}"
 
 
