@@ -32,7 +32,7 @@ def figures(site: Site, rounds: int) -> list[Figure]:
         for what, parallel, flushing in (
             ("one after the other", 1, False),
             (f"{PARALLEL} at once", PARALLEL, False),
-            (f"{PARALLEL} at once, with a flush going on", PARALLEL, True),
+            (f"{PARALLEL} at once, during a flush", PARALLEL, True),
         ):
             plain, barely, hooked = [], [], []
             for number in range(rounds + 1):
