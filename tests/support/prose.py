@@ -38,9 +38,11 @@ NEVER = (
 )
 #: Temporary: not rewritten yet. The last pass empties this list.
 LATER = (
-    "agent/",
-    "etc/",
-    "hooks/",
+    "agent/dashboard/",
+    "agent/jobs/",
+    "agent/slurm/",
+    "agent/spool/",
+    "agent/sync/",
     "tests/",
     "Makefile",
     ".ci/",
