@@ -141,6 +141,7 @@ absolute() {
 leave_folder() { # sets $start, the folder left, and $sources, that of install.sh
     unset CDPATH PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONINSPECT PYTHONEXECUTABLE PYTHONPYCACHEPREFIX
     unset PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONBREAKPOINT
+    keep_pip_settings
     start=$(pwd -P) && cd / || exit 1
     case $0 in
     /*) sources=${0%/*} ;;
@@ -153,6 +154,19 @@ leave_folder() { # sets $start, the folder left, and $sources, that of install.s
     case ${PYTHON:-} in
     */*) PYTHON=$(cd "$start" && cd "${PYTHON%/*}/" && pwd -P)/${PYTHON##*/} ;;
     esac
+}
+
+# Of the caller's settings for pip only where it finds packages, which are known by their hashes. Another, such as
+# PIP_TARGET, would have it write elsewhere, and PIP_PYTHON run another Python.
+keep_pip_settings() {
+    for name in $(env | sed -n 's/^\(PIP_[A-Za-z_]*\)=.*/\1/p'); do
+        case ${name#PIP_} in
+        INDEX_URL | EXTRA_INDEX_URL | FIND_LINKS | NO_INDEX | TRUSTED_HOST | CERT | CLIENT_CERT | PROXY) ;;
+        TIMEOUT | DEFAULT_TIMEOUT | RETRIES) ;;
+        *) unset "$name" ;;
+        esac
+    done
+    unset XDG_CONFIG_DIRS
 }
 
 check_rights() {
@@ -198,7 +212,30 @@ check_places() {
     for place in "$spool" "$etc"; do
         [ ! -L "$root$place" ] || err "$place is a link: put a folder there, or name the one that it leads to"
     done
-    [ -n "$root" ] || [ -z "$wheelhouse" ] || check_owners "$wheelhouse" "$(stat -c %u "$sources")"
+    [ -z "$root" ] && [ "$mode" = install ] || return 0
+    for place in "$sources" ${wheelhouse:+"$wheelhouse"}; do check_copy "$place"; done
+}
+
+# Whose this copy is, has root run it, and so what is in it. Nobody else may change that.
+check_copy() { # FOLDER
+    owner=$(stat -c %u "$sources")
+    check_owners "$1" "$owner"
+    own_group=$(private_group "$sources")
+    changed=$(find "$1" -name '.?*' -prune -o '(' -type f -o -type d ')' \
+        '(' ! -user 0 ! -user "$owner" -o -perm -002 -o -perm -020 ! -group 0 ! -group "${own_group:-0}" ')' -print |
+        head -n 1)
+    [ -z "$changed" ] || refuse_strangers "$changed"
+}
+
+private_group() { # FILE: prints the number of its group where that has the owner's name: his alone, as on EL and Ubuntu
+    # shellcheck disable=SC2046  # three words
+    set -- $(stat -c '%g %U %G' "$1")
+    [ "$2" != "$3" ] || [ "$2" = UNKNOWN ] || say "$1"
+}
+
+refuse_strangers() { # FILE
+    err "others than root can change ${1#"$root"}, and so what root puts there.
+  Make it root's (chown root, chmod go-w), or name another place"
 }
 
 check_owners() { # PLACE [UID]: everything on the way there, links included, has to be root's, or that user's
@@ -212,8 +249,7 @@ check_owners() { # PLACE [UID]: everything on the way there, links included, has
         esac
         here=$root$way/$step
         [ -e "$here" ] || [ -L "$here" ] || return 0 # root will make it
-        nobody_else_changes "$here" "${2:-0}" || err "users other than root can change ${here#"$root"}, and so what root puts there.
-  Make it root's (chown root, chmod go-w), or choose another place"
+        nobody_else_changes "$here" "${2:-0}" || refuse_strangers "$here"
         if [ -z "$root" ] && [ -L "$here" ] && hops=$((hops + 1)) && [ $hops -le 40 ]; then
             target=$(readlink "$here")
             case $target in /*) way='' ;; esac
@@ -231,9 +267,9 @@ nobody_else_changes() { # FILE UID: but root and that user. Debian gives /usr/lo
     [ ! -L "$1" ] && [ $(($5 & 01000)) = 0 ] || return 0 # in a folder with the sticky bit everybody has his own
     [ $(($5 & 02)) = 0 ] || return
     [ $(($5 & 020)) != 0 ] || return 0
-    case "$4 $(ls -ld "$1")" in
-    [!0]* | "0 "??????????+*) case $1 in "$root/usr/local"*) ;; *) false ;; esac ;; # +: an ACL may name anybody
-    esac
+    case $1 in "$root/usr/local"*) return ;; esac
+    [ "$4" = 0 ] || [ "$4" = "$(private_group "$1")" ] || return
+    case $(ls -ld "$1") in ??????????+*) false ;; esac # an ACL may name anybody
 }
 
 installed_prefix() { # where the command leads to, so that an upgrade finds its place again
@@ -254,16 +290,22 @@ refuse_over_package() { # its units and its command would be hidden by ours, and
 
 find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    slurm_config=$(timeout 30 scontrol show config 2>/dev/null | tr -d '\000-\010\013-\037\177')
-    user=${SLURM_USER:-$(slurm_setting SlurmUser)}
+    slurm_config='' told_user=''
+    user=${SLURM_USER:-$(conf_setting SlurmUser)} # by root's own file, before slurmctld, which is the Slurm user's
+    slurm_config=$(timeout 30 scontrol show config 2>/dev/null | plain)
+    [ -n "$user" ] || user=$(slurm_setting SlurmUser) told_user=$user
     user=${user:-slurm}
     state=$(slurm_setting StateSaveLocation)
     case $state in [!/]* | *[!A-Za-z0-9/._@+-]*) state='' ;; esac # it becomes part of a unit and of sed's commands
     case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser is '$user', which is not a name" ;; esac
+    user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may have its number
     [ "$for_user" = no ] || user=$(id -un)
     group=$(id -gn "$user" 2>/dev/null) || [ -n "$root" ] ||
         err "there is no user $user: set SLURM_USER to the user that slurmctld runs as"
 }
+
+# Words of the Slurm user's, who has slurmctld say anything: no control character of theirs reaches root's terminal.
+plain() { LC_ALL=C tr -cd '\011\012\040-\176'; }
 
 slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
     if [ -n "$slurm_config" ]; then slurmctld_setting "$1"; else conf_setting "$1"; fi
@@ -276,15 +318,31 @@ slurmctld_setting() { # KEY
 
 conf_setting() { # KEY: the last value that slurm.conf gives it
     sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$(conf_file)" 2>/dev/null |
-        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | tr -d '\000-\010\013-\037\177'
+        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
 }
 
 conf_file() {
-    for file in "$(slurmctld_setting SLURM_CONF)" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf \
-        /opt/slurm/etc/slurm.conf; do
-        if [ -r "$file" ]; then say "$file" && return; fi
+    told=$(slurmctld_setting SLURM_CONF)
+    case $told in [!/]* | *[!A-Za-z0-9/._@%+-]*) told='' ;; esac # it becomes part of commands that root is asked to run
+    [ -z "$told" ] || is_safe "$told" || told=''
+    for file in "$told" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
+        if [ -f "$file" ] && [ -r "$file" ]; then say "$file" && return; fi
     done
     say /etc/slurm/slurm.conf
+}
+
+# Another SlurmUser than before gets the configuration, with what the one before wrote there, only by root's own word.
+check_user() {
+    [ -n "$told_user" ] && [ -z "$root" ] && [ "$for_user" = no ] || return 0
+    for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
+        [ -e "$place" ] || continue
+        before=$(stat -c %U "$place")
+        case $before in
+        root | "$user") ;;
+        *) err "$place belongs to $before, but slurmctld says that SlurmUser is $user.
+  If that is right, name the user yourself: ${sudo}SLURM_USER=$user ./install.sh" ;;
+        esac
+    done
 }
 
 # Into a terminal that it shares with root a process could type commands (TIOCSTI): so a session of its own, and nothing
@@ -412,7 +470,11 @@ pinned() { # prints the file of the versions for $python and their hashes; for a
 pip_install() { # PIP-OPTION...: no package's own code runs while it is installed
     proxy=${HTTPS_PROXY:-${https_proxy:-}}
     if [ -n "$pip_wheel" ]; then set -- "$pip_wheel/pip" install "$@"; else set -- -m pip install "$@"; fi
-    run "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all: ||
+    set -- "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all:
+    # sudo may keep HOME, and in another user's home a pip.conf could name a Python to run.
+    roots_home=~root
+    [ "$(id -u)" != 0 ] || set -- env -u XDG_CONFIG_HOME HOME="$roots_home" "$@"
+    run "$@" ||
         err "pip failed; the previous installation is unchanged.
   ${proxy:+HTTPS_PROXY is ${proxy##*@}. }Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
 }
@@ -420,7 +482,7 @@ pip_install() { # PIP-OPTION...: no package's own code runs while it is installe
 try() { # COMMAND...
     said=$build/said
     [ "$dry_run" = yes ] || as_user "$@" || {
-        head -c 4000 "$said" | tr -d '\000-\010\013-\037\177' >&2
+        head -c 4000 "$said" | plain >&2
         err "the new version does not run for the user $user; the previous installation is unchanged"
     }
 }
@@ -475,7 +537,7 @@ install_adapt() { # what makes instances; packages bring it, too
 install_config() { # sets $config
     keep_folder
     for config in "$etc/config.toml" "$etc/config.json"; do
-        if [ -L "$root$config" ]; then
+        if [ -L "$root$config" ] || has_other_names "$root$config"; then
             say "keeping $config: what this link leads to has to be a file of $user's, mode 600"
             return
         elif [ -f "$root$config" ]; then
@@ -489,6 +551,8 @@ install_config() { # sets $config
     { cat "$sources/etc/config.toml.example" && local_settings; } | put 600 "$root$config" || exit 1
     give_away "$root$config"
 }
+
+has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links: one may be /etc/shadow
 
 keep_folder() { # in a folder of its own the Slurm user could put a link to any file, for root to give away
     make_folder "$root$etc"
@@ -622,12 +686,16 @@ print_hook() {
     fi
 }
 
-names_hook() { # READER: whether slurmctld_setting, or conf_setting, has the hook in it, or a script that calls it
+names_hook() ( # READER: whether slurmctld_setting, or conf_setting, has the hook in it, or a script that calls it
+    set -f
     for script in $("$1" JobCompLoc) $("$1" 'EpilogSlurmctld[][0-9]*' | tr , ' '); do
-        if [ "$script" = "$hook" ] || sed 's/^[[:blank:]]*#.*//' "$script" 2>/dev/null | grep -qF "$hook"; then return; fi
+        [ "$script" != "$hook" ] || exit 0
+        # slurmctld may say anything: an option of sed's, which writes files, or a FIFO.
+        case $script in /*) [ -f "$script" ] || continue ;; *) continue ;; esac
+        if sed 's/^[[:blank:]]*#.*//' "$script" 2>/dev/null | grep -qF "$hook"; then exit 0; fi
     done
-    false
-}
+    exit 1
+)
 
 print_wiring() { # the same lines as `check` gives: no script and no plugin of the site's is taken away
     jobcomp=$(slurm_setting JobCompType) location=$(slurm_setting JobCompLoc)
@@ -819,6 +887,7 @@ main() {
     fi
     [ -d "$sources/hooks" ] || err 'this copy can only remove the program: install from a clone or a bundle'
     refuse_over_package
+    check_user
     need_cmd flock util-linux
     [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'
     find_python

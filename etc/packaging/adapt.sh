@@ -34,25 +34,52 @@ find_conf() { # exports SLURM_CONF where the instance has one of its own: named 
     [ -z "${SLURM_CONF:-}" ] || export SLURM_CONF
 }
 
-slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
-    value=$(timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//')
+# Words of the Slurm user's, who has slurmctld say anything: no control character of theirs reaches root's terminal.
+plain() { LC_ALL=C tr -cd '\012\040-\176'; }
+
+conf_user() { # SlurmUser by slurm.conf, which is root's
     for file in "${SLURM_CONF:-}" $CONFS; do
-        if [ -n "$value" ] || [ ! -r "$file" ]; then continue; fi
-        value=$(sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" | sed 's/[[:blank:]#].*//')
+        [ -r "$file" ] || continue
+        sed -n 's/^[[:blank:]]*SlurmUser[[:blank:]]*=[[:blank:]]*//Ip' "$file" |
+            sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
+        return
     done
-    say "$value"
+}
+
+told_user() { # the same by slurmctld, which is the Slurm user's
+    timeout 30 scontrol show config 2>/dev/null | sed -n 's/^SlurmUser *= *//p' | sed 's/([0-9]*)$//' |
+        head -n 1 | plain
 }
 
 find_user() { # sets $user and, where he exists, $owner as numbers
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    user=${SLURM_USER:-$(slurm_setting SlurmUser)}
+    told_user=''
+    user=${SLURM_USER:-$(conf_user)}
+    [ -n "$user" ] || user=$(told_user) told_user=$user
     user=${user:-slurm}
     case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser $user: not a name" ;; esac
+    user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may have its number
+    [ -z "$told_user" ] || check_told
     owner=$(id -u "$user" 2>/dev/null):$(id -g "$user" 2>/dev/null) || owner=''
+}
+
+# Another SlurmUser than before gets the configuration, with what the one before wrote there, only by root's own word.
+check_told() {
+    for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
+        [ -e "$place" ] || continue
+        before=$(stat -c %U "$place")
+        case $before in
+        root | "$user") ;;
+        *) err "$place belongs to $before, but slurmctld says that SlurmUser is $user.
+  If that is right, name the user yourself: sudo SLURM_USER=$user $0${instance:+ $instance}" ;;
+        esac
+    done
 }
 
 make_places() {
     mkdir -p "$etc" "$spool" || exit 1
+    # In a folder of its own the Slurm user could put a link to any file, to be given away.
+    chown root:root "/etc/$NAME" "$etc" && chmod go-w "/etc/$NAME" "$etc" || exit 1
     chmod 750 "$spool" || exit 1
     [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || exit 1
     [ -z "$instance" ] || [ -e "$etc/jobcomp.sh" ] || write_hook
@@ -74,7 +101,8 @@ EOF
 
 give_away() { # links are not followed: the spool's owner could have set them
     for file in "$etc/config.toml" "$etc/config.json"; do
-        [ ! -f "$file" ] || [ -L "$file" ] || { chmod 600 "$file" && chown "$owner" "$file"; } || exit 1
+        if [ ! -f "$file" ] || [ -L "$file" ] || [ "$(stat -c %h "$file")" != 1 ]; then continue; fi
+        chmod 600 "$file" && chown -h "$owner" "$file" || exit 1
     done
     if [ "$(stat -c %u:%g "$spool")" != "$owner" ]; then # what the owner before had linked here is not ours to give
         find "$spool" -xdev -maxdepth 1 '(' -type d -o -type f -links 1 ')' -exec chown -h "$owner" {} + || exit 1

@@ -222,6 +222,120 @@ def test_words_of_slurmctlds_reach_the_terminal_without_escapes(host: Host) -> N
     assert "site_script=/a;id" not in said
 
 
+def tell(host: Host, text: str) -> str:
+    """Has slurmctld say something, as the Slurm user can; returns the PATH on which it is asked."""
+    host.put("/usr/local/bin/scontrol", f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\n", "root")
+    return "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def test_a_script_that_slurmctld_names_is_no_option(host: Host) -> None:
+    """Of sed, whose w empties a file of root's; nor a FIFO, for which root would wait."""
+    host.put("/root/victim", "root's\n", "root")
+    host.root.run("mkfifo", "/tmp/fifo")
+    host.install(PATH=tell(host, "JobCompLoc = -ew/root/victim\nEpilogSlurmctld = /tmp/fifo,-fw/root/victim\n"))
+    assert "root's\n" == (host.path / "root/victim").read_text()
+
+
+def test_a_slurm_conf_that_slurmctld_names_is_roots_and_plain(host: Host) -> None:
+    """Its name becomes part of commands for root, and what it says is believed."""
+    for folder in ("/srv/a;id|sh;", "/srv/theirs"):
+        host.put(f"{folder}/slurm.conf", "EpilogSlurmctld=/srv/theirs/x\nJobCompType=jobcomp/theirs\n", "slurm")
+        said = host.install("--dry-run", PATH=tell(host, f"SLURM_CONF = {folder}/slurm.conf"))
+        assert (False, False) == (folder in said, "jobcomp/theirs" in said)
+
+
+def test_c1_controls_and_marks_of_direction_are_not_shown(host: Host) -> None:
+    """Terminals take U+009B for an escape."""
+    said = host.install("--dry-run", PATH=tell(host, "JobCompType = jobcomp/x\x9b2J\u202ey"))
+    assert "jobcomp/x2Jy" in said
+
+
+@pytest.mark.parametrize("user", ["root(0)", f"{ALICE}(1000)"])
+@pytest.mark.parametrize("command", ["install.sh", "adapt"])
+def test_slurmctld_alone_gives_the_configuration_to_nobody(host: Host, user: str, command: str) -> None:
+    """With the Slurm user's own `sacct = "/tmp/evil"` in it, which would run as root, or as alice."""
+    host.install()
+    path = tell(host, f"SlurmUser = {user}")
+    name = user.partition("(")[0]
+    before = host.owner(f"/etc/{NAME}/config.toml"), host.owner(f"/var/spool/{NAME}")
+    words = f"belongs to slurm, but slurmctld says that SlurmUser is {name}"
+    if command == "install.sh":
+        assert words in host.install(expect=1, PATH=path)
+    else:
+        assert words in host.root.run("sh", "/root/bundle/etc/packaging/adapt.sh", expect=1, PATH=path)
+    assert before == (host.owner(f"/etc/{NAME}/config.toml"), host.owner(f"/var/spool/{NAME}"))
+    host.install(SLURM_USER=ALICE, PATH=path)
+    assert f"{ALICE} 600" == host.owner(f"/etc/{NAME}/config.toml")
+
+
+def test_adapt_takes_a_configuration_folder_of_slurms_back(host: Host) -> None:
+    """As install.sh does; what has another name, as a hard link to /etc/shadow has, stays whose it is."""
+    before = host.owner("/etc/shadow")
+    host.put(f"/etc/{NAME}/note", "", "slurm")
+    host.root.run("cp", "-a", "/etc/shadow", f"/etc/{NAME}/shadow")
+    host.root.run("ln", f"/etc/{NAME}/shadow", f"/etc/{NAME}/config.toml")
+    host.root.run("sh", "/root/bundle/etc/packaging/adapt.sh")
+    assert (before, "root 755") == (host.owner(f"/etc/{NAME}/shadow"), host.owner(f"/etc/{NAME}"))
+    host.install()
+    assert before == host.owner(f"/etc/{NAME}/shadow")
+
+
+def test_words_of_slurmctlds_reach_the_terminal_of_adapt_without_escapes(host: Host) -> None:
+    """It repeats a SlurmUser that is no name."""
+    said = host.root.run(
+        "sh", "/root/bundle/etc/packaging/adapt.sh", expect=1, PATH=tell(host, "SlurmUser = \x1b[2J\x9bx y")
+    )
+    assert said == "adapt: SlurmUser [2Jx y: not a name\n"
+
+
+@pytest.mark.parametrize(
+    ("place", "mode"),
+    [(".", "777"), ("wheelhouse", "775"), ("hooks/jobcomp.sh", "666"), ("etc/requirements/3.11.txt", "664")],
+)
+def test_a_copy_that_another_user_can_change_is_not_installed(host: Host, place: str, mode: str) -> None:
+    """As after unpacking with umask 0: its code, its units and its hashes would be anybody's."""
+    host.root.run("chgrp", "games", f"/root/bundle/{place}")
+    host.root.run("chmod", mode, f"/root/bundle/{place}")
+    said = host.install(expect=1)
+    assert f"others than root can change {(Path('/root/bundle') / place)}" in said
+    assert not (host.path / OPT.lstrip("/")).exists()
+
+
+def test_a_copy_of_the_callers_own_group_is_installed(host: Host) -> None:
+    """On EL and Ubuntu a user's files are his group's to write, which has his name and nobody else in it."""
+    host.root.run("cp", "-r", "/root/bundle", f"/home/{ALICE}/bundle")
+    host.root.run("chown", "-R", f"{ALICE}:{ALICE}", f"/home/{ALICE}/bundle")
+    host.root.run("chmod", "-R", "g+w", f"/home/{ALICE}/bundle")
+    host.root.run(f"/home/{ALICE}/bundle/install.sh", "--no-systemd")
+    host.root.run("chgrp", "-R", "games", f"/home/{ALICE}/bundle/hooks")
+    assert "can change" in host.root.run(f"/home/{ALICE}/bundle/install.sh", "--no-systemd", expect=1)
+
+
+def test_settings_for_pip_name_no_other_python_and_no_other_place(host: Host) -> None:
+    """Whoever has set them: the caller's environment, another user's home that sudo has kept, or the folder."""
+    host.put("/srv/evil", '#!/bin/sh\nid -u >>/tmp/pwned\nexec /usr/bin/python3 "$@"\n')
+    lines = "[global]\npython = /srv/evil\ntarget = /srv/target\nno-binary = :all:\n"
+    for file in (
+        f"/home/{ALICE}/.config/pip/pip.conf",
+        f"/home/{ALICE}/.pip/pip.conf",
+        "/tmp/pip/pip.conf",
+        "/pip.conf",
+    ):
+        host.put(file, lines)
+    host.install(
+        HOME=f"/home/{ALICE}",
+        XDG_CONFIG_HOME="/tmp",
+        XDG_CONFIG_DIRS="/tmp",
+        PIP_CONFIG_FILE="/pip.conf",
+        PIP_PYTHON="/srv/evil",
+        PIP_target="/srv/target",
+        PIP_PREFIX="/srv/target",
+        PIP_NO_BINARY=":all:",
+        PYTHONHOME="/tmp",
+    )
+    assert ("", False) == (host.trace, (host.path / "srv/target").exists())
+
+
 #: As the Slurm user: puts a line into every terminal that can be had, and tells which ones it got.
 TYPE = """
 import fcntl, os, sys, termios
