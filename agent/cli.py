@@ -26,6 +26,7 @@ from agent.arguments import (
 from agent.config import NAME, SPOOL_VARIABLE, Config, default_spool, find_config, load_config
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, SpoolError, UsageError
 from agent.logs import Complaints, set_up_logging
+from agent.sanitize import printable
 from agent.wording import Style, count, name_instance
 
 if TYPE_CHECKING:
@@ -260,7 +261,7 @@ def _queue(call: _Call, wanted: QueueOptions) -> None:
     with open_spool(call.load_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
         if wanted.action == "list":
             for line in repair.list_lines(spool, everything=wanted.all, now=call.clock()):
-                print(line)
+                print(printable(line))
         elif wanted.action == "add":
             if not dry_run:
                 spool.queue.append(entries)

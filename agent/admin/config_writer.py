@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from agent.errors import ConfigError
-from agent.privilege import become, refuse_strangers
+from agent.privilege import become, find_stranger, refuse_strangers
 
 #: Longer than any configuration.
 _LONGEST_MESSAGE = 1 << 20
@@ -77,7 +77,7 @@ def make_writer(path: Path, spool: Path) -> ConfigWriter:
     refuse_strangers(path, owner[0], ConfigError)
     if owner[0] == 0:
         return ConfigWriter(path, owner)
-    if _is_folder_of(path.parent, owner[0]):  # root must not write here: the owner could plant links
+    if find_stranger(path.parent, {0}):  # root must not write here: the owner could plant links
         become(owner[0], f"the configuration {path}", ConfigError)
         return ConfigWriter(path)
     connection = _split_off(ConfigWriter(path, owner))
@@ -96,13 +96,6 @@ def _owner_of(path: Path, spool: Path) -> tuple[int, int]:
                     gid = pwd.getpwuid(info.st_uid).pw_gid
             return info.st_uid, gid
     return 0, 0
-
-
-def _is_folder_of(folder: Path, uid: int) -> bool:
-    try:
-        return folder.stat().st_uid == uid
-    except OSError:
-        return False
 
 
 def _split_off(writer: ConfigWriter) -> socket.socket:

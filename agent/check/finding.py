@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Callable, NamedTuple
 
 from agent.errors import ExporterError
+from agent.sanitize import printable
 
 
 class Finding(NamedTuple):
@@ -26,7 +27,7 @@ class NotWell(ExporterError):
 
     def __init__(self, message: str, *, hint: str = "", run: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.run = run
+        self.run = run if run.isprintable() else ""  # as it would be shown it would not be what runs
 
 
 class NotTested(NotWell):
@@ -39,7 +40,7 @@ def examine(name: str, check: Callable[[], str]) -> Finding:
     Only an ``ExporterError`` is a finding; any other exception is a bug in the check.
     """
     try:
-        return Finding(name, True, check())
+        return Finding(name, True, printable(check()))
     except ExporterError as error:
         ok = None if isinstance(error, NotTested) else False
         return Finding(name, ok, str(error), error.hint, getattr(error, "run", ""))

@@ -191,5 +191,5 @@ def _check_runs(script: Path) -> None:
     raise NotWell(
         f"the Slurm user cannot {'enter' if closed else 'read and execute'} {path}",
         hint=f"chmod {mode} {path}, and {RESTART_HINT}",
-        run=f"chmod {mode} {path} && {RESTART}",
+        run=f"chmod {mode} {shlex.quote(str(path))} && {RESTART}",
     )

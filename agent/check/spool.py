@@ -52,7 +52,7 @@ def _look_at_spool(spool: Path, slurm_user: str, config: Path | None) -> str:
         raise NotWell(
             f"the folder {spool} does not exist",
             hint="create it, or set spool_dir if it has moved; the next reconcile delivers what was queued in it",
-            run=f"install -d -o {user} -m 750 {shlex.quote(str(spool))}",
+            run=f"install -d -o {shlex.quote(user)} -m 750 {shlex.quote(str(spool))}",
         )
     mode = spool.stat().st_mode
     if mode & stat.S_IWOTH:
@@ -77,7 +77,7 @@ def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -
         return NotWell(
             f"{spool} belongs to {owner}, but the hook runs as {slurm_user}",
             hint=f"give it to {slurm_user}",
-            run=f"chown -R {slurm_user} {shlex.quote(str(spool))}",
+            run=f"chown -R {shlex.quote(slurm_user)} {shlex.quote(str(spool))}",
         )
     line = "status_coverage_percent = [0, 0]"
     text = config.read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from typing import Iterator, Mapping, NamedTuple
 from agent.check.finding import NotWell
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
+from agent.privilege import CALLER, find_stranger
 from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
 
 RESTART = "systemctl restart slurmctld"
@@ -203,7 +204,7 @@ class Diagnosis:
                     return NotWell(
                         f"{other} names {call.script}, but slurmctld reads {self._path}",
                         hint=f"put {' and '.join(_assignments(call, str(call.script)))} there, and {RESTART_HINT}",
-                        run=f"{_append(self._path, _assignments(call, str(call.script)))} && {RESTART}",
+                        run=_then_restart(_append(self._path, _assignments(call, str(call.script)))),
                     )
         return None
 
@@ -244,7 +245,7 @@ class Diagnosis:
         return NotWell(
             text,
             hint=f"add {' and '.join(lines)} to {self._path}{keep}; then {RESTART_HINT}",
-            run=f"{_append(self._path, lines)} && {RESTART}",
+            run=_then_restart(_append(self._path, lines)),
         )
 
     def _point_to_hook(self, text: str, location: str) -> NotWell:
@@ -272,7 +273,9 @@ class Diagnosis:
             text,
             hint=f"to keep {script}, enter it in a copy of {self._template}, which calls both; set {key} to that copy"
             f" in {setting.place if setting else self._path}, and {RESTART_HINT}",
-            run=" && ".join(steps) if all(steps) and not both.exists() else "",
+            run=" && ".join(steps)
+            if all(steps) and not os.path.lexists(both)
+            else "",  # a link that leads nowhere, too
         )
 
 
@@ -305,14 +308,30 @@ def _assignments(call: Call, script: str) -> list[str]:
 
 
 def _append(path: Path, lines: tuple[str, ...] | list[str]) -> str:
-    """A shell command that appends lines, after a newline in case the file does not end with one."""
+    """A shell command that appends lines, after a newline in case the file does not end with one; empty if unsafe."""
+    values = [line.partition("=")[2] for line in lines]
+    if not all(map(_PLAIN.fullmatch, values)) or not _is_callers_conf(path):
+        return ""
     form = "\\n" + "%s\\n" * len(lines)
     return f"printf '{form}' {' '.join(map(shlex.quote, lines))} >>{shlex.quote(str(path))}"
 
 
+def _is_callers_conf(path: Path) -> bool:
+    return path.suffix == ".conf" and _is_callers(path)
+
+
+def _is_callers(path: Path) -> bool:
+    """Whether root may be asked to write to a file that slurmctld names, which the Slurm user controls.
+
+    That user could name any file of root's, or put a link to one in its place.
+    """
+    return _PLAIN.fullmatch(str(path)) is not None and find_stranger(path, {0, CALLER}) is None
+
+
 def _replace(place: Setting | Path, old: str, new: str) -> str:
-    """A shell command that replaces a key's value in slurm.conf, or a path in a script; empty if one needs quoting."""
-    if not all(map(_PLAIN.fullmatch, (old, new))):
+    """A shell command that replaces a key's value in slurm.conf, or a path in a script; empty if unsafe."""
+    may_write = _is_callers_conf(place.file) if isinstance(place, Setting) else _is_callers(place)
+    if not may_write or not all(map(_PLAIN.fullmatch, (old, new))):
         return ""
     if isinstance(place, Setting):
         change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'

@@ -9,6 +9,7 @@ from typing import Any, Iterator, Sequence
 from agent import __version__
 from agent.config import NAME
 from agent.localtime import local_day, local_text, parse_day
+from agent.sanitize import printable
 from agent.status.health import Level, Problem, worst_level
 from agent.status.snapshot import CommandRuns, Day, Delay, Hook, Snapshot, Undelivered
 from agent.wording import Style, count, moment, percent, span
@@ -21,11 +22,11 @@ _FAINT = "2"
 
 
 def as_text(snapshot: Snapshot, problems: Sequence[Problem], style: Style) -> str:
-    """A screen of 80 columns."""
+    """A screen of 80 columns. The Slurm user could put anything into the ledger that root reads here."""
     lines = [f"{NAME} {__version__}, to {snapshot.config.api_url}", *_verdict(problems, style), ""]
     for label, text in _facts(snapshot):
         label_column = style.paint(label.ljust(LABEL_WIDTH), _FAINT)
-        first, *more = textwrap.wrap(text, WIDTH - LABEL_WIDTH, break_on_hyphens=False)
+        first, *more = textwrap.wrap(printable(text), WIDTH - LABEL_WIDTH, break_on_hyphens=False)
         lines += [label_column + first, *(" " * LABEL_WIDTH + line for line in more)]
     lines += _chart(snapshot.coverage.days, style)
     return "\n".join(lines)
@@ -73,7 +74,7 @@ def as_check_failure(trouble: str) -> str:
 
 def _check_line(level: Level, said: str) -> str:
     """One line without ``|``, which would begin the performance data."""
-    return f"{level.name} - {' '.join(said.split()).replace('|', '/')}"
+    return f"{level.name} - {' '.join(printable(said).split()).replace('|', '/')}"
 
 
 def _verdict(problems: Sequence[Problem], style: Style) -> Iterator[str]:
@@ -81,10 +82,10 @@ def _verdict(problems: Sequence[Problem], style: Style) -> Iterator[str]:
     if not problems:
         yield f"{style.paint(bullet, _COLOURS[Level.OK])} all is well"
     for level, text, hint in problems:
-        first, *more = textwrap.wrap(text, WIDTH - 2, break_on_hyphens=False)
+        first, *more = textwrap.wrap(printable(text), WIDTH - 2, break_on_hyphens=False)
         yield f"{style.paint(bullet, _COLOURS[level])} {first}"
         yield from (f"  {line}" for line in more)
-        yield f"  {'→' if style.unicode else '->'} {hint}"
+        yield f"  {'→' if style.unicode else '->'} {printable(hint)}"
 
 
 def _facts(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

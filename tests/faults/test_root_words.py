@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,35 @@ def test_words_of_slurms_commands_reach_no_terminal_as_they_are(house: House, co
     for _ in range(2):  # the second one shows what the first has stored
         done = house.run(*command)
     shown = (done.stdout + done.stderr).replace("\n", "")
+    assert [] == [letter for letter in shown if not letter.isprintable()]
+
+
+def test_words_of_the_ledger_reach_no_terminal_as_they_are(house: House) -> None:
+    """It is the Slurm user's: root's `status` and `queue list` show what that user has written there."""
+    house.configure(cluster_name="c")
+    (house.spool / "queue").write_text("7\n8\n")
+    house.run("flush")
+    with closing(sqlite3.connect(house.spool / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET message = ?", (f"{ESCAPE}\u202e\x9b",))
+        ledger.execute("UPDATE waiting SET reason = ?, state = 'refused' WHERE job_id = 7", (ESCAPE,))
+        ledger.execute("INSERT INTO rejected VALUES ('c', 9, 0, 0, ?, '', '', ?, 0, 1, 0)", (ESCAPE, ESCAPE))
+    for command in (["status"], ["status", "--check"], ["status", "--json"], ["queue", "list"], ["check"]):
+        done = house.run(*command)
+        shown = (done.stdout + done.stderr).replace("\n", "")
+        assert "pwned" in shown or command == ["check"], command
+        assert [] == [letter for letter in shown if not letter.isprintable()], command
+
+
+def test_words_of_slurmctlds_reach_no_terminal_as_they_are(house: House) -> None:
+    """A setting that is as it should be is shown, too."""
+    house.evil.write_text(
+        "#!/bin/sh\nprintf 'ClusterName = c\\033[2J\\nSLURM_VERSION = 24.05\\302\\233\\nJobCompType = jobcomp/script\\n"
+        "JobCompLoc = /\\033]0;x\\007/jobcomp.sh\\nSlurmUser = \\342\\200\\256nobody(65534)\\n'\n"
+    )
+    house.configure()
+    done = house.run("check")
+    shown = (done.stdout + done.stderr).replace("\n", "")
+    assert "jobcomp.sh" in shown
     assert [] == [letter for letter in shown if not letter.isprintable()]
 
 

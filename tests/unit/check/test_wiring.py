@@ -5,6 +5,7 @@ Each remedy is carried out by a shell on a slurm.conf of the test's own; then al
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Mapping, NamedTuple
@@ -391,3 +392,36 @@ def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) 
     assert 1 == len(find_conf({"SLURM_CONF": str(site.conf)}).settings)
     monkeypatch.setattr(wiring, "USUAL_PLACES", ("/none", str(site.conf)))
     assert 1 == len(find_conf({}).settings)
+
+
+@pytest.mark.parametrize("name", ["theirs/slurm.conf", "profile", "a;id/slurm.conf", "$(id)/slurm.conf"])
+def test_root_is_asked_to_write_to_no_file_of_the_slurm_users_choice(site: Site, name: str) -> None:
+    """Slurmctld, which that user runs, tells where it is: another's file, a shell's, or a name with commands."""
+    conf = site.folder / name
+    conf.parent.mkdir(exist_ok=True)
+    site.conf = conf
+    site.write("JobCompType=jobcomp/script\nJobCompLoc={own}")
+    if name.startswith("theirs"):
+        if os.geteuid() != 0:
+            pytest.skip("only root can make a folder of another user's")
+        os.chown(conf.parent, 65534, 65534)
+    assert "" == site.fault().run
+    site.write("ClusterName=lab")
+    assert "" == site.fault().run
+    told = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": site.hook}
+    assert "" == site.fault(told).run
+
+
+def test_a_script_with_commands_in_its_name_is_written_nowhere(site: Site) -> None:
+    """The line would be run by whoever reads the file."""
+    site.write("ClusterName=lab")
+    told = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": "/$(id)/jobcomp.sh"}
+    assert "" == site.fault(told).run
+
+
+def test_a_link_that_leads_nowhere_is_not_written_through(site: Site) -> None:
+    """It could lead to a file that root would run."""
+    site.write("JobCompType=jobcomp/script\nJobCompLoc={own}")
+    assert site.fault().run
+    (site.folder / "call-both.sh").symlink_to(site.folder / "cron.daily")
+    assert "" == site.fault().run
