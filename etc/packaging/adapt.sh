@@ -37,25 +37,29 @@ find_conf() { # exports SLURM_CONF where the instance has one of its own: named 
 # Words of the Slurm user's, who has slurmctld say anything: no control character of theirs reaches root's terminal.
 plain() { LC_ALL=C tr -cd '\012\040-\176'; }
 
-conf_user() { # SlurmUser by slurm.conf, which is root's
+slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
+    value=$(told_setting "$1")
+    say "${value:-$(conf_setting "$1")}"
+}
+
+conf_setting() { # KEY: its value by slurm.conf, which is root's
     for file in "${SLURM_CONF:-}" $CONFS; do
         [ -r "$file" ] || continue
-        sed -n 's/^[[:blank:]]*SlurmUser[[:blank:]]*=[[:blank:]]*//Ip' "$file" |
+        sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" |
             sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
         return
     done
 }
 
-told_user() { # the same by slurmctld, which is the Slurm user's
-    timeout 30 scontrol show config 2>/dev/null | sed -n 's/^SlurmUser *= *//p' | sed 's/([0-9]*)$//' |
-        head -n 1 | plain
+told_setting() { # KEY: its value by slurmctld, which is the Slurm user's
+    timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//' | head -n 1 | plain
 }
 
 find_user() { # sets $user and, where he exists, $owner as numbers
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
     told_user=''
-    user=${SLURM_USER:-$(conf_user)}
-    [ -n "$user" ] || user=$(told_user) told_user=$user
+    user=${SLURM_USER:-$(conf_setting SlurmUser)}
+    [ -n "$user" ] || user=$(told_setting SlurmUser) told_user=$user
     user=${user:-slurm}
     case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser $user: not a name" ;; esac
     user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may have its number
@@ -119,7 +123,8 @@ make_common_folder() { # sets $common; empty where there is a single controller
     state=$(slurm_setting StateSaveLocation)
     case $state in [!/]* | *[!A-Za-z0-9/._@+-]* | '') return 0 ;; esac
     common=$state/$NAME
-    timeout 60 runuser -u "$user" -- mkdir -p -m 700 "$common" 2>/dev/null ||
+    # In a session of its own and without a terminal: into root's it could type commands (TIOCSTI).
+    timeout 60 setsid -w runuser -u "$user" -- mkdir -p -m 700 "$common" </dev/null >/dev/null 2>&1 ||
         say "$user cannot make $common: see docs/controllers.md"
 }
 
