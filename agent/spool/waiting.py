@@ -198,7 +198,7 @@ class WaitingJobs:
             (*key, record.submit, record.end, now, due_at, words, REFUSED),
         )
 
-    def hasten_refused(self, now: float) -> None:
+    def retry_refused(self, now: float) -> None:
         """Makes the refused jobs due: beside others that were taken it shows whether they are at fault."""
         self._database.execute("UPDATE waiting SET due_at = ? WHERE state = ? AND due_at > ?", (now, REFUSED, now))
 

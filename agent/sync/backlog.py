@@ -1,4 +1,4 @@
-"""Which times are worth a walk, where many jobs wait."""
+"""Decides which periods are worth a walk when many jobs wait."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from agent.slurm.sacct import IDS_PER_CALL
 from agent.spool.ledger import Ledger
 from agent.sync.slices import FIRST_SECONDS, ROWS_PER_SLICE, next_slice
 
-#: More jobs than this are worth a walk, and of those that ended in a slice more than this are worth its call.
+#: A walk is worth it for more waiting jobs than this, and a slice of it for more than this many that ended within it.
 MANY_JOBS = 3 * IDS_PER_CALL
 MANY_IN_A_SLICE = IDS_PER_CALL
-#: So much of time is rather walked over than left out, as then a call of its own looks for earlier runs there.
+#: A gap this short is walked, not skipped: skipping it would cost a separate call to look for earlier runs.
 NOT_LEFT_OUT_SECONDS = 3 * 3600
 
 
 class Backlog:
-    """A plan to walk over the times at which many of the waiting jobs ended; what lies far between is left out.
+    """A plan that walks the periods in which many of the waiting jobs ended, and skips long gaps between them.
 
     :param now: epoch seconds; nothing has ended after it.
-    :param known_to: up to when earlier runs are known; what lies close behind it is not left out.
+    :param known_to: up to when earlier runs are known, in epoch seconds; a short gap after it is not skipped.
     """
 
     def __init__(self, ledger: Ledger, now: float, known_to: int) -> None:
@@ -39,9 +39,9 @@ class Backlog:
         return None
 
     def _next_to(self, done: Range | None, seconds: int, rows: int) -> Range | None:
-        """The slice in which the next of the waiting jobs ended, be it worth a call or not; None behind the last.
+        """The slice in which the next waiting job ended, whether or not it is worth a call; None after the last job.
 
-        :param seconds: how long the slice was that had so many rows.
+        :param seconds: how long the slice with that number of rows was.
         """
         ends = self._ledger.waiting.due_ends(self._now, after=done.end if done else 0)
         if not ends:
@@ -54,7 +54,7 @@ class Backlog:
 
 
 def _shortened(part: Range, rows: int) -> Range:
-    """As much of a slice as may have the rows of one, of a slice that has so many at least."""
+    """The beginning of a slice that has at least this many rows, cut to the usual number of rows."""
     if rows <= ROWS_PER_SLICE:
         return part
     return Range(part.start, part.start + (part.end - part.start) * ROWS_PER_SLICE // rows)

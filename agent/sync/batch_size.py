@@ -1,38 +1,38 @@
-"""How large a batch may be: it grows only on proof, and what was too much once is remembered. Pure.
+"""How large a batch may be: it grows only after a success, and a size that failed is remembered. Pure.
 
-Bytes are counted, not records: a proxy's limit is one of bytes, and a record with two thousand nodes is as much work as
-fifty others.
+The size is in bytes, not records: proxies limit bytes, and a record with two thousand nodes costs as much as fifty
+others.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-#: What a dashboard is sent first that nothing is known of: some 600 jobs. A proxy's limit is seldom below a megabyte.
+#: The first batch for an unknown dashboard: some 600 jobs. A proxy's limit is rarely below a megabyte.
 FIRST_BYTES = 1 << 18
-#: No batch is larger: some 9,000 jobs.
+#: The largest batch ever sent: some 9,000 jobs.
 LARGEST_BYTES = 1 << 22
-#: After so long a larger batch is tried again.
+#: A larger batch is tried again after this long.
 CEILING_SECONDS = 86_400.0
 
 
 class Trust(NamedTuple):
-    """What is known of a dashboard: how much it takes at once."""
+    """How much a dashboard is known to accept at once."""
 
     size: int = FIRST_BYTES
-    ceiling: int = 0  # bytes, above which it fails; 0: none is known
+    ceiling: int = 0  # larger batches, in bytes, have failed; 0 if none has
     ceiling_at: float = 0.0  # epoch seconds
 
 
 def first_bytes(timeout: float) -> int:
-    """With a short time-out even less is sent first, as that much more may not be done in time."""
+    """The size of the first batch; a short time-out makes it smaller."""
     return int(FIRST_BYTES * min(timeout / 30, 1))
 
 
 class BatchSize:
-    """The size of the next batch, by how the ones before it fared.
+    """The size of the next batch, derived from the outcome of those before it.
 
-    :param trust: as it was left by an earlier run.
+    :param trust: what an earlier run learned.
     :param timeout: seconds that a request may take.
     """
 
@@ -44,22 +44,22 @@ class BatchSize:
 
     @property
     def bytes(self) -> int:
-        """What a batch may have now."""
+        """The current limit of a batch."""
         return self.trust.size
 
     def failed(self, size: int) -> None:
-        """A batch of so many bytes was too much. The next is half of it, then a quarter of that, then an eighth."""
+        """Notes that a batch of this size was too large. The next is half of it, then a quarter of that, and so on."""
         self._failed = min(self._failed or size, size)
         self._failures += 1
         self.trust = self.trust._replace(size=max(min(size, self.bytes) >> self._failures, 1))
 
     def went_through(self, size: int, seconds: float, now: float, *, full: bool) -> None:
-        """A batch was taken.
+        """Notes that a batch was accepted.
 
-        If it was full, the next may be up to twice as large, and no larger than what can be done in half of the
-        time-out if each byte takes as long as these did.
+        After a full batch the next may be up to twice as large, provided that at the same speed it would take at most
+        half of the time-out.
 
-        :param seconds: that it took.
+        :param seconds: how long the request took.
         :param now: epoch seconds.
         """
         ceiling, ceiling_at = self.trust.ceiling, self.trust.ceiling_at
@@ -73,6 +73,6 @@ class BatchSize:
         self.trust = Trust(grown, ceiling, ceiling_at)
 
     def forget_failures(self, trust: Trust) -> None:
-        """The failures since it was as in ``trust`` had another cause than size."""
+        """Restores ``trust``: the failures since then were not caused by the size."""
         self.trust = trust
         self._failed = self._failures = 0

@@ -1,4 +1,4 @@
-"""What a run writes down about itself: how it went, what it has seen, and what the next ones need not do again."""
+"""What a run records about itself: its outcome, what it saw, and what later runs need not repeat."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from agent.sync.prepare import Settings
     from agent.sync.reconcile import Tally
 
-#: Beyond the collection window the ledger keeps this many days more of what was delivered.
+#: The ledger keeps deliveries for the collection window and this many days more.
 SPARE_DAYS = 2
 RUNS_KEPT_SECONDS = 30 * 86_400.0
-#: Under this name the ledger keeps what has made records of rows.
+#: The note that identifies what turned rows into records.
 ROWS_NOTE = "rows_made_by"
 
 
 class Books:
-    """The books of one spool.
+    """Keeps the records of the runs on one spool.
 
     :param clock: epoch seconds.
     """
@@ -40,21 +40,21 @@ class Books:
 
     @property
     def oldest(self) -> int:
-        """What ended before (epoch seconds) no reconcile of the window asks for again."""
+        """Epoch seconds; no reconcile of the window asks again for jobs that ended earlier."""
         kept_days = self._config.collection_window_days + SPARE_DAYS
         return day_start(local_day(self._clock()) - timedelta(days=kept_days))
 
     def write_down(self, report: RunReport, failure: BaseException | None, *, odd_rows: int) -> None:
-        """How a run went, and how long the dashboard wants to be left alone.
+        """Records the outcome of a run, and a Retry-After of the dashboard.
 
-        :param odd_rows: rows of sacct that it could not read.
+        :param odd_rows: how many rows of sacct the run could not read.
         """
         with self._ledger.transaction():
             if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
                 pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
                 self._journal.set_fact(PAUSE, self._clock() + pause)
             self._journal.add_run(report)
-            # A reconcile meets all odd rows again, and tells when there are none any more.
+            # A reconcile meets every odd row again, so its count replaces the previous one.
             known = 0.0 if report.command == "reconcile" and not report.exit_code else self._journal.fact(ODD_ROWS)
             self._journal.set_fact(ODD_ROWS, max(known, odd_rows))
             for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
@@ -62,7 +62,7 @@ class Books:
                     self._journal.raise_fact(name, amount)
 
     def keep(self, tally: Tally, wanted: Range) -> None:
-        """Coverage of the days that were seen whole, and an end to what is older than any window."""
+        """Records the coverage of complete days, and deletes what is older than any window."""
         from agent.jobs.job import LOOKBACK_SECONDS  # noqa: PLC0415
         from agent.sync.earlier import note_forgotten  # noqa: PLC0415
 
@@ -85,9 +85,9 @@ class Books:
             note_forgotten(self._ledger, before=requeued_before)
 
     def resend_after(self) -> float:
-        """Where a daily reconcile begins to send again what the dashboard has: nowhere on most days.
+        """From which End on a daily reconcile resends unchanged jobs; on most days it resends none.
 
-        :returns: epoch seconds, of the ends of jobs; infinite where it is not the day.
+        :returns: epoch seconds; infinite unless a resend is due.
         """
         days = self._config.resend_days
         since = self._clock() - self._journal.fact(RESENT)
@@ -96,18 +96,18 @@ class Books:
         return self._journal.fact(RESENT_TO)
 
     def note_resent_to(self, end: int) -> None:
-        """How far a reconcile has come that sends everything, if it is not the last one to do so."""
+        """Records how far a reconcile that resends everything got, so that the next can resume there."""
         with self._ledger.transaction():
             self._journal.set_fact(RESENT_TO, end)
 
     def note_resent(self, began: float) -> None:
-        """That one has sent everything, and when it began."""
+        """Records that a reconcile has resent everything, and when it began."""
         with self._ledger.transaction():
             self._journal.set_fact(RESENT, began)
             self._journal.set_fact(RESENT_TO, 0)
 
     def recognize_rows(self, settings: Settings) -> None:
-        """Forgets the rows of sacct that were delivered under other settings, in another zone or by another program."""
+        """Forgets the delivered rows if the settings, the time zone or the record format have changed since."""
         import json  # noqa: PLC0415
 
         from agent.jobs.record import FORMAT  # noqa: PLC0415

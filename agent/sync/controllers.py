@@ -1,7 +1,7 @@
-"""This host among the controllers of its cluster: who they are, whose turn it is to send, and what they have done.
+"""The controllers of the cluster: who they are, whose turn it is to send, and what they have done.
 
-Slurm is asked for it once in a while, and what it said is remembered: slurmctld may be down, busy or failing over
-while the accounting and the dashboard answer.
+Slurm's answer is remembered and refreshed now and then: slurmctld may be down, busy or failing over while the
+accounting and the dashboard work.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm
     from agent.sync.delivery import Receiver
 
-#: What Slurm has said of its controllers holds for so long; then it is asked again.
+#: How long Slurm's answer about its controllers is valid.
 REMEMBERED_SECONDS = 3600.0
-#: Its lines: when Slurm was asked, ClusterName, StateSaveLocation, and each SlurmctldHost.
+#: The note's lines: when Slurm was asked, ClusterName, StateSaveLocation, and each SlurmctldHost.
 _NOTE = "controllers_said"
 _NO_NAME = "start slurmctld, or set cluster_name in the configuration, or give --cluster-name"
 
@@ -37,10 +37,10 @@ logger = logging.getLogger(__name__)
 
 
 class Control:
-    """What a run has to know of the controllers.
+    """What a run needs to know about the controllers.
 
-    :param cluster: slurm_cluster of the configuration; None for the one of this host's slurm.conf.
-    :param instance: whose turns and notices these are: another instance sends to another dashboard, or other jobs.
+    :param cluster: slurm_cluster of the configuration; None for the cluster of this host's slurm.conf.
+    :param instance: each instance has its own turns and notices, as it sends to another dashboard, or other jobs.
     :param clock: epoch seconds.
     """
 
@@ -69,8 +69,8 @@ class Control:
     def cluster_name(self) -> str:
         """Slurm's ClusterName.
 
-        :raises SlurmUnreachable: where slurmctld does not answer, and has never done so.
-        :raises ConfigError: where it names none.
+        :raises SlurmUnreachable: if slurmctld does not answer and never has.
+        :raises ConfigError: if Slurm reports no name.
         """
         try:
             found = self._known_lately() or self._ask()
@@ -85,7 +85,7 @@ class Control:
 
     @property
     def controllers(self) -> Controllers:
-        """What is known of them; nothing where slurmctld does not answer and never has."""
+        """What is known about them; empty if slurmctld does not answer and never has."""
         if self._found is None:
             try:
                 self._found = self._known_lately() or self._ask()
@@ -108,43 +108,43 @@ class Control:
 
     @property
     def may_meet_others(self) -> bool:
-        """Whether others may send for this cluster at the same time, without taking turns with this run.
+        """Whether other hosts may send for this cluster at the same time without taking turns with this run.
 
-        Not where nobody knows who the controllers are.
+        False if the controllers are unknown.
         """
         if self.several:
             return self._turns is not None and bool(self._turns.failure)
-        if self._is_elsewhere(self.controllers):  # its own controllers may send, too
+        if self._is_elsewhere(self.controllers):  # the cluster's own controllers may send, too
             return True
         hosts = self.controllers.hosts
         return len(hosts) > 1 or any(not self._is_here(host) for host in hosts)
 
     def turns(self) -> Turns | None:
-        """The turns of this run; None where there is nobody to take turns with."""
+        """The turns of this run; None if there is no other controller to take turns with."""
         if self._turns is None and self.several and self.controllers.state_folder:
             self._turns = Turns(self._common)
         return self._turns
 
-    def tell_calls(self, ends: Range | None, *, forget_before: float) -> None:
-        """Tells the other controllers for what the hook was called here."""
+    def publish_calls(self, ends: Range | None, *, forget_before: float) -> None:
+        """Notifies the other controllers when the jobs ended for which the hook was called here."""
         if ends is not None and self._notices:
             self._notices.add_calls(ends, forget_before=forget_before)
 
-    def tell_reconcile(self, *, forget_before: float) -> None:
-        """Tells the other controllers that a reconcile has gone well."""
+    def publish_reconcile(self, *, forget_before: float) -> None:
+        """Notifies the other controllers of a successful reconcile."""
         if self._notices:
             self._notices.add_reconcile(self._clock(), forget_before=forget_before)
 
-    def hear(self) -> None:
-        """Writes down when another controller has last reconciled, for ``status``."""
+    def note_others_reconcile(self) -> None:
+        """Records when another controller last reconciled successfully, for ``status``."""
         if self._notices:
             self._journal.set_fact(OTHERS_RECONCILED, self._notices.last_reconcile())
 
     def others_calls(self) -> Callable[[int], bool]:
-        """Tells of an End (epoch seconds) whether the hook of another controller was called for what ended then."""
+        """Returns a test: was the hook of another controller called for jobs with this End (epoch seconds)?"""
         calls = sorted(self._notices.others_calls()) if self._notices else []
         starts = [call.start for call in calls]
-        latest = list(accumulate((call.end for call in calls), max))  # a longer one may have begun before
+        latest = list(accumulate((call.end for call in calls), max))  # an earlier range may end later
 
         def was_called(end: int) -> bool:
             place = bisect_right(starts, end)
@@ -160,7 +160,7 @@ class Control:
 
     @property
     def _common(self) -> SharedFolder:
-        """What the controllers share; made by whoever comes first."""
+        """The folder shared by the controllers; the first one creates it."""
         if self._folder is None:
             common = Path(self.controllers.common_folder)
             self._folder = SharedFolder(common / self._instance)
@@ -169,7 +169,7 @@ class Control:
                 common.mkdir(mode=0o700, exist_ok=True)
                 (common / self._instance).mkdir(mode=0o700, exist_ok=True)
 
-            with suppress(OSError):  # whoever needs it says what is wrong with it
+            with suppress(OSError):  # reported when the folder is used
                 self._folder.ask(make)
         return self._folder
 
@@ -184,7 +184,7 @@ class Control:
             _, known = self._remembered()
             if not (known and known.cluster):
                 raise
-            logger.debug("%s; going by what it said last", error)
+            logger.debug("%s; using its last answer", error)
             return known
         self._remember(found)
         return found
@@ -202,7 +202,7 @@ class Control:
 
 
 class TakingTurns:
-    """A dashboard that is sent to only while no other controller sends."""
+    """A dashboard that is sent to only while no other controller is sending."""
 
     def __init__(self, receiver: Receiver, turns: Turns) -> None:
         self._receiver = receiver
@@ -215,5 +215,5 @@ class TakingTurns:
             return self._receiver.submit(cluster, texts, **options)
 
     def answers(self) -> bool:
-        """See :class:`Receiver`. Looking changes nothing: whose turn it is does not matter."""
+        """See :class:`Receiver`. This changes nothing on the dashboard, so it needs no turn."""
         return self._receiver.answers()

@@ -1,6 +1,6 @@
-"""Finds the records for whose sake the dashboard refuses a batch, and has the others delivered meanwhile.
+"""Finds the records that make the dashboard refuse a batch, and delivers the others along the way.
 
-It is the dashboard that names them, or halving that finds them: one bad record among n costs 2 x log2(n) requests.
+Either the dashboard names them, or the batch is bisected: one bad record among n costs 2 x log2(n) requests.
 """
 
 from __future__ import annotations
@@ -10,38 +10,35 @@ from typing import Callable, Mapping, NamedTuple, Sequence
 from agent.errors import BatchRefused
 from agent.jobs.record import Record
 
-#: Sends some records. Returns the refusal, None where they were taken.
+#: Sends records. Returns the refusal, or None if they were accepted.
 Attempt = Callable[[Sequence[Record]], "BatchRefused | None"]
 
 
 class Budget:
-    """What a run may spend on searching.
-
-    :param requests: how many.
-    """
+    """Limits the number of requests that a run spends on searching."""
 
     def __init__(self, requests: int) -> None:
         self._left = requests
 
     def spend(self) -> bool:
-        """Takes one request out of it; False where there is none left."""
+        """Spends one request; False if none is left."""
         self._left -= 1
         return self._left >= 0
 
 
 class Findings(NamedTuple):
-    """What a search has found."""
+    """The result of a search."""
 
-    suspects: list[tuple[Record, str]]  # refused alone, or named; each with the dashboard's words
-    unsearched: list[tuple[Sequence[Record], str]]  # what is left of refused batches, and why
+    suspects: list[tuple[Record, str]]  # refused alone, or named; each with the error message
+    unsearched: list[tuple[Sequence[Record], str]]  # parts of refused batches that were not searched, and why
 
 
 class Search:
     """One search.
 
-    :param attempt: how records are sent.
-    :param budget: without any left, the rest stays unsearched.
-    :param has_enough: told how many suspects there are, whether more are of no use.
+    :param attempt: sends records.
+    :param budget: once it is spent, the rest stays unsearched.
+    :param has_enough: given the number of suspects, whether to stop searching.
     """
 
     def __init__(self, attempt: Attempt, budget: Budget, has_enough: Callable[[int], bool]) -> None:
@@ -51,7 +48,7 @@ class Search:
         self._has_enough = has_enough
 
     def look_into(self, records: Sequence[Record], refusal: BatchRefused) -> None:
-        """Looks for the records at fault among some that were refused together."""
+        """Searches records that were refused together for those at fault."""
         suspects, unsearched = self.findings
         if self._has_enough(len(suspects)):
             unsearched.append((records, str(refusal)))
@@ -74,7 +71,7 @@ class Search:
 
 
 def _named(records: Sequence[Record], refusal: BatchRefused) -> Mapping[int, str]:
-    """The records that a refusal is about, by their index, with its words; none where it names none of several."""
+    """The records that a refusal names, by index, with the error message. A single record counts as named."""
     named = {index: words for index, words in refusal.named.items() if 0 <= index < len(records)}
     return named or ({0: str(refusal)} if len(records) == 1 else {})
 

@@ -1,8 +1,8 @@
-"""Brings records to the dashboard in batches that it can take.
+"""Sends records to the dashboard in batches of a size that it accepts.
 
-The one place where jobs leave the books: in the transaction that follows a 2xx, or the refusal of a single record by
-a dashboard that is proven to take others. How large a batch may be is told by :mod:`agent.sync.batch_size`, which
-record one was refused for by :mod:`agent.sync.culprit`.
+Only here are jobs acknowledged: in the transaction that follows a 2xx, or after a single record was refused by a
+dashboard that demonstrably accepts others. :mod:`agent.sync.batch_size` decides how large a batch may be, and
+:mod:`agent.sync.culprit` finds the record for which a batch was refused.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
 from agent.sync.culprit import Budget, Search
 
-#: The most requests that a run spends on searching. One bad record among n takes 2 x log2(n) of them, and up to eight
-#: more: to see before and after that the dashboard is well, and to try the batch and the record itself again.
+#: The number of requests that a run may spend on searching. One bad record among n takes 2 x log2(n) of them, and up to
+#: eight more to check the dashboard before and after, and to retry the batch and the record itself.
 SEARCH_REQUESTS = 200
-#: So many records of a batch refused alone, or so many batches, by a dashboard that has not taken anything yet: it is
-#: at fault, and no more are tried.
+#: If a dashboard that has not accepted anything yet refuses this many single records of a batch, or this many batches,
+#: the fault is its own, and no more are tried.
 MOST_UNPROVEN = 3
-#: What was refused without proof is tried again after so long, or together with the next job that comes.
+#: A record that was refused without proof of its fault is retried after this long, or together with the next job.
 REFUSED_PAUSE_SECONDS = 1800.0
 
 logger = logging.getLogger(__name__)
 
 
 class Receiver(Protocol):
-    """What takes the records: a Dashboard, or its stand-in for a dry run."""
+    """Accepts the records: a Dashboard, or its stand-in for a dry run."""
 
     ingest_url: str
 
@@ -48,14 +48,14 @@ class Receiver(Protocol):
 class Delivery:
     """Collects records and posts them, one batch at a time.
 
-    Counts what was ``delivered``, ``rejected`` (set aside for good) and ``refused`` (kept: it may be the dashboard's
-    fault).
+    Counts the records that were ``delivered``, ``rejected`` (set aside permanently) and ``refused`` (still queued: the
+    fault may be the dashboard's).
 
-    :param command: ``flush`` or ``reconcile``, on whose behalf; flush delivers what the hook has caught.
-    :param batch_size: records in a batch, at the most.
+    :param command: the command that delivers, ``flush`` or ``reconcile``; the jobs of flush were queued by the hook.
+    :param batch_size: the maximum number of records in a batch.
     :param timeout: seconds that a request may take.
     :param clock: epoch seconds.
-    :param stopwatch: seconds since whenever, to measure how long the dashboard takes.
+    :param stopwatch: monotonic seconds, to measure how long the dashboard takes.
     :param level: the log level of the routine lines.
     """
 
@@ -78,42 +78,42 @@ class Delivery:
         self.cpu_seconds = 0
         self.gpu_seconds = 0
         self._budget = Budget(SEARCH_REQUESTS)
-        self._witness: Record | None = None  # the last one that the dashboard has taken
-        self._unproven = 0  # batches refused before it had taken any
-        self._suspects: list[Record] = []  # refused alone before it had taken any
+        self._witness: Record | None = None  # the last record that the dashboard accepted
+        self._unproven = 0  # batches refused before it accepted any
+        self._suspects: list[Record] = []  # refused alone before it accepted any
         self._dashboard = dashboard
         self._ledger = ledger
         self._cluster = cluster
         self._command = command
         self._most_records = batch_size
         self._size = BatchSize(_load_trust(ledger, timeout), timeout=timeout)
-        self._troubled = 0  # records that are left of a batch that was too much, and is gone through again in parts
+        self._troubled = 0  # records left of a batch that failed and is sent again, perhaps in parts
         self._before_trouble = self._size.trust
         self._clock = clock
         self._stopwatch = stopwatch
         self._level = level
         self._outbox: dict[tuple[int, int], Record] = {}
         self._outbox_bytes = 0
-        self._booked: set[tuple[int, int]] = set()  # of what is in the outbox
-        self._newest_tasks: dict[tuple[str, int], Record] = {}  # likewise, by their place on the dashboard
+        self._booked: set[tuple[int, int]] = set()  # records of the outbox that the ledger lists as delivered
+        self._newest_tasks: dict[tuple[str, int], Record] = {}  # of the outbox, by their place on the dashboard
         self._waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
 
     def add(self, record: Record, waiting: tuple[int, int] | None = None, *, is_booked: bool = False) -> None:
-        """Takes a record on; a full batch goes out at once.
+        """Adds a record to the outbox; a full batch is sent at once.
 
-        :param waiting: the key in the ledger of the queue entry that is served by it.
-        :param is_booked: the ledger says already that the dashboard has it as it is.
+        :param waiting: the ledger's key of the queue entry that this record settles.
+        :param is_booked: whether the ledger already lists this very record as delivered.
         """
         newer = self._newer_task(record)
         if waiting is not None:
             self._waiting.setdefault((newer or record).key, []).append(waiting)
-        if newer:  # the older one would arrive last, and stand
+        if newer:  # the older one would arrive last and overwrite it
             return
         if _is_of_array(record):
             self._newest_tasks[place(record.job_id, record.submit)] = record
         if is_booked:
             self._booked.add(record.key)
-        if record.key in self._outbox:  # an older one in its place
+        if record.key in self._outbox:  # an older version of it
             self._take_out([record])
         self._outbox[record.key] = record
         self._outbox_bytes += _bytes_of(record)
@@ -121,16 +121,16 @@ class Delivery:
             self._send_next()
 
     def _newer_task(self, record: Record) -> Record | None:
-        """A later run of the same task that is to go out, too: it may have another raw ID, and comes in any order."""
+        """A later run of the same task in the outbox: it may have another raw ID, and the order is arbitrary."""
         if not _is_of_array(record):
             return None
         newest = self._newest_tasks.get(place(record.job_id, record.submit))
         return newest if newest and (newest.submit, newest.end) > (record.submit, record.end) else None
 
     def flush(self) -> None:
-        """Sends what was taken on.
+        """Sends the outbox.
 
-        :raises DashboardUnreachable: what is left is not delivered, and stays on the books.
+        :raises DashboardUnreachable: undelivered jobs stay queued.
         :raises KeyRefused: likewise.
         """
         while self._outbox:
@@ -143,7 +143,7 @@ class Delivery:
             self.flush()
 
     def forget_witness(self) -> None:
-        """Tells that others have delivered meanwhile: what was sent before may be out of date and is not sent again."""
+        """Stops resending the last accepted record as a probe: after other deliveries it may be out of date."""
         self._witness = None
 
     @property
@@ -153,7 +153,7 @@ class Delivery:
     # A batch
 
     def _send_next(self) -> None:
-        """Sends a batch. What of it is done with, delivered or not, leaves the outbox; the rest goes out again."""
+        """Sends a batch. Settled records leave the outbox, delivered or not; the others are sent again."""
         batch = self._cut()
         full = len(batch) < len(self._outbox) or _size_of(batch) >= self._size.bytes
         rest = {record.key for record in self._send(batch, full=full)}
@@ -161,10 +161,10 @@ class Delivery:
         self._troubled = max(self._troubled - len(batch) + len(rest), 0)
 
     def _send(self, batch: Sequence[Record], *, full: bool) -> Sequence[Record]:
-        """Sends some records, and deals with what comes in between.
+        """Sends records and handles failures.
 
-        :param full: whether they are as many as may go out at once.
-        :returns: those that have to go out again.
+        :param full: whether they are as many as may be sent at once.
+        :returns: the records to send again.
         """
         try:
             self._post(batch, full=full)
@@ -189,13 +189,13 @@ class Delivery:
 
     def _take_out(self, records: Sequence[Record]) -> None:
         for record in records:
-            gone = self._outbox.pop(record.key, None)
-            self._outbox_bytes -= _bytes_of(gone) if gone else 0
+            removed = self._outbox.pop(record.key, None)
+            self._outbox_bytes -= _bytes_of(removed) if removed else 0
         if not self._outbox:
             self._newest_tasks.clear()
 
     def _post(self, records: Sequence[Record], *, tries: int = backoff.TRIES, full: bool = False) -> None:
-        """Sends records, and books what the dashboard has taken."""
+        """Sends records, and acknowledges those that the dashboard accepted."""
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
         started = self._stopwatch()
         message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
@@ -215,52 +215,52 @@ class Delivery:
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
 
-    # A batch that was too much
+    # A batch that was too large
 
     def _recover(self, batch: Sequence[Record], error: DashboardUnreachable) -> Sequence[Record]:
-        """Goes on after a request that was not answered, as long as the dashboard is there at all.
+        """Continues after an unanswered request, as long as the dashboard is reachable.
 
-        :returns: the records that have to go out again.
-        :raises DashboardUnreachable: where it is not.
+        :returns: the records to send again.
+        :raises DashboardUnreachable: if it is not reachable.
         """
         if error.foreign:
             return self._find_culprits(batch, BatchRefused(str(error)))
         if not error.overwhelmed:
             raise error
         if not self._dashboard.answers():
-            if error.timed_out:  # it may be this batch that it is busy with: the next run begins with less
+            if error.timed_out:  # this batch may be what keeps it busy: the next run begins with less
                 self._go_smaller(batch, "")
             raise error
         if len(batch) == 1:
             return self._hold_back(batch[0], error)
         if self._troubled or error.timed_out:
             return self._go_smaller(batch, str(error))
-        logger.warning("%s; but the dashboard is there: trying again", error)
+        logger.warning("%s; the dashboard is reachable, trying again", error)
         self._enter_trouble(batch)
         return batch
 
     def _go_smaller(self, batch: Sequence[Record], words: str) -> Sequence[Record]:
-        """Makes the batches smaller that follow; all records of this one have to go out again."""
+        """Makes the next batches smaller; all records of this one are sent again."""
         self._enter_trouble(batch)
         self._size.failed(_size_of(batch))
         with self._ledger.transaction():
             self._write_trust()
         if words:
-            logger.warning("%s; going on with at most %d kB at a time", words, -(-self._size.bytes // 1024))
+            logger.warning("%s; continuing with at most %d kB at a time", words, -(-self._size.bytes // 1024))
         return batch
 
     def _enter_trouble(self, batch: Sequence[Record]) -> None:
-        """A batch is gone through again, perhaps in parts: the cause may be its size, or one of its records."""
+        """Notes that a batch is sent again, perhaps in parts: the cause may be its size or one of its records."""
         if not self._troubled:
             self._troubled, self._before_trouble = len(batch), self._size.trust
 
     def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
-        """Keeps a record that the dashboard does not get done with, though it is there and may take others."""
+        """Keeps a record that the dashboard does not answer, though it is reachable and may accept others."""
         self._give_up_where_nothing_was_taken(str(error))
         proven = self._check_dashboard(BatchRefused(str(error)))
         if not proven:
             self._suspects.append(record)
-        if self._troubled:  # it was this record, not the size, for which parts of a batch have failed
+        if self._troubled:  # parts of a batch failed because of this record, not because of their size
             before = self._before_trouble
             self._size.forget_failures(before if proven else before._replace(size=self._size.bytes))
             with self._ledger.transaction():
@@ -277,9 +277,9 @@ class Delivery:
     def _find_culprits(self, batch: Sequence[Record], refusal: BatchRefused) -> Sequence[Record]:
         """Finds the records at fault in a refused batch, sets them aside, and sends the others.
 
-        Where there are none, its size was at fault.
+        If there are none, its size was at fault.
 
-        :returns: the records that have to go out again: in parts that were too much, though they were not refused.
+        :returns: the records to send again: those of parts that failed without being refused.
         """
         self._give_up_where_nothing_was_taken(str(refusal))
         if len(batch) > 1:
@@ -301,9 +301,9 @@ class Delivery:
         return too_much
 
     def _attempt(self, part: Sequence[Record], too_much: list[Record]) -> BatchRefused | None:
-        """Sends a part of a refused batch. A single record is not condemned for the dashboard's passing trouble.
+        """Sends a part of a refused batch. A single record gets all retries, so a temporary failure does not reject it.
 
-        :param too_much: takes the part on where it was no refusal that it met.
+        :param too_much: receives the records to send again if the part failed without being refused.
         """
         try:
             self._post(part, tries=backoff.TRIES if len(part) == 1 else 1)
@@ -321,7 +321,7 @@ class Delivery:
         return self._witness is None and suspects >= MOST_UNPROVEN
 
     def _judge(self, suspects: Sequence[tuple[Record, str]]) -> None:
-        """Sets records aside that were refused alone, or keeps them where it may be the dashboard's fault."""
+        """Sets aside the records that were refused alone, or keeps them if the fault may be the dashboard's."""
         if suspects and self._check_dashboard(BatchRefused(suspects[-1][1])):
             for record, words in suspects:
                 self._reject(record, words)
@@ -337,11 +337,11 @@ class Delivery:
                 raise DashboardUnreachable(f"the dashboard refuses every record: {words}", hint=_LOG_HINT)
 
     def _check_dashboard(self, refusal: BatchRefused) -> bool:
-        """Sends again what the dashboard has just taken, or nothing where it has not taken any record yet.
+        """Resends the last accepted record, or an empty batch if there is none yet.
 
-        :returns: whether it takes records.
-        :raises DashboardUnreachable: where it refuses that, too: it is the one at fault.
-        :raises KeyRefused: where it forbids that, too.
+        :returns: whether the dashboard accepts records.
+        :raises DashboardUnreachable: if it refuses that, too: the fault is its own.
+        :raises KeyRefused: if it forbids that, too.
         """
         texts = [self._witness.text] if self._witness else []
         try:
@@ -349,43 +349,43 @@ class Delivery:
         except BatchForbidden as error:
             raise refused_key(str(error)) from refusal
         except BatchRefused:
-            raise DashboardUnreachable(f"the dashboard takes nothing at all: {refusal}", hint=_LOG_HINT) from refusal
+            raise DashboardUnreachable(f"the dashboard accepts nothing: {refusal}", hint=_LOG_HINT) from refusal
         return self._witness is not None
 
     def _reject(self, record: Record, words: str) -> None:
-        """Sets a record aside for good, with the dashboard's words."""
+        """Sets a record aside permanently, with the error message."""
         with self._ledger.transaction():
             self._ledger.rejected.add(self._cluster, record, words, self._clock(), hooked=self._hooked)
             self._ledger.waiting.forget(self._waiting.pop(record.key, []))
         self.rejected += 1
         logger.error(
-            "job %s was refused by the dashboard and set aside: %s; `queue retry %d` sends it again",
+            "job %s was rejected by the dashboard and set aside: %s; `queue retry %d` sends it again",
             record.job_id,
             words,
             record.raw_id,
         )
 
     def _keep(self, records: Sequence[Record], words: str) -> None:
-        """Leaves records to a later flush: nobody knows whether they are at fault, or the dashboard."""
+        """Leaves records to a later flush, as the fault may be theirs or the dashboard's."""
         now = self._clock()
         with self._ledger.transaction():
             for record in records:
                 for key in self._waiting.setdefault(record.key, [QueueEntry(record.raw_id).key]):
                     self._ledger.waiting.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
         self.refused += len(records)
-        logger.warning("%d jobs, %s first, were refused and are kept: %s", len(records), records[0].job_id, words)
+        logger.warning("%d jobs (first: %s) were refused and kept: %s", len(records), records[0].job_id, words)
 
 
 _LOG_HINT = "see the dashboard's own log; everything is kept"
 
 
 def _is_of_array(record: Record) -> bool:
-    """Only what is one may have several raw IDs."""
+    """Whether it is a task of an array. Only such a job may have several raw IDs."""
     return "_" in record.job_id
 
 
 def _bytes_of(record: Record) -> int:
-    """What a record adds to a POST. It is plain ASCII."""
+    """What a record adds to a POST, in bytes: its text is ASCII."""
     return len(record.text) + 1
 
 
@@ -394,7 +394,7 @@ def _size_of(records: Sequence[Record]) -> int:
 
 
 def _load_trust(ledger: Ledger, timeout: float) -> Trust:
-    """What earlier runs have left; a bad disk may have changed it."""
+    """What earlier runs learned, unless a bad disk has changed it beyond the limits."""
     size, ceiling, ceiling_at = map(ledger.journal.fact, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
     if not (1 <= size <= LARGEST_BYTES and 0 <= ceiling <= LARGEST_BYTES):
         return Trust(first_bytes(timeout))

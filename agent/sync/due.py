@@ -1,4 +1,4 @@
-"""Whether there is anything to do now. It is all that most runs of flush have to know, and loads little."""
+"""Whether there is anything to do now. Most flushes need nothing else, so this module imports little."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from agent.spool.facts import PAUSE
 from agent.spool.journal import Journal
 from agent.spool.ledger import Ledger
 
-#: A record that is due this soon is waited for: slurmctld calls the hook before it sends the record to slurmdbd, which
-#: takes a second or two.
+#: A run waits for records due this soon: slurmctld calls the hook a second or two before slurmdbd has the record.
 LINGER_SECONDS = 4.0
-#: No Retry-After holds longer than this: the clock may have been set back since.
+#: No Retry-After is honoured for longer than this: the clock may have been set back since.
 LONGEST_KEPT_PAUSE_SECONDS = 6 * 3600.0
 
 
@@ -21,9 +20,9 @@ def has_work(ledger: Ledger, now: float) -> bool:
 
 
 def check_pause(journal: Journal, now: float) -> None:
-    """Obeys a Retry-After that outlasted the run which received it.
+    """Honours a Retry-After from an earlier run.
 
-    :raises DashboardUnreachable: while the dashboard wants to be left alone.
+    :raises DashboardUnreachable: until it has expired.
     """
     rest = journal.fact(PAUSE) - now
     if 0 < rest <= LONGEST_KEPT_PAUSE_SECONDS:

@@ -1,6 +1,6 @@
-"""The earlier runs of requeued and resized jobs, wherever they ended: read from sacct once, then remembered.
+"""The earlier runs of requeued and resized jobs, whenever they ended: read from sacct once, then remembered.
 
-Asking for each such job by its ID would cost a reconcile as much again as everything else.
+Asking for each such job by its ID would double the cost of a reconcile.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from agent.slurm.sacct import GOING_ON, Sacct
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
 
-#: slurmctld reports to slurmdbd in order, give or take: this much is read again.
+#: slurmctld reports to slurmdbd roughly in order; this much is read again.
 LATE_SECONDS = 3600
-#: The facts in which the ledger keeps from when to when all such rows are remembered.
+#: The ledger's facts for the period whose earlier runs are all remembered.
 KNOWN_FROM = "requeued_known_from"
 KNOWN_TO = "requeued_known_to"
 
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class EarlierRuns:
-    """What the ledger remembers of them, and of which time that is all there are."""
+    """The earlier runs in the ledger, and the period for which they are complete."""
 
     def __init__(self, ledger: Ledger, sacct: Sacct) -> None:
         self._ledger = ledger
@@ -34,32 +34,32 @@ class EarlierRuns:
 
     @property
     def known_to(self) -> int:
-        """The last second (epoch) of the time of which all are remembered."""
+        """The last second (epoch) of the period that is complete."""
         return self._known.end
 
     def reach(self, start: int) -> None:
-        """Reads those that ended within :data:`LOOKBACK_SECONDS` before an instant, as far as they are not known.
+        """Reads the runs that ended within :data:`LOOKBACK_SECONDS` before ``start``, unless they are known already.
 
-        A slurmdbd with a MaxQueryTimeRange of hours needs a thousand calls for that: what an interrupted run has read
-        is not read again.
+        A slurmdbd with a MaxQueryTimeRange of hours needs a thousand calls for this, so an interrupted run resumes
+        where it stopped.
 
         :param start: epoch seconds.
-        :raises SlurmUnreachable: where sacct does not answer.
+        :raises SlurmUnreachable: if sacct does not answer.
         """
         since = max(start - LOOKBACK_SECONDS, 0)
         if not self._known.start <= since <= self._known.end:
-            # An hour more: the next walk begins that much before the end of this one.
+            # One hour more: the next walk begins that long before the end of this one.
             first = max(since - LATE_SECONDS, 0)
             self._known = Range(first, first - 1)
-        # Few rows have such a state, so that few long slices do.
+        # Few rows have such a state, so a few long slices are enough.
         plan = cover(Range(self._known.end + 1, start - 1), first=86_400, longest=LOOKBACK_SECONDS)
         part = plan(None, 0)
-        is_told = False
+        is_logged = False
         while part:
             call = self._sacct.ask_window(*part, GOING_ON)
             table = call.answer()
-            if call.end < part.end and not is_told:
-                is_told = True
+            if call.end < part.end and not is_logged:
+                is_logged = True
                 logger.info(
                     "Looking back from %s for earlier runs of requeued jobs, %d s at a time as slurmdbd allows",
                     local_day(part.start),
@@ -71,25 +71,25 @@ class EarlierRuns:
             part = plan(Range(call.start, call.end), table.rows)
 
     def known_up_to(self, end: int) -> None:
-        """Notes that all that ended up to an instant is remembered, or is about to be."""
+        """Notes that everything that ended up to ``end`` is remembered, or is about to be."""
         self._known = self._known._replace(end=max(self._known.end, end))
 
     def keep(self, runs: Iterable[Run]) -> None:
-        """Remembers those of some runs whose job goes on."""
-        going_on = [run for run in runs if run.state in MAY_CONTINUE_STATES]
-        if going_on:
+        """Remembers the runs whose job continues, or may continue."""
+        may_continue = [run for run in runs if run.state in MAY_CONTINUE_STATES]
+        if may_continue:
             with self._ledger.transaction():
-                self._ledger.earlier_runs.add(going_on)
+                self._ledger.earlier_runs.add(may_continue)
 
     def of(self, raw_ids: Sequence[int]) -> dict[int, Runs]:
-        """What is remembered of some raw IDs."""
+        """The remembered runs of these raw IDs."""
         return self._ledger.earlier_runs.of(raw_ids)
 
     def save(self, newest_end: int) -> None:
-        """Writes down of which time all are remembered, so that the next run need not look back.
+        """Stores the period that is complete, so that the next run need not look back.
 
-        The clock may be wrong, and sacct may show nothing for lack of rights, so that goes no further than an End that
-        was seen.
+        It ends at the newest End seen at the latest: the clock may be wrong, and sacct shows nothing without the
+        necessary rights.
         """
         known_to = min(self._known.end, newest_end)
         if known_to > self._ledger.journal.fact(KNOWN_TO):
@@ -99,5 +99,5 @@ class EarlierRuns:
 
 
 def note_forgotten(ledger: Ledger, *, before: float) -> None:
-    """Writes down that what ended before an instant is not remembered any more."""
+    """Records that runs that ended before this time are no longer remembered."""
     ledger.journal.set_fact(KNOWN_FROM, max(ledger.journal.fact(KNOWN_FROM), before))

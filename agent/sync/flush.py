@@ -1,7 +1,7 @@
-"""Queue → sacct → dashboard: delivers what the hook has caught since the last time.
+"""Queue → sacct → dashboard: delivers the jobs that the hook has queued since the last run.
 
-Where a few jobs wait they are asked for by ID. Where many wait that ended close together, as after an outage or on a
-busy cluster, a walk over that time brings thousands with each call, and only the rest is asked for by ID.
+sacct is asked for a few waiting jobs by ID. If many wait that ended close together, as after an outage or on a busy
+cluster, a walk over that period returns thousands per call, and only the rest is asked for by ID.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ from agent.sync.earlier import EarlierRuns
 from agent.sync.prepare import Preparer, Settings
 from agent.sync.walk import AskSlurmctld, Slice, Walk
 
-#: Records that are about to come are waited for this long altogether within one run.
+#: A run waits this long in total for records that are about to appear.
 LONGEST_LINGER_SECONDS = 15.0
-#: However quickly something is due again, a run pauses this long before it looks.
+#: A run pauses at least this long before it asks again, however soon something is due.
 SHORTEST_LINGER_SECONDS = 0.1
 #: An entry without the job's Submit was queued at most this long after the job's end.
 LATE_ENTRY_SECONDS = 86_400
-#: A task that was asked for in vain this often, which takes two minutes, is asked for by its raw ID, too.
+#: After this many unsuccessful attempts, which take two minutes, a task is also asked for by its raw ID.
 LAST_RESORT_ATTEMPTS = 8
 
-#: Jobs that wait, each with what sacct's rows say about it.
+#: Waiting jobs, each with the verdict on its rows.
 Judged = List[Tuple[Waiting, Verdict]]
 
 logger = logging.getLogger(__name__)
 
 
 class Flush:
-    """One run of flush, for what :meth:`agent.spool.spool.Spool.take_over` has brought into the ledger.
+    """One run of flush, on the jobs that :meth:`agent.spool.spool.Spool.take_over` has moved into the ledger.
 
-    :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
+    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
     :param clock: epoch seconds.
-    :param sleep: waits some seconds for records that are about to come.
+    :param sleep: waits some seconds for records that are about to appear.
     """
 
     def __init__(
@@ -76,36 +76,36 @@ class Flush:
     def run(self) -> None:
         """Delivers what can be delivered now.
 
-        :raises ExporterError: where Slurm or the dashboard is out of reach; everything is kept.
+        :raises ExporterError: if Slurm or the dashboard is unreachable; all jobs stay queued.
         """
         check_pause(self._ledger.journal, self._clock())
         if self._ledger.waiting.count_due(self._clock()) > backlog.MANY_JOBS:
             self._walk()
-        self._work_off()
+        self._deliver_due()
         if self._delivery.delivered:
             with self._ledger.transaction():
-                self._ledger.waiting.hasten_refused(self._clock())
+                self._ledger.waiting.retry_refused(self._clock())
         self._linger()
 
     def take(self, jobs: list[Runs]) -> None:
-        """Serves those of some jobs met on a walk that wait, and that the accounting is up to date with."""
+        """Settles the jobs found on a walk that are queued and whose rows are complete."""
         waiting = self._ledger.waiting.due_among([runs[-1].raw_id for runs in jobs], self._clock())
         judged = self._judge(waiting, Rows(run for runs in jobs for run in runs))
         self._settle([(item, verdict) for item, verdict in judged if verdict.fate is not Fate.WAIT])
 
     def pass_over(self, part: Range, table: Table) -> None:
-        """Whatever waits is looked at."""
+        """Skips nothing: every waiting job is looked at."""
 
     def finish(self, done: Slice) -> None:
-        """Sends what a slice of a walk has brought."""
+        """Sends the records of a slice."""
         self._delivery.flush()
 
     def may_go_ahead(self) -> bool:
-        """Nothing else is delivered between two slices."""
+        """Always, as nothing else is delivered between two slices."""
         return True
 
     def _linger(self) -> None:
-        """Waits for records that are about to come, and delivers them."""
+        """Waits for records that are about to appear, and delivers them."""
         lingered = 0.0
         while True:
             now = self._clock()
@@ -115,15 +115,15 @@ class Flush:
                 return
             self._sleep(pause)
             lingered += pause
-            self._work_off()
+            self._deliver_due()
 
     def _walk(self) -> None:
-        """Delivers what can be found by the time it ended; leaves the rest as it is."""
+        """Delivers the jobs that a walk finds; the others stay queued."""
         plan = backlog.Backlog(self._ledger, self._clock(), self._earlier.known_to)
         Walk(self._sacct, self._earlier, self._alive, self._clock).over(plan, self)
 
-    def _work_off(self) -> None:
-        """Asks for all that is due, batch by batch: sacct looks for the next while this one is formatted and sent."""
+    def _deliver_due(self) -> None:
+        """Asks for all due jobs, batch by batch; sacct fetches the next batch while this one is formatted and sent."""
         now = self._clock()
         batch = self._ledger.waiting.due(now, after=(0, 0), limit=IDS_PER_CALL)
         call = self._begin(batch)
@@ -140,9 +140,9 @@ class Flush:
         self._delivery.flush()
 
     def _begin(self, batch: list[Waiting]) -> Query | None:
-        """Asks for some jobs as far back as their earlier runs may lie.
+        """Asks for a batch of jobs, as far back as their earlier runs may reach.
 
-        A start in the future, by a clock that was set back or a line that is wrong, would fail the whole call.
+        A start in the future, after the clock was set back or because of a wrong line, would fail the whole call.
         """
         if not batch:
             return None
@@ -151,14 +151,14 @@ class Flush:
         return self._sacct.ask_ids(names, max(min(int(now) - LOOKBACK_SECONDS, *map(_looked_back_to, batch)), 0))
 
     def _with_earlier(self, batch: list[Waiting], answer: Iterable[Run]) -> Iterator[Run]:
-        """What sacct answers, behind what is remembered: earlier runs may have been archived since."""
+        """The remembered runs, then the answer of sacct: earlier runs may have been archived since."""
         remembered = self._earlier.of([item.entry.job_id for item in batch])
         for runs in remembered.values():
             yield from runs
         yield from answer
 
     def _judge(self, batch: list[Waiting], rows: Rows) -> Judged:
-        """What becomes of each job of a batch; slurmctld is asked about those that the accounting leaves in doubt."""
+        """The verdict on each job of a batch; slurmctld is asked about those that the accounting leaves in doubt."""
         now = self._clock()
         judged = [(item, judge_entry(item.entry, _rows_of(item, rows), now)) for item in batch]
         in_doubt = [verdict.runs[-1].raw_id for _, verdict in judged if verdict.fate is Fate.ASK_SLURMCTLD]
@@ -173,24 +173,25 @@ class Flush:
         return judged
 
     def _settle(self, judged: Judged) -> None:
-        """Books what sacct's answer means for each job of a batch, and hands on those that are final."""
+        """Stores the verdict on each job of a batch, and passes on those that are final."""
         final = [(item, verdict) for item, verdict in judged if verdict.fate is Fate.SEND]
-        gone = [item for item, verdict in judged if verdict.fate is Fate.DISMISS]
+        dismissed = [item for item, verdict in judged if verdict.fate is Fate.DISMISS]
         postponed = [self._postponed(item, verdict) for item, verdict in judged if verdict.fate is Fate.WAIT]
         given_up = [item for item in postponed if item.attempts >= self._most_attempts]
         self._earlier.keep(run for _, verdict in judged for run in verdict.runs)
         with self._ledger.transaction():
             self._ledger.waiting.postpone(item for item in postponed if item.attempts < self._most_attempts)
-            self._ledger.waiting.forget(item.key for item in [*gone, *given_up])
+            self._ledger.waiting.forget(item.key for item in [*dismissed, *given_up])
             self._ledger.journal.raise_fact(GIVEN_UP, len(given_up))
         for item in given_up:
-            logger.warning("job %s is given up to reconcile: %s", item.entry.asked, item.reason)
+            logger.warning("job %s is not retried any longer and left to reconcile: %s", item.entry.asked, item.reason)
         self._deliver(final)
 
     def _postponed(self, item: Waiting, verdict: Verdict) -> Waiting:
-        """A job that is asked for again later. What counts is how often it was asked for in vain.
+        """Backs off a job that is to be asked for again.
 
-        So an outage, or a step of the clock, gives up no job.
+        Retries end after a number of unsuccessful attempts, not after a time, so neither an outage nor a step of the
+        clock ends them.
         """
         attempts = item.attempts + 1
         now = self._clock()
@@ -203,7 +204,7 @@ class Flush:
         )
 
     def _deliver(self, final: Judged) -> None:
-        """Hands on the records of final jobs; those that are held back have been dealt with."""
+        """Passes on the records of final jobs; those held back are removed from the queue at once."""
         prepared = self._preparer.prepare([verdict.runs for _, verdict in final])
         for (item, verdict), job in zip(final, prepared):
             _warn_of_new_state(item, verdict.runs[-1])
@@ -214,20 +215,23 @@ class Flush:
 
 
 def _looked_back_to(item: Waiting) -> int:
-    """How far back the runs of a job may lie, in epoch seconds; what ended before is an earlier owner's of its ID."""
+    """How far back the runs of a job may reach, in epoch seconds; older rows belong to an earlier owner of its ID."""
     submit = item.entry.submit if item.entry.submit is not None else int(item.queued_at) - LATE_ENTRY_SECONDS
     return submit - LOOKBACK_SECONDS
 
 
 def _rows_of(item: Waiting, rows: Rows) -> list[Run]:
-    """The rows of a job, though others of the same call were looked for further back."""
+    """The rows of a job, without older ones that the call returned for the sake of other jobs."""
     since = _looked_back_to(item)
     return [run for run in rows.of(item.entry) if run.end is None or run.end >= since]
 
 
 def _names(item: Waiting, now: float) -> Iterator[str]:
-    """How sacct is asked for a job. A task that it does not find may be written without its array, and stay so where
-    slurmctld was killed: then the raw ID is the last resort, as it brings the whole array, too."""
+    """The names under which sacct is asked for a job.
+
+    slurmdbd may have stored a task without its array, permanently if slurmctld was killed. Such a task is found only by
+    its raw ID. That is the last resort, as it may return the whole array.
+    """
     yield item.entry.asked
     is_old = item.attempts and now - (item.entry.end or int(item.queued_at)) >= HALF_WRITTEN_SECONDS
     if item.entry.array_task is not None and (is_old or item.attempts >= LAST_RESORT_ATTEMPTS):
@@ -236,7 +240,7 @@ def _names(item: Waiting, now: float) -> Iterator[str]:
 
 def _warn_of_new_state(item: Waiting, newest: Run) -> None:
     if newest.state not in _KNOWN_STATES:
-        logger.warning("job %s is sent in a state new to us: %r", item.entry.asked, newest.state)
+        logger.warning("job %s is sent with an unknown state: %r", item.entry.asked, newest.state)
 
 
 _KNOWN_STATES = ENDED_STATES | CONTINUED_STATES | {REVOKED}

@@ -1,7 +1,7 @@
-"""The one way from the runs of a job to the record that is sent, or the reason not to send it: for flush and reconcile.
+"""Turns the runs of a job into the record to send, or the reason not to send it, for both flush and reconcile.
 
-Steps, in this order: jobs that never started may be skipped; the runs become a record; what the dashboard has of the
-job already decides whether the record goes out.
+The runs become a record. Jobs that never started may be skipped. What the dashboard already has of the job decides
+whether the record is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.spool.ledger import Ledger
 
 
 class Settings(NamedTuple):
-    """What of the configuration concerns flush and reconcile alike."""
+    """The settings that flush and reconcile share."""
 
     cluster: str
     requeued_runs: str
@@ -28,23 +28,23 @@ class Settings(NamedTuple):
 class Hold(enum.Enum):
     """Why a record is not sent."""
 
-    NEVER_STARTED = "the job never started, and the site leaves such jobs out"
+    NEVER_STARTED = "the job never started, and the site skips such jobs"
     SUPERSEDED = "the dashboard has a later run of the job"
     REJECTED = "the dashboard has rejected this record"
     UNCHANGED = "the dashboard has this record"
 
 
 class Prepared(NamedTuple):
-    """The record of a job, what was delivered of it before, and why it is not sent, None where it is."""
+    """The record of a job, what was delivered of it before, and why it is not sent (None if it is)."""
 
     record: Record
     known: Known
-    rejected: bool  # in this or an earlier state
+    rejected: bool  # this record, or an earlier one of the same run
     hold: Hold | None
 
     @property
     def is_booked(self) -> bool:
-        """Whether the ledger has nothing to learn from its delivery."""
+        """Whether delivering it leaves the ledger unchanged."""
         record, known = self.record, self.known
         if self.rejected or not known.digest or (record.row and not known.has_row):
             return False
@@ -54,9 +54,8 @@ class Prepared(NamedTuple):
 class Preparer:
     """Prepares records for one run.
 
-    :param resend_after: epoch seconds; of the jobs that ended by then, what the dashboard has in the same state is held
-        back.
-    :param again: sends what the dashboard has rejected, as an admin or a new end of the job asks for it.
+    :param resend_after: epoch seconds; jobs that ended by then are not sent if the dashboard has the same record.
+    :param again: sends rejected records again, on the request of an admin or after a new end of the job.
     """
 
     def __init__(self, ledger: Ledger, settings: Settings, *, resend_after: float = 0, again: bool = False) -> None:
@@ -66,9 +65,9 @@ class Preparer:
         self._rejected = {} if again else ledger.rejected.digests(settings.cluster)
 
     def prepare(self, jobs: Sequence[Sequence[Run]]) -> list[Prepared]:
-        """The records of some final jobs, in their order.
+        """The records of final jobs, in the same order.
 
-        :param jobs: the runs of each, oldest first.
+        :param jobs: the runs of each job, oldest first.
         """
         cluster, requeued_runs = self._settings.cluster, self._settings.requeued_runs
         records = [make_record(runs, cluster, requeued_runs=requeued_runs) for runs in jobs]

@@ -1,4 +1,4 @@
-"""Window → sacct → dashboard: replays a range of time, and counts what flush had missed."""
+"""Window → sacct → dashboard: replays a range of time, and counts the jobs that flush missed."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from agent.sync.prepare import Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
 from agent.sync.walk import AskSlurmctld, Slice, Walk
 
-#: A job that ended less than this long ago may still be on its way by flush: it is not missed.
+#: A job that ended less than this long ago does not count as missed: flush may still deliver it.
 FRESH_SECONDS = 600
 
 logger = logging.getLogger(__name__)
 
 
 class Interlude(Protocol):
-    """What else has to be done from time to time while a long reconcile goes on."""
+    """Other work that has to be done now and then during a long reconcile."""
 
     def is_due(self) -> bool:
         """Whether it is time."""
@@ -36,7 +36,7 @@ class Interlude(Protocol):
 
 
 class Progress(NamedTuple):
-    """How far a reconcile has come."""
+    """How far a reconcile has got."""
 
     wanted: Range
     done_to: int  # epoch seconds
@@ -49,27 +49,27 @@ class Progress(NamedTuple):
 
 
 class Tally:
-    """What a reconcile has seen."""
+    """Counts what a reconcile sees."""
 
     def __init__(self) -> None:
         self.jobs = 0
-        self.unchanged = 0  # of these, on the dashboard as they are, and not sent again
+        self.unchanged = 0  # of these, not sent again because the dashboard has the same record
         self.missed = 0
-        self.missed_end = 0  # when the newest of those that had run ended, in epoch seconds
+        self.missed_end = 0  # the newest End of those that had started, in epoch seconds
         self.jobs_by_day: Counter[date] = Counter()
         self.hooked_by_day: Counter[date] = Counter()
 
-    def count(self, job: Prepared, *, is_waiting: bool, is_told: bool) -> None:
-        """Counts a job, and whether the hook had brought it.
+    def count(self, job: Prepared, *, is_waiting: bool, hook_expected: bool) -> None:
+        """Counts a job, and whether the hook had queued it.
 
-        :param is_told: whether the hook of this host must have brought it by now.
+        EpilogSlurmctld is not called for a job that never started, so ``missed_end`` ignores such jobs.
 
-        EpilogSlurmctld is not called for a job that never started: its absence says nothing about the hook.
+        :param hook_expected: whether the hook of this host should have queued it by now.
         """
         record, known = job.record, job.known
         self.jobs += 1
         self.unchanged += job.hold is Hold.UNCHANGED
-        if not is_told:
+        if not hook_expected:
             return
         day = local_day(record.end)
         self.jobs_by_day[day] += 1
@@ -79,11 +79,11 @@ class Tally:
             if record.cpu_seconds:
                 self.missed_end = max(self.missed_end, record.end)
 
-    def count_unchanged(self, end: int, *, hooked: bool, is_told: bool) -> None:
+    def count_unchanged(self, end: int, *, hooked: bool, hook_expected: bool) -> None:
         """Counts a job that was delivered before and has not changed since."""
         self.jobs += 1
         self.unchanged += 1
-        if is_told:
+        if hook_expected:
             day = local_day(end)
             self.jobs_by_day[day] += 1
             self.hooked_by_day[day] += hooked
@@ -92,14 +92,13 @@ class Tally:
 class Reconcile:
     """One run of reconcile.
 
-    :param resend_after: epoch seconds; of the jobs that ended by then, what was delivered before and has not changed is
-        left out.
-    :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
-    :param hook_due: from when on the hook should have brought each job, in epoch seconds.
-    :param others_calls: tells of an End whether the hook of another host was called for what ended then.
-    :param choose: says of a job that may be sent whether it is.
-    :param interlude: done between two slices where it is due.
-    :param on_progress: told after each slice how far it has come.
+    :param resend_after: epoch seconds; jobs that ended by then are skipped if they are unchanged since their delivery.
+    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
+    :param hook_due: since when the hook should have queued every job, in epoch seconds.
+    :param others_calls: whether the hook of another host was called for jobs with a given End.
+    :param choose: whether a job that may be sent is to be sent.
+    :param interlude: runs between two slices when it is due.
+    :param on_progress: called after each slice.
     :param clock: epoch seconds.
     """
 
@@ -132,15 +131,15 @@ class Reconcile:
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
         self._walk = Walk(sacct, EarlierRuns(ledger, sacct), alive, clock, find_lost=True)
-        self._pausing = False  # sacct is not to work ahead: the interlude is next
+        self._pausing = False  # the interlude is next: sacct must not start on the next slice
         self._wanted = Range(0, 0)
-        self._completed = 0  # jobs of the slice at hand that are final
+        self._completed = 0  # final jobs of the current slice
         self._formatted = 0
 
     def run(self, wanted: Range) -> None:
         """Replays the range.
 
-        :raises ExporterError: where Slurm or the dashboard is out of reach; what was delivered till then stands.
+        :raises ExporterError: if Slurm or the dashboard is unreachable; what was delivered before is acknowledged.
         """
         self._wanted = wanted
         self._walk.over(cover(wanted), self)
@@ -149,37 +148,39 @@ class Reconcile:
             logger.info("No jobs found in specified date range")
 
     def take(self, jobs: list[Runs]) -> None:
-        """Hands on what has to be sent of some final jobs, and counts what flush had brought."""
+        """Passes on the records to send of some final jobs, and counts the jobs that flush had delivered."""
         self._completed += len(jobs)
         prepared = [job for job in self._preparer.prepare(jobs) if job.hold is not Hold.NEVER_STARTED]
         waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
         self._formatted += len(prepared)
         for job in prepared:
             is_waiting = job.record.raw_id in waiting
-            is_told = self._is_told(job.record.end, brought=job.known.hooked or is_waiting)
-            self.tally.count(job, is_waiting=is_waiting, is_told=is_told)
+            hook_expected = self._is_hook_expected(job.record.end, brought=job.known.hooked or is_waiting)
+            self.tally.count(job, is_waiting=is_waiting, hook_expected=hook_expected)
             if job.hold is None and self._choose(job):
                 self._delivery.add(job.record, is_booked=job.is_booked)
 
     def pass_over(self, part: Range, table: Table) -> None:
-        """Leaves out, and counts, the rows that the dashboard has just so, where these are not sent again."""
+        """Skips and counts the rows whose records the dashboard has, unless they are to be resent."""
         if part.end > self._resend_after:
             return
         known = self._ledger.delivered.rows(self._cluster, part)
         for seen in table.leave_out(known) if known else ():
             self._completed += 1
             hooked = bool(seen.hooked)
-            self.tally.count_unchanged(seen.end, hooked=hooked, is_told=self._is_told(seen.end, brought=hooked))
+            self.tally.count_unchanged(
+                seen.end, hooked=hooked, hook_expected=self._is_hook_expected(seen.end, brought=hooked)
+            )
 
-    def _is_told(self, end: int, *, brought: bool) -> bool:
-        """Whether this host's hook must have brought by now what ended at an instant, or has.
+    def _is_hook_expected(self, end: int, *, brought: bool) -> bool:
+        """Whether this host's hook has queued a job with this End, or should have by now.
 
         :param brought: whether it has.
         """
         return self._hook_due <= end < self._fresh_since and (brought or not self._others_calls(end))
 
     def finish(self, done: Slice) -> None:
-        """Sends what a slice has brought, and lets the interlude have its turn."""
+        """Sends the records of a slice, then runs the interlude if it is due."""
         level = logging.INFO if done.rows else logging.DEBUG
         logger.log(level, "Extracted %d raw job records", done.rows)
         logger.log(level, "Filtered to %d completed job records", self._completed)
@@ -194,6 +195,6 @@ class Reconcile:
             self._pausing = False
 
     def may_go_ahead(self) -> bool:
-        """Not before an interlude: what it delivers must not be overwritten by what was asked for before."""
+        """Not before an interlude: its deliveries must not be overwritten by older answers of sacct."""
         self._pausing = self._interlude is not None and self._interlude.is_due()
         return not self._pausing

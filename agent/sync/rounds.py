@@ -1,4 +1,4 @@
-"""Flush and reconcile by themselves, for where there is neither systemd nor cron: one long process."""
+"""Runs flush and reconcile on a schedule in one long process, for hosts without systemd and cron."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Callable, Iterator
 
 from agent.errors import ExporterError
 
-#: A reconcile that has failed is not tried again with each flush.
+#: A failed reconcile is retried after this long, not with each flush.
 RETRY_SECONDS = 3600.0
 
 
 class Rounds:
-    """A flush every so often, and a reconcile when it is due.
+    """A flush at regular intervals, and a reconcile whenever one is due.
 
-    :param flush: does one and returns the line that tells of it.
-    :param reconcile: the same.
-    :param last_reconcile: when the last one that went well has ended, in epoch seconds; 0 for never.
+    :param flush: runs one and returns its summary line.
+    :param reconcile: likewise.
+    :param last_reconcile: when the last successful one ended, in epoch seconds; 0 if there was none.
     :param clock: epoch seconds.
     :param sleep: waits some seconds.
     """
@@ -43,7 +43,7 @@ class Rounds:
         self._not_before = 0.0
 
     def __iter__(self) -> Iterator[str | ExporterError]:
-        """What became of each run, without end. What is wrong now may be right in the next round, so it goes on."""
+        """The outcome of each run, endlessly. After a failure the next round tries again."""
         while True:
             began = self._clock()
             yield self._attempt(self._flush)
@@ -52,14 +52,14 @@ class Rounds:
                 self._not_before = self._clock() + min(RETRY_SECONDS, self._reconcile_seconds)
                 yield outcome
             rest = self._flush_seconds - (self._clock() - began)
-            self._sleep(min(max(rest, 0.0), self._flush_seconds))  # a clock that is set back delays nothing
+            self._sleep(min(max(rest, 0.0), self._flush_seconds))  # setting the clock back delays nothing
 
     def _reconcile_is_due(self, now: float) -> bool:
         if now < self._not_before:
             return False
         try:
             last = self._last_reconcile()
-        except ExporterError:  # the flush before has told of it
+        except ExporterError:  # the flush before has reported it
             return False
         return not 0 <= now - last < self._reconcile_seconds
 
@@ -72,9 +72,9 @@ class Rounds:
 
 
 def write_health(path: Path, line: str) -> None:
-    """Writes how the last run went, whole or not at all. The file's age tells whether the process still goes on.
+    """Atomically writes the outcome of the last run. The file's age shows whether the process is still running.
 
-    :raises OSError: where it can't be written.
+    :raises OSError: if it can't be written.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(f"{line}\n", encoding="utf-8")

@@ -1,6 +1,6 @@
-"""One flush or reconcile from begin to end: does it, and writes down how it went.
+"""One flush or reconcile from beginning to end, including the record of its outcome.
 
-Most runs of flush find nothing to do: what only the others need is loaded when they need it.
+Most flushes find nothing to do, so modules that only the others need are imported late.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ if TYPE_CHECKING:
     from agent.sync.prepare import Settings
     from agent.sync.reconcile import Progress
 
-#: While a reconcile goes on, what the hook queues is delivered this often.
+#: During a reconcile, newly queued jobs are delivered this often.
 INTERLUDE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
 
 
 class Outcome:
-    """What a run has done so far, for the report on it."""
+    """What a run has done so far, for its report."""
 
     def __init__(self) -> None:
         self.delivery: Delivery | None = None
@@ -51,9 +51,9 @@ class Outcome:
 
 
 class Session:
-    """What a run works with.
+    """Everything that a run needs.
 
-    :param level: the log level of routine lines: a flush every few minutes says them only when asked to.
+    :param level: the log level of routine lines: a flush every few minutes logs them only on request.
     :param clock: epoch seconds.
     :param sleep: waits some seconds.
     """
@@ -90,7 +90,7 @@ class Session:
     def flush(self) -> RunReport:
         """Delivers what the hook has queued.
 
-        :raises ExporterError: see :mod:`agent.errors`; everything that is not delivered is kept.
+        :raises ExporterError: see :mod:`agent.errors`; undelivered jobs stay queued.
         """
         return self._record("flush", self._flush)
 
@@ -104,10 +104,10 @@ class Session:
     ) -> RunReport:
         """Replays a range of time.
 
-        :param only_missing: sends only what was never delivered, or has changed since.
-        :param daily: likewise, but for one run in each ``resend_days``, which sends everything.
-        :raises ExporterError: see :mod:`agent.errors`; the hint says with which dates to resume.
-        :raises KeyboardInterrupt: with them in its words.
+        :param only_missing: sends only jobs that were never delivered or have changed since.
+        :param daily: likewise, except that one run in ``resend_days`` sends everything.
+        :raises ExporterError: see :mod:`agent.errors`; the hint gives the dates to resume with.
+        :raises KeyboardInterrupt: its message gives them.
         """
 
         def work(outcome: Outcome) -> None:
@@ -117,10 +117,10 @@ class Session:
 
         return self._record("reconcile", work)
 
-    # An interlude of a long reconcile.
+    # The interlude of a long reconcile
 
     def is_due(self) -> bool:
-        """Whether what the hook has queued meanwhile should be delivered."""
+        """Whether newly queued jobs should be delivered now."""
         return not self._dry_run and time.monotonic() - self._last_interlude >= INTERLUDE_SECONDS
 
     def run(self) -> None:
@@ -134,10 +134,10 @@ class Session:
         if has_work(self.ledger, self._clock()):
             self._deliver_queue(outcome)
         if not self._dry_run:
-            self._control.hear()
+            self._control.note_others_reconcile()
 
     def _take_over(self) -> None:
-        self._control.tell_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
+        self._control.publish_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
 
     def _deliver_queue(self, outcome: Outcome) -> None:
         outcome.delivery = self._make_delivery("flush")
@@ -196,7 +196,7 @@ class Session:
         if resends:
             self._books.note_resent(began)
         if not self._dry_run:
-            self._control.tell_reconcile(forget_before=self._books.oldest)
+            self._control.publish_reconcile(forget_before=self._books.oldest)
         unchanged = reconcile.tally.unchanged
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery, dry_run=self._dry_run)}, "
@@ -205,17 +205,17 @@ class Session:
         )
 
     def _send_again(self, delivery: Delivery, began: float) -> None:
-        """Sends again what this run and another host's may have erased of each other.
+        """Resends what this run and one of another host may have overwritten of each other.
 
-        That is what this run has sent for the first time, and what has ended since shortly before it began; see
-        :mod:`agent.spool.controller_turns`.
+        These are the jobs that this run sent for the first time, and those that ended since shortly before it began;
+        see :mod:`agent.spool.controller_turns`.
         """
         from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
 
         if self._dry_run or not self._control.may_meet_others:
             return
         fresh_since = began - FRESH_SECONDS
-        logger.info("Sending again what another host may have erased meanwhile")
+        logger.info("Resending jobs that another host may have overwritten meanwhile")
         again = Reconcile(
             self.ledger,
             self._slurm.sacct,
@@ -230,7 +230,7 @@ class Session:
 
     @property
     def receiver(self) -> Receiver:
-        """What takes the records, made when the first ones are there."""
+        """Where the records are sent; created on first use."""
         if self._receiver is None:
             self._receiver = self._make_receiver()
         return self._receiver
@@ -242,9 +242,9 @@ class Session:
 
     @property
     def settings(self) -> Settings:
-        """What flush and reconcile go by; Slurm is asked for the cluster's name where nobody has given one.
+        """The settings of flush and reconcile; Slurm is asked for the cluster's name if none is configured.
 
-        :raises ConfigError: where the name can't be found out.
+        :raises ConfigError: if Slurm reports no name.
         """
         from agent.sync.prepare import Settings  # noqa: PLC0415
 
@@ -253,7 +253,7 @@ class Session:
             cluster = config.shown_as
             if not cluster:
                 cluster = self._control.cluster_name()
-                self._slurm.sacct.expect(cluster)  # the name may be one that was remembered
+                self._slurm.sacct.expect(cluster)  # the name may be a remembered one
             logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
             self._settings = Settings(
                 cluster=cluster,
@@ -299,12 +299,12 @@ class Session:
         try:
             states = self._slurm.scontrol.job_states(raw_ids)
         except SlurmUnreachable as error:
-            logger.info("%s: preempted jobs wait for its answer, for a day at the most", error)
+            logger.info("%s: preempted jobs wait for its answer, for a day at most", error)
             return None
         return {raw_id for raw_id, state in states.items() if is_alive(state)}
 
     def _record(self, command: str, work: Callable[[Outcome], None]) -> RunReport:
-        """Does the work, writes down how it went, and raises what went wrong."""
+        """Does the work, records its outcome, and raises its failure."""
         outcome = Outcome()
         started_at, started = self._clock(), time.monotonic()
         self.ledger.journal.begin(started_at)
@@ -340,10 +340,10 @@ def open_session(
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Session]:
-    """Opens what a flush or a reconcile works with, as the one run that works on the spool.
+    """Opens a session for a flush or a reconcile, and locks the spool for it.
 
-    :raises SpoolError: where the spool can't be used.
-    :raises Busy: where another run works on it.
+    :raises SpoolError: if the spool can't be used.
+    :raises Busy: if another run holds the lock.
     """
     complaints = Complaints()
 
@@ -363,11 +363,11 @@ def open_session(
 
 
 def window(days: int, first: date | None, last: date | None, now: float) -> Range:
-    """The range that reconcile replays, in the cluster's local days, both included.
+    """The range that reconcile replays, from the beginning of the first local day to the end of the last.
 
-    :param days: the collection window; where ``first`` is absent, the range begins this many days before ``last``.
+    :param days: the collection window; without ``first`` the range begins this many days before ``last``.
     :param now: epoch seconds; nothing has ended after it.
-    :raises UsageError: where the range lies in the future.
+    :raises UsageError: if the range is in the future.
     """
     today = local_day(now)
     if first and first > today:
@@ -378,7 +378,7 @@ def window(days: int, first: date | None, last: date | None, now: float) -> Rang
 
 def _raise_if_refused(outcome: Outcome) -> None:
     if outcome.delivery and outcome.delivery.refused:
-        hint = "see `queue list` for the dashboard's words, and the dashboard's own log"
+        hint = "see `queue list` for the error messages, and the dashboard's own log"
         raise DashboardUnreachable(outcome.message, hint=hint)
     if outcome.delivery and outcome.delivery.rejected:
         hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
@@ -398,10 +398,10 @@ def _describe(delivery: Delivery, *, dry_run: bool) -> str:
 
 
 def _resume(done_to: int, wanted: Range) -> str:
-    """How to resume a range; days are done again from their first second on."""
+    """How to resume a range; an incomplete day is repeated from its beginning."""
     if done_to < wanted.start:
-        return "nothing of the range was done"
+        return "no part of the range was completed"
     dates = f"--start-date {local_day(done_to + 1)}"
     if local_day(wanted.end) < local_day(time.time()):
         dates += f" --end-date {local_day(wanted.end)}"
-    return f"done up to {local_text(done_to)}; go on with {dates}"
+    return f"done up to {local_text(done_to)}; resume with {dates}"

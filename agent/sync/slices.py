@@ -1,9 +1,9 @@
-"""How a range of time is cut into the slices that sacct is asked for one after the other. Pure.
+"""Cuts a range of time into slices, for each of which sacct is called once. Pure.
 
-Each call of sacct takes a quarter of a second before its first row, and it holds all rows in memory: 1.8 KB each. So
-a slice is as long as the one before suggests for :data:`ROWS_PER_SLICE` rows: a busy day is cut finer. In quiet times
-it is no longer than a day, as the first busy day after a quiet year must not come as one with those behind it; where
-nothing at all had ended it may be a week, so that years in which there was no cluster take few calls.
+A call of sacct takes a quarter of a second before its first row, and sacct holds all rows in memory, at 1.8 KB each.
+So each slice is as long as the one before suggests for :data:`ROWS_PER_SLICE` rows, and a busy day is cut finer. In
+quiet times a slice is at most a day long: the first busy day after a quiet year must not be read together with those
+that follow. After an empty slice it may be a week, so that years before the cluster existed take few calls.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from typing import Callable, Optional
 from agent.localtime import Range
 
 ROWS_PER_SLICE = 30_000
-#: Times with fewer rows a day are quiet.
+#: A period with fewer rows a day is quiet.
 FEW_ROWS_PER_DAY = ROWS_PER_SLICE // 2
 FIRST_SECONDS = 6 * 3600
 LONGEST_SECONDS = 2 * 86_400
 LONGEST_QUIET_SECONDS = 86_400
 LONGEST_EMPTY_SECONDS = 7 * 86_400
 SHORTEST_SECONDS = 60
-#: No slice is more than so many times as long as the one before, however quiet that was.
+#: A slice is at most this many times as long as the one before, however quiet that was.
 GROWTH = 4
 
 
-#: Tells the slice behind one that had so many rows, or the first one of all; None at the end.
+#: Returns the slice after the given one, which had this many rows, or the first slice; None at the end.
 Plan = Callable[[Optional[Range], int], Optional[Range]]
 
 
 def cover(wanted: Range, *, first: int = FIRST_SECONDS, longest: int | None = None) -> Plan:
-    """The slices of a range.
+    """A plan that covers a range.
 
-    :param first: how many seconds the first one has.
-    :param longest: how many seconds each may have, where the usual limit does not fit.
+    :param first: the length of the first slice, in seconds.
+    :param longest: the longest slice, in seconds, instead of the usual limit.
     """
 
     def plan(done: Range | None, rows: int) -> Range | None:
@@ -44,11 +44,11 @@ def cover(wanted: Range, *, first: int = FIRST_SECONDS, longest: int | None = No
 
 
 def next_slice(done: Range, rows: int, end: int, *, longest: int | None = None) -> Range | None:
-    """The slice behind one that is done; None where the range ends with it.
+    """The slice after the one that is done; None if that was the last.
 
-    :param rows: how many rows the one before had.
+    :param rows: how many rows that one had.
     :param end: the last second of the range.
-    :param longest: how many seconds it may have, where the usual limit does not fit.
+    :param longest: the longest slice, in seconds, instead of the usual limit.
     """
     seconds = done.end - done.start + 1
     longest = longest or _longest_behind(rows, seconds)

@@ -1,8 +1,8 @@
-"""Walks through Slurm's accounting by the time that jobs ended, slice by slice, and hands on each final job.
+"""Walks through Slurm's accounting by End, slice by slice, and passes on each final job.
 
-A job is met in the slice in which its newest run has ended, together with its earlier runs, which are remembered. Only
-where that leaves a doubt is it asked for by ID: some jobs at a time, as each call takes longer than they do. However
-many rows a slice has, only some of them are in memory.
+A job is found in the slice in which its newest run ended; its earlier runs are remembered. sacct is asked for it by ID
+only if that leaves a doubt, and for many such jobs in one call, as the call itself takes longer than the jobs. However
+many rows a slice has, only a few of them are in memory.
 """
 
 from __future__ import annotations
@@ -21,49 +21,49 @@ from agent.slurm.table import Table
 from agent.sync.earlier import EarlierRuns
 from agent.sync.slices import Plan
 
-#: This many jobs are handed on at a time.
+#: This many jobs are passed on at a time.
 JOBS_AT_ONCE = 500
-#: A doubt is settled after this many slices at the latest: an interrupted run would have to resume from there.
+#: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
 MOST_SLICES_IN_DOUBT = 16
 
-#: Says which of some raw IDs slurmctld knows as not ended; None where it does not answer.
+#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
 AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
 
 
 class Slice(NamedTuple):
-    """One slice of a walk, all of whose jobs have been handed on."""
+    """One slice of a walk, all of whose jobs have been passed on."""
 
     part: Range
     rows: int
-    done_to: int  # epoch seconds: up to then nothing of the walk is left to do
+    done_to: int  # epoch seconds: the walk is complete up to then
 
 
 class Visitor(Protocol):
-    """What is done with the jobs that a walk meets."""
+    """Handles the jobs that a walk finds."""
 
     def take(self, jobs: list[Runs]) -> None:
-        """Takes some final jobs, each with all its runs."""
+        """Handles final jobs, each with all its runs."""
 
     def pass_over(self, part: Range, table: Table) -> None:
-        """Leaves out the rows of a slice that need no look."""
+        """Removes the rows of a slice that can be skipped."""
 
     def finish(self, done: Slice) -> None:
-        """Takes note of the end of a slice."""
+        """Called at the end of each slice."""
 
     def may_go_ahead(self) -> bool:
-        """Whether sacct may work on the next slice while the jobs of this one are taken.
+        """Whether sacct may start on the next slice while the jobs of this one are handled.
 
-        Not so where something else is delivered in between: what is sent must never be older than that.
+        It may not if something else is delivered in between, which older answers of sacct must not overwrite.
         """
 
 
 class Walk:
     """One walk.
 
-    :param alive: asks slurmctld about jobs of which the accounting does not say whether they go on.
+    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
     :param clock: epoch seconds.
-    :param find_lost: also asks for the jobs whose newest row is a requeued one: slurmctld may have lost such a job with
-        its state, and a federation may have moved it to another cluster.
+    :param find_lost: also asks for jobs whose newest row is a requeued one: slurmctld may have lost such a job together
+        with its state, or a federation may have moved it to another cluster.
     """
 
     def __init__(
@@ -80,15 +80,15 @@ class Walk:
         self._alive = alive
         self._clock = clock
         self._find_lost = find_lost
-        self._doubtful: list[Runs] = []  # what is known of jobs that have to be asked for
+        self._doubtful: list[Runs] = []  # the known runs of jobs to ask for by ID
         self._slices_in_doubt = 0
-        self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job goes on
-        self._newest_end = 0  # of all rows that were met, in epoch seconds
+        self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job continues
+        self._newest_end = 0  # of all rows so far, in epoch seconds
 
     def over(self, plan: Plan, visitor: Visitor) -> None:
-        """Goes through the slices of a plan; what was in doubt comes at the end at the latest.
+        """Walks the slices of a plan; doubts are settled at the end at the latest.
 
-        :raises SlurmUnreachable: where sacct does not answer.
+        :raises SlurmUnreachable: if sacct does not answer.
         """
         part = plan(None, 0)
         call = self._begin(part)
@@ -96,7 +96,7 @@ class Walk:
         try:
             while part and call:
                 (table, part), call = self._answer(call), None
-                self._earlier.known_up_to(part.end)  # what is in it is kept below
+                self._earlier.known_up_to(part.end)  # its rows are remembered below
                 self._settle_overdue(visitor)  # before the next call is under way
                 following = plan(part, table.rows)
                 if visitor.may_go_ahead():
@@ -120,9 +120,9 @@ class Walk:
         return self._sacct.ask_window(*part)
 
     def _answer(self, call: WindowQuery) -> tuple[Table, Range]:
-        """The rows, and the time that they are of, which slurmdbd may have cut.
+        """The rows and the period they cover, which slurmdbd may have shortened.
 
-        An empty answer is trusted only if sacct repeats it: it also says that where its database fails midway.
+        An empty answer is trusted only if sacct repeats it: sacct also prints nothing if its database fails midway.
         """
         table = call.answer()
         if not table.rows:
@@ -131,7 +131,7 @@ class Walk:
         return table, Range(call.start, call.end)
 
     def _visit(self, table: Table, visitor: Visitor) -> None:
-        """Hands on the jobs of a slice that are final, and remembers the rows whose job goes on."""
+        """Passes on the final jobs of a slice, and remembers the rows whose job continues."""
         going_on: list[Run] = []
         rows_of_jobs = _rows_by_raw_id(table)
         for some in iter(lambda: list(islice(rows_of_jobs, JOBS_AT_ONCE)), []):
@@ -140,9 +140,9 @@ class Walk:
         self._earlier.keep(going_on)
 
     def _sort_jobs(self, rows_of_jobs: list[list[Run]]) -> list[Runs]:
-        """Notes which of some jobs are in doubt, and returns the final ones; the rest is left to a later slice or run.
+        """Notes which jobs are in doubt, and returns the final ones; the others are left to a later slice or run.
 
-        :param rows_of_jobs: those of each raw ID.
+        :param rows_of_jobs: the rows of each raw ID.
         """
         earlier = self._earlier.of([rows[0].raw_id for rows in rows_of_jobs])
         now = self._clock()
@@ -154,14 +154,14 @@ class Walk:
             remembered = earlier.get(raw_id)
             jobs = _jobs_of_raw_id(rows, remembered or []) if remembered or len(rows) > 1 else (rows,)
             for runs in jobs:
-                told = stage(runs, now)
+                by_rows = stage(runs, now)
                 for run in runs:  # another owner of the ID says nothing about them
                     self._open.pop((raw_id, run.submit), None)
-                if told is Stage.CONTINUES and self._find_lost:
+                if by_rows is Stage.CONTINUES and self._find_lost:
                     self._open[raw_id, runs[-1].submit] = runs[-1]
-                elif told is Stage.IN_DOUBT or (told is Stage.FINAL and not is_whole(runs)):
+                elif by_rows is Stage.IN_DOUBT or (by_rows is Stage.FINAL and not is_whole(runs)):
                     self._doubtful.append(runs)
-                elif told is Stage.FINAL:
+                elif by_rows is Stage.FINAL:
                     final.append(runs)
         return final
 
@@ -169,13 +169,13 @@ class Walk:
         return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
 
     def _settle_overdue(self, visitor: Visitor) -> None:
-        """Settles doubts that have become many, or old."""
+        """Settles doubts once they are numerous or old."""
         self._slices_in_doubt += bool(self._doubtful)
         while len(self._doubtful) >= IDS_PER_CALL or (self._doubtful and self._slices_in_doubt >= MOST_SLICES_IN_DOUBT):
             self._settle_some(visitor)
 
     def _settle_rest(self, last: Range, visitor: Visitor) -> None:
-        """Settles all doubts, and looks for what became of the jobs that went on and were not met again."""
+        """Settles all doubts, and asks for the jobs that continued but were not found again."""
         self._doubtful += [[run] for run in self._open.values()]
         self._open.clear()
         while self._doubtful:
@@ -183,7 +183,7 @@ class Walk:
             visitor.finish(Slice(last, 0, self._done_to(last)))
 
     def _settle_some(self, visitor: Visitor) -> None:
-        """Asks sacct for some of the doubtful jobs by ID, and slurmctld about those that are still in doubt."""
+        """Asks sacct for one call's worth of doubtful jobs by ID, and slurmctld about those still in doubt."""
         asked, self._doubtful = self._doubtful[:IDS_PER_CALL], self._doubtful[IDS_PER_CALL:]
         self._slices_in_doubt = 0
         jobs = self._ask_by_id(asked)
@@ -195,10 +195,10 @@ class Walk:
         visitor.take([runs for runs in jobs if stage_by_slurmctld(runs, now, alive) is Stage.FINAL])
 
     def _ask_by_id(self, asked: list[Runs]) -> list[Runs]:
-        """What sacct knows by ID of some jobs; those are left out that have gone on in a newer run.
+        """Asks sacct for jobs by ID, and leaves out those that continued in a newer run.
 
-        Or, after a slurmctld was killed, under another raw ID: the JobID of a task leads to that run. What such a
-        slurmctld has forgotten is NODE_FAIL.
+        After slurmctld was killed, that run may have another raw ID; it is found by the JobID of the task. A run that
+        such a slurmctld has forgotten is NODE_FAIL.
         """
         raw_ids = [runs[-1].raw_id for runs in asked]
         lost = {runs[-1].job_id for runs in asked if runs[-1].state == "NODE_FAIL" and is_task(runs[-1].job_id)}
@@ -209,7 +209,7 @@ class Walk:
         jobs = []
         for runs, raw_id in zip(asked, raw_ids):
             whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
-            # A newer run that ends here brings the job when its turn comes. One that was revoked does not.
+            # The job is handled with its newer run, when that is found. A revoked one is not passed on.
             goes_on = whole[-1].submit != runs[-1].submit and whole[-1].state != REVOKED
             if not goes_on and not runs_again(whole[-1], rows.of_job_id(whole[-1].job_id)):
                 jobs.append(whole)
@@ -229,19 +229,19 @@ def _rows_by_raw_id(table: Table) -> Iterator[list[Run]]:
 
 
 def _jobs_of_raw_id(rows: list[Run], earlier: Runs) -> Iterator[Runs]:
-    """The jobs that have had one raw ID, of which these rows ended in a slice.
+    """The jobs that used one raw ID and have rows that ended in a slice.
 
-    Of earlier owners only those that go by another JobID, as tasks of an array do: of one JobID the dashboard keeps
-    the newest alone.
+    Earlier owners of the ID are included only under another JobID, as tasks of an array are: of each JobID the
+    dashboard keeps only the newest job.
 
-    :param earlier: what is remembered of the raw ID.
+    :param earlier: the remembered runs of the raw ID.
     """
     while rows:
         newest, runs = rows[0], rows
         if len(rows) > 1 or earlier:
             newest = max(rows, key=lambda run: run.submit)
             runs = runs_with(newest, [*earlier, *rows])
-        # A newer run that has ended since, or in a later slice, brings the job when its turn comes.
+        # If a newer run has ended since, or in a later slice, the job is handled with that run.
         if runs[-1].submit <= newest.submit:
             yield runs
         rows = [run for run in rows if run.submit < runs[0].submit and run.job_id != newest.job_id]

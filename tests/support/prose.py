@@ -42,7 +42,6 @@ LATER = (
     "agent/jobs/",
     "agent/slurm/",
     "agent/spool/",
-    "agent/sync/",
     "tests/",
     "Makefile",
     ".ci/",

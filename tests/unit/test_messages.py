@@ -202,7 +202,7 @@ DASHBOARD = [
         answering(faults.answer(400, "no")),
         "flush",
         69,
-        "the dashboard takes nothing at all: the dashboard refused the jobs: 400 'no'"
+        "the dashboard accepts nothing: the dashboard refused the jobs: 400 'no'"
         " (see the dashboard's own log; everything is kept)",
     ),
     Trouble(
@@ -211,7 +211,7 @@ DASHBOARD = [
         "flush",
         69,
         "0 delivered (0.0 CPU-hours, 0.0 GPU-hours), 0 rejected, 1 refused and kept, 1 waiting"
-        " (see `queue list` for the dashboard's words, and the dashboard's own log)",
+        " (see `queue list` for the error messages, and the dashboard's own log)",
     ),
     Trouble(
         "a deploy key that was used",
@@ -261,7 +261,7 @@ SLURM = [
         "--start-date 2024-01-01 --end-date 2024-01-31",
         69,
         f"sacct failed with exit status 1: {CONNECTION_REFUSED} (see that slurmdbd and its database answer:"
-        " sacctmgr show cluster; everything is kept; nothing of the range was done)",
+        " sacctmgr show cluster; everything is kept; no part of the range was completed)",
     ),
     Trouble(
         "slurmdbd stuck",
@@ -691,7 +691,7 @@ def test_a_refused_record_is_told_with_the_dashboards_words(site: Site, capsys: 
     code, log = run(site, "flush", capsys)
     assert (65, {"100"}) == (code, set(site.dashboard.records))
     assert [
-        "ERROR - job 101 was refused by the dashboard and set aside: QOS: Unknown QOS (sent 'x'); "
+        "ERROR - job 101 was rejected by the dashboard and set aside: QOS: Unknown QOS (sent 'x'); "
         "`queue retry 101` sends it again",
         "ERROR - 1 delivered (0.0 CPU-hours, 0.0 GPU-hours), 1 rejected, 0 waiting "
         "(see `queue list`; `queue retry` sends them again, `queue drop JOBID` never)",
@@ -705,7 +705,7 @@ def test_a_refusal_without_proof_sets_nothing_aside(site: Site, capsys: pytest.C
     assert 69 == code
     assert (
         "ERROR - 0 delivered (0.0 CPU-hours, 0.0 GPU-hours), 0 rejected, 1 refused and kept, 1 waiting "
-        "(see `queue list` for the dashboard's words, and the dashboard's own log)"
+        "(see `queue list` for the error messages, and the dashboard's own log)"
     ) == messages(log)[-1]
 
 
@@ -730,7 +730,7 @@ def test_a_backfill_that_is_stopped_says_how_to_go_on(site: Site, number: signal
     _, log = process.communicate(timeout=10)
     expected = (
         r"WARNING - stopped; all undelivered jobs are kept "
-        r"\(done up to (.+); go on with --start-date (.+) --end-date 2024-03-31\)"
+        r"\(done up to (.+); resume with --start-date (.+) --end-date 2024-03-31\)"
     )
     match = re.fullmatch(expected, messages(log)[-1])
     assert match

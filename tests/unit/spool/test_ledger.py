@@ -302,7 +302,7 @@ def test_what_the_dashboard_has_refused_is_told_from_what_has_no_record(ledger: 
     expected = [(REFUSED, "500 of 1"), (NO_RECORD, "not sent yet"), (REFUSED, "500 of 3")]
     assert expected == [(item.state, item.reason) for item in ledger.waiting.all()]
     with ledger.transaction():
-        ledger.waiting.hasten_refused(NOW)
+        ledger.waiting.retry_refused(NOW)
     assert [1, 3] == [item.entry.job_id for item in ledger.waiting.due(NOW, after=(0, 0), limit=9)]
 
 

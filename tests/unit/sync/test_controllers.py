@@ -144,10 +144,10 @@ def test_without_the_common_folder_they_may_meet(ledger: Ledger, tmp_path: Path)
 def test_what_another_host_was_called_for(ledger: Ledger, tmp_path: Path) -> None:
     """Between the first and the last End of each of its flushes, and a little around; nothing else."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2").tell_calls(Range(1000, 1300), forget_before=0)
-    site.control("ctl2").tell_calls(Range(1400, 1400), forget_before=0)
-    site.control("ctl1").tell_calls(Range(2000, 2100), forget_before=0)
-    site.control("ctl2").tell_calls(None, forget_before=0)
+    site.control("ctl2").publish_calls(Range(1000, 1300), forget_before=0)
+    site.control("ctl2").publish_calls(Range(1400, 1400), forget_before=0)
+    site.control("ctl1").publish_calls(Range(2000, 2100), forget_before=0)
+    site.control("ctl2").publish_calls(None, forget_before=0)
     others = site.control("ctl1").others_calls()
     asked = [994, 995, 1150, 1305, 1306, 1395, 1405, 1406, 2050]
     assert [False, True, True, True, False, True, True, False, False] == list(map(others, asked))
@@ -157,7 +157,7 @@ def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> N
     """After an outage one flush tells of hours."""
     site = Site(ledger, tmp_path)
     for ends in (Range(1000, 9000), Range(2000, 2100)):
-        site.control("ctl2").tell_calls(ends, forget_before=0)
+        site.control("ctl2").publish_calls(ends, forget_before=0)
     assert site.control("ctl1").others_calls()(8000)
 
 
@@ -168,9 +168,9 @@ def test_whoever_has_no_other_controller_tells_and_hears_nothing(
     """Nothing is written beside slurmctld's state."""
     before = sorted(tmp_path.iterdir())
     control = Site(ledger, tmp_path, hosts).control(host)
-    control.tell_calls(Range(1000, 1300), forget_before=0)
-    control.tell_reconcile(forget_before=0)
-    control.hear()
+    control.publish_calls(Range(1000, 1300), forget_before=0)
+    control.publish_reconcile(forget_before=0)
+    control.note_others_reconcile()
     assert not control.others_calls()(1100)
     assert before == sorted(tmp_path.iterdir())
 
@@ -178,18 +178,18 @@ def test_whoever_has_no_other_controller_tells_and_hears_nothing(
 def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_path: Path) -> None:
     """So that a host without a timer for it is not told that none has gone well."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2").tell_reconcile(forget_before=0)
-    site.control("ctl1").hear()
+    site.control("ctl2").publish_reconcile(forget_before=0)
+    site.control("ctl1").note_others_reconcile()
     assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
 
 
 def test_one_instance_does_not_hear_of_anothers_runs(ledger: Ledger, tmp_path: Path) -> None:
     """A reconcile for the test dashboard has delivered nothing to the other one."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2", instance="test").tell_reconcile(forget_before=0)
-    site.control("ctl1").hear()
+    site.control("ctl2", instance="test").publish_reconcile(forget_before=0)
+    site.control("ctl1").note_others_reconcile()
     assert not ledger.journal.fact(OTHERS_RECONCILED)
-    site.control("ctl1", instance="test").hear()
+    site.control("ctl1", instance="test").note_others_reconcile()
     assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
 
 

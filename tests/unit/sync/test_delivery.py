@@ -166,7 +166,7 @@ def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
     """Where it refuses what it has just taken, the fault is its own: one request tells, and everything is kept."""
     site = Site(ledger, lambda job_ids: is_sick(job_ids) if site.dashboard.taken else None, batch_size=10)
     site.queue_ids(range(1, 31))
-    with pytest.raises(DashboardUnreachable, match="takes nothing at all"):
+    with pytest.raises(DashboardUnreachable, match="accepts nothing"):
         site.send_ids(range(1, 31))
     assert ([], list(range(11, 31))) == (site.rejected_ids(), site.waiting_ids())
     assert 1 + 4 + 1 == site.dashboard.requests
@@ -189,7 +189,7 @@ def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger, caplog: pytest.LogC
         site.send_ids(range(1, 101))
     assert "the dashboard refuses every record: 500 disk full" == str(caught.value)
     assert "see the dashboard's own log; everything is kept" == caught.value.hint
-    assert "1 jobs, 1 first, were refused and are kept: 500 disk full" in caplog.messages
+    assert "1 jobs (first: 1) were refused and kept: 500 disk full" in caplog.messages
     assert ([], list(range(1, 101))) == (site.rejected_ids(), site.waiting_ids())
     assert site.dashboard.requests == MOST_UNPROVEN * (4 + 1) + 4
 
@@ -198,7 +198,7 @@ def test_a_dashboard_that_takes_not_even_nothing(ledger: Ledger) -> None:
     """An empty batch refused says the same at once."""
     site = Site(ledger, lambda job_ids: BatchRefused("success: false"))
     site.queue_ids([1, 2])
-    with pytest.raises(DashboardUnreachable, match="nothing at all"):
+    with pytest.raises(DashboardUnreachable, match="accepts nothing"):
         site.send_ids([1, 2])
     assert [1, 2] == site.waiting_ids()
 
@@ -223,7 +223,7 @@ def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
     assert (NOW + REFUSED_PAUSE_SECONDS, REFUSED, "500") == (item.due_at, item.state, item.reason)
     site.queue_ids([2])
     with ledger.transaction():
-        ledger.waiting.hasten_refused(NOW)
+        ledger.waiting.retry_refused(NOW)
     due = ledger.waiting.due(NOW, after=(0, 0), limit=10)
     assert [1, 2] == [item.entry.job_id for item in due]
     site.send_ids([1, 2])

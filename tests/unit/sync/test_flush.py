@@ -157,7 +157,7 @@ def test_a_state_that_a_later_slurm_has_invented(ledger: Ledger, caplog: pytest.
     site.queue(TOLD)
     site.flush()
     assert ["100"] == site.arrived()
-    assert ["job 100 is sent in a state new to us: 'VAPORIZED'"] == caplog.messages
+    assert ["job 100 is sent with an unknown state: 'VAPORIZED'"] == caplog.messages
 
 
 def test_no_row_counts_but_those_of_the_job() -> None:
@@ -178,7 +178,7 @@ def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.Lo
         site.flush(at=site.now + 300)
     assert 7 * DAY <= site.now - NOW <= 8 * DAY
     assert 1 == ledger.journal.fact(GIVEN_UP)
-    assert "job 100 is given up to reconcile: no record yet" in caplog.messages
+    assert "job 100 is not retried any longer and left to reconcile: no record yet" in caplog.messages
 
 
 @pytest.mark.parametrize("step", [-365 * DAY, -3 * 3600, -60, 60, 3 * 3600, 365 * DAY])

@@ -304,9 +304,9 @@ def test_what_is_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     site = Site(ledger, SlowDashboard(lets_through(100_000, bad_gateway)))
     site.send_ids(range(1, 601))
     assert [
-        "502; but the dashboard is there: trying again",
-        "502; going on with at most 126 kB at a time",
-        "502; going on with at most 32 kB at a time",
+        "502; the dashboard is reachable, trying again",
+        "502; continuing with at most 126 kB at a time",
+        "502; continuing with at most 32 kB at a time",
     ] == caplog.messages
 
 
