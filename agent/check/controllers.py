@@ -28,7 +28,7 @@ def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
         there = SharedFolder(folder).ask(folder.is_dir)
     except OSError as error:
         raise NotWell(
-            f"can't look into {folder}, by which {names} take turns: {error.strerror}",
+            f"cannot look into {folder}, which {names} need to take turns: {error.strerror}",
             hint="see that slurm.conf's StateSaveLocation answers; until then each run sends without a turn",
         ) from error
     if not there:

@@ -70,7 +70,7 @@ def test_the_service_takes_its_turn(machine: Machine, dashboard: ReceivingDashbo
 def test_check_sees_the_turns(machine: Machine, dashboard: ReceivingDashboard) -> None:
     """As root and with the services' own sandbox."""
     found = check(machine)["controllers"]
-    assert (True, f"controller and other take turns by {FOLDER}") == (found["ok"], found["text"])
+    assert (True, f"controller and other take turns, using {FOLDER}") == (found["ok"], found["text"])
 
 
 def test_a_folder_that_is_missing(machine: Machine, dashboard: ReceivingDashboard) -> None:

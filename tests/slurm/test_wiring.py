@@ -187,7 +187,7 @@ def test_a_test_job_brings_a_call_about(controller: Controller, wiring: str) -> 
     controller.add(*wiring.format(controller.hook()).splitlines())
     controller.restart()
     text = controller.check("--test-job")["hook calls"]["text"]
-    assert "slurmctld called it, " in text
+    assert "slurmctld called it " in text
     assert " after test job " in text
     assert controller.was_called()
     assert "slurmctld" in controller.check("--wait", "1")["hook calls"]["text"]
