@@ -290,10 +290,10 @@ refuse_over_package() { # its units and its command would be hidden by ours, and
 
 find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    slurm_config='' told_user=''
+    slurm_config='' reported_user=''
     user=${SLURM_USER:-$(conf_setting SlurmUser)} # by root's own file, before slurmctld, which is the Slurm user's
     slurm_config=$(timeout 30 scontrol show config 2>/dev/null | plain)
-    [ -n "$user" ] || user=$(slurm_setting SlurmUser) told_user=$user
+    [ -n "$user" ] || user=$(slurm_setting SlurmUser) reported_user=$user
     user=${user:-slurm}
     state=$(slurm_setting StateSaveLocation)
     case $state in [!/]* | *[!A-Za-z0-9/._@+-]*) state='' ;; esac # it becomes part of a unit and of sed's commands
@@ -322,10 +322,10 @@ conf_setting() { # KEY: the last value that slurm.conf gives it
 }
 
 conf_file() {
-    told=$(slurmctld_setting SLURM_CONF)
-    case $told in [!/]* | *[!A-Za-z0-9/._@%+-]*) told='' ;; esac # it becomes part of commands that root is asked to run
-    [ -z "$told" ] || is_safe "$told" || told=''
-    for file in "$told" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
+    reported=$(slurmctld_setting SLURM_CONF)
+    case $reported in [!/]* | *[!A-Za-z0-9/._@%+-]*) reported='' ;; esac # it becomes part of commands that root is asked to run
+    [ -z "$reported" ] || is_safe "$reported" || reported=''
+    for file in "$reported" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
         if [ -f "$file" ] && [ -r "$file" ]; then say "$file" && return; fi
     done
     say /etc/slurm/slurm.conf
@@ -333,7 +333,7 @@ conf_file() {
 
 # Another SlurmUser than before gets the configuration, with what the one before wrote there, only by root's own word.
 check_user() {
-    [ -n "$told_user" ] && [ -z "$root" ] && [ "$for_user" = no ] || return 0
+    [ -n "$reported_user" ] && [ -z "$root" ] && [ "$for_user" = no ] || return 0
     for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
         [ -e "$place" ] || continue
         before=$(stat -c %U "$place")
