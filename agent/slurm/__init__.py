@@ -1,1 +1,1 @@
-"""The edge to Slurm: child processes, and what their answers mean."""
+"""The edge to Slurm: starts its commands and interprets their output."""

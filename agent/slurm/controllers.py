@@ -1,4 +1,4 @@
-"""The controllers of a cluster: which hosts they are, and whether this is one of them."""
+"""Which hosts are the controllers of a cluster, and whether this host is one of them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Callable, Mapping, NamedTuple
 
 
 class Controllers(NamedTuple):
-    """What slurm.conf says of them."""
+    """The controllers, as slurm.conf names them."""
 
     cluster: str  # ClusterName
-    hosts: tuple[str, ...]  # SlurmctldHost as they are written, the primary first: ctl1, or ctl1(10.0.0.1)
+    hosts: tuple[str, ...]  # SlurmctldHost verbatim, the primary first: ctl1, or ctl1(10.0.0.1)
     state_folder: str  # StateSaveLocation, which all of them share
 
     @property
     def common_folder(self) -> str:
-        """Where the exporters on several controllers take turns and leave notices."""
+        """Where the exporters on the controllers take turns and exchange notices."""
         return f"{self.state_folder}/slurm-usage-history-exporter"
 
 
 def parse_controllers(settings: Mapping[str, str]) -> Controllers:
-    """Picks out of ``scontrol show config`` what concerns the controllers.
+    """Extracts the controllers from the settings of ``scontrol show config``.
 
     >>> parse_controllers({"ClusterName": "lab", "SlurmctldHost[0]": "ctl1(10.0.0.1)", "StateSaveLocation": "/state"})
     Controllers(cluster='lab', hosts=('ctl1(10.0.0.1)',), state_folder='/state')
@@ -31,15 +31,15 @@ def parse_controllers(settings: Mapping[str, str]) -> Controllers:
 
 
 def is_this_host(host: str) -> bool:
-    """Whether one of :attr:`Controllers.hosts` is the host that this runs on, by its name or its address."""
+    """Whether an item of :attr:`Controllers.hosts` is this host, by name or by address."""
     name, _, address = host.rstrip(")").partition("(")
     return _short(name) == _short(os.uname().nodename) or _is_own(address or name)
 
 
 def controls(found: Controllers, cluster: str, is_here: Callable[[str], bool] = is_this_host) -> bool:
-    """Whether this host is a controller of a cluster, which Slurm names in lower case, however it is written.
+    """Whether this host is a controller of a cluster. Slurm compares the names of clusters in lower case.
 
-    :param found: the controllers that slurmctld or slurm.conf on this host names.
+    :param found: the controllers according to slurmctld, or to slurm.conf on this host.
     """
     return found.cluster.lower() == cluster.lower() and (not found.hosts or any(map(is_here, found.hosts)))
 
@@ -49,8 +49,8 @@ def _short(name: str) -> str:
 
 
 def _is_own(address: str) -> bool:
-    """Only an address of this host's can be bound to. Every host has a loopback address: that one proves nothing."""
-    import ipaddress  # noqa: PLC0415  # what few sites need is loaded there alone
+    """Whether a socket can be bound to the address. A loopback address is excluded, since every host has one."""
+    import ipaddress  # noqa: PLC0415  # loaded only where a site needs it
     import socket  # noqa: PLC0415
 
     try:

@@ -1,10 +1,10 @@
-"""The clean environment of a child. Pure."""
+"""The clean environment of a child process. Pure."""
 
 from __future__ import annotations
 
 from typing import Mapping
 
-#: What a child may inherit; everything else that a shell or a unit sets could change what Slurm prints.
+#: The variables that a child inherits. Any other one, set by a shell or a unit, could change what Slurm prints.
 INHERITED = ("LD_LIBRARY_PATH", "SLURM_CONF", "SLURM_CONF_SERVER", "SLURM_JWT", "SLURM_SACK_SOCKET")
 DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/opt/slurm/bin"
 

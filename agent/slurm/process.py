@@ -1,4 +1,4 @@
-"""The one place that starts processes: an argv, an environment, a time limit, and the whole group killed at it."""
+"""The only place that starts processes. Each has an argv, an environment and a time limit."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from typing import IO, Callable, Mapping, NamedTuple, Sequence
 from agent.errors import SlurmUnreachable
 from agent.slurm.environment import DEFAULT_PATH
 
-#: How long a killed child may take to be gone.
+#: How long a killed child may take to exit.
 DEATH_SECONDS = 5
-#: A longer output goes to a file that has no name, so that memory does not grow with it.
+#: Output beyond this goes to an unnamed temporary file, so that memory use stays bounded.
 HELD_BYTES = 1 << 18
 _BLOCK_BYTES = 1 << 16
-#: The child of an exporter that was killed itself ends at its time limit, too.
+#: Also ends the child at its time limit if the exporter itself has been killed.
 _GUARD = shutil.which("timeout", path=DEFAULT_PATH)
 
 
 class Output(NamedTuple):
-    """What a finished child has left."""
+    """The exit status and output of a finished child."""
 
     returncode: int
     stdout: IO[bytes]  # from its beginning
@@ -35,21 +35,21 @@ class Output(NamedTuple):
 
     @property
     def text(self) -> str:
-        """All of a short standard output."""
+        """The whole standard output, for commands that print little."""
         self.stdout.seek(0)
         return self.stdout.read().decode("utf-8", "replace")
 
 
-#: Runs a command to its end; whoever hands it in has chosen environment and time limit.
+#: Runs a command to its end, with the environment and time limit chosen by whoever passes it in.
 RunCommand = Callable[[Sequence[str]], Output]
 
 
 class Child:
-    """A child process whose output is collected while the caller does something else.
+    """A child process whose output is collected in the background.
 
-    :param argv: never a shell string.
-    :param timeout: seconds after which the child and all its own children are killed.
-    :raises SlurmUnreachable: where there is no such command.
+    :param argv: the command and its arguments, never a shell string.
+    :param timeout: seconds after which the child and its descendants are killed.
+    :raises SlurmUnreachable: where the command can't be started.
     """
 
     def __init__(self, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float) -> None:
@@ -57,7 +57,7 @@ class Child:
         self._timeout = timeout
         self._timed_out = False
         self._full_disk: OSError | None = None
-        self._stdout: IO[bytes] = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115  # gone with this object
+        self._stdout: IO[bytes] = tempfile.SpooledTemporaryFile(HELD_BYTES)  # noqa: SIM115  # closed with this object
         self._stderr = bytearray()
         try:
             self._process = subprocess.Popen(  # noqa: S603
@@ -78,42 +78,42 @@ class Child:
         self._reader.start()
 
     def wait(self) -> Output:
-        """The output, once the child has ended.
+        """Waits for the child to end and returns its output.
 
-        :raises SlurmUnreachable: where it ran into its time limit, or there is no room for what it printed.
+        :raises SlurmUnreachable: where it exceeded its time limit, or its output did not fit on the disk.
         """
         self._reader.join(self._timeout + 2 * DEATH_SECONDS)
         if self._timed_out or self._reader.is_alive():
             raise SlurmUnreachable(
-                f"{self._name} gave no answer within {self._timeout:g} s and was killed",
-                hint="see that slurmdbd and its database answer; everything is kept, a later run asks again",
+                f"{self._name} did not answer within {self._timeout:g} s and was killed",
+                hint="check that slurmdbd and its database respond; everything is kept, and a later run asks again",
             )
         if self._full_disk:
             raise SlurmUnreachable(
-                f"no room for what {self._name} prints: {self._full_disk.strerror}",
-                hint="make room in the temporary folder, or name another in TMPDIR; everything is kept",
+                f"cannot store the output of {self._name}: {self._full_disk.strerror}",
+                hint="free some space in the temporary folder, or set TMPDIR to another one; everything is kept",
             ) from self._full_disk
         return Output(self._process.returncode, self._stdout, self._stderr.decode("utf-8", "replace"))
 
     def finish(self) -> Output:
-        """The same; where the caller is interrupted while it waits, the child is killed."""
+        """Like :meth:`wait`, but kills the child if the caller is interrupted meanwhile."""
         try:
             return self.wait()
         finally:
             self.kill()
 
     def kill(self) -> None:
-        """Ends the child and its own children at once, if they live. Harmless afterwards."""
+        """Kills the child and its descendants if they still run; safe to call again."""
         if self._process.poll() is None:
-            with suppress(ProcessLookupError):  # it ended between the two lines
+            with suppress(ProcessLookupError):  # it may end between the two lines
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _collect(self) -> None:
-        """In a thread: whatever the caller does, the child can print, and ends in time."""
+        """Runs in a thread, so that the child can print and is killed in time whatever the caller does."""
         deadline = time.monotonic() + self._timeout
         try:
             self._read_pipes(deadline)
-            self._stdout.seek(0)  # what is left in its buffer goes to the disk, too
+            self._stdout.seek(0)  # writes its buffer to the disk, which may be full
             self._process.wait(max(deadline - time.monotonic(), 0))
         except subprocess.TimeoutExpired:
             self._timed_out = True
@@ -121,7 +121,7 @@ class Child:
             self._full_disk = error
         finally:
             self.kill()
-            with suppress(subprocess.TimeoutExpired):  # asleep in the kernel: it dies when it wakes
+            with suppress(subprocess.TimeoutExpired):  # in uninterruptible sleep: it exits when it wakes
                 self._process.wait(DEATH_SECONDS)
 
     def _read_pipes(self, deadline: float) -> None:
@@ -141,7 +141,7 @@ class Child:
 
 
 def _guarded(argv: Sequence[str], timeout: float) -> list[str]:
-    if not _GUARD or not shutil.which(argv[0]):  # the latter is told by the failure to start it
+    if not _GUARD or not shutil.which(argv[0]):  # a missing command is reported when starting it fails
         return list(argv)
     return [_GUARD, "-s", "KILL", str(timeout + DEATH_SECONDS), *argv]
 

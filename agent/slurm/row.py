@@ -1,6 +1,6 @@
-"""One row of sacct becomes a :class:`agent.jobs.run.Run`. Pure: text in, values out.
+"""Parses one row of sacct into a :class:`agent.jobs.run.Run`. Pure.
 
-What the values look like in which version of Slurm was seen on 20.11 to 26.05.
+The formats of the values were seen on 20.11 to 26.05.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple, Sequence
 from agent.errors import UnreadableRow
 from agent.jobs.run import UNKNOWN, Run
 
-#: What sacct is asked for: in every version since 17.02, and nothing that a user writes.
+#: The fields requested from sacct: those that every version since 17.02 has, and none that a user writes freely.
 FIELDS = (
     "JobID",
     "JobIDRaw",
@@ -31,34 +31,34 @@ FIELDS = (
     "AllocTRES",
     "NodeList",
 )
-#: Asked for where this version has it: how often the job had been requeued when the run began.
+#: Requested where this version has it: how often the job had been requeued when the run started.
 OPTIONAL_FIELD = "Restarts"
 
 _JOB_ID_SIGNS = "0123456789_+[]-,%.:"
-#: Eleven digits of seconds reach to the year 5138.
+#: Eleven digits of seconds last until the year 5138.
 LONGEST_NUMBER = 11
 MOST = 1e30
 
 _NO_TIME = frozenset({"", "0", "None", "Unknown"})
-#: ``(unknown)`` stands for what is NULL in the job table (20.11 and 22.05).
+#: ``(unknown)`` is what 20.11 and 22.05 print for NULL in the job table.
 _NO_NODES = frozenset({"", "None assigned", "(null)", "(unknown)"})
-#: For an id that slurmdbd knows no QOS of. Names that admins give are lower case.
+#: ``Unknown`` means that slurmdbd has no QOS of that ID. Real names are in lower case.
 _NO_QOS = frozenset({"", "Unknown"})
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
 
 
 class Tres(NamedTuple):
-    """What a run was allocated, of what the dashboard counts."""
+    """The allocated TRES that the dashboard counts."""
 
     gpus: int
     memory_mb: float
 
 
 def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
-    """Makes a Run of the values of :data:`FIELDS`, with or without :data:`OPTIONAL_FIELD` behind them.
+    """Makes a Run from the values of :data:`FIELDS`, followed by :data:`OPTIONAL_FIELD` or not.
 
-    :param row: all of them as they were printed, to recognize the row by.
-    :raises UnreadableRow: where a value is not what sacct prints for its field.
+    :param row: the row as it was printed, to recognize it by later.
+    :raises UnreadableRow: where a value is not in the format that sacct prints for its field.
     """
     try:
         (
@@ -82,11 +82,11 @@ def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
             *restarts,
         ) = values
         allocated = parse_tres(tres)
-        fields = (  # in the order of Run's: to name them takes a quarter of the time for a row
+        fields = (  # in the order of Run's fields: naming them costs a quarter of the time
             _parse_job_id(job_id),
             _parse_whole(raw_id),
             parse_name(cluster),
-            # Up to 23.02 the User of a uid that no longer resolves is empty.
+            # Up to 23.02 User is empty for a uid that no longer resolves.
             parse_name(user or uid or UNKNOWN),
             parse_name(uid),
             parse_name(account or UNKNOWN),
@@ -108,15 +108,15 @@ def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
         return Run._make(fields)
     except ValueError as error:
         missing = len(FIELDS) - len(values)
-        what = f"{missing} of its {len(FIELDS)} fields are missing" if missing > 0 else error
+        what = f"{missing} of {len(FIELDS)} fields missing" if missing > 0 else error
         raise UnreadableRow(f"unreadable row of sacct: {what}", subject=list(values)) from error
 
 
 @lru_cache(maxsize=4096)
 def parse_name(text: str) -> str:
-    """A name, of which one copy is held, as it repeats in thousands of rows.
+    """A name with its control characters escaped: a user may have put anything into an account.
 
-    An account may be anything that a user has typed; what would move a cursor or end a line is written out.
+    One copy of each is kept, since names repeat in thousands of rows.
 
     >>> parse_name("physics"), parse_name("a\\x1b[2Jb")
     ('physics', 'a\\\\x1b[2Jb')
@@ -131,15 +131,15 @@ def _show(text: str) -> str:
 
 
 def _parse_job_id(text: str) -> str:
-    """``123``, ``123_4``, ``123+1`` or ``123_[5-9,11%2]``, which may be cut: ``123_[1,3,...]``."""
+    """Accepts ``123``, ``123_4``, ``123+1`` and ``123_[5-9,11%2]``, which may be truncated: ``123_[1,3,...]``."""
     if text.strip(_JOB_ID_SIGNS) or not text[:1].isdigit():
-        raise ValueError(f"{text[:20]!a} is no JobID")
+        raise ValueError(f"{text[:20]!a} is not a JobID")
     return text
 
 
 @lru_cache(maxsize=1024)
 def parse_state(text: str) -> str:
-    """The bare word of sacct's State.
+    """The first word of sacct's State.
 
     >>> parse_state("CANCELLED by 1000")
     'CANCELLED'
@@ -152,7 +152,7 @@ def parse_state(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def parse_count(text: str) -> int:
-    """A number as Slurm prints it, with a unit of 1,024 and a fraction where there is one; 0 for none.
+    """A number as Slurm prints it, possibly with a fraction and a unit based on 1,024; 0 if empty.
 
     >>> parse_count("64"), parse_count("1K"), parse_count("1.50K")
     (64, 1024, 1536)
@@ -164,8 +164,8 @@ def parse_count(text: str) -> int:
 def parse_tres(text: str) -> Tres:
     """The GPUs and the memory in an AllocTRES such as ``billing=8,cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=4000M``.
 
-    Keys are compared whole: ``gres/gpumem`` is no GPU. The generic ``gres/gpu`` counts every type; where a site
-    tracks only types, they are added up. A value that is no quantity (``NONE``) counts nothing.
+    Keys are compared in full: ``gres/gpumem`` is not a GPU. The generic ``gres/gpu`` covers every type; where a site
+    tracks types only, they are added up. A value that is not a quantity (``NONE``) counts as 0.
     """
     generic: int | None = None
     typed = 0
@@ -186,18 +186,18 @@ def parse_tres(text: str) -> Tres:
 
 
 def _parse_whole(text: str) -> int:
-    """Digits alone, and no more of them than an ID or an instant has; int() would take signs and underscores, too."""
+    """Accepts digits only, at most as many as an ID or a time has. int() would also accept signs and underscores."""
     if text.isdigit() and text.isascii() and len(text) <= LONGEST_NUMBER:
         return int(text)
-    raise ValueError(f"{text[:20]!r} is no number")
+    raise ValueError(f"{text[:20]!r} is not a number")
 
 
 def _parse_quantity(text: str, *, unit: int) -> float:
-    """A number with an optional K, M, G, T or P; ``unit`` is what a bare number counts in."""
+    """A number with an optional K, M, G, T or P; a bare number is multiplied by ``unit``."""
     factor = _UNITS.get(text[-1:].upper())
     quantity = float(text) * unit if factor is None else float(text[:-1]) * factor
-    if not 0 <= quantity < MOST:  # false for what is no number, too
-        raise ValueError(f"{text[:20]!r} is no quantity")
+    if not 0 <= quantity < MOST:  # also false for NaN
+        raise ValueError(f"{text[:20]!r} is not a quantity")
     return quantity
 
 

@@ -1,4 +1,4 @@
-"""Asks Slurm's accounting for finished jobs, by ID or by the time they ended."""
+"""Queries Slurm's accounting for finished jobs, by ID or by the time they ended."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from agent.slurm.scontrol import QUICK_SECONDS, Scontrol
 from agent.slurm.table import NOT_SLURMS, Table, draw_separator
 from agent.slurm.trust import count_lines, failure, speaks_of_attempts, usual_complaints
 
-#: With these and both bounds sacct answers with exactly the rows that ended between them, both ends included, those
-#: cancelled while held among them. Every version knows these words, and one unknown word fails the whole call.
+#: With these states and both bounds, sacct returns exactly the rows that ended between them, both bounds included,
+#: even those cancelled while held. Every version knows these names; a single unknown one would fail the whole call.
 ALL_ENDS = "BF,CA,CD,DL,F,NF,OOM,PR,TO,RQ,RS"
-#: The states of rows whose job goes on, or may go on, in a newer one.
+#: The states of rows whose job continues, or may continue, in a newer one.
 GOING_ON = "RQ,RS,PR,NF"
-#: MariaDB looks this many IDs up one by one. For more of them than its eq_range_index_dive_limit, 200, it reads all
-#: rows that have ended since the call's start: where that are five million, 5 s instead of 0.2 s.
+#: MariaDB looks up this many IDs one by one. Above its eq_range_index_dive_limit of 200 it reads all rows that ended
+#: since the start time: with five million of them, that takes 5 s instead of 0.2 s.
 IDS_PER_CALL = 190
-#: ``uts`` with a smaller number fails the whole call (tried on 20.11 to 26.05).
+#: ``uts`` with a smaller number fails the whole call (seen on 20.11 to 26.05).
 EARLIEST_SECONDS = 1_000_000
-#: No range is halved to less than this.
+#: A refused time range is not halved below this.
 NARROWEST_SECONDS = 60
 _WHICH = "see ClusterName in slurm.conf, and slurm_cluster in the configuration"
 _ASKED = re.compile(r"[0-9]+(_[0-9]+)?", re.ASCII)
@@ -37,9 +37,9 @@ logger = logging.getLogger(__name__)
 def make_sacct_argv(
     sacct: str, fields: Sequence[str], *selection: str, separator: str, cluster: str | None = None
 ) -> list[str]:
-    """The call that answers with some fields of all users' jobs, every run of them, without their steps.
+    """The command line for the jobs of all users: every run, without steps.
 
-    :param cluster: Slurm's name of the cluster, None for the one whose slurm.conf this host has.
+    :param cluster: Slurm's name of the cluster, None for the one in this host's slurm.conf.
     """
     return [
         sacct,
@@ -56,18 +56,19 @@ def make_sacct_argv(
 
 
 def make_window_selection(start: int, end: int, states: str = ALL_ENDS) -> tuple[str, ...]:
-    """Selects the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
+    """Selects the rows that ended from ``start`` to ``end``, both inclusive, in epoch seconds."""
     return f"--state={states}", f"--starttime={_uts(start)}", f"--endtime={_uts(end)}"
 
 
 def make_ids_selection(asked: Sequence[str], since: int) -> tuple[str, ...]:
-    """Selects jobs by ID, as far back as ``since`` (epoch seconds).
+    """Selects jobs by ID, back to ``since`` (epoch seconds).
 
-    :param asked: raw JobIDs, or ARRAYJOBID_TASK. A wrong one would fail the whole call, none would mean all of today.
+    :param asked: raw JobIDs, or ARRAYJOBID_TASK. An invalid one would fail the whole call; an empty list would select
+        everything of today.
     """
     wrong = [text for text in asked if not _ASKED.fullmatch(text)]
     if wrong or not asked:
-        raise ValueError(f"no JobIDs to ask for: {wrong!r}")
+        raise ValueError(f"no valid JobIDs to ask for: {wrong!r}")
     return f"--starttime={_uts(since)}", f"--jobs={','.join(asked)}"
 
 
@@ -76,7 +77,7 @@ def _uts(epoch_seconds: int) -> str:
 
 
 class Query:
-    """A call of sacct that is under way."""
+    """A running call of sacct."""
 
     def __init__(self, child: Child, read: Callable[[Output], Table]) -> None:
         self._child = child
@@ -85,18 +86,18 @@ class Query:
     def answer(self) -> Table:
         """Waits for the answer.
 
-        :raises SlurmUnreachable: where there is none that can be trusted.
+        :raises SlurmUnreachable: where sacct fails, or its answer can't be trusted.
         """
         return self._read(self._child.wait())
 
     def cancel(self) -> None:
-        """Kills the call, if it still runs."""
+        """Kills the call if it is still running."""
         self._child.kill()
 
 
 class WindowQuery(Query):
-    """A call of sacct for what ended from ``start`` to ``end``, which is earlier than asked for where slurmdbd does not
-    answer for so long a time at once."""
+    """A call of sacct for what ended from ``start`` to ``end``, which is earlier than requested where MaxQueryTimeRange
+    forbids the whole range."""
 
     def __init__(self, sacct: Sacct, start: int, end: int, states: str) -> None:
         self.start = start
@@ -110,7 +111,7 @@ class WindowQuery(Query):
         super().__init__(query._child, query._read)
 
     def answer(self) -> Table:
-        """See :meth:`Query.answer`; :attr:`end` is up to date behind it."""
+        """See :meth:`Query.answer`. Afterwards :attr:`end` is the end of the range that was answered."""
         while True:
             try:
                 return super().answer()
@@ -120,14 +121,14 @@ class WindowQuery(Query):
 
 
 class Sacct:
-    """sacct, as the agent calls it.
+    """Calls sacct and checks its answers.
 
     :param sacct: the command or its path.
     :param timeout: seconds for one call.
-    :param environ: the caller's environment, of which sacct sees next to nothing.
-    :param complain: told of each row that is set aside.
-    :param cluster: Slurm's name of the cluster to ask for, None for the one whose slurm.conf this host has.
-    :param shown_as: what the cluster is called on the dashboard, as far as it is configured.
+    :param environ: the caller's environment, of which sacct inherits only a few variables.
+    :param complain: called for each unreadable row.
+    :param cluster: Slurm's name of the cluster to query, None for the one in this host's slurm.conf.
+    :param shown_as: the cluster's name on the dashboard, None where it is not configured.
     """
 
     def __init__(
@@ -141,15 +142,15 @@ class Sacct:
         cluster: str | None = None,
         shown_as: str | None = None,
     ) -> None:
-        #: The widest range of time that slurmdbd answers for at once, None where it has not refused any.
+        #: The widest time range that slurmdbd accepts, None while it has not refused one.
         self.widest_seconds: int | None = None
         self._sacct = sacct
         self._scontrol = scontrol
         self._timeout = timeout
-        # Epoch seconds have no zone, and the bracket text of a pending array is not cut at 64 characters.
+        # Epoch seconds have no time zone. The bracket text of a pending array is not truncated at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
         self._complain = complain
-        self._odd_rows: set[int] = set()  # hashes of those that were set aside
+        self._odd_rows: set[int] = set()  # hashes of the unreadable ones
         self._cluster = cluster
         self._shown_as = shown_as
         self._met: str | None = None  # the cluster of the rows so far
@@ -157,22 +158,22 @@ class Sacct:
         self._fields: tuple[str, ...] = ()
         self._usual: frozenset[str] = frozenset()
         self._attempts_fail = False
-        self._heard_sacctmgr = False  # whether its complaints are among the usual ones
+        self._heard_sacctmgr = False  # whether its usual complaints are included
 
     def ask_window(self, start: int, end: int, states: str = ALL_ENDS) -> WindowQuery:
-        """Begins to ask for the rows that ended from ``start`` to ``end``, both included, in epoch seconds."""
+        """Starts a query for the rows that ended from ``start`` to ``end``, both inclusive, in epoch seconds."""
         return WindowQuery(self, start, end, states)
 
     def ask_ids(self, asked: Sequence[str], since: int) -> Query:
-        """Begins to ask for all rows of some JobIDs that are not older than ``since`` (epoch seconds)."""
+        """Starts a query for all rows of some JobIDs since ``since`` (epoch seconds)."""
         return self.ask(*make_ids_selection(asked, since))
 
     def ask(self, *selection: str, confirm: bool = False, again: bool = True) -> Query:
-        """Begins to ask for the rows of a selection.
+        """Starts a query for a selection of rows.
 
-        :param confirm: whether an answer without rows has to be confirmed by slurmdbd, once in a run.
-        :param again: whether to ask once more, with another separator, where a row is odd. While sacct runs, its
-            separator stands in the list of processes: whoever has read it there can't know the next one.
+        :param confirm: whether slurmdbd has to confirm an empty answer, once in a run.
+        :param again: whether to repeat the query with another separator if a row is malformed. While sacct runs, its
+            separator shows in the process list; somebody who reads it there can't predict the next one.
         """
         if not self._fields:
             self._learn()
@@ -199,7 +200,7 @@ class Sacct:
         return Query(Child(argv, environment=self._environment, timeout=self._timeout), read)
 
     def _count_lines(self, output: Output, header: str) -> int:
-        """See :func:`agent.slurm.trust.count_lines`; a sacctmgr that does its work may say what is usual, too."""
+        """See :func:`agent.slurm.trust.count_lines`. What a successful sacctmgr complains of is harmless, too."""
         try:
             return count_lines(output, header, self._usual)
         except TimeRangeTooWide:
@@ -218,9 +219,9 @@ class Sacct:
         return count_lines(output, header, self._usual)
 
     def version(self) -> str:
-        """What sacct calls itself, such as ``slurm 22.05.8``.
+        """The version that sacct reports, such as ``slurm 22.05.8``.
 
-        :raises SlurmUnreachable: where there is no sacct.
+        :raises SlurmUnreachable: where sacct can't be run.
         """
         output = run([self._sacct, "--version"], environment=self._environment, timeout=self._quick_seconds)
         if output.returncode:
@@ -229,7 +230,7 @@ class Sacct:
 
     @property
     def odd_rows(self) -> int:
-        """How many rows could not be read; one that came several times counts once."""
+        """The number of unreadable rows; one that came several times counts once."""
         return len(self._odd_rows)
 
     def _set_aside(self, row: ExporterError) -> None:
@@ -237,13 +238,13 @@ class Sacct:
         self._complain(row)
 
     def expect(self, cluster: str) -> None:
-        """Tells under which of Slurm's own names the rows will be sent: those of another cluster are not taken."""
+        """Sets the cluster whose rows are accepted from now on, by Slurm's own name."""
         self._met = cluster
 
     def narrow(self, refused_seconds: int) -> None:
-        """Takes note that slurmdbd does not answer for so long a time at once.
+        """Narrows the following queries because slurmdbd has refused a range of this many seconds.
 
-        :raises SlurmUnreachable: where it answers for no time at all.
+        :raises SlurmUnreachable: where it refuses even the narrowest range.
         """
         try:
             allowed = self._scontrol.widest_range()
@@ -253,18 +254,18 @@ class Sacct:
         self.widest_seconds = allowed if allowed and allowed < refused_seconds else half
         if self.widest_seconds < NARROWEST_SECONDS:
             raise SlurmUnreachable(
-                "slurmdbd's MaxQueryTimeRange allows this user no range of time at all",
+                "slurmdbd's MaxQueryTimeRange refuses even the shortest time range to this user",
                 hint="make the user an Operator: sacctmgr modify user NAME set AdminLevel=Operator",
             )
 
     def confirm_emptiness(self) -> None:
-        """Makes sure that an answer without rows is one: slurmdbd has to answer, and to know the cluster.
+        """Makes sure that an empty answer can be trusted: slurmdbd has to respond and know the cluster.
 
-        For a cluster that it does not know, and for an address that speaks another protocol, sacct exits 0 with nothing
-        (20.11 to 26.05).
+        For an unknown cluster, and for a server that speaks another protocol, sacct exits 0 and prints nothing (seen on
+        20.11 to 26.05).
 
-        :raises SlurmUnreachable: where it is none.
-        :raises ConfigError: where slurmdbd does not know the cluster that is configured.
+        :raises SlurmUnreachable: where the answer can't be trusted.
+        :raises ConfigError: where slurmdbd does not know the configured cluster.
         """
         if self._confirmed:
             return
@@ -273,20 +274,20 @@ class Sacct:
         except SlurmUnreachable as error:
             if self._attempts_fail:
                 raise
-            logger.debug("%s: an empty answer of sacct is trusted as it is", error)  # a host without sacctmgr
+            logger.debug("%s: an empty answer of sacct is trusted without confirmation", error)  # no sacctmgr here
             return
         for name in [self._cluster] if self._cluster else [self._met, *self._local_names()]:
             if name and name.lower() not in known:
                 raise _unknown_cluster(name, known, configured=self._cluster is not None)
         if not known:
-            raise SlurmUnreachable("slurmdbd knows no cluster at all", hint="see sacctmgr show cluster")
+            raise SlurmUnreachable("slurmdbd does not know any cluster", hint="see sacctmgr show cluster")
         self._confirmed = True
 
     def _check_cluster(self, name: str) -> None:
-        """Makes sure that rows are the right cluster's.
+        """Makes sure that rows belong to the right cluster.
 
-        :raises SlurmUnreachable: where they are another's than was asked for, or than before.
-        :raises ConfigError: where they would go to the dashboard under the name of another cluster of this slurmdbd.
+        :raises SlurmUnreachable: where they belong to another cluster than the requested one, or than earlier rows.
+        :raises ConfigError: where they would be sent under the name of another cluster of this slurmdbd.
         """
         if name == self._met:
             return
@@ -306,7 +307,7 @@ class Sacct:
         self._met = name
 
     def _local_names(self) -> Iterator[str]:
-        """ClusterName by slurm.conf on this host, as sacct goes by, and by slurmctld; as far as they can be read."""
+        """ClusterName in this host's slurm.conf, which sacct uses, and in slurmctld, where they can be read."""
         conf = find_slurm_conf(self._environment)
         setting = read_slurm_conf(conf).get("ClusterName") if conf else None
         if setting:
@@ -318,14 +319,14 @@ class Sacct:
         try:
             return name.lower() in {known.lower() for known in self._scontrol.clusters()}
         except SlurmUnreachable as error:
-            logger.warning("%s: nobody knows whether %s is another cluster of the same slurmdbd", error, name)
+            logger.warning("%s: cannot tell whether %s is another cluster of the same slurmdbd", error, name)
             return False
 
     def _learn(self) -> None:
-        """Asks sacct for no jobs at all: which fields it knows, and what it complains of in every call.
+        """Asks sacct, without requesting jobs, which fields it supports and what it complains of in every call.
 
-        One unknown field fails the whole call, so the one that not every version has is looked up first. That is never
-        guessed: without Restarts, where the version has it, runs of a requeued job would be taken for other jobs.
+        One unknown field fails the whole call, so support for Restarts is looked up first, and never guessed: without
+        it, where the version has it, the runs of a requeued job would be mistaken for separate jobs.
 
         :raises SlurmUnreachable: where sacct fails, as it does without slurmdbd (seen on 20.11 and 22.05).
         """
@@ -341,7 +342,7 @@ class Sacct:
 
 
 def _unknown_cluster(name: str, known: set[str], *, configured: bool) -> ExporterError:
-    words = f"slurmdbd knows no cluster {name}, but {', '.join(sorted(known)) or 'none'}"
+    words = f"slurmdbd does not know cluster {name}; it knows {', '.join(sorted(known)) or 'none'}"
     if configured:
         return ConfigError(words, hint="set slurm_cluster to Slurm's own name of the cluster")
     return SlurmUnreachable(words, hint=f"see ClusterName in slurm.conf, or: sacctmgr add cluster {name}")

@@ -1,4 +1,4 @@
-"""Asks slurmctld and slurmdbd for all but jobs' records: configuration, clusters, rights."""
+"""Asks slurmctld and slurmdbd for everything except job records: configuration, clusters, rights, states of jobs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from agent.slurm.environment import make_environment
 from agent.slurm.process import Output, run
 from agent.slurm.squeue import make_squeue_argv, parse_states
 
-#: For a call that should take no time.
+#: The time limit of a call that should return at once.
 QUICK_SECONDS = 30
 _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 
 
 class Scontrol:
-    """scontrol, squeue and sacctmgr, as the agent calls them.
+    """Calls scontrol, squeue and sacctmgr.
 
     :param scontrol: the command or its path.
-    :param sacct: likewise; the other commands lie where it lies.
-    :param timeout: seconds for one call, where that is shorter than :data:`QUICK_SECONDS`.
-    :param environ: the caller's environment, of which the commands see next to nothing.
-    :param cluster: Slurm's name of the cluster to ask for, None for the one whose slurm.conf this host has.
+    :param sacct: likewise; the other commands are expected in its folder.
+    :param timeout: seconds for one call, if shorter than :data:`QUICK_SECONDS`.
+    :param environ: the caller's environment, of which the commands inherit only a few variables.
+    :param cluster: Slurm's name of the cluster to ask about, None for the one in this host's slurm.conf.
     """
 
     def __init__(
@@ -37,21 +37,21 @@ class Scontrol:
         self._environment = make_environment(environ)
 
     def read_config(self) -> dict[str, str]:
-        """What ``scontrol show config`` says: slurm.conf as slurmctld has read it.
+        """The settings of ``scontrol show config``: slurm.conf as slurmctld last read it.
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
         return _parse_settings(self._print(self._scontrol, "show", "config"))
 
     def controllers(self) -> Controllers:
-        """The controllers of the cluster, by slurmctld's own configuration.
+        """The controllers of the cluster, according to slurmctld.
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
         return parse_controllers(self.read_config())
 
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
-        """The state of those of some jobs that slurmctld knows, such as COMPLETING, by their raw IDs.
+        """The states, such as COMPLETING, of the given jobs that slurmctld knows, by raw ID.
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
@@ -59,7 +59,7 @@ class Scontrol:
         return parse_states(run(argv, environment=self._environment, timeout=self._timeout))
 
     def read_accounting_config(self) -> dict[str, str]:
-        """What ``sacctmgr show configuration`` says of slurmdbd's own configuration.
+        """slurmdbd's own settings, from ``sacctmgr show configuration``.
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
@@ -68,7 +68,7 @@ class Scontrol:
         return _parse_settings(text)
 
     def widest_range(self) -> int | None:
-        """The seconds of slurmdbd's MaxQueryTimeRange, which binds users who are no Operator; None where there is none.
+        """slurmdbd's MaxQueryTimeRange in seconds, which limits users who are not Operators; None if unlimited.
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
@@ -82,7 +82,7 @@ class Scontrol:
         return self.list_clusters()[0]
 
     def list_clusters(self) -> tuple[set[str], str]:
-        """The same, and what sacctmgr complains of while it lists them.
+        """The names of the clusters that slurmdbd knows, and what sacctmgr printed on standard error.
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
@@ -91,7 +91,7 @@ class Scontrol:
         return set(output.text.split()), output.stderr
 
     def admin_level(self, user: str) -> str:
-        """None, Operator or Administrator; empty for a user that slurmdbd does not know.
+        """The user's AdminLevel: None, Operator or Administrator; empty for a user that slurmdbd does not know.
 
         :raises SlurmUnreachable: where slurmdbd does not answer.
         """
@@ -99,15 +99,15 @@ class Scontrol:
         return self._print(self._beside_sacct("sacctmgr"), *selection).strip()
 
     def _beside_sacct(self, command: str) -> str:
-        """Slurm's other commands lie where sacct lies."""
+        """The path of another Slurm command, in the folder of sacct."""
         return str(Path(self._sacct).with_name(command)) if "/" in self._sacct else command
 
     def _print(self, *argv: str) -> str:
-        """What a command prints."""
+        """The standard output of a command."""
         return self._run(*argv).text
 
     def _run(self, *argv: str) -> Output:
-        """Runs a command that should take no time.
+        """Runs a command that should return at once.
 
         :raises SlurmUnreachable: where it fails.
         """
@@ -115,14 +115,14 @@ class Scontrol:
         if output.returncode:
             words = output.stderr.strip().splitlines()
             raise SlurmUnreachable(
-                f"{' '.join(argv[:3])} failed: {words[0][:300] if words else 'it said nothing'}",
-                hint="see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping",
+                f"{' '.join(argv[:3])} failed: {words[0][:300] if words else 'no error message'}",
+                hint="check that slurm.conf exists, and that munge, slurmctld and slurmdbd are running: scontrol ping",
             )
         return output
 
 
 def parse_range(text: str) -> int | None:
-    """The seconds of a MaxQueryTimeRange as sacctmgr prints it; None for UNLIMITED, or what is no time.
+    """A MaxQueryTimeRange, as sacctmgr prints it, in seconds; None for UNLIMITED and anything that is not a time.
 
     >>> parse_range("7-00:00:00"), parse_range("12:00:00"), parse_range("UNLIMITED")
     (604800, 43200, None)

@@ -1,4 +1,4 @@
-"""Slurm as a command works with it: its accounting, and its controller. Most runs of flush need neither."""
+"""Gives a command access to sacct and scontrol, created on first use: most flushes need neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Slurm:
-    """The commands of one Slurm, made when they are needed first."""
+    """The commands of one Slurm, created on first use."""
 
     def __init__(self, make_sacct: Callable[[], Sacct], make_scontrol: Callable[[], Scontrol]) -> None:
         self._make_sacct = make_sacct
@@ -23,18 +23,18 @@ class Slurm:
 
     @property
     def sacct(self) -> Sacct:
-        """Asks for jobs."""
+        """The accounting records of jobs."""
         self._sacct = self._sacct or self._make_sacct()
         return self._sacct
 
     @property
     def odd_rows(self) -> int:
-        """How many of the jobs' rows could not be read so far."""
+        """The number of unreadable rows so far."""
         return self._sacct.odd_rows if self._sacct else 0
 
     @property
     def scontrol(self) -> Scontrol:
-        """Asks for everything else."""
+        """Everything else that Slurm can be asked."""
         self._scontrol = self._scontrol or self._make_scontrol()
         return self._scontrol
 
@@ -42,7 +42,7 @@ class Slurm:
 def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[ExporterError], None]) -> Slurm:
     """Slurm's commands, as configured.
 
-    :param complain: told of each row that is set aside.
+    :param complain: called for each unreadable row.
     """
     timeout, cluster = config.sacct_timeout, config.slurm_cluster
 

@@ -1,8 +1,8 @@
-"""The rows that sacct has printed: told apart by a separator nobody can know, joined until whole, read one by one.
+"""Splits sacct's output into rows, using a random separator.
 
-Where AccountingStorageEnforce lacks ``associations``, a job's account is text of its user's: up to 255 bytes of
-anything, newlines and separators included, and sacct escapes nothing. So the separator is drawn for each call, a row
-may go over several lines, and a row without exactly the columns that were asked for is set aside, alone.
+Where AccountingStorageEnforce lacks ``associations``, a job's account is free text of its user: up to 255 bytes of
+anything, including newlines and separators, which sacct does not escape. So each call draws its own separator, a row
+may span several lines, and a row that does not have exactly the requested columns is set aside on its own.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.slurm.row import LONGEST_NUMBER, parse_row
 
-NOT_SLURMS = "see that `sacct` in the configuration is Slurm's own; everything is kept"
-#: Stands for the separator where rows of several calls are compared.
+NOT_SLURMS = "check that `sacct` in the configuration is Slurm's own; everything is kept"
+#: Replaces the separator where rows of several calls are compared.
 US = b"\x1f"
 T = TypeVar("T")
-#: Of a row that is set aside so many characters are shown.
+#: How much of a malformed row is shown.
 SHOWN_CHARACTERS = 80
 
 
 def draw_separator() -> str:
-    """Eight characters that whoever has named an account could not know: one guess in 2^48 is right."""
+    """Eight random characters. A user who puts a guess into an account is right once in 2^48 times."""
     return secrets.token_urlsafe(6)
 
 
 class Table:
-    """The rows of one call of sacct. They can be gone through again and again.
+    """The rows of one call of sacct. They can be iterated repeatedly.
 
-    :param stdout: what sacct printed, with its header.
-    :param fields: what it was asked for.
-    :param separator: what it was told to put between them.
-    :param check_cluster: told once of the cluster whose rows these are; raises where it is not the right one.
-    :param complain: told of each row that is set aside.
-    :param lines: how many lines there are behind the header.
+    :param stdout: what sacct printed, including the header.
+    :param fields: the requested fields.
+    :param separator: the requested separator.
+    :param check_cluster: called once with the cluster of the rows; raises if it is the wrong one.
+    :param complain: called for each unreadable row.
+    :param lines: the number of lines after the header.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class Table:
         self._check_cluster = check_cluster
         self._complain = complain
         self.rows = lines
-        self._odd = 0  # of the rows met so far
-        self._left_out = bytearray()  # for each line, whether it is left out
+        self._odd = 0  # malformed rows so far
+        self._left_out = bytearray()  # for each line, whether it is skipped
 
     def __iter__(self) -> Iterator[Run]:
         cluster = None
@@ -80,10 +80,10 @@ class Table:
                 self._check_cluster(cluster)
             yield run
         if self._odd and cluster is None:
-            raise SlurmUnreachable(f"none of the {self.rows} rows that sacct printed can be read", hint=NOT_SLURMS)
+            raise SlurmUnreachable(f"none of the {self.rows} rows printed by sacct is readable", hint=NOT_SLURMS)
 
     def has_odd_rows(self) -> bool:
-        """Whether a row lacks columns, or has too many, even with the lines behind it."""
+        """Whether any row has too few or too many columns, even when joined with the lines after it."""
         wanted = self._columns - 1
         if all(line.count(self._separator) == wanted for line in self._lines()):
             return False
@@ -93,9 +93,9 @@ class Table:
         return bool(odd)
 
     def leave_out(self, known: Mapping[bytes, T]) -> list[T]:
-        """From now on leaves out the rows that are known, word for word; returns what is known of them.
+        """Skips the known rows from now on; returns what ``known`` holds for them.
 
-        :param known: by what :func:`agent.jobs.record.digest_row` makes of a row.
+        :param known: by :func:`agent.jobs.record.digest_row`.
         """
         met: list[T] = []
         left_out = bytearray(self.rows)
@@ -108,8 +108,8 @@ class Table:
         return met
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs that more than one row has."""
-        ordered = sorted(array("q", self._raw_ids()))  # numbers take a fraction of the memory of texts
+        """The raw IDs of more than one row."""
+        ordered = sorted(array("q", self._raw_ids()))  # takes a fraction of the memory of strings
         return {one for one, other in zip(ordered, ordered[1:]) if one == other}
 
     def _raw_ids(self) -> Iterator[int]:
@@ -120,10 +120,10 @@ class Table:
                 yield int(raw_id)
 
     def _whole_rows(self, set_aside: Callable[[bytes], None]) -> Iterator[bytes]:
-        """The rows, those of several lines joined. What is none is set aside; the next whole line is a row again."""
+        """The rows, joined where they span several lines. Anything else is set aside up to the next complete line."""
         wanted = self._columns - 1
         pending: list[bytes] = []
-        missing = 0  # separators, in what is pending
+        missing = 0  # separators, in the pending lines
         for line in self._lines():
             here = line.count(self._separator)
             if pending and (here >= wanted or here > missing):

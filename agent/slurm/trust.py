@@ -1,10 +1,10 @@
-"""Which of sacct's answers can be trusted. Pure but for reading what it has printed.
+"""Which of sacct's answers can be trusted. Pure, except that it reads the output.
 
-Trusted is an answer with exit status 0, the header that was asked for, whole lines, and nothing on standard error that
-speaks of the query. Up to 23.11.3 a failed query could exit 0 with nothing. But sacct also says ``error:`` about what
-has nothing to do with the query: an odd line of slurm.conf, or a first slurmdbd that can't be reached while its backup
-answers. That is told from a failure by what is said, word for word, where nobody asks for jobs: by sacct when it lists
-its fields, which reads slurm.conf and, up to 24.11, opens the connection; and by a sacctmgr that lists the clusters.
+An answer is trusted if it has exit status 0, the expected header, complete lines, and no error about the query on
+standard error. Up to 23.11.3 a failed query could exit 0 and print nothing. But sacct also prints ``error:`` about
+things unrelated to the query: an odd line of slurm.conf, or a first slurmdbd that is unreachable while its backup
+answers. Such a line is harmless if it also appears, word for word, when no jobs are requested: when sacct lists its
+fields, which reads slurm.conf and, up to 24.11, opens the connection; or when sacctmgr lists the clusters.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from agent.errors import SlurmUnreachable, TimeRangeTooWide
 from agent.slurm.process import Output
 from agent.slurm.table import NOT_SLURMS
 
-#: How sacct speaks of an attempt to reach a slurmdbd, and how it says that none has succeeded. Beside rows the former
-#: does not count: they come from one that answered. (Lines of 20.11 to 26.05: tests/data/sacct/*/complaints.json.)
+#: How sacct reports failed attempts to reach a slurmdbd. Next to rows they are harmless, since some slurmdbd answered.
+#: (Lines of 20.11 to 26.05: tests/data/sacct/*/complaints.json.)
 _ATTEMPT = re.compile(
     r"getaddrinfo|slurm_set_addr|unable to resolve|error connecting, bad data|address family '\d+'"
     r"|persist_?(conn|init|_recv|ent connection)",
@@ -29,61 +29,61 @@ _COMMAND = re.compile(r"\w+: (?=error:|fatal:)")
 
 
 def usual_complaints(stderr: str) -> frozenset[str]:
-    """What a command of Slurm says on standard error although it does all that it should."""
+    """What a successful Slurm command printed on standard error: harmless complaints."""
     return frozenset(map(_bare, stderr.splitlines()))
 
 
 def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
-    """How many lines there are behind the header of an answer that can be trusted.
-    :param header: as it has to be.
+    """The number of lines after the header, if the answer can be trusted.
+
+    :param header: the expected header.
     :param usual: see :func:`usual_complaints`.
-    :raises SlurmUnreachable: where it can't be trusted.
+    :raises SlurmUnreachable: where the answer can't be trusted.
+    :raises TimeRangeTooWide: where slurmdbd's MaxQueryTimeRange refuses the query.
     """
     printed = output.stdout.readline()
     lines, last = 0, printed
-    for last in output.stdout:  # noqa: B007  # it is looked at behind the loop
+    for last in output.stdout:  # noqa: B007  # used after the loop
         lines += 1
     complaints = [line for line in output.stderr.splitlines() if "error:" in line or "fatal:" in line]
     unusual = [line for line in complaints if _bare(line) not in usual]
     if _TOO_WIDE in output.stderr:
-        raise TimeRangeTooWide("slurmdbd refuses a time range this wide to users who are no Operator")
+        raise TimeRangeTooWide("slurmdbd refuses a time range this wide to users who are not Operators")
     if output.returncode or any("fatal:" in line or not (lines and _ATTEMPT.search(line)) for line in unusual):
         raise failure(output, unusual or complaints)
     if last and not last.endswith(b"\n"):
         raise SlurmUnreachable(
             "sacct's answer was cut off in the middle of a row",
-            hint="see slurmdbd's log; everything is kept, a later run asks again",
+            hint="see slurmdbd's log; everything is kept, and a later run asks again",
         )
     first = printed.rstrip(b"\n").decode("utf-8", "replace")
     if first != header:
-        raise SlurmUnreachable(
-            f"sacct did not print the header that was asked for, but {first[:100]!r}", hint=NOT_SLURMS
-        )
+        raise SlurmUnreachable(f"sacct did not print the expected header, but {first[:100]!r}", hint=NOT_SLURMS)
     return lines
 
 
 def failure(output: Output, complaints: Sequence[str] = ()) -> SlurmUnreachable:
-    """What to raise for a call of sacct that has failed.
+    """The error to raise for a failed call of sacct.
 
-    :param complaints: the lines on standard error that tell of it, where they are known.
+    :param complaints: the relevant lines of standard error, where they are known.
     """
     said = _first_line("\n".join(complaints) or output.stderr)
     return SlurmUnreachable(
         f"sacct failed with exit status {output.returncode}: {said}",
-        hint="see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept",
+        hint="check that slurmdbd and its database respond: sacctmgr show cluster; everything is kept",
     )
 
 
 def speaks_of_attempts(stderr: str) -> bool:
-    """Whether an attempt to reach a slurmdbd has failed, be it one that fails in every call."""
+    """Whether an attempt to reach a slurmdbd failed, even one that fails in every call."""
     return any(_ATTEMPT.search(line) for line in stderr.splitlines() if "error:" in line)
 
 
 def _bare(line: str) -> str:
-    """A line without the command's name, and without numbers: attempts have one, and ports vary."""
+    """A line without the command's name and without its numbers, such as attempts and ports, which vary."""
     return _NUMBER.sub("#", _COMMAND.sub("", line.strip()))
 
 
 def _first_line(text: str) -> str:
     lines = text.strip().splitlines()
-    return lines[0][:300] if lines else "it said nothing"
+    return lines[0][:300] if lines else "no error message"

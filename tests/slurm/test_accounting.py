@@ -168,7 +168,7 @@ def test_slurms_cluster_and_the_dashboards_name(site: Site, dashboard: Receiving
     names = {record["Cluster"] for record in dashboard.records.values()}
     assert {"beta", "our lab"} == names
     unknown = exporter_of(site, dashboard, "gamma", slurm_cluster="gamma").run("reconcile", expect=78)
-    assert "slurmdbd knows no cluster gamma, but beta, lab" in unknown.stderr
+    assert "slurmdbd does not know cluster gamma; it knows beta, lab" in unknown.stderr
     conf = change_conf(slurm, "gamma.conf", ("ClusterName=lab", "ClusterName=gamma"))
     exporter_of(site, dashboard, "gammas", conf, cluster_name="gamma").run("reconcile", expect=69)
 

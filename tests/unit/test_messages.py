@@ -253,14 +253,14 @@ SLURM = [
         "flush",
         69,
         f"sacct failed with exit status 1: {CONNECTION_REFUSED}"
-        " (see that slurmdbd and its database answer: sacctmgr show cluster; everything is kept)",
+        " (check that slurmdbd and its database respond: sacctmgr show cluster; everything is kept)",
     ),
     Trouble(
         "slurmdbd down in a backfill",
         failing_sacct,
         "--start-date 2024-01-01 --end-date 2024-01-31",
         69,
-        f"sacct failed with exit status 1: {CONNECTION_REFUSED} (see that slurmdbd and its database answer:"
+        f"sacct failed with exit status 1: {CONNECTION_REFUSED} (check that slurmdbd and its database respond:"
         " sacctmgr show cluster; everything is kept; no part of the range was completed)",
     ),
     Trouble(
@@ -268,16 +268,16 @@ SLURM = [
         stuck_sacct,
         "flush",
         69,
-        "sacct gave no answer within 1 s and was killed"
-        " (see that slurmdbd and its database answer; everything is kept, a later run asks again)",
+        "sacct did not answer within 1 s and was killed"
+        " (check that slurmdbd and its database respond; everything is kept, and a later run asks again)",
     ),
     Trouble(
         "not Slurm's sacct",
         lambda site: site.answer_sacct(script="echo hello"),
         "flush",
         69,
-        "sacct did not print the header that was asked for, but 'hello'"
-        " (see that `sacct` in the configuration is Slurm's own; everything is kept)",
+        "sacct did not print the expected header, but 'hello'"
+        " (check that `sacct` in the configuration is Slurm's own; everything is kept)",
     ),
     Trouble(
         "an answer that was cut off",
@@ -285,15 +285,15 @@ SLURM = [
         "flush",
         69,
         "sacct's answer was cut off in the middle of a row"
-        " (see slurmdbd's log; everything is kept, a later run asks again)",
+        " (see slurmdbd's log; everything is kept, and a later run asks again)",
     ),
     Trouble(
         "an answer that can't be read",
         lambda site: site.answer_sacct(script='head -n 1 "${0%/*}/answer"; echo rubbish'),
         "flush",
         69,
-        "none of the 1 rows that sacct printed can be read"
-        " (see that `sacct` in the configuration is Slurm's own; everything is kept)",
+        "none of the 1 rows printed by sacct is readable"
+        " (check that `sacct` in the configuration is Slurm's own; everything is kept)",
     ),
     Trouble(
         "a slurmctld that does not tell its name",
@@ -308,7 +308,7 @@ SLURM = [
         lambda site: site.configure(cluster_name=None, scontrol="/bin/false"),
         "flush",
         69,
-        "the cluster's name is unknown: /bin/false show config failed: it said nothing"
+        "the cluster's name is unknown: /bin/false show config failed: no error message"
         " (start slurmctld, or set cluster_name in the configuration, or give --cluster-name; everything is kept)",
     ),
 ]

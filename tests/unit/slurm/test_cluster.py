@@ -33,7 +33,7 @@ def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = 
 
 def test_a_clustername_that_slurmdbd_does_not_know(tmp_path: Path) -> None:
     """sacct answers with nothing and exit status 0, and nothing may be taken for its jobs."""
-    with pytest.raises(SlurmUnreachable, match="slurmdbd knows no cluster gamma, but lab") as caught:
+    with pytest.raises(SlurmUnreachable, match="slurmdbd does not know cluster gamma; it knows lab") as caught:
         make_sacct(tmp_path, make_output(), local="gamma").ask_window(1, 2).answer()
     assert "see ClusterName in slurm.conf, or: sacctmgr add cluster gamma" == caught.value.hint
 

@@ -71,7 +71,7 @@ def test_no_time_is_too_early_for_sacct(since: int) -> None:
 @pytest.mark.parametrize("asked", [[], ["7", ""], ["7;"], ["7 "], ["-1"], ["7_"], ["²"]])
 def test_what_is_no_jobid_is_never_asked(asked: list[str]) -> None:
     """A bad token fails the whole call, an empty list answers with all of today."""
-    with pytest.raises(ValueError, match="no JobIDs"):
+    with pytest.raises(ValueError, match="no valid JobIDs"):
         make_ids_selection(asked, 5)
 
 
@@ -132,7 +132,7 @@ def test_rows_of_two_clusters_are_no_answer() -> None:
     with pytest.raises(SlurmUnreachable) as caught:
         read(make_output(make_values(Cluster="lab"), make_values(Cluster="other")))
     assert "sacct answered for several clusters: 'lab' and 'other'" == str(caught.value)
-    assert "see that `sacct` in the configuration is Slurm's own; everything is kept" == caught.value.hint
+    assert "check that `sacct` in the configuration is Slurm's own; everything is kept" == caught.value.hint
 
 
 @given(st.binary(max_size=300))
@@ -202,27 +202,30 @@ def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, t
 def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_path: Path) -> None:
     """A frozen database does not hold the agent for ever, nor leave processes behind."""
     slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=0.5)
-    with pytest.raises(SlurmUnreachable, match=r"no answer within 0\.5 s"):
+    with pytest.raises(SlurmUnreachable, match=r"did not answer within 0\.5 s"):
         slurm.sacct.ask_window(1, 2).answer()
     sleeper = Path("/proc", (tmp_path / "pid").read_text().strip(), "cmdline")
     wait_for(lambda: not sleeper.exists() or not sleeper.read_bytes(), "the end of sacct's child")
 
 
 def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long answer goes through the temporary folder; where that is full there is no answer, and it says so."""
+    """A long answer goes through the temporary folder; where that is full, the query fails and says so."""
     slurm = commands.slurm('[ "$1" = --helpformat ] || head -c 1000000 /dev/zero')
     with small_disk(tmp_path / "disk", 64) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
-        with pytest.raises(SlurmUnreachable, match="no room for what sacct prints: No space left on device") as caught:
+        with pytest.raises(
+            SlurmUnreachable, match="cannot store the output of sacct: No space left on device"
+        ) as caught:
             slurm.sacct.ask_window(1, 2).answer()
-    assert "make room in the temporary folder, or name another in TMPDIR; everything is kept" == caught.value.hint
+    expected = "free some space in the temporary folder, or set TMPDIR to another one; everything is kept"
+    assert expected == caught.value.hint
 
 
 def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.MonkeyPatch) -> None:
     """These leave the file's buffer when all has been read: a disk that is full by then is told in the same way."""
     full = Path("/dev/full").open("w+b")  # noqa: SIM115  # the child's own
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda held: full)
-    with pytest.raises(SlurmUnreachable, match="no room for what echo prints: No space left on device"):
+    with pytest.raises(SlurmUnreachable, match="cannot store the output of echo: No space left on device"):
         run(["echo", "JobID"], environment={"PATH": "/usr/bin:/bin"}, timeout=5)
     with suppress(OSError):
         full.close()
@@ -250,7 +253,7 @@ def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) ->
         slurm.scontrol.read_config()
     said = "slurm_load_ctl_conf error: Unable to contact slurm controller"
     assert f"{tmp_path}/scontrol show config failed: {said}" == str(caught.value)
-    mend = "see that slurm.conf is there, and that munge, slurmctld and slurmdbd run: scontrol ping"
+    mend = "check that slurm.conf exists, and that munge, slurmctld and slurmdbd are running: scontrol ping"
     assert mend == caught.value.hint
 
 
