@@ -32,7 +32,7 @@ class Record(NamedTuple):
     job_id: str
     cpu_seconds: int
     gpu_seconds: int
-    text: str  # the JSON object as it is sent
+    text: str  # the JSON object that is sent
     row: bytes = b""  # as sacct printed it, if the record depends on this one row only
 
     @property

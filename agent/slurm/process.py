@@ -40,7 +40,7 @@ class Output(NamedTuple):
         return self.stdout.read().decode("utf-8", "replace")
 
 
-#: Runs a command to its end, with the environment and time limit chosen by whoever passes it in.
+#: Runs a command to its end, with the environment and time limit chosen by the caller.
 RunCommand = Callable[[Sequence[str]], Output]
 
 
