@@ -23,7 +23,16 @@ from agent.arguments import (
     StatusOptions,
     parse_argv,
 )
-from agent.config import NAME, SPOOL_VARIABLE, Config, default_spool, find_config, load_config
+from agent.config import (
+    NAME,
+    SPOOL_VARIABLE,
+    Config,
+    default_spool,
+    find_config,
+    is_exposed,
+    load_config,
+    warn_of_readers,
+)
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, SpoolError, UsageError
 from agent.logs import Complaints, set_up_logging
 from agent.sanitize import printable
@@ -344,8 +353,11 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
         key = _read_secret("deploy key: ")
     elif wanted.api_key_file:
         key = setup.read_api_key(wanted.api_key_file)
+        _warn_if_exposed(wanted.api_key_file, "API key")
     else:
-        key = setup.read_deploy_key(Path(wanted.deploy_key or ""))
+        file = Path(wanted.deploy_key or "")
+        key = setup.read_deploy_key(file)
+        _warn_if_exposed(file, "deploy key")
     spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
     writer = make_writer(path.resolve(), Path(spool))
 
@@ -373,6 +385,11 @@ def _setup(call: _Call, wanted: SetupOptions) -> None:
     for line in setup.describe_cluster(config):
         call.say(line)
     call.say(f"{path} is set up; run `{NAME} check` to test the rest")
+
+
+def _warn_if_exposed(file: Path, key: str) -> None:
+    if file.is_file() and is_exposed(file):
+        logger.warning("%s", warn_of_readers(file, key))
 
 
 def _read_secret(prompt: str) -> str:

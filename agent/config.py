@@ -82,7 +82,7 @@ def load_config(
     found = path or find_config(environ, instance)
     instance = instance or _instance_of(found)
     config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
-    warnings = [_warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
+    warnings = [warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
     if is_plain_http(config.api_url) and not config.allow_http:
         warnings.append(f"{PLAIN_HTTP.format(config.api_url)} ({PLAIN_HTTP_HINT})")
     beside = passed_over(found)
@@ -275,8 +275,9 @@ def is_exposed(path: Path) -> bool:
     return bool(path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO) & ~stat.S_IXGRP & ~stat.S_IXOTH)
 
 
-def _warn_of_readers(path: Path) -> str:
-    return f"{path} holds the API key, but other users can read or write it: chmod 600 {path}"
+def warn_of_readers(path: Path, key: str = "API key") -> str:
+    """What is logged about a file that :func:`is_exposed`."""
+    return f"{path} holds the {key}, but other users can read or write it: chmod 600 {path}"
 
 
 def _is_blank(value: Any) -> bool:

@@ -12,6 +12,7 @@ from agent.wording import span
 MARK = "host"
 #: A host that has not run for so long has left the spool to another: flush runs every five minutes.
 LEFT_SECONDS = 900.0
+_LONGEST_NAME = 4096
 
 
 def claim_for_host(spool: Path, host: str, now: float, instance: str = "") -> None:
@@ -30,7 +31,7 @@ def claim_for_host(spool: Path, host: str, now: float, instance: str = "") -> No
         _check_owner(mark, owner, host, now)
     with suppress(OSError):
         if not owner or owner[0] != name:
-            mark.unlink() if mark.is_symlink() else None
+            mark.unlink(missing_ok=True)  # a link would lead elsewhere, a FIFO would block
             mark.write_text(f"{name}\n", encoding="utf-8")
         os.utime(mark, (now, now))
 
@@ -54,8 +55,12 @@ def _check_owner(mark: Path, owner: tuple[str, float], host: str, now: float) ->
 
 def read_mark(mark: Path) -> tuple[str, float] | None:
     """The host that has marked the spool, and when it has last run there, in epoch seconds; None where none has."""
-    try:
-        host = mark.read_text(encoding="utf-8", errors="replace").strip()
-        return (host, mark.stat().st_mtime) if host else None
-    except OSError:
-        return None
+    with suppress(OSError), open(mark, "rb", buffering=0, opener=_open_at_once) as file:
+        host = (file.read(_LONGEST_NAME) or b"").decode("utf-8", "replace").strip()
+        return (host, os.fstat(file.fileno()).st_mtime) if host else None
+    return None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opens a file, but follows no link and waits for no writer of a FIFO."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

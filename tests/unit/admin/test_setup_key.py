@@ -32,9 +32,10 @@ class Site:
         self.path.write_text(json.dumps({"api_url": self.dashboard.url, **NO_SLURM, **settings}))
         self.path.chmod(0o600)
 
-    def run(self, *options: str, key: str = "") -> int:
+    def run(self, *options: str, key: str = "", mode: int = 0o600) -> int:
         key_file = self.folder / "key"
         key_file.write_text(key or DEPLOY_KEY)
+        key_file.chmod(mode)
         how = ["--api-key-file" if key else "--deploy-key", str(key_file)]
         return main(["--config", str(self.path), "setup", "--yes", "--api-url", self.dashboard.url, *how, *options])
 
@@ -69,6 +70,18 @@ def test_a_name_that_is_not_the_keys_is_put_right(site: Site, capsys: pytest.Cap
     assert 0 == site.run(key=API_KEY)
     assert "lab" == load_config(site.path, {}).cluster_name
     assert "jobs are sent to the dashboard as lab" == capsys.readouterr().out.splitlines()[0]
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o604])
+@pytest.mark.parametrize(("key", "kind"), [(API_KEY, "API key"), ("", "deploy key")])
+def test_a_key_file_that_others_can_read(
+    site: Site, capsys: pytest.CaptureFixture[str], key: str, kind: str, mode: int
+) -> None:
+    """The key is used, and a warning names the file; a private file causes none."""
+    assert 0 == site.run(key=key, mode=mode)
+    file = site.folder / "key"
+    warning = f"{file} holds the {kind}, but other users can read or write it: chmod 600 {file}"
+    assert (warning in capsys.readouterr().err) == (mode != 0o600)
 
 
 def test_a_shared_key(site: Site) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,19 @@ def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
     (tmp_path / MARK).symlink_to(tmp_path / "precious")
     claim_for_host(tmp_path, "ctl1", NOW)
     assert ("", "ctl1\n") == ((tmp_path / "precious").read_text(), (tmp_path / MARK).read_text())
+
+
+@pytest.mark.timeout(10)
+def test_a_fifo_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
+    """Whoever opens one waits for its other end; it is replaced, whether or not somebody has it open."""
+    for open_too in (False, True):
+        (tmp_path / MARK).unlink(missing_ok=True)
+        os.mkfifo(tmp_path / MARK)
+        other_end = os.open(tmp_path / MARK, os.O_RDWR) if open_too else None
+        claim_for_host(tmp_path, "ctl1", NOW)
+        assert "ctl1\n" == (tmp_path / MARK).read_text()
+        if other_end is not None:
+            os.close(other_end)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
