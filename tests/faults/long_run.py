@@ -40,7 +40,7 @@ class LongRunningAgent:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process:
+        if self._process and self._process.returncode is None:
             self._process.terminate()
             assert 0 == self._process.wait(60), self.log()[-2000:]
 

@@ -331,20 +331,21 @@ def main() -> int:
         settings = {"api_url": proxy.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
         exporter = Exporter(Path(made), slurm.env, **settings)
         dice = random.Random(seed)
-        with make_agents(exporter, slurm, dice) as agents:
-            soak = Soak(slurm, dashboard, agents, exporter.config, dice, proxy=proxy)
-            try:
+        agents = make_agents(exporter, slurm, dice)
+        soak = Soak(slurm, dashboard, agents, exporter.config, dice, proxy=proxy)
+        try:
+            with agents:
                 while time.monotonic() < deadline:
                     soak.round()
                     print(_tell(soak, slurm, dashboard), flush=True)
-                soak.finish()
-                print(f"a day later: {len(dashboard.records)} jobs of {len(expected_records(slurm))}", flush=True)
-            except TimeoutError as error:
-                print(f"{error}: {soak.unsettled()}", flush=True)
-                return 2
-            except AssertionError as error:
-                print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
-                return 1
+            soak.finish()  # after `run` has ended: to a clock that is a day ahead it would hold the lock for a day
+            print(f"a day later: {len(dashboard.records)} jobs of {len(expected_records(slurm))}", flush=True)
+        except TimeoutError as error:
+            print(f"{error}: {soak.unsettled()}", flush=True)
+            return 2
+        except AssertionError as error:
+            print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
+            return 1
     return 0
 
 
