@@ -38,7 +38,7 @@ def test_a_frozen_accounting(daemon: str) -> None:
         site.slurm.daemons.freeze(daemon)
         with exporter.start("flush") as hanging:
             wait_for(lambda: children_of(site.slurm), "a sacct that hangs")
-            for _ in range(5):
+            for _ in range(2):  # on a busy machine, each takes a second of the eight
                 exporter.run("flush", expect=75)
             assert len(children_of(site.slurm)) == 1
             hanging.communicate(timeout=20)
