@@ -141,8 +141,8 @@ absolute() {
 leave_folder() { # sets $start, the folder left, and $sources, that of install.sh
     unset CDPATH PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONINSPECT PYTHONEXECUTABLE PYTHONPYCACHEPREFIX
     unset PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONBREAKPOINT
-    keep_pip_settings
     start=$(pwd -P) && cd / || exit 1
+    keep_pip_settings # calls commands, and PATH may name the folder left
     case $0 in
     /*) sources=${0%/*} ;;
     */*) sources=$start/${0%/*} ;;
@@ -234,7 +234,7 @@ private_group() { # FILE: prints the number of its group where that has the owne
 }
 
 refuse_strangers() { # FILE
-    err "others than root can change ${1#"$root"}, and so what root puts there.
+    err "users other than root can change ${1#"$root"}, and so what root puts there.
   Make it root's (chown root, chmod go-w), or name another place"
 }
 

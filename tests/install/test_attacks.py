@@ -1,4 +1,4 @@
-"""What others than root could do to install.sh, tried for real: root, users and files of a Debian in a root folder."""
+"""What users other than root could do to install.sh, tried for real in a root folder with the users of a Debian."""
 
 from __future__ import annotations
 
@@ -297,7 +297,7 @@ def test_a_copy_that_another_user_can_change_is_not_installed(host: Host, place:
     host.root.run("chgrp", "games", f"/root/bundle/{place}")
     host.root.run("chmod", mode, f"/root/bundle/{place}")
     said = host.install(expect=1)
-    assert f"others than root can change {(Path('/root/bundle') / place)}" in said
+    assert f"users other than root can change {(Path('/root/bundle') / place)}" in said
     assert not (host.path / OPT.lstrip("/")).exists()
 
 
