@@ -15,7 +15,7 @@ from agent import localtime
 from agent.spool import database
 from agent.spool.ledger import Ledger, open_ledger
 
-# How long an example takes says more of the machine, and of who else is at work on it, than of the code. Examples that
+# How long an example takes says more about the machine and its other users than about the code. Examples that
 # share a test's folder write files of their own there.
 settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]

@@ -53,7 +53,7 @@ DOORS = {
 
 
 def dotted(node: ast.AST) -> str:
-    """A name, or a chain of names and dots, as it is written."""
+    """A name, or a chain of names and dots, as spelled in the source."""
     if isinstance(node, ast.Attribute):
         return f"{dotted(node.value)}.{node.attr}"
     return node.id if isinstance(node, ast.Name) else ""

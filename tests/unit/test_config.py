@@ -53,7 +53,7 @@ def test_toml(tmp_path: Path) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    """Each wrong key is named with what it takes; an admin mends them in one go."""
+    """Each wrong key is reported with its permitted values, so that an admin can fix them in one pass."""
     found = problems({"api_url": "dashboard", "timeout": "30", "batch_size": 0, "requeued_runs": "all", "api_key": "k"})
     assert ["api_url", "timeout", "batch_size", "requeued_runs"] == [line.split(":")[0] for line in found]
     assert "timeout: must be a number of seconds from 1 to 3600, not '30'" in found
@@ -81,7 +81,7 @@ def test_url_that_is_none(url: object) -> None:
 
 
 def test_key_from_the_environment_goes_first() -> None:
-    """The environment holds the key where the file must not."""
+    """The environment can hold the key if the file must not."""
     assert "from-env" == parse_config(LEAST, {API_KEY_VARIABLE: "from-env\n"}).api_key
 
 
@@ -220,19 +220,19 @@ def test_whatever_became_of_a_file(
 @pytest.mark.parametrize("key", ["ca_bundle", "spool_dir", "api_key_file", "metrics_file"])
 @pytest.mark.parametrize("value", ["~no-such-user/x", "a\0b"])
 def test_paths_that_no_system_knows(key: str, value: str) -> None:
-    """A home of nobody's, or a NUL, is told like any other mistake."""
+    """A missing user's home or a NUL is reported like any other mistake."""
     assert f"{key}: must be a path, not {value!r}" in problems({**LEAST, key: value})
 
 
 @pytest.mark.parametrize("url", [None, "", "  "])
 def test_an_empty_url_is_missing(url: str | None) -> None:
-    """JSON's null and an empty text are no URL."""
+    """JSON's null and an empty text do not count as a URL."""
     assert "api_url: missing" in problems({**LEAST, "api_url": url})[0]
 
 
 @pytest.mark.parametrize(("name", "text"), [("config.json", "[" * 100_000), ("config.toml", "a=" + "[" * 100_000)])
 def test_brackets_without_end(tmp_path: Path, name: str, text: str) -> None:
-    """A file that no parser can follow is told of like any other that is no JSON or TOML."""
+    """A file that no parser can follow is reported like any other invalid JSON or TOML."""
     (tmp_path / name).write_text(text)
     with pytest.raises(ConfigError, match="is not valid"):
         load_config(tmp_path / name, {})

@@ -1,4 +1,4 @@
-"""What there is, is documented, and what is documented is there."""
+"""What exists is documented, and what is documented exists."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_every_command_has_an_example(command: str) -> None:
 
 
 def test_every_option() -> None:
-    """Of every command, and none that is gone."""
+    """The documented options are those of every command, and no others."""
     assert all_options() == {row.split(" ")[0] for row in first_column(REFERENCE, "option")}
 
 
@@ -125,7 +125,7 @@ def test_every_variable_of_the_environment(name: str) -> None:
 
 
 def test_every_configuration_key() -> None:
-    """With its default, where it is a plain value."""
+    """Each key is documented with its default, if that is a plain value."""
     assert {key.name for key in KEYS} == first_column(CONFIGURATION, "key")
     for key in KEYS:
         if isinstance(key.default, (int, str)) and key.default != "":
@@ -185,7 +185,7 @@ def test_every_alert() -> None:
 
 
 def test_every_fact_of_slurm_has_its_test() -> None:
-    """Each row of the tables names one at least, and what is named is there: renamed and given up ones are missed."""
+    """Each row of the tables names a test, and each named test exists: renamed and deleted ones are found."""
     section = EXACTNESS.partition("## Every fact of Slurm")[2].partition("\n## ")[0]
     facts = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| fact ")]
     named = [re.findall(r"`([\w/]+/test_\w+\.py)::(test_\w+)`", line) for line in facts]
@@ -217,7 +217,7 @@ def test_the_man_page_is_sound() -> None:
 
 @pytest.mark.parametrize("shell", sorted(COMPLETIONS))
 def test_completions_know_every_command_and_option(shell: str) -> None:
-    """And none that is gone."""
+    """Exactly the existing commands and options are completed."""
     text = COMPLETIONS[shell].read_text(encoding="utf-8")
     known = set(re.findall(r"--[a-z][a-z-]+", text))
     assert all_options() == known
@@ -260,7 +260,7 @@ def test_zsh_can_read_its_completion() -> None:
 
 
 def test_the_map_names_every_module_and_every_folder_of_tests() -> None:
-    """Whoever looks for something finds its place, and what is named is there."""
+    """A module or folder is found by its purpose, and everything named exists."""
     section = CONTRIBUTING.partition("## Find your way")[2].partition("\n## ")[0]
     modules = {str(path.relative_to(ROOT / "agent")) for path in (ROOT / "agent").rglob("[!_]*.py")}
     named = set()
@@ -278,7 +278,7 @@ def test_the_map_names_every_module_and_every_folder_of_tests() -> None:
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(path: Path) -> None:
-    """To a file that is there, and to a heading that is in it."""
+    """Each link leads to an existing file, and to a heading in it."""
     text = path.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#:]*(?:#[^)]*)?)\)", text):
         name, _, anchor = target.partition("#")
@@ -290,7 +290,7 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_every_test_that_is_named_exists() -> None:
-    """A fault whose test is gone is not tried any more."""
+    """A fault whose test was deleted is no longer tested."""
     text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
     files = sorted(ROOT.glob("tests/**/test_*.py"))
     source = "\n".join(path.read_text(encoding="utf-8") for path in files)

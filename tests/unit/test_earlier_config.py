@@ -1,4 +1,4 @@
-"""The configurations of the exporter before this one go on working, whatever editor touched them."""
+"""The configurations of the exporter before this one keep working, whatever editor saved them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_is_read(tmp_path: Path, shape: str) -> None:
-    """With its values, without a complaint; an empty name is none, so that Slurm is asked."""
+    """Its values are read without a complaint; an empty name counts as missing, so that Slurm is asked."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SHAPES[shape], indent=2))
     path.chmod(0o600)

@@ -18,6 +18,6 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_are_true(module: str) -> None:
-    """Whoever reads an example may rely on it."""
+    """Examples in docstrings can be relied on."""
     done = doctest.testmod(importlib.import_module(module))
     assert (0, True) == (done.failed, done.attempted > 0)

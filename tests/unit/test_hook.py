@@ -62,13 +62,13 @@ def test_queues_what_slurm_says(tmp_path: Path, variables: dict[str, str], entry
 
 @pytest.mark.parametrize("job", ["", "12x", "-1", "1 2", "1\n2", "$(touch pwned)", "`id`", "１２"])
 def test_queues_no_job_that_is_no_number(tmp_path: Path, job: str) -> None:
-    """Where there is no JobID of digits there is no line, and still exit 0."""
+    """Without a JobID of digits no line is written, and the exit status is still 0."""
     assert call_hook(tmp_path, **{**JOBCOMP, "JOBID": job}) == 0
     assert list(tmp_path.iterdir()) == []
 
 
 def test_lets_nothing_but_digits_through(tmp_path: Path) -> None:
-    """A hint that is no number is unknown, and what the user wrote is not looked at."""
+    """A hint that is not a number is unknown, and text from the user is ignored."""
     hostile = "1\n99 1 1 -\n$(touch pwned)|;'\""
     assert (
         call_hook(tmp_path, **{**JOBCOMP, "SUBMIT": hostile, "END": "", "JOBNAME": hostile, "WORK_DIR": hostile}) == 0
@@ -95,7 +95,7 @@ def a_folder_that_takes_no_file(spool: Path) -> None:
 
 
 def test_a_line_behind_one_that_was_cut_short(tmp_path: Path) -> None:
-    """What a full disk has left of a line does not run into the next one."""
+    """The rest of a line that a full disk cut off is not joined with the next one."""
     (tmp_path / "queue").write_text("4711 1700")
     assert call_hook(tmp_path, **JOBCOMP) == 0
     assert claimed(tmp_path) == [QueueEntry(4711, 1700), QueueEntry(7, 100, 160)]
@@ -131,7 +131,7 @@ def test_keeps_its_line_while_python_holds_the_lock(tmp_path: Path) -> None:
 
 
 def test_python_waits_while_a_hook_holds_the_lock(tmp_path: Path) -> None:
-    """A claim takes the queue only when the hook has let go."""
+    """A claim takes the queue only after the hook has released it."""
     call_hook(tmp_path, **JOBCOMP)
     holder = subprocess.Popen(
         ["flock", tmp_path / "queue.lock", "sh", "-c", "echo held; read -r line"],

@@ -65,7 +65,7 @@ def test_every_command_takes_its_configuration(home: Path) -> None:
 
 
 def test_its_configuration_by_path_is_the_instances_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever gives --config with it works on its spool, and not on the host's own."""
+    """--config with an instance's file uses that instance's spool, not the host's own."""
     monkeypatch.setattr("agent.config.SYSTEM_FOLDER", tmp_path)
     for folder, instance in ((tmp_path, ""), (tmp_path / "physics", "physics")):
         folder.mkdir(exist_ok=True)
@@ -83,7 +83,7 @@ def test_a_name_is_a_plain_word(name: str) -> None:
 
 
 def test_one_configuration_at_a_time() -> None:
-    """Of a file and an instance, one would be passed over in silence."""
+    """Given a file and an instance, one would be silently ignored."""
     with pytest.raises(UsageError, match="exclude each other"):
         parse_argv(["--config", "/etc/other.toml", "--instance", "physics", "status"])
 

@@ -45,7 +45,7 @@ def test_a_day_is_the_clusters_own(day: date, hours: int) -> None:
 
 
 def test_zone_with_half_an_hour(zone: Callable[[str], None]) -> None:
-    """Offsets that are no whole hours come out right."""
+    """Offsets that are not whole hours come out right."""
     zone("Asia/Kolkata")
     assert "1970-01-01T05:30:07" == local_text(7)
 
@@ -58,11 +58,11 @@ def test_clocks_that_change_at_an_odd_minute(zone: Callable[[str], None]) -> Non
 
 @pytest.mark.parametrize("text", ["", "2024-13-01", "01.02.2024", "2024-02-30", "yesterday", "2024-1-1x"])
 def test_no_date(text: str) -> None:
-    """What is no date is refused."""
+    """Text that is not a date is refused."""
     with pytest.raises(ValueError, match=r"."):
         parse_day(text)
 
 
 def test_date() -> None:
-    """A date is read as it is written."""
+    """A date is read exactly as written."""
     assert date(2024, 1, 31) == parse_day("2024-01-31")

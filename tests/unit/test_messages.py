@@ -1,6 +1,6 @@
-"""Every trouble that an admin can meet, and what it says: what happened, what was kept, and what to do.
+"""Every problem that an admin can meet, and its message: what happened, what was kept, and what to do.
 
-The whole text stands here, to be read as the admin will read it. {spool}, {config} and the like are the test's own.
+The whole text is here, to be read as the admin reads it. {spool}, {config} and the like are the test's own.
 """
 
 from __future__ import annotations
@@ -511,7 +511,7 @@ def test_what_an_admin_is_told(
 
 
 def test_a_dashboard_that_wants_to_be_left_alone_is(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """The runs behind the one that was told so say for how long yet, and ask for nothing."""
+    """Later runs log how long the pause still lasts, and send no request."""
     answering(faults.answer(503, Retry_After="600"))(site)
     run(site, "flush", capsys)
     asked = len(site.dashboard.requests)
@@ -530,7 +530,7 @@ def test_no_key_on_standard_input(
     assert (2, ["ERROR - no key on standard input"]) == (code, messages(log))
 
 
-# What is no error
+# What is not an error
 
 
 def test_an_idle_flush_says_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
@@ -548,13 +548,13 @@ def test_a_flush_says_one_line(site: Site, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_flush_that_only_waits_says_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """A record that is late is asked for again; status tells of it."""
+    """A late record is asked for again; only status shows it."""
     site.answer_sacct(job_ids=[])
     assert (0, "") == run(site, "flush", capsys)
 
 
 def test_a_reconcile_says_the_lines_of_the_exporter_before_it(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Greps of old go on working, and the last line sums up."""
+    """Existing greps keep matching, and the last line sums up."""
     now = local_day(time.time())
     _, log = run(site, f"--start-date {now} --end-date {now}", capsys)
     expected = [
@@ -594,14 +594,14 @@ def test_another_run_is_no_error(site: Site, command: str, capsys: pytest.Captur
 
 
 def test_a_lock_that_a_dead_run_has_left_holds_up_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """The kernel lets go of it: there is no such thing as a stale lock."""
+    """The kernel releases it: there is no such thing as a stale lock."""
     (site.spool / "agent.lock").touch()
     (site.spool / "queue.lock").touch()
     assert 0 == run(site, "flush", capsys)[0]
 
 
 def test_a_dry_run_says_that_it_is_one(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody shall think that jobs were sent."""
+    """The log must not suggest that jobs were sent."""
     code = main(["--config", str(site.config), "flush", "--dry-run"])
     shown = capsys.readouterr()
     assert (0, []) == (code, site.dashboard.posts)
@@ -611,7 +611,7 @@ def test_a_dry_run_says_that_it_is_one(site: Site, capsys: pytest.CaptureFixture
 
 
 def test_a_dry_run_of_nothing_says_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever asks what would be sent gets an answer, even where a flush by the timer would say nothing."""
+    """A dry run always answers, even if a flush by the timer would log nothing."""
     site.queue("")
     code, log = run(site, "flush --dry-run", capsys)
     assert 0 == code
@@ -699,7 +699,7 @@ def test_a_refused_record_is_told_with_the_dashboards_words(site: Site, capsys: 
 
 
 def test_a_refusal_without_proof_sets_nothing_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where nothing else was taken, the dashboard may be the one at fault: the job is kept, and tried again."""
+    """If nothing else was accepted, the dashboard may be at fault: the job is kept, and tried again."""
     site.dashboard.manners = refuse_the_job("100")
     code, log = run(site, "flush", capsys)
     assert 69 == code
@@ -755,7 +755,7 @@ def test_a_full_disk(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 def test_no_rights(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
-    """A user who is neither root nor the Slurm user is told who to be."""
+    """A user who is neither root nor the Slurm user is advised which user to be."""
     for folder in (site.folder, *list(site.folder.parents)[:2]):
         folder.chmod(0o755)
     child = os.fork()
@@ -771,7 +771,7 @@ def test_no_rights(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_defect_of_ours(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says so, that nothing was lost, and where it is: the one case for a traceback."""
+    """The message says so, that nothing was lost, and where it happened: the one case for a traceback."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError

@@ -1,4 +1,4 @@
-"""Whatever the screen can't show never ends in a traceback."""
+"""Text that the screen can't show never ends in a traceback."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def site(request: Any, tmp_path: Path) -> Path:
     return spool
 
 
-#: Runs some commands one after the other on the screen of one process, and tells how each ended.
+#: Runs some commands one after the other on the screen of one process, and prints how each ended.
 ONE_AFTER_THE_OTHER = """
 import sys
 from agent.cli import main

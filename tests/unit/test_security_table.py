@@ -1,4 +1,4 @@
-"""SECURITY.md names tests that are there: a promise without its test is none."""
+"""Every test that SECURITY.md names exists: a promise without its test is worthless."""
 
 from __future__ import annotations
 

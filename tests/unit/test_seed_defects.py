@@ -75,13 +75,13 @@ def test_3_no_word_is_sent_for_a_time(start: str, zone: Callable[[str], None]) -
 
 
 def test_4_steps_are_not_asked_for_and_nobody_is_dropped() -> None:
-    """sacct is told to leave steps out, so that an empty User can mean a user who is gone: the uid stands for it."""
+    """sacct is asked to leave steps out, so that an empty User can mean a deleted user: the uid is sent instead."""
     assert "--allocations" in make_sacct_argv("sacct", FIELDS, separator="|")
     assert "1000" == payload(make_run(User=""))["User"]
 
 
 def test_5_no_run_of_a_requeued_or_resized_job_vanishes() -> None:
-    """sacct is told to show all runs of a JobID, and all of them count."""
+    """sacct is asked to show all runs of a JobID, and all of them count."""
     first, again = str(NOON + 3660), str(NOON + 7320)
     runs = [make_run(State=state) for state in ("REQUEUED", "RESIZING")]
     later = make_run(Submit=first, Start=str(NOON + 3720), End=again)
@@ -90,7 +90,7 @@ def test_5_no_run_of_a_requeued_or_resized_job_vanishes() -> None:
 
 
 def test_6_nodes_are_counted_by_slurm() -> None:
-    """n[1-4] are four nodes, and "None assigned" is none."""
+    """n[1-4] are four nodes, and "None assigned" is not a node."""
     never = {"State": "CANCELLED by 0", "Start": "None", "ElapsedRaw": "0", "NodeList": "None assigned"}
     records = [payload(make_run(NodeList="n[1-4]", AllocNodes="4")), payload(make_run(AllocNodes="1", **never))]
     assert [(4, "n1,n2,n3,n4"), (0, "")] == [(record["AllocNodes"], record["NodeList"]) for record in records]
@@ -105,7 +105,7 @@ def test_6_nodes_are_counted_by_slurm() -> None:
     ],
 )
 def test_7_tres_are_read_by_their_whole_names(tres: str, gpus: int, memory_mb: float) -> None:
-    """gres/gpumem is no GPU, types are added up, and units are understood."""
+    """gres/gpumem does not count as a GPU, types are added up, and units are understood."""
     assert (gpus, memory_mb) == parse_tres(tres)
 
 
@@ -130,7 +130,7 @@ def test_8_posts_are_bounded(tmp_path: Path) -> None:
 
 
 def test_9_the_clusters_name_is_not_guessed(tmp_path: Path) -> None:
-    """Where Slurm does not tell its name, that is an error: the host's name is nobody's cluster."""
+    """If Slurm does not report its cluster's name, that is an error: the host's name is not a cluster."""
     slurm = Scontrol(str(tmp_path / "scontrol"), "sacct", timeout=5, environ={})
     with pytest.raises(SlurmUnreachable):
         slurm.controllers()

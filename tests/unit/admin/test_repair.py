@@ -36,13 +36,13 @@ def set_aside(ledger: Ledger) -> None:
 
 
 def test_job_ids_as_an_admin_types_them() -> None:
-    """A number, or a task of an array."""
+    """A JobID is a number, or a task of an array."""
     assert [QueueEntry(4711), QueueEntry(203, array_task=3)] == repair.parse_job_ids(["4711", "203_3"])
 
 
 @pytest.mark.parametrize("text", ["", "abc", "4711 170", "-", "0", "203_[1-5]", "12+1", "1;rm"])
 def test_what_is_no_job_id(text: str) -> None:
-    """Anything else is refused before it comes near the queue."""
+    """Anything else is refused before the queue is touched."""
     with pytest.raises(UsageError, match="is not a JobID"):
         repair.parse_job_ids([text])
 
@@ -52,7 +52,7 @@ def listed(spool: Spool, *, everything: bool = False) -> list[str]:
 
 
 def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
-    """What is queued, what waits and for whom, what was refused and with which words."""
+    """The list shows what is queued, what is waiting and for what, and what was rejected with which error message."""
     (spool.queue._path).write_text(f"1 - - -\n2 5 {NOON} -\n")
     set_aside(ledger)
     assert [
@@ -68,7 +68,7 @@ def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
 
 
 def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -> None:
-    """Its record, the dashboard, or the next flush; of a flush that failed, why."""
+    """A job waits for its record, the dashboard, or the next flush; after a failed flush the reason is shown."""
 
     def waits(item: Waiting) -> str:
         with ledger.transaction():
@@ -90,13 +90,13 @@ def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -
     ):
         ledger.journal.add_run(RunReport("flush", NOON, 1.0, 69, message))
         assert f"for {whom} since {since}: the last flush failed: {message}" == waits(fresh)
-        # Its record came meanwhile: it is due, and what it waited for is over.
+        # Its record has arrived meanwhile: it is due, and the reason for waiting no longer applies.
         late = fresh._replace(attempts=3, reason="no record yet")
         assert f"for {whom} since {since}: the last flush failed: {message}" == waits(late)
 
 
 def test_a_long_list_shows_the_newest(spool: Spool, ledger: Ledger) -> None:
-    """Twenty of each kind, or all of them: after a long outage there are a hundred thousand."""
+    """Twenty of each kind are shown, or all of them: after a long outage there are a hundred thousand."""
     (spool.queue._path).write_text("".join(f"{job} - - -\n" for job in range(1, 31)))
     with ledger.transaction():
         for job in range(101, 131):
@@ -114,7 +114,7 @@ def test_a_long_list_shows_the_newest(spool: Spool, ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("named", [["203_3"], ["210"], []])
 def test_retry_of_a_rejected_record(ledger: Ledger, named: list[str]) -> None:
-    """By its JobID as shown, by its raw ID, or with all others: it waits for the next flush again."""
+    """A rejected record waits for the next flush again, named by its JobID, by its raw ID, or with all others."""
     set_aside(ledger)
     repair.retry(ledger, repair.parse_job_ids(named))
     assert 0 == ledger.rejected.count()
@@ -123,14 +123,14 @@ def test_retry_of_a_rejected_record(ledger: Ledger, named: list[str]) -> None:
 
 
 def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
-    """It is not put off any longer."""
+    """A waiting job is due immediately after a retry."""
     set_aside(ledger)
     repair.retry(ledger, [QueueEntry(100)])
     assert [0] == [item.attempts for item in ledger.waiting.all()]
 
 
 def test_retry_of_everything(ledger: Ledger) -> None:
-    """What waits is due, what was refused waits again, and what was dropped stays dropped."""
+    """A retry makes waiting jobs due and rejected ones wait again; dropped ones stay dropped."""
     dropped = make_record([make_run(JobID="9", JobIDRaw="9")], "lab")
     with ledger.transaction():
         ledger.rejected.add("lab", dropped, "no such user", NOON, hooked=True)
@@ -143,7 +143,7 @@ def test_retry_of_everything(ledger: Ledger) -> None:
 
 
 def test_drop(spool: Spool, ledger: Ledger) -> None:
-    """What was queued, waits or was refused goes off the books, and the refused record is never sent as it is."""
+    """A dropped job is no longer queued, waiting or rejected, and its rejected record is never sent unchanged."""
     set_aside(ledger)
     spool.queue.append([QueueEntry(7)])
     assert 3 == repair.drop(spool, repair.parse_job_ids(["7", "100", "203_3"]))
@@ -152,7 +152,7 @@ def test_drop(spool: Spool, ledger: Ledger) -> None:
 
 
 def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
-    """Not from the queue's file either, which no transaction brings back."""
+    """Entries of the queue file are dropped too, although no transaction can restore them."""
     spool.queue.append([QueueEntry(7), QueueEntry(8)])
     with ledger.rehearsal():
         assert 1 == repair.drop(spool, repair.parse_job_ids(["7"]))
@@ -160,7 +160,7 @@ def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
 
 
 def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -> None:
-    """A slip of the keyboard changes nothing, not even for the jobs before it."""
+    """A typing error changes nothing, not even for the jobs named before it."""
     set_aside(ledger)
     with pytest.raises(ExporterError, match="job 99 is neither waiting nor rejected"):
         repair.drop(spool, repair.parse_job_ids(["100", "99"]))

@@ -1,4 +1,4 @@
-"""A key gets into the configuration: all of it or nothing, for the owner's eyes alone, with the rest as it was."""
+"""setup writes a key into the configuration completely or not at all, readable by the owner alone."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def mode_of(path: Path) -> int:
 
 
 def test_a_new_configuration_is_made_with_its_folder(tmp_path: Path) -> None:
-    """It holds the URL, the key and the name that the dashboard knows the cluster by, and only its owner reads it."""
+    """A new file holds the URL, the key and the cluster's name on the dashboard, and only its owner can read it."""
     path = tmp_path / "new" / "config.toml"
     set_up(path)
     config = load_config(path, {})
@@ -53,7 +53,7 @@ def test_a_new_configuration_is_made_with_its_folder(tmp_path: Path) -> None:
 
 
 def test_the_example_is_filled_in_where_its_lines_stand(tmp_path: Path) -> None:
-    """Three lines of it change, and nobody is asked about the key that is none."""
+    """Three lines of the example change, and its placeholder key needs no confirmation."""
     path = tmp_path / "config.toml"
     path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
     set_up(path, replace=False)
@@ -106,11 +106,11 @@ def test_a_key_with_odd_characters_arrives_as_it_is(tmp_path: Path) -> None:
     [
         'api_url = "https://old"\nbatchsize = 5\n',  # an unknown key
         'api_url = """\nhttps://old"""\n',  # laid out so that a line can't be replaced
-        "api_url = [\n",  # no TOML
+        "api_url = [\n",  # not TOML
     ],
 )
 def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Path, content: str) -> None:
-    """What is wrong with the file shows before the key is fetched; the file stays, and nothing lies beside it."""
+    """An invalid file is reported before the key is fetched; it stays unchanged, and no temporary file is left."""
     path = tmp_path / "config.toml"
     path.write_text(content)
     with pytest.raises(ConfigError):
@@ -129,7 +129,7 @@ def test_a_configuration_that_is_laid_out_in_its_own_way_is_left_to_its_owner(tm
 
 
 def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:
-    """Root can write anywhere, so a file stands in the folder's place."""
+    """An unwritable folder is noticed first; root can write anywhere, so here a file replaces the folder."""
     (tmp_path / "etc").write_text("")
     with pytest.raises(ConfigError) as caught:
         set_up(tmp_path / "etc" / "config.toml", never_fetch)
@@ -138,7 +138,7 @@ def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> 
 
 
 def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> None:
-    """Nothing half done is left over, either."""
+    """No temporary file is left over, either."""
 
     def refuse(_: Config) -> tuple[str, str]:
         raise KeyRefused("used already")
@@ -163,7 +163,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_roots_file_belongs_to_whom_it_is_for(tmp_path: Path) -> None:
-    """A file that is there keeps its owner; a new one belongs to the spool's, who has to read it."""
+    """An existing file keeps its owner; a new one belongs to the spool's owner, who has to read it."""
     spool = tmp_path / "spool"
     spool.mkdir()
     os.chown(spool, 4711, 4712)
@@ -192,7 +192,7 @@ def test_a_deploy_key_is_exchanged_with_the_dashboard(tmp_path: Path) -> None:
 
 
 def test_a_key_from_a_file_is_tried_first(tmp_path: Path) -> None:
-    """One that the dashboard does not know gets into no configuration."""
+    """A key that the dashboard does not know is written to no configuration."""
     path, key_file = tmp_path / "config.toml", tmp_path / "key"
     with ReceivingDashboard() as dashboard:
         arguments = ["--config", str(path), "setup", "--api-url", dashboard.url, "--api-key-file", str(key_file)]
@@ -205,7 +205,7 @@ def test_a_key_from_a_file_is_tried_first(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_uses_no_key_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what would be written."""
+    """A dry run prints what would be written."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard:
         options = ["--api-url", dashboard.url, "--deploy-key", "-", "--dry-run"]
@@ -226,7 +226,7 @@ def test_the_deploy_key_can_come_from_standard_input(tmp_path: Path, monkeypatch
 
 
 def test_no_error_shows_the_deploy_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not even where the dashboard repeats it."""
+    """The key is not shown even if the dashboard repeats it."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard:
         dashboard.faults.append(lambda request, connection, _: connection.send(Answer(418, request.body.decode())))
@@ -237,7 +237,7 @@ def test_no_error_shows_the_deploy_key(tmp_path: Path, capsys: pytest.CaptureFix
 
 
 def test_every_failure_is_one_of_ours(tmp_path: Path) -> None:
-    """A folder in the file's place is told in a sentence, too."""
+    """A folder with the file's name is reported in one sentence, too."""
     (tmp_path / "config.toml").mkdir()
     with pytest.raises(ExporterError):
         set_up(tmp_path / "config.toml", never_fetch)

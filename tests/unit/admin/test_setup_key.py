@@ -1,4 +1,4 @@
-"""setup tests a key without leaving a made-up cluster behind, names it rightly, and loses none that it was given."""
+"""setup tests a key without leaving a made-up cluster behind, uses the right name, and loses no key it was given."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def site(tmp_path: Path) -> Any:
 
 
 def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its cluster's name is asked for and written down, and the dashboard has no new folder."""
+    """The cluster's name is asked for and written down, and no new folder appears on the dashboard."""
     assert 0 == site.run(key=API_KEY)
     assert "lab" == load_config(site.path, {}).cluster_name
     assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
@@ -85,7 +85,7 @@ def test_a_key_file_that_others_can_read(
 
 
 def test_a_shared_key(site: Site) -> None:
-    """It is tested by an empty POST under the cluster's own name, and without a name not at all."""
+    """The key is tested by an empty POST under the cluster's own name, and not at all without a name."""
     site.configure(cluster_name="mine")
     assert 0 == site.run(key=SHARED)
     assert ({"mine"}, "mine") == (site.dashboard.folders, load_config(site.path, {}).cluster_name)
@@ -94,7 +94,7 @@ def test_a_shared_key(site: Site) -> None:
 
 
 def test_a_shared_key_without_a_name(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """It says what is missing, and makes up no name."""
+    """The error says what is missing, and no name is made up."""
     assert KeyRefused.exit_code == site.run(key=SHARED)
     said = capsys.readouterr().err
     assert (set(), True) == (site.dashboard.folders, "cluster_name (or --cluster-name)" in said)
@@ -146,7 +146,7 @@ def test_white_space_around_a_key_is_none_of_it(site: Site, sent: str) -> None:
     ],
 )
 def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """The deploy key is used up: all of the answer is put where its owner alone can read it."""
+    """The deploy key is used up, so the whole answer is saved where only its owner can read it."""
     site.dashboard.manners = faults.answer(201, body)
     before = site.path.read_bytes()
     assert DashboardUnreachable.exit_code == site.run()
@@ -160,7 +160,7 @@ def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest
 
 @pytest.mark.parametrize("name", ["", None, 7, "two\nlines", "\x1b[31mred", "x" * 10_000])
 def test_a_name_that_is_none(site: Site, name: Any) -> None:
-    """It is left out: the configuration's own stands, or Slurm is asked."""
+    """The name is left out: the one in the configuration is used, or Slurm is asked."""
     site.dashboard.manners = faults.answer(200, {"cluster_name": name, "api_key": "the-key"})
     site.configure(cluster_name="mine")
     assert 0 == site.run()
@@ -185,14 +185,14 @@ def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: py
 
 
 def test_an_exchange_without_an_answer(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """The admin learns that the deploy key may be gone."""
+    """The error warns that the deploy key may be used up."""
     site.dashboard.manners = faults.store_and_reset
     assert DashboardUnreachable.exit_code == site.run()
     assert "the deploy key may be used up now" in capsys.readouterr().err
 
 
 def test_the_new_key_is_in_no_message(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not even where the answer to the exchange is an error that holds it; that is kept, too."""
+    """An error that contains the key does not reveal it, and is saved as well."""
     site.dashboard.manners = faults.rewrite(lambda answer: Answer(500, {"detail": answer.body}))
     assert DashboardUnreachable.exit_code == site.run()
     (key,) = site.dashboard.api_keys - {API_KEY, SHARED}

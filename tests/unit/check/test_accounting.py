@@ -54,7 +54,7 @@ def no_systemd(_: Any) -> Any:
 
 
 def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
-    """It answers for a cluster whose controller is down, or elsewhere."""
+    """slurmdbd is tested even if the cluster's controller is down, or runs elsewhere."""
     config = parse_config({"api_url": "https://d.example.com", "api_key": "k", "spool_dir": str(tmp_path)}, {})
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
     neighbours = check.Neighbours(config, slurm_of(Commands()), dashboard)
@@ -65,7 +65,7 @@ def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
 
 
 def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path) -> None:
-    """Where slurm_cluster is none of this host's, all is well without it, a hook and a flush timer."""
+    """If slurm_cluster names a cluster of another host, no slurmctld, hook or flush timer is expected here."""
     conf = tmp_path / "slurm.conf"
     conf.write_text("ClusterName=alpha\n")
     told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta", "spool_dir": str(tmp_path)}
@@ -94,7 +94,7 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
 
 
 def test_a_range_that_is_limited() -> None:
-    """It is said how long a time slurmdbd answers for at once, and who could ask for more."""
+    """The longest range that slurmdbd answers at once is shown, and who could ask for more."""
     slurm = slurm_of(Commands(widest=6 * 3600, limit="06:00:00"))
     assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
         "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
@@ -123,7 +123,7 @@ def test_rows_of_another_cluster() -> None:
 
 
 def test_slurms_own_name_of_another_cluster() -> None:
-    """slurm_cluster, where it is set, and not the ClusterName of this host."""
+    """slurm_cluster, if set, takes precedence over the ClusterName of this host."""
     told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta"}
     for shown, text in ((None, "beta"), ("Beta at home", "Beta at home on the dashboard, beta in Slurm")):
         config = parse_config({**told, **({"cluster_name": shown} if shown else {})}, {})
@@ -147,6 +147,6 @@ def test_gpus_that_are_counted_or_not_there(types: str, tracked: str, text: str)
 
 @pytest.mark.parametrize("tracked", ["cpu,mem,energy", "cpu,gres/gpumem,gres/gpuutil", "(null)", ""])
 def test_gpus_that_nobody_counts(tracked: str) -> None:
-    """GPU-hours would be 0 for ever, silently."""
+    """Otherwise GPU-hours would silently be 0 forever."""
     with pytest.raises(NotWell, match="tracks no GPU-hours"):
         check_slurm.check_gpus({"GresTypes": "mps,gpu", "AccountingStorageTRES": tracked})

@@ -84,7 +84,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def test_a_call_since_the_start_is_proof(site: Site) -> None:
-    """Whatever the log and the times say: nothing else is looked at."""
+    """An actual call is proof, whatever the log and the times say."""
     site.log.write_text(STARTED + REFUSED)
     site.call(10)
     assert site.check(100_000).startswith("last called by slurmctld at ")
@@ -92,7 +92,7 @@ def test_a_call_since_the_start_is_proof(site: Site) -> None:
 
 
 def test_a_call_before_the_start_proves_nothing(site: Site) -> None:
-    """slurmctld has looked for the script anew since."""
+    """slurmctld has looked for the script again since that call."""
     site.call(1000)
     site.log.write_text(STARTED + REFUSED)
     expected = (
@@ -104,7 +104,7 @@ def test_a_call_before_the_start_proves_nothing(site: Site) -> None:
 
 @pytest.mark.parametrize("line", [REFUSED, NO_EPILOG, "error: jobcomp/script: /x is not executable\n"])
 def test_the_log_tells_of_the_latest_start_alone(site: Site, line: str) -> None:
-    """A start that went well after one that did not is what counts, and the other way round."""
+    """The latest start counts, whether it succeeded or failed."""
     site.log.write_text(STARTED + line + STARTED)
     assert site.check(500).startswith("no job has ended since slurmctld started")
     site.log.write_text(STARTED + STARTED + line)
@@ -112,7 +112,7 @@ def test_the_log_tells_of_the_latest_start_alone(site: Site, line: str) -> None:
 
 
 def test_a_script_younger_than_slurmctld(site: Site) -> None:
-    """Without a log the times tell: it was installed, or became executable, too late."""
+    """Without a log the times decide: the script was installed, or became executable, too late."""
     fault = site.fault(600)
     assert str(fault).startswith(f"slurmctld started at {site.at(600)}, before the hook was last changed (")
     assert (RESTART_HINT, RESTART) == (fault.hint, fault.run)
@@ -136,7 +136,7 @@ def test_jobs_that_ended_without_a_call(site: Site) -> None:
 
 
 def test_before_the_first_job(site: Site) -> None:
-    """Right after the restart nothing can be known, and that is no fault."""
+    """Right after a restart nothing can be known, and that is not a fault."""
     expected = f"no job has ended since slurmctld started at {site.at(50)}; `check --test-job` tries a call"
     assert expected == site.check(50)
 
@@ -148,7 +148,7 @@ def test_a_slurmctld_on_another_host(site: Site) -> None:
 
 
 def test_a_slurmctld_without_a_log_file(site: Site) -> None:
-    """Then it is the journal's; where that can't be read, the times tell."""
+    """Then the journal has it; if that can't be read, the times decide."""
     with pytest.raises(NotWell, match="did not find the hook"):
         site.check(600, STARTED + REFUSED, SlurmctldLogFile="(null)")
     for journal in ("", STARTED):  # which was seen to lack lines
@@ -157,7 +157,7 @@ def test_a_slurmctld_without_a_log_file(site: Site) -> None:
 
 
 def test_the_journal_of_slurmctlds_first_minute() -> None:
-    """Of this start alone, however long ago it was and however much was said since."""
+    """Only lines of this start count, however long ago it was and however much was logged since."""
     asked: list[Sequence[str]] = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -177,13 +177,13 @@ def test_no_journal() -> None:
 
 
 def test_a_long_log_is_read_from_its_end(site: Site) -> None:
-    """Of gigabytes the last few suffice; a start that is not among them is not known."""
+    """Only the last few of many gigabytes are read; a start before them is unknown."""
     site.log.write_bytes(REFUSED.encode() + b"x" * (9 << 20) + b"\n")
     assert "before the hook was last changed" in str(site.fault(600))
 
 
 def test_a_slurmctld_that_does_not_tell_when_it_started(site: Site) -> None:
-    """Any call will do then."""
+    """Any call counts as proof in that case."""
     site.call(10_000)
     assert site.check(600, BOOT_TIME="").startswith("last called by slurmctld at ")
 
@@ -197,7 +197,7 @@ def test_when_slurmctld_started(text: str) -> None:
 
 
 def test_the_calls_in_the_spool(site: Site) -> None:
-    """Those in the queue count before any flush has booked them."""
+    """Calls in the queue count before a flush has taken them over."""
     assert Calls(0, None) == read_calls(site.spool)
     site.call(30)
     seen = read_calls(site.spool)
@@ -233,7 +233,7 @@ class Sbatch:
 
 
 def test_waiting_for_a_call(site: Site) -> None:
-    """It ends with the first one; without a job nothing is proved by waiting in vain."""
+    """Waiting ends with the first call, or when the time is over and nothing is proved."""
     clock = Clock(lambda: site.call(0))
     assert "slurmctld called it 0.5 s after the wait began" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
     clock = Clock()
@@ -242,7 +242,7 @@ def test_waiting_for_a_call(site: Site) -> None:
 
 
 def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
-    """It is held and cancelled: that makes slurmctld call, and takes nobody's node."""
+    """The job is held and cancelled: that makes slurmctld call the hook, and uses no node."""
     clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
     job = SampleJob(sbatch, "/opt/slurm/bin/sacct", started=False)
     assert "slurmctld called it 0.5 s after test job 7 was submitted" == wait_for_call(
@@ -274,7 +274,7 @@ def test_a_test_job_without_a_call(site: Site) -> None:
 
 
 def test_a_test_job_that_slurm_does_not_take(site: Site) -> None:
-    """The Slurm user may have no account: any other job will do."""
+    """The Slurm user may have no account: any other job is enough."""
     with pytest.raises(NotWell) as caught:
         wait_for_call(site.spool, None, SampleJob(Sbatch(refuses=True), "sacct", started=True))
     said = "the test job failed: sbatch: sbatch: error: Batch job submission failed: Invalid account"

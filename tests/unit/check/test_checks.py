@@ -1,4 +1,4 @@
-"""Each prerequisite is told from its lack, with the way to mend it."""
+"""check detects when a prerequisite is missing, and says how to fix it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
 
 
 def complaint(call: Callable[[], str]) -> tuple[str, str]:
-    """What is wrong and how to mend it."""
+    """What is wrong and how to fix it."""
     with pytest.raises(ExporterError) as caught:
         call()
     return str(caught.value), caught.value.hint
@@ -61,7 +61,7 @@ def make_config(**settings: Any) -> Config:
 
 
 class FakeCommands:
-    """A Slurm that answers as told; what is an error is raised."""
+    """A Slurm that gives the answers it was made with; exceptions among them are raised."""
 
     def __init__(self, *, level: str = "", database: Mapping[str, str] | ExporterError | None = None) -> None:
         self._level = level
@@ -98,13 +98,13 @@ def no_systemd(_: Sequence[str]) -> Output:
 
 
 def test_the_examples_key_is_no_key() -> None:
-    """A configuration that nobody has filled in yet is told from one with a key."""
+    """An example configuration that nobody has filled in is distinguished from one with a key."""
     assert "enter yours" in complaint(lambda: check_host.check_configuration(make_config(api_key=PLACEHOLDER)))[1]
     assert "None" == check_host.check_configuration(make_config())
 
 
 def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
-    """Where config.json lies beside config.toml each run warns of it, and check says what to do."""
+    """If config.json is beside config.toml, each run warns of it, and check says what to do."""
     for name in ("config.toml", "config.json"):
         (tmp_path / name).write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
         (tmp_path / name).chmod(0o600)
@@ -118,7 +118,7 @@ def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
 
 
 def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
-    """The mend is a command that can be copied."""
+    """The fix is a command that can be copied."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://d.example.com", "api_key": "k"}))
     path.chmod(0o644)
@@ -128,7 +128,7 @@ def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
 
 
 def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
-    """Another's, a missing one and one that everybody can write to are told apart."""
+    """A spool of another user, a missing one and a world-writable one are distinguished."""
     me, spool = check_host.own_name(), tmp_path / "spool"
     assert "does not exist" in complaint(lambda: check_spool.check_spool_folder(spool, me))[0]
     spool.mkdir(mode=0o750)
@@ -151,7 +151,7 @@ def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
 
 
 def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
-    """Nobody is told to give a folder in his home to the Slurm user: he needs no hook."""
+    """A user's own spool needs no hook, so nobody is advised to give it to the Slurm user."""
     spool, config = tmp_path / "spool", tmp_path / "config.toml"
     spool.mkdir(mode=0o750)
     os.chown(spool, 12345, -1)
@@ -202,7 +202,7 @@ def test_what_is_mounted_last_at_a_place_counts() -> None:
 
 
 def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
-    """Two looks a second apart see the same process only where it is stuck."""
+    """Two looks a second apart see the same process only if it is stuck."""
     holders = iter([7, 8])
     busy = check_spool.check_locks(
         tmp_path, lambda _, name: next(holders) if name == "queue.lock" else 9, lambda _: None
@@ -213,7 +213,7 @@ def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
 
 
 def test_a_lock_that_is_really_held(tmp_path: Path) -> None:
-    """The kernel tells who holds it."""
+    """The kernel reports who holds it."""
     with (tmp_path / "queue.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert (
@@ -222,7 +222,7 @@ def test_a_lock_that_is_really_held(tmp_path: Path) -> None:
 
 
 def test_the_ledger_is_read(tmp_path: Path) -> None:
-    """An empty one is fine, one that is no database is not."""
+    """An empty file is fine, one that is not a database is not."""
     path = tmp_path / "ledger.db"
     open_ledger(path)[0].close()
     assert "0 waiting, 0 rejected" == check_spool.check_ledger(path)
@@ -231,7 +231,7 @@ def test_the_ledger_is_read(tmp_path: Path) -> None:
 
 
 def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> None:
-    """The mend is the line for the units."""
+    """The fix is the line for the units."""
     config = make_config(metrics_file=str(tmp_path / "x.prom"))
     assert "no metrics_file configured" == check_host.check_metrics(make_config(), "/var/spool/x")
     assert str(tmp_path / "x.prom") == check_host.check_metrics(config, "")
@@ -242,7 +242,7 @@ def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> N
 
 
 def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
-    """So that the line for slurm.conf can be copied as it stands."""
+    """The line for slurm.conf can be copied unchanged."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "jobcomp.sh").touch()
     assert f"{tmp_path}/bin/jobcomp.sh" == find_hook(environment=tmp_path / "venv-1", package=tmp_path)
@@ -272,7 +272,7 @@ def test_a_user_without_a_name_is_his_number() -> None:
     ],
 )
 def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -> None:
-    """root, slurmdbd's own user, operators, and everybody where slurmdbd hides no jobs."""
+    """root, slurmdbd's own user, operators, and everybody if slurmdbd hides no jobs."""
     slurm = fake_slurm(level=level, database={"SlurmUser": "slurm(64030)", "PrivateData": private})
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, user)).ok
 
@@ -294,7 +294,7 @@ def test_a_user_gets_the_right_as_it_fits() -> None:
 
 
 def test_the_services_need_not_find_what_a_shell_finds(tmp_path: Path) -> None:
-    """An admin's PATH has /opt/slurm/bin, the services' has not."""
+    """An admin's PATH has /opt/slurm/bin, the services' PATH does not."""
     sacct = tmp_path / "sacct"
     sacct.touch(mode=0o755)
     config = make_config(sacct="no-such-sacct", scontrol="sh")
@@ -305,7 +305,7 @@ def test_the_services_need_not_find_what_a_shell_finds(tmp_path: Path) -> None:
 
 
 def test_the_clusters_two_names() -> None:
-    """Both are told where they differ."""
+    """Both names are shown if they differ."""
     assert "c" == check_slurm.check_cluster(make_config(), {"ClusterName": "c"})
     assert "d on the dashboard, c in Slurm" == check_slurm.check_cluster(
         make_config(cluster_name="d"), {"ClusterName": "c"}
@@ -313,7 +313,7 @@ def test_the_clusters_two_names() -> None:
 
 
 def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
-    """It is no use to ask sacct there."""
+    """Asking sacct is pointless on such a cluster."""
     settings = {"AccountingStorageType": "(null)"}
     assert "does not store finished jobs" in complaint(lambda: check_slurm.check_slurmdbd(fake_slurm(), settings))[0]
 
@@ -347,7 +347,7 @@ def test_the_hook_finds_flock(tmp_path: Path) -> None:
 
 
 def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
-    """Without the x it is as good as missing."""
+    """A script that is not executable is as good as missing."""
     hook = make_hook(tmp_path, tmp_path, mode=0o644)
     assert "cannot read and execute" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
     assert "does not exist" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "gone"), tmp_path))[0]
@@ -366,7 +366,7 @@ def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     ],
 )
 def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) -> None:
-    """But where it is enabled it has to watch."""
+    """If it is enabled, it has to watch."""
     properties = {"ActiveState": active, "UnitFileState": enabled}
     units = check_timers.Units({f"{check_timers.FLUSH}.path": properties})
     assert well == examine("", lambda: check_timers.check_path_unit(units)).ok
@@ -379,12 +379,12 @@ def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) ->
     ("url", "well"), [("https://d.example.com", True), ("http://127.0.0.1:8000", True), ("http://d.example.com", False)]
 )
 def test_the_key_goes_encrypted_or_nowhere_far(url: str, well: bool) -> None:
-    """Within the host nobody listens."""
+    """Nobody can eavesdrop within the host, so only the URL of another one needs https."""
     assert well == examine("", lambda: check_dashboard.check_encryption(make_config(api_url=url), {})).ok
 
 
 def test_the_authority_is_told() -> None:
-    """The configuration's goes before the environment's."""
+    """The configuration takes precedence over the environment."""
     environ = {"REQUESTS_CA_BUNDLE": "/env.pem"}
     assert "https, verified with /env.pem" == check_dashboard.check_encryption(make_config(), environ)
     assert "https, verified with /c.pem" == check_dashboard.check_encryption(make_config(ca_bundle="/c.pem"), environ)
@@ -400,7 +400,7 @@ def test_the_clocks_agree(offset: float, words: str) -> None:
 
 
 def test_a_dashboard_without_a_clock() -> None:
-    """That is no fault of ours."""
+    """A dashboard without a clock is not a fault of ours."""
     for headers in ({}, {"Date": "yesterday"}):
         assert "does not report its time" in check_dashboard.check_clock(Answer(200, headers, ""))
 
@@ -450,7 +450,7 @@ def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
 
 
 def test_a_finding_on_the_screen() -> None:
-    """✔ and ✘, or ASCII where there is no UTF-8; the mend stands below the text."""
+    """Findings are marked with ✔ and ✘, or ASCII without UTF-8; the fix is shown below the text."""
     bad = Finding("clock", False, "it is wrong", "set it")
     assert ["✘ clock           it is wrong", "                  → set it"] == as_lines(bad, Style()).splitlines()
     assert "ok clock           fine" == as_lines(Finding("clock", True, "fine"), Style(unicode=False))
@@ -470,7 +470,7 @@ def _raise(error: Exception) -> str:
 
 
 def test_the_exit_code_and_json_are_for_scripts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """1 where something is not well; JSON alone on standard output, with every finding in it."""
+    """The exit code is 1 if something is not well; standard output is JSON alone, with every finding in it."""
     path = tmp_path / "config.json"
     path.touch(mode=0o600)
     spool = tmp_path / "spool"

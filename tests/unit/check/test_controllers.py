@@ -61,7 +61,7 @@ LACKS = [
 
 @pytest.mark.parametrize("lack", LACKS, ids=lambda lack: lack.name.replace(" ", "-"))
 def test_what_they_lack(state: Path, lack: Lack) -> None:
-    """Told with a remedy that can be typed as it stands."""
+    """Each problem comes with a command that can be copied unchanged."""
     with pytest.raises(NotWell) as caught:
         lack.look(state)
     assert lack.text.format(state=state) == str(caught.value)

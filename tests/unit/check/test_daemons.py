@@ -1,4 +1,4 @@
-"""Slurm's commands complain of the symptom; check names the daemon, where it is on this host."""
+"""Slurm's commands complain of the symptom; check names the daemon, if it runs on this host."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_the_daemons_of_this_host() -> None:
 
 
 def test_a_host_without_systemd() -> None:
-    """Nothing is known of its daemons."""
+    """The daemons of another host are unknown here."""
 
     def run(_: Sequence[str]) -> Output:
         raise SlurmUnreachable("no systemctl")
@@ -61,13 +61,13 @@ def test_a_host_without_systemd() -> None:
     ],
 )
 def test_what_is_down(said: str, states: Mapping[str, str], text: str, line: str) -> None:
-    """And the line that starts it, where it is here."""
+    """The finding includes the line that starts it, if it belongs on this host."""
     told = explain(SlurmUnreachable(said), states, "slurmctld")
     assert (text, line) == (str(told), getattr(told, "run", ""))
 
 
 def test_a_slurmdbd_whose_database_is_down() -> None:
-    """slurmdbd itself runs on without it."""
+    """slurmdbd itself keeps running without it."""
     states = {"munge": "active", "slurmdbd": "active", "mariadb": "inactive"}
     told = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
     assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(told)
@@ -75,7 +75,7 @@ def test_a_slurmdbd_whose_database_is_down() -> None:
 
 
 def test_what_is_elsewhere_stays_as_it_was() -> None:
-    """Nothing is known of daemons on other hosts: the command's own words and hint stand."""
+    """Daemons on other hosts are unknown: the command's own error message and hint are kept."""
     error = SlurmUnreachable(REFUSED, hint="scontrol ping")
     assert error is explain(error, {"munge": "active"}, "slurmctld")
     assert error is explain(error, {"munge": "active", "slurmctld": "active"}, "slurmctld")

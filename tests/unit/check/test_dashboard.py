@@ -1,4 +1,4 @@
-"""check tells whether the key is accepted, without a made-up cluster, and whether what is sent will be seen."""
+"""check reports whether the key is accepted, without a made-up cluster, and whether what is sent will be shown."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def test_a_cluster_that_is_new(site: Site) -> None:
 
 @pytest.mark.parametrize("names", [None, "lab", {"lab": 1}])
 def test_a_dashboard_that_does_not_tell(names: Any) -> None:
-    """Whatever it has in the place of names, nothing follows from it."""
+    """Whatever it answers instead of names, nothing is concluded from it."""
     answer = Answer(200, {}, json.dumps({"hostnames": names}))
     assert "does not report" in check_dashboard.check_shown("lab", "", answer, 3)
 
 
 def test_a_shared_key(site: Site) -> None:
-    """It is tested under the cluster's own name; without a name not at all."""
+    """The key is tested under the cluster's own name, and not at all without a name."""
     found = site.check(cluster_name="lab", api_key=SHARED)
     assert ("accepted", True, {"lab"}) == (found["API key"].text, found["API key"].ok, site.dashboard.folders)
     found = site.check(api_key=SHARED)
@@ -121,7 +121,7 @@ def test_a_redirect_is_named(site: Site) -> None:
     ],
 )  # fmt: skip
 def test_no_date_does_harm(date: str) -> None:
-    """Whatever stands in the header, the clock is compared with it or is not."""
+    """Any header is either compared with the clock or ignored."""
     finding = examine("clock", lambda: check_dashboard.check_clock(Answer(200, {"Date": date}, ""), lambda: NOW))
     assert finding.text
 

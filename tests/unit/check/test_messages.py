@@ -1,7 +1,7 @@
-"""Everything that `check` can find wrong, and how it says to mend it: the whole text, as the admin will read it.
+"""Everything that `check` can find wrong, and how to fix it: the whole text, as the admin reads it.
 
-{folder} is the test's own, {me} whoever runs it. What goes wrong with Slurm or the dashboard itself is told by the same
-errors as in a run; these stand in test_messages.py.
+{folder} is the test's own, {me} the current user. Failures of Slurm or the dashboard raise the same errors as in a
+run, and are listed in test_messages.py.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOW = 1_700_000_000.0
 
 
 class Lack(NamedTuple):
-    """What is not well, and how that is told."""
+    """A problem, and the text that reports it."""
 
     name: str
     check: Callable[[Path], str]
@@ -52,7 +52,7 @@ def write_config(folder: Path, *, mode: int = 0o600, **settings: Any) -> Config:
 
 
 def config_of_another(folder: Path) -> str:
-    """One that is gone, as root may read any that is there."""
+    """A configuration that was deleted, as root may read any existing one."""
     config = write_config(folder)
     (folder / "config.json").unlink()
     return check_host.check_secrecy(config)
@@ -144,7 +144,7 @@ HOST = [
 
 
 class PrivateCommands:
-    """A slurmdbd that hides jobs, or does not tell."""
+    """A slurmdbd that hides jobs, or does not say whether it does."""
 
     def __init__(self, level: str, **database: str) -> None:
         self._level, self._database = level, database
@@ -261,7 +261,7 @@ DASHBOARD = [
 
 @pytest.mark.parametrize("lack", [*HOST, *SLURM, *DASHBOARD], ids=lambda lack: lack.name.replace(" ", "-"))
 def test_what_check_finds(lack: Lack, tmp_path: Path) -> None:
-    """What is wrong, with the thing's own name, and a mend that can be done as it stands."""
+    """The finding names the thing itself, and its fix can be carried out unchanged."""
     with pytest.raises(NotWell) as caught:
         lack.check(tmp_path)
     me = check_host.own_name()
@@ -270,7 +270,7 @@ def test_what_check_finds(lack: Lack, tmp_path: Path) -> None:
 
 
 def test_a_configuration_that_is_wrong() -> None:
-    """Its problems name the keys; what they may be stands in the example."""
+    """Each problem names its key; the example shows the permitted values."""
 
     def no_systemd(_: object) -> Any:
         raise SlurmUnreachable("no systemctl")

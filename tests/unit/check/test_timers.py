@@ -98,7 +98,7 @@ def exit_moment() -> str:
     ],
 )
 def test_a_failure_that_is_over_is_no_fault(status: int, why: str, tmp_path: Path) -> None:
-    """Once all that a run needs is well again, only the next run has to show it."""
+    """Once everything that a run needs is well again, only the next run has to prove it."""
     units = make_units(result="exit-code", status=status)
     text = check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True)
     assert text.startswith(f"active; its last run {exit_moment()}")
@@ -115,7 +115,7 @@ def test_a_failure_that_is_over_is_no_fault(status: int, why: str, tmp_path: Pat
 
 @pytest.mark.parametrize(("result", "status"), [("exit-code", 1), ("signal", 9), ("timeout", 69), ("oom-kill", 9)])
 def test_a_failure_that_no_other_check_explains(result: str, status: int, tmp_path: Path) -> None:
-    """It stands until a run has gone well, whatever else is well."""
+    """The failure is reported until a run succeeds, whatever else is well."""
     units = make_units(result=result, status=status)
     call = lambda: check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True)  # noqa: E731
     assert complaint(call)[0].endswith(f" failed: {result}, exit status {status}")
@@ -144,7 +144,7 @@ def test_a_users_failed_run_is_in_the_users_journal(tmp_path: Path) -> None:
 
 
 def test_a_users_own_units_are_found(tmp_path: Path) -> None:
-    """They are asked for where the system has none, and the line is for them."""
+    """A user's own timers are looked for if the system has none, and the line is for them."""
     calls = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -184,7 +184,7 @@ def test_a_user_without_a_systemd_of_his_own(tmp_path: Path) -> None:
 
 
 def test_the_systems_units_are_not_a_users_own(tmp_path: Path) -> None:
-    """Where both are installed, his timers are looked for, and the host's are not taken for them."""
+    """If both are installed, the user's timers are looked for, and the host's are not mistaken for them."""
     asked = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -206,7 +206,7 @@ def test_no_units_on_the_disk(environ: Mapping[str, str]) -> None:
 
 
 def test_cron_does_it_as_well(tmp_path: Path) -> None:
-    """Where there are no units, the file that install.sh --no-systemd leaves counts, if cron runs."""
+    """Without units, the file that install.sh --no-systemd leaves counts, if cron runs."""
     (tmp_path / "cron").touch()
     for name in ("cron", "crond"):
         cron = Cron(tmp_path / "cron", make_processes(tmp_path / f"{name}-alone", "sh", name), no_command)
@@ -226,7 +226,7 @@ def test_a_cron_file_without_cron(tmp_path: Path) -> None:
 
 
 def test_a_users_own_crontab(tmp_path: Path) -> None:
-    """install.sh --user --no-systemd prints its lines; a comment is none."""
+    """install.sh --user --no-systemd prints the lines; a commented one does not count."""
     line = f"*/5 * * * * sleep 3; /home/bob/.local/share/{NAME}/venv/bin/{NAME} flush\n"
     processes = make_processes(tmp_path / "proc", "cron")
     cron = Cron(tmp_path / "none", processes, prints(line))

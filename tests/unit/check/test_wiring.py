@@ -1,4 +1,4 @@
-"""Which lines make slurmctld call the hook, whatever slurm.conf says already, and none of them breaks a site.
+"""The suggested lines make slurmctld call the hook, whatever slurm.conf says already, and break no site.
 
 Each remedy is carried out by a shell on a slurm.conf of the test's own; then all has to be well.
 """
@@ -55,7 +55,7 @@ class Site:
         return text.replace("{hook}", self.hook).replace("{own}", self.own).replace("{dir}", str(self.folder))
 
     def read(self) -> dict[str, str]:
-        """What slurmctld tells after it was restarted."""
+        """What slurmctld reports after a restart."""
         conf = read_slurm_conf(self.conf)
         spelling = {key.lower(): key for key in ("JobCompType", "JobCompLoc")}
         settings = {spelling.get(one.key.lower(), one.key): one.value for one in conf.settings}
@@ -174,7 +174,7 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 def test_a_remedy_wires_the_hook_and_keeps_what_is_there(site: Site, case: Case) -> None:
-    """Carried out as it stands: the hook is called, and so is every script and plugin that was called before."""
+    """Carried out unchanged, the remedy adds the hook to every script and plugin that was called before."""
     site.version = case.version
     site.write(case.conf)
     before = site.read()
@@ -191,7 +191,7 @@ def test_a_remedy_wires_the_hook_and_keeps_what_is_there(site: Site, case: Case)
 
 
 def test_the_wrapper_keeps_the_sites_script_as_it_was(site: Site, tmp_path: Path) -> None:
-    """Its arguments, environment and exit status, with the hook called before it; also once the hook is gone."""
+    """The site's script keeps its arguments, environment and exit status, also once the hook is removed."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={own}\n")
     carry_out(site.fault().run)
     both = tmp_path / "call-both.sh"
@@ -225,7 +225,7 @@ def test_odd_paths_get_no_line_to_run(site: Site, name: str) -> None:
 
 
 def test_lines_that_slurmctld_has_not_read(site: Site) -> None:
-    """They are there already: setting them again would not help, a restart does."""
+    """The lines are already in slurm.conf: setting them again would not help, a restart does."""
     site.write("ClusterName=lab\n")
     before = site.read()
     site.write("ClusterName=lab\nJobCompType=jobcomp/script\nJobCompLoc={hook}\n")
@@ -256,7 +256,7 @@ def test_lines_in_a_file_that_slurmctld_does_not_read(site: Site, monkeypatch: p
 
 
 def test_lines_that_are_gone_from_slurm_conf(site: Site) -> None:
-    """slurmctld goes on calling until its next start; nobody would look for the reason there."""
+    """slurmctld keeps calling the hook until its next start; nobody would look for the reason there."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
     before = site.read()
     assert site.fill("JobCompLoc={hook}") == site.check(before)
@@ -268,7 +268,7 @@ def test_lines_that_are_gone_from_slurm_conf(site: Site) -> None:
 
 
 def test_a_slurm_conf_that_cannot_be_read_says_nothing(site: Site) -> None:
-    """What slurmctld tells counts alone then."""
+    """Then only what slurmctld reports counts."""
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.hook, "SLURM_CONF": "/none/slurm.conf"}
     assert f"JobCompLoc={site.hook}" == site.check(settings)
 
@@ -326,7 +326,7 @@ def test_what_a_script_calls(site: Site, text: str, found: str) -> None:
 
 
 def test_a_script_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
-    """So that a hook which is gone is not taken for a site's own script."""
+    """A deleted hook is not mistaken for a site's own script."""
     assert tmp_path / "jobcomp.sh" == find_hook_in(tmp_path / "jobcomp.sh")
     assert None is find_hook_in(tmp_path / "notify.sh")
 
@@ -353,7 +353,7 @@ def test_the_hook_is_wired_in_either_way(site: Site, settings: Mapping[str, str]
 
 @pytest.mark.parametrize("key", ["JobCompType=jobcomp/script\nJobCompLoc", "EpilogSlurmctld"])
 def test_a_slurmctld_that_a_missing_script_keeps_from_starting(site: Site, key: str) -> None:
-    """From 24.11 on: "fatal: Failed to initialize jobcomp plugin" is all that its log says in the end."""
+    """From 24.11 on, its log says no more than "fatal: Failed to initialize jobcomp plugin"."""
     site.write(f"{key}={{dir}}/jobcomp.sh\n")
     fault = why_not_started(read_slurm_conf(site.conf), site.hook)
     assert fault
@@ -396,7 +396,7 @@ def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["theirs/slurm.conf", "profile", "a;id/slurm.conf", "$(id)/slurm.conf"])
 def test_root_is_asked_to_write_to_no_file_of_the_slurm_users_choice(site: Site, name: str) -> None:
-    """Slurmctld, which that user runs, tells where it is: another's file, a shell's, or a name with commands."""
+    """slurmctld, run by that user, reports the path: another user's file, a shell's, or a name with commands."""
     conf = site.folder / name
     conf.parent.mkdir(exist_ok=True)
     site.conf = conf
@@ -413,7 +413,7 @@ def test_root_is_asked_to_write_to_no_file_of_the_slurm_users_choice(site: Site,
 
 
 def test_a_script_with_commands_in_its_name_is_written_nowhere(site: Site) -> None:
-    """The line would be run by whoever reads the file."""
+    """The line would be run by anyone who reads the file."""
     site.write("ClusterName=lab")
     told = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": "/$(id)/jobcomp.sh"}
     assert "" == site.fault(told).run

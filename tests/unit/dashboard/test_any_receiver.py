@@ -38,7 +38,7 @@ def make_receiver(wire: Wire, path: str = "/jobs", header: str = "Authorization:
     ("status", "text"), [(200, ""), (201, "created"), (202, '{"success": false}'), (204, ""), (200, "<html>")]
 )
 def test_every_2xx_is_an_acknowledgement(status: int, text: str) -> None:
-    """Whatever else it says: there is no message that all receivers share."""
+    """Whatever else it says: receivers have no message in common."""
     assert f"2 jobs, answered {status}" == make_receiver(Wire(status, text)).submit("lab", ["{}", "{}"])
 
 

@@ -23,7 +23,7 @@ def test_delays_double_and_are_bounded(attempt: int, dice: float) -> None:
     [("120", 120.0), (" 7 ", 7.0), ("", 0.0), ("soon", 0.0), ("-5", 0.0), ("1.5", 0.0), ("²", 0.0)],
 )
 def test_retry_after_in_seconds(text: str, seconds: float) -> None:
-    """A number is a number of seconds; what is none asks for nothing."""
+    """A number is a number of seconds; anything else asks for no delay."""
     assert seconds == parse_retry_after(text, 0.0)
 
 

@@ -1,4 +1,4 @@
-"""What the dashboard's answers mean, and that no answer and no silence does any harm."""
+"""Each answer of the dashboard has a meaning, and no answer or silence does any harm."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_taken() -> None:
 
 @pytest.mark.parametrize("content", [{**TAKEN, "success": False}, {**TAKEN, "jobs_processed": 1}, {"status": "ok"}])
 def test_taken_but_not_stored(content: dict[str, Any]) -> None:
-    """A 200 that says otherwise in its body is a refusal."""
+    """A 200 whose body says otherwise is a refusal."""
     assert BatchRefused is type(meaning(200, content))
 
 
@@ -85,7 +85,7 @@ def test_taken_but_not_stored(content: dict[str, Any]) -> None:
     ],
 )
 def test_the_words_of_a_refusal(status: int, content: Any, words: str) -> None:
-    """They are what `queue list` tells of the record at fault."""
+    """They are what `queue list` shows about the record at fault."""
     assert words == str(meaning(status, content))
 
 
@@ -156,7 +156,7 @@ json_values = st.recursive(
 
 @given(st.integers(200, 599), json_values | st.just({"detail": [{"loc": {"a": 1, "b": 2, "c": 3}}]}))
 def test_any_answer_has_a_meaning(status: int, content: Any) -> None:
-    """Whatever JSON comes back, it is a success or one of our errors, and its words are short."""
+    """Any JSON is either a success or one of our errors, with a short message."""
     try:
         judge(Answer(status, {"Retry-After": "1"}, json.dumps(content)), sent=2, now=NOW)
     except ExporterError as error:
@@ -165,7 +165,7 @@ def test_any_answer_has_a_meaning(status: int, content: Any) -> None:
 
 @pytest.mark.parametrize("text", ["<" * 10_000_000, "x" * 10_000_000, '{"detail":' * 1_000_000])
 def test_a_monstrous_answer_takes_no_time(text: str) -> None:
-    """Ten megabytes of anything are told in a line, at once."""
+    """Ten megabytes of anything become one line, immediately."""
     started = time.monotonic()
     assert len(str(meaning(502, text))) < 1000
     assert time.monotonic() - started < 5
@@ -212,7 +212,7 @@ def test_a_record_arrives(server: ReceivingDashboard) -> None:
     ],
 )
 def test_passing_trouble(server: ReceivingDashboard, trouble: Fault) -> None:
-    """It is tried again, each time after twice as long, and stands on the dashboard once."""
+    """The request is repeated, each time after twice the delay, and the record is stored once."""
     client = Client(server)
     server.faults.extend([trouble] * (TRIES - 1))
     client.submit()
@@ -228,7 +228,7 @@ def test_passing_trouble(server: ReceivingDashboard, trouble: Fault) -> None:
     ],
 )
 def test_trouble_that_lasts(server: ReceivingDashboard, trouble: Fault, kind: type) -> None:
-    """After some tries it is told."""
+    """The failure is reported after a few attempts."""
     server.manners = trouble
     with pytest.raises((DashboardUnreachable, BatchRefused)):
         Client(server).submit()
@@ -258,7 +258,7 @@ def test_the_key_follows_no_redirect(server: ReceivingDashboard, status: int) ->
     ("after", "slept"), [("7", 7.0), (formatdate(NOW + 9, usegmt=True), 9.0), ("0", 1.0), ("1000000000000", None)]
 )
 def test_retry_after_is_obeyed(server: ReceivingDashboard, after: str, slept: float | None) -> None:
-    """Within the run where it is short; a longer one ends the run, and the next ones keep to it."""
+    """A short delay is waited for within the run; a longer one ends the run, and the next ones keep to it."""
     client = Client(server)
     server.faults.append(faults.answer(503, "busy", Retry_After=after))
     if slept is not None:
@@ -272,7 +272,7 @@ def test_retry_after_is_obeyed(server: ReceivingDashboard, after: str, slept: fl
 
 
 def test_a_wait_is_told(server: ReceivingDashboard, caplog: pytest.LogCaptureFixture) -> None:
-    """What the trouble was, and for how long nothing happens."""
+    """The message says what the problem was, and how long nothing will be sent."""
     caplog.set_level("INFO", logger="agent")
     server.faults.append(faults.answer(503, Retry_After="7"))
     Client(server).submit()
@@ -281,7 +281,7 @@ def test_a_wait_is_told(server: ReceivingDashboard, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("trouble", [faults.hang(), faults.drip(0.1)])
 def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
-    """Silence and slow drips are bounded as a whole, and no second request follows while the first may be at work."""
+    """Silence and slow drips are bounded as a whole, and no second request overlaps with a first that may still run."""
     server.manners = trouble
     started = time.monotonic()
     with pytest.raises(DashboardUnreachable) as caught:
@@ -293,7 +293,7 @@ def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
 
 
 def test_a_dashboard_that_is_not_well() -> None:
-    """`check` asks for its health, and tells what it answered."""
+    """`check` asks for the dashboard's health, and shows the answer."""
     dashboard = Dashboard("http://d.example.com", "k", lambda *_: Answer(502, {}, "<h1>Bad Gateway</h1>"))
     with pytest.raises(DashboardUnreachable) as caught:
         dashboard.health()
@@ -302,7 +302,7 @@ def test_a_dashboard_that_is_not_well() -> None:
 
 
 def test_nobody_listens() -> None:
-    """A refused connection is tried again, then told in plain words."""
+    """A refused connection is tried again, then reported in plain words."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
@@ -343,7 +343,7 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
 
 
 def test_the_key_is_in_no_error(server: ReceivingDashboard) -> None:
-    """Even where the dashboard repeats it."""
+    """The key is not shown even if the dashboard repeats it."""
     server.manners = faults.answer(400, {"detail": f"bad key {API_KEY}"})
     with pytest.raises(ExporterError) as caught:
         Client(server).submit()

@@ -1,4 +1,4 @@
-"""A hostile or broken dashboard takes no memory, no time, breaks nothing, and gets nothing into a log or a ledger."""
+"""A hostile or broken dashboard costs little memory and time, breaks nothing, and injects nothing into the log."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tests.support.waiting import wait_for
 
 KEY = "s3cret/key+x"
 TIMEOUT = 2.0
-#: So much more memory than before is no harm: megabytes.
+#: This much more memory than before is harmless: megabytes.
 ROOM_MB = 64
 
 Writer = Callable[[socket.socket], None]
 
 
 class RawServer:
-    """Writes what it likes to whoever connects, as long as its ``with`` lasts."""
+    """Sends anything it likes to every client, as long as its ``with`` lasts."""
 
     def __init__(self, write: Writer, asked: list[bytes] | None = None) -> None:
         self._write = write
@@ -71,7 +71,7 @@ def says(*parts: bytes) -> Writer:
 
 
 def floods(head: bytes, chunk: bytes) -> Writer:
-    """Goes on for ever after the head."""
+    """Never stops sending after the head."""
 
     def write(connection: socket.socket) -> None:
         connection.sendall(head)
@@ -192,7 +192,7 @@ def test_no_cookie_comes_back() -> None:
 
 @pytest.mark.parametrize("spelling", [KEY, "s3cret%2Fkey%2Bx", KEY.replace("3", "\\u0033")])
 def test_the_key_is_told_nowhere(spelling: str) -> None:
-    """Neither from a redirect's target, nor from a refusal's words, nor from a record's, however it is spelt."""
+    """The key leaks neither from a redirect's target nor from an error message, however it is encoded."""
     plain = spelling.replace("\\u0033", "3")
     told = [
         ok(b"x").replace(b"200 OK", b"302 Found\r\nLocation: http://h/?key=" + plain.encode()),
@@ -249,7 +249,7 @@ def test_a_count_that_is_none(counted: Any) -> None:
     ids=range(9),
 )
 def test_whatever_a_422_says(detail: Any) -> None:
-    """Its words can be stored, logged and printed, and are short."""
+    """The message can be stored, logged and printed, and is short."""
     with pytest.raises(BatchRefused) as caught:
         judge(Answer(422, {}, json.dumps({"detail": detail})), sent=2, now=0)
     for words in [str(caught.value), *caught.value.named.values()]:
@@ -276,7 +276,7 @@ def test_names_that_are_none(content: str) -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_any_bytes_are_an_answer_or_none(seed: int) -> None:
-    """Valid answers with wounds: never a traceback, never more time than allowed."""
+    """Damaged answers never cause a traceback, and never take more time than allowed."""
     dice = random.Random(seed)
     answer = bytearray(ok(b'{"success": true, "jobs_processed": 2}', b"Server: nginx", b"Connection: keep-alive"))
     for _ in range(dice.randint(1, 6)):
@@ -300,7 +300,7 @@ def test_a_retry_after_without_end() -> None:
 
 
 def test_files_that_are_no_certificates(tmp_path: Path) -> None:
-    """They are configuration errors, in words about the file."""
+    """They are configuration errors whose messages name the file."""
     (tmp_path / "no.pem").write_text("nothing")
     for options, name in (({"ca_bundle": "no.pem"}, "ca_bundle"), ({"client_cert": "no.pem"}, "client_cert")):
         with pytest.raises(ConfigError, match=f"{name}: {tmp_path}/no.pem can't be used"):

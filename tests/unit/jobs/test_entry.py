@@ -1,4 +1,4 @@
-"""Lines of the queue, as the hook, an admin, a full disk or nobody in his right mind writes them."""
+"""Lines of the queue, as the hook, an admin, a full disk or pure chance writes them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_lines_that_are_none(line: str) -> None:
 
 @pytest.mark.parametrize("job_id", [0, LAST_JOB_ID + 1, 0xFFFFFFFE, 9_999_999_999])
 def test_ids_that_no_cluster_gives(job_id: int) -> None:
-    """sacct would refuse the whole call for one of them, and all other jobs would wait for ever."""
+    """sacct would refuse the whole call because of one such ID, and all other jobs would wait forever."""
     with pytest.raises(UnreadableLine):
         parse_line(str(job_id))
 
@@ -63,7 +63,7 @@ def test_what_is_written_is_read(entry: QueueEntry) -> None:
 
 @given(st.text() | st.from_regex(r"[0-9 _-]{0,40}"))
 def test_any_text_is_an_entry_or_refused(line: str) -> None:
-    """No line does anything else to its reader, and whatever is accepted can be asked of sacct."""
+    """A line is either an entry that sacct can be asked for or a refusal."""
     try:
         entry = parse_line(line)
     except UnreadableLine:

@@ -22,5 +22,5 @@ from tests.support.rows import NOON, make_run
     ],
 )
 def test_stage(state: str, told: Stage) -> None:
-    """A job is final when its newest row has ended and the job does not go on in another, here or elsewhere."""
+    """A job is final when its newest row has ended and the job does not continue in another, here or elsewhere."""
     assert told is stage([make_run(State=state)], NOON + 4000)

@@ -44,7 +44,7 @@ def test_a_run_from_longer_ago_than_slurm_is_asked_for_is_left_out() -> None:
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
 def test_a_job_that_was_not_requeued_and_whose_id_was_reused(state: str) -> None:
-    """Where Restarts tells that a row is a job's first, it is another job; so is a task of another array."""
+    """If Restarts shows that a row is a job's first, it is another job; so is a task of another array."""
     reused = [make_requeue(state, 3600, Restarts="0")[1], make_requeue(state, 3600)[0]._replace(restarts=1)]
     task = make_requeue(state, 3600, JobID="98_3")
     assert (reused[:1], task[1:]) == (own_runs(reused), own_runs(task))
@@ -66,7 +66,7 @@ def test_a_reused_id_is_another_job(state: str) -> None:
 
 
 def test_requeue_after_the_end_where_slurm_tells() -> None:
-    """From 26.05 a job requeued after its end leaves a COMPLETED row; Restarts tells it from a reused JobID."""
+    """From 26.05 a job requeued after its end leaves a COMPLETED row; Restarts distinguishes it from a reused JobID."""
     again, reused = make_requeue("COMPLETED", 200, Restarts="1"), make_requeue("COMPLETED", 200, Restarts="0")
     assert (again, reused[1:]) == (own_runs(again), own_runs(reused))
 

@@ -1,4 +1,4 @@
-"""What is sent for a job, where the accounting has less than usual."""
+"""What is sent for a job if the accounting has less than usual."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_node_list_is_names_with_commas(folded: str, names: str) -> None:
 
 
 def test_a_job_without_a_known_node_counts_in_full() -> None:
-    """Where the table lost the node list of a job that ran, its hours, CPUs and nodes are sent all the same."""
+    """If the table lost the node list of a job that ran, its hours, CPUs and nodes are sent all the same."""
     record = record_of(NodeList="(unknown)")
     assert [8.0, 8, 2] == [record[name] for name in ("CPUHours", "AllocCPUS", "AllocNodes")]
 

@@ -45,12 +45,12 @@ def test_requeued_job_is_let_go() -> None:
 
 
 def test_requeued_row_alone_is_let_go() -> None:
-    """The row of the next run may come later than the hook's call; the job goes on in any case."""
+    """The row of the next run may be written later than the hook's call; the job continues in any case."""
     assert Fate.DISMISS is judge_entry(TOLD, [make_run(State="REQUEUED")], LATER).fate
 
 
 def test_end_after_a_requeue_waits_for_its_own_record() -> None:
-    """A requeued run in the accounting is not the later end that the hook tells of."""
+    """A requeued run in the accounting is not the later end that the hook reported."""
     entry = QueueEntry(100, ENDED, ENDED + 500)
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **LIVE)]
     assert [Fate.WAIT] * 2 == [judge_entry(entry, rows[:1], LATER).fate, judge_entry(entry, rows, LATER).fate]
@@ -64,7 +64,7 @@ def test_end_of_a_resized_job_waits_for_its_own_record() -> None:
 
 
 def test_without_hints_a_live_job_is_waited_for() -> None:
-    """EpilogSlurmctld of older versions tells neither Submit nor End, so a live row may just be late."""
+    """EpilogSlurmctld of older versions reports neither Submit nor End, so a live row may just be late."""
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **LIVE)]
     assert [Fate.WAIT] * 2 == [judge_entry(QueueEntry(100), part, LATER).fate for part in (rows[:1], rows)]
 
@@ -76,7 +76,7 @@ def test_revoked_job_is_let_go() -> None:
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
 def test_slurmctld_says_whether_a_preempted_job_goes_on(state: str) -> None:
-    """Its row has an End while the job is COMPLETING, and no age of it tells whether it will be requeued."""
+    """Its row has an End while the job is COMPLETING, and its age does not show whether it will be requeued."""
     asked = judge_entry(TOLD, [make_run(State=state)], LATER)
     assert (Fate.ASK_SLURMCTLD, "may be requeued") == (asked.fate, asked.reason)
     assert [Fate.WAIT, Fate.SEND] == [judge_doubtful(asked, LATER, alive).fate for alive in ({100}, {101})]
@@ -95,7 +95,7 @@ def test_a_job_that_was_preempted_long_ago_is_final() -> None:
 
 
 def test_what_ran_here_counts_here_before_the_federation_moved_the_job() -> None:
-    """A requeued job that goes on elsewhere leaves its first run under a newest row that is REVOKED."""
+    """A requeued job that continues elsewhere leaves its first run under a newest row that is REVOKED."""
     moved = make_run(State="REVOKED", Submit=str(ENDED + 9), Start=str(ENDED + 10), End=str(ENDED + 20))
     assert Fate.SEND is judge_entry(TOLD, [make_run(State="REQUEUED"), moved], LATER).fate
 
@@ -114,7 +114,7 @@ def test_half_written_record_is_waited_for_but_not_for_ever() -> None:
 
 
 def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
-    """Killed before it told more than the end, slurmctld runs the job again: only then its array is known."""
+    """slurmctld, killed before it reported more than the end, runs the job again: only then is its array known."""
     half = make_run(JobID="100", Partition="", QOS="")
     assert Fate.WAIT is judge_entry(TOLD, [half], ENDED + 12 * 3600).fate
     again = make_run(JobID="99_1", JobIDRaw="100", End=str(ENDED + 12 * 3600))
@@ -122,6 +122,6 @@ def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
 
 
 def test_a_running_job_that_an_admin_queues_waits_for_its_end() -> None:
-    """Where there is no hook, nothing else would bring it before the next reconcile."""
+    """Without a hook, nothing else would bring it before the next reconcile."""
     runs = [make_run(State="RUNNING", End="Unknown")]
     assert Fate.WAIT is judge_entry(QueueEntry(100, 0), runs, ENDED).fate

@@ -1,4 +1,4 @@
-"""Whose jobs they are: rows of one cluster never pass for another's, and an unknown one has not simply no jobs."""
+"""Rows of one cluster are never taken for another's, and an unknown cluster is an error, not an empty one."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_cluster_that_was_renamed(tmp_path: Path) -> None:
 
 
 def test_a_sacct_that_does_not_tell_its_fields(tmp_path: Path) -> None:
-    """Without slurmdbd it tells nothing (20.11, 22.05); a field that it has is never left out by guess."""
+    """Without slurmdbd it shows nothing (20.11, 22.05); a field that it has is never left out by guess."""
     sacct = make_sacct(tmp_path, make_output(make_values()))
     script = (tmp_path / "sacct").read_text()
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'sacct: error: Connection refused' >&2; exit 1\n")

@@ -1,4 +1,4 @@
-"""What four real sacct complained of: tests/data/README.md tells how it was recorded."""
+"""What four real sacct complained of: tests/data/README.md explains how it was recorded."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_no_failed_query_is_taken(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_attempts_are_seen_where_an_empty_answer_has_to_be_confirmed(version: str) -> None:
-    """Beside a first slurmdbd out of reach; odd lines alone are no attempts."""
+    """Attempts are noticed if the first slurmdbd is unreachable; odd lines alone do not count as attempts."""
     for name, told in recorded(version).items():
         stderr = "\n".join(told["no_jobs"]["stderr"])
         if name.startswith("first_") and stderr and told["no_jobs"]["returncode"] == 0:

@@ -1,4 +1,4 @@
-"""slurm.conf as it lies on the disk is read as Slurm reads it."""
+"""slurm.conf is read from disk as Slurm reads it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def write(folder: Path, text: str, name: str = "slurm.conf") -> Path:
 
 
 def test_keys_and_values_with_their_places(tmp_path: Path) -> None:
-    """Keys in any case, blanks around the sign, quotes, comments, several pairs on a line, a line that goes on."""
+    """Keys in any case, spaces around the sign, quotes, comments, several pairs a line and continued lines are read."""
     path = write(
         tmp_path,
         '# JobCompType=jobcomp/none\nJOBCOMPTYPE = jobcomp/script # ours\nJobCompLoc="/a/b.sh"\n\n'
@@ -62,7 +62,7 @@ def test_included_files(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_read_is_known(tmp_path: Path) -> None:
-    """Then nothing can be concluded from what is not there. A file that includes itself ends."""
+    """Then a missing key proves nothing. A file that includes itself does not loop."""
     assert not read_slurm_conf(tmp_path / "none").complete
     assert not read_slurm_conf(write(tmp_path, "Include none.conf\nTmpFS=/t\n")).complete
     assert read_slurm_conf(write(tmp_path, "Include slurm.conf\nTmpFS=/t\n")).complete
@@ -70,7 +70,7 @@ def test_what_cannot_be_read_is_known(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["SlurmctldHost", "ControlMachine"])
 def test_the_controllers_by_slurm_conf(tmp_path: Path, key: str) -> None:
-    """As slurmctld would tell of them; without a slurm.conf there are none."""
+    """The controllers are those that slurmctld would report; without a slurm.conf there are none."""
     conf = tmp_path / "slurm.conf"
     assert Controllers("", (), "") == controllers_of(read_slurm_conf(conf))
     conf.write_text(f"ClusterName=lab\n{key}=ctl1(10.0.0.1)\nStateSaveLocation=/state\n")

@@ -23,7 +23,7 @@ def test_a_pair_as_scontrol_shows_it() -> None:
 
 
 def test_a_slurmctld_that_names_nothing() -> None:
-    """What is not there is empty, never guessed."""
+    """A missing value is empty, never guessed."""
     assert Controllers("", (), "") == parse_controllers({"ClusterName": "(null)"})
 
 

@@ -1,4 +1,4 @@
-"""What four real Slurms said, through the whole of the pure code. tests/data/README.md tells what the files are."""
+"""What four real Slurms printed, through all of the pure code. tests/data/README.md explains the files."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def by_raw_id(runs: list[Run]) -> dict[int, list[Run]]:
 
 
 def made(runs: list[Run], requeued_runs: str = "sum") -> dict[str, dict[str, Any]]:
-    """The records of all jobs among some rows that have ended for good."""
+    """The records of all jobs among some rows that have ended and will not run again."""
     jobs = [own_runs(rows) for rows in by_raw_id(runs).values()]
     records = (
         make_record(job, "lab", requeued_runs=requeued_runs)
@@ -91,7 +91,7 @@ def expected(version: str) -> dict[str, dict[str, Any]]:
     """What plain SQL over the job table said. 20.11 cuts a long list of tasks at 32 characters."""
     records = json.loads((DATA / "sacct" / version / "expected.json").read_text())
     return {
-        record["JobID"]: {**record, "NodeList": unfold_nodes(record["NodeList"] or "")}  # as it lies in the table
+        record["JobID"]: {**record, "NodeList": unfold_nodes(record["NodeList"] or "")}  # in the format of the table
         for record in records
     }
 

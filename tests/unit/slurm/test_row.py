@@ -71,14 +71,14 @@ def test_count(text: str, count: int) -> None:
 
 @pytest.mark.parametrize("text", ["None", "Unknown", "", "0"])
 def test_times_that_are_none(text: str) -> None:
-    """Slurm's words for no time are no time."""
+    """Slurm's placeholders for a missing time are read as no time."""
     run = make_run(Start=text, End=text)
     assert (None, None, False, True) == (run.start, run.end, run.ended, run.never_started)
 
 
 @pytest.mark.parametrize("text", ["None assigned", "(null)", "(unknown)", ""])
 def test_nodes_that_are_none(text: str) -> None:
-    """Slurm's words for no node are no node list."""
+    """Slurm's placeholders for a missing node list are read as no node list."""
     assert make_run(NodeList=text).node_list is None
 
 
@@ -95,34 +95,34 @@ def test_a_job_of_no_second_has_started() -> None:
 
 @pytest.mark.parametrize(("user", "uid", "shown"), [("", "1234", "1234"), ("bob", "1", "bob"), ("", "", "unknown")])
 def test_user_that_no_longer_resolves(user: str, uid: str, shown: str) -> None:
-    """A user that is gone is the numeric uid, so that the job is not dropped."""
+    """A deleted user is shown as the numeric uid, so that the job is not dropped."""
     assert shown == make_run(User=user, UID=uid).user
 
 
 def test_empty_account_and_partition_are_unknown() -> None:
-    """The dashboard takes no empty account or partition; the job goes out all the same."""
+    """The dashboard rejects an empty account or partition, so a placeholder is sent."""
     run = make_run(Account="", Partition="", QOS="")
     assert ("unknown", "unknown", None) == (run.account, run.partition, run.qos)
 
 
 def test_a_qos_that_slurmdbd_does_not_know() -> None:
-    """Slurm's word for it is no name."""
+    """Slurm's placeholder for an unknown QOS is not taken for a name."""
     assert make_run(QOS="Unknown").qos is None
 
 
 def test_a_run_without_submit() -> None:
-    """Where slurmdbd has none, sacct says Unknown, and the run is read all the same."""
+    """If slurmdbd has none, sacct says Unknown, and the run is read all the same."""
     assert make_run(Submit="Unknown").submit == 0
 
 
 @pytest.mark.parametrize("state", ["PENDING", "RUNNING", "SUSPENDED"])
 def test_live_states_have_not_ended(state: str) -> None:
-    """A live job has not ended, even where the row holds an End."""
+    """A live job has not ended, even if the row has an End."""
     assert not make_run(State=state).ended
 
 
 def test_unknown_state_with_an_end_has_ended() -> None:
-    """A word that a later Slurm may invent ends the job where the row has an End."""
+    """A state that a later Slurm may invent ends the job if the row has an End."""
     assert make_run(State="VAPORIZED").ended
 
 
@@ -181,7 +181,7 @@ def test_numbers_that_python_would_take(field: str, value: str) -> None:
 
 @given(st.lists(st.text(max_size=12) | st.from_regex(r"[0-9A-Za-z.=,:/_+-]{0,20}"), min_size=17, max_size=18))
 def test_any_row_is_a_run_or_refused(values: list[str]) -> None:
-    """Whatever stands in a row, its reader has one error, and a run makes a record that is JSON."""
+    """Any row is either refused with our one error, or makes a record that is JSON."""
     try:
         run = parse_row(values)
     except UnreadableRow:

@@ -1,4 +1,4 @@
-"""Slurm is asked so that it can't misunderstand, and believed only where it can be."""
+"""Slurm is asked unambiguously, and an answer is used only if it can be trusted."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_header_alone() -> None:
     ids=["exit status", "error on stderr", "fatal on stderr", "nothing", "another header", "cut off"],
 )
 def test_an_answer_that_can_not_be_trusted(stdout: bytes, stderr: str, returncode: int) -> None:
-    """Success is exit 0, the header, whole lines and a silent standard error; less is no answer at all."""
+    """An answer needs exit status 0, the header, whole lines and a silent standard error; else it is a failure."""
     with pytest.raises(SlurmUnreachable):
         read(stdout, stderr, returncode)
 
@@ -122,7 +122,7 @@ def test_rows_that_share_an_id() -> None:
 
 
 def test_nothing_but_odd_lines_is_no_answer() -> None:
-    """Rows that none can be read of are another program's, not Slurm's."""
+    """If no row can be read, the output is another program's, not Slurm's."""
     with pytest.raises(SlurmUnreachable, match="none of the 1 rows"):
         read(make_output(["odd"]))
 
@@ -200,7 +200,7 @@ def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, t
 
 
 def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_path: Path) -> None:
-    """A frozen database does not hold the agent for ever, nor leave processes behind."""
+    """A frozen database neither blocks the agent forever nor leaves processes behind."""
     slurm = commands.slurm(f'[ "$1" = --helpformat ] || {{ sleep 300 & echo $! >{tmp_path}/pid; wait; }}', timeout=0.5)
     with pytest.raises(SlurmUnreachable, match=r"did not answer within 0\.5 s"):
         slurm.sacct.ask_window(1, 2).answer()
@@ -209,7 +209,7 @@ def test_a_sacct_that_hangs_is_killed_with_its_children(commands: Commands, tmp_
 
 
 def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A long answer goes through the temporary folder; where that is full, the query fails and says so."""
+    """A long answer goes through the temporary folder; if that is full, the query fails and says so."""
     slurm = commands.slurm('[ "$1" = --helpformat ] || head -c 1000000 /dev/zero')
     with small_disk(tmp_path / "disk", 64) as disk:
         monkeypatch.setattr(tempfile, "tempdir", str(disk))
@@ -222,7 +222,7 @@ def test_no_room_for_what_sacct_prints(commands: Commands, tmp_path: Path, monke
 
 
 def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """These leave the file's buffer when all has been read: a disk that is full by then is told in the same way."""
+    """The file's buffer is flushed last: a disk that is full by then is reported in the same way."""
     full = Path("/dev/full").open("w+b")  # noqa: SIM115  # the child's own
     monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda held: full)
     with pytest.raises(SlurmUnreachable, match="cannot store the output of echo: No space left on device"):
@@ -241,7 +241,7 @@ def test_a_missing_command_is_named(tmp_path: Path) -> None:
 
 
 def test_controllers(commands: Commands) -> None:
-    """slurmctld's own word for the cluster."""
+    """The cluster's name is the one that slurmctld reports."""
     assert "lab" == commands.slurm("").scontrol.controllers().cluster
 
 

@@ -1,4 +1,4 @@
-"""What slurmctld says of jobs of which the accounting does not tell whether they go on."""
+"""What slurmctld says about jobs whose accounting does not show whether they continue."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_job_that_slurmctld_has_forgotten() -> None:
 
 
 def test_a_slurmctld_that_does_not_answer_says_nothing_about_any_job() -> None:
-    """It is not taken for one that has forgotten them."""
+    """A slurmctld that does not answer is not taken for one that has forgotten the jobs."""
     down = output("", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1)
     with pytest.raises(SlurmUnreachable, match="Unable to contact slurm controller"):
         parse_states(down)
@@ -46,5 +46,5 @@ def test_a_slurmctld_that_does_not_answer_says_nothing_about_any_job() -> None:
     [("COMPLETING", True), ("PENDING", True), ("RUNNING", True), ("NEW_WORD", True), ("PREEMPTED", False)],
 )
 def test_what_a_state_says(state: str, alive: bool) -> None:
-    """Only a job that has ended, and is not COMPLETING, does not go on."""
+    """A job is final only if it has ended and is not COMPLETING."""
     assert alive is is_alive(state)

@@ -44,7 +44,7 @@ def test_separators_are_drawn_anew() -> None:
 
 
 def test_an_account_over_several_lines() -> None:
-    """Its row is joined, the others are as they are, and a terminal is not told to do anything."""
+    """The broken row is joined, the others are unchanged, and no control character reaches a terminal."""
     rows = printed("~") + printed("~", b"a\nb\n\x1b[2Jc", JobID="101") + printed("~", JobID="102")
     runs, odd = read(rows, "~")
     assert (["100", "101", "102"], r"a\nb\n\x1b[2Jc", []) == ([run.job_id for run in runs], runs[1].account, odd)
@@ -104,7 +104,7 @@ def test_the_cluster_of_the_rows_is_checked() -> None:
 
 
 def test_rows_that_are_known_are_left_out() -> None:
-    """Word for word, whatever separator they were printed with; what is known of them is told."""
+    """Known rows are left out by content, whatever separator they were printed with, and counted."""
     before, _ = read(printed("~") + printed("~", JobID="101", JobIDRaw="101"), "~")
     known = {digest_row(run.row): run.raw_id for run in before}
     output = (
@@ -117,7 +117,7 @@ def test_rows_that_are_known_are_left_out() -> None:
 
 
 def test_a_partition_of_digits_behind_a_line_of_an_account() -> None:
-    """It stands where an ID stands in a row that is one line, and is no ID."""
+    """After a line break in an account, digits can land in an ID's column, but are not taken for an ID."""
     rows = printed("~", b"x\ny", Partition="9" * 30) * 2
     body = "~".join(FIELDS).encode() + b"\n" + rows
     table = Table(BytesIO(body), FIELDS, "~", lines=4, check_cluster=lambda name: None, complain=print)

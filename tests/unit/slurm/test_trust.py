@@ -17,7 +17,7 @@ from tests.support.rows import FILL_IN, make_output, make_values
 HEADER = make_output().decode().strip()
 ROW = make_output(make_values())
 EMPTY = make_output()
-#: Of 22.05.8, where slurm.conf has a line too many; sacct exits with 0 and all its rows.
+#: Of 22.05.8, with an extra line in slurm.conf; sacct exits with 0 and prints all its rows.
 COMPLAINTS = [
     "sacct: error: Ignoring BackupController since SlurmctldHost is set.",
     "sacct: error: Ignoring ControlMachine since SlurmctldHost is set.",
@@ -27,7 +27,7 @@ COMPLAINTS = [
     "sacct: error: NodeNames=zz CPUs=7 match no Sockets, Sockets*CoresPerSocket or"
     " Sockets*CoresPerSocket*ThreadsPerCore. Resetting CPUs.",
 ]
-#: Likewise, where the name of the first slurmdbd does not resolve and its backup answers.
+#: Likewise, if the name of the first slurmdbd does not resolve and its backup answers.
 UNRESOLVED = "sacct: error: get_addr_info: getaddrinfo() failed: Name or service not known: No error, attempt number {}"
 REFUSED = [
     "sacct: error: slurm_persist_conn_open_without_init: failed to open persistent connection to host:127.0.0.1:40161:"
@@ -44,7 +44,7 @@ def count(stdout: bytes, stderr: str, *, usual: str = "", returncode: int = 0) -
 @pytest.mark.parametrize("complaint", COMPLAINTS)
 @pytest.mark.parametrize(("stdout", "rows"), [(ROW, 1), (EMPTY, 0)])
 def test_what_sacct_says_in_every_call_is_not_about_this_one(complaint: str, stdout: bytes, rows: int) -> None:
-    """An odd line of slurm.conf stops nothing: sacct complains of it where it is asked for no jobs, too."""
+    """An odd line of slurm.conf stops nothing: sacct complains of it even if it is asked for no jobs."""
     assert rows == count(stdout, complaint, usual=complaint)
 
 
@@ -56,7 +56,7 @@ def test_a_complaint_that_sacct_does_not_always_make() -> None:
 
 
 def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
-    """Rows beside it come from its backup; the attempts are numbered anew in each call."""
+    """Rows beside a connection error come from the backup; the attempts are numbered again in each call."""
     told = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
     assert 1 == count(ROW, told, usual=UNRESOLVED.format(-4))
     assert 1 == count(ROW, told)
@@ -76,7 +76,7 @@ def test_exit_status_1_is_never_an_answer() -> None:
 
 
 def test_a_range_that_is_too_wide() -> None:
-    """MaxQueryTimeRange is told from other failures, as a narrower range can be asked for."""
+    """MaxQueryTimeRange is distinguished from other failures, as a narrower range can be asked for."""
     with pytest.raises(TimeRangeTooWide):
         count(b"", "sacct: error: slurmdbd: Too wide of a date range in query", returncode=1)
 
@@ -142,7 +142,7 @@ def test_an_empty_answer_is_confirmed_by_slurmdbd(commands: Commands) -> None:
 
 
 def test_an_empty_answer_beside_attempts_that_failed(commands: Commands) -> None:
-    """It is one only if sacctmgr gets an answer beside the same attempts: they may have been all there was."""
+    """An empty answer counts only if sacctmgr gets through with the same attempts: they may have been all there was."""
     told = UNRESOLVED.format(3)
     commands.answer(EMPTY, before=f"echo '{told}' >&2")
     sacct = commands.sacct()
@@ -159,7 +159,7 @@ def test_an_empty_answer_beside_attempts_that_failed(commands: Commands) -> None
 
 
 def test_a_cluster_that_slurmdbd_does_not_know(commands: Commands) -> None:
-    """No jobs of it is not the same as all is well."""
+    """No jobs of an unknown cluster does not mean that all is well."""
     commands.answer(EMPTY)
     with pytest.raises(ConfigError, match="slurmdbd does not know cluster gamma; it knows beta, lab"):
         commands.sacct("gamma").ask_window(1, 2).answer()
@@ -175,7 +175,7 @@ def test_the_named_cluster_is_asked_for_and_no_other_answers(commands: Commands)
 
 
 def test_one_clusters_jobs_are_not_sent_as_anothers(commands: Commands) -> None:
-    """--cluster-name beta on a host of lab: refused where beta is a cluster, too, and a free name is taken."""
+    """--cluster-name beta on a host of lab: refused if beta is a cluster, too; a free name is accepted."""
     commands.answer(ROW)
     with pytest.raises(ConfigError) as caught:
         list(commands.sacct(None, "beta").ask_window(1, 2).answer())
@@ -185,7 +185,7 @@ def test_one_clusters_jobs_are_not_sent_as_anothers(commands: Commands) -> None:
 
 @pytest.mark.parametrize("told", ["MaxQueryTimeRange = 1-00:00:00", "MaxQueryTimeRange = UNLIMITED"])
 def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, told: str) -> None:
-    """To what slurmdbd says that it allows, else by halves; the next calls keep to it."""
+    """The range is narrowed to what slurmdbd allows, or else halved; the next calls keep to it."""
     day = 86_400
     commands.write("sacctmgr", f"echo 'SlurmDBD configuration:'; echo '{told}'")
     narrow = f"""

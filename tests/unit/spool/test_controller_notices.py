@@ -26,7 +26,7 @@ def test_each_hears_the_others_and_not_itself(tmp_path: Path) -> None:
 
 
 def test_a_reconcile_forgets_what_is_old(tmp_path: Path) -> None:
-    """The file does not grow for ever, and the latest reconcile stands in it."""
+    """The file does not grow forever, and keeps the latest reconcile."""
     own = Notices(SharedFolder(tmp_path), "ctl1")
     for number in range(4):
         own.add_calls(Range(NOW + 100 * number, NOW + 100 * number + 50), forget_before=0)
@@ -41,7 +41,7 @@ def test_a_reconcile_forgets_what_is_old(tmp_path: Path) -> None:
 
 
 def test_a_host_that_never_reconciles_forgets_too(tmp_path: Path) -> None:
-    """Its timer may be disabled: its calls are forgotten when they are many, and its last reconcile is not."""
+    """If its timer is disabled, only the calls are forgotten when they are many, not its last reconcile."""
     own = Notices(SharedFolder(tmp_path), "ctl1")
     own.add_reconcile(NOW, forget_before=0)
     file = tmp_path / f"{NOTICE_PREFIX}ctl1"
@@ -60,7 +60,7 @@ def test_garbage_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    """Nothing is told and nothing heard, and nothing fails."""
+    """Without the folder nothing is written, nothing is read, and nothing fails."""
     lonely = Notices(SharedFolder(tmp_path / "missing"), "ctl1")
     lonely.add_calls(Range(1, 2), forget_before=0)
     lonely.add_reconcile(NOW, forget_before=0)

@@ -14,7 +14,7 @@ NOW = 1_700_000_000.0
 
 
 def test_another_host_is_refused(tmp_path: Path) -> None:
-    """As long as the first one is at work there, and with words that name both."""
+    """The refusal lasts as long as the first host uses the spool, and names both hosts."""
     claim_for_host(tmp_path, "ctl1", NOW)
     for later in (0, 300, 600, 900):
         claim_for_host(tmp_path, "ctl1", NOW + later)
@@ -60,7 +60,7 @@ def test_a_fifo_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    """The mark is not what fails: the ledger says what is wrong, in its own words."""
+    """The mark is not what fails: the ledger reports its own error."""
     (tmp_path / MARK).mkdir()
     claim_for_host(tmp_path, "ctl1", NOW)
 

@@ -50,7 +50,7 @@ def entries(ledger: Ledger) -> list[QueueEntry]:
 
 
 def test_a_newer_end_of_a_job_that_waits(ledger: Ledger) -> None:
-    """It is due again at once, with the newest times that anybody has told, in whatever order they came."""
+    """The job is due again at once, with the newest times reported, in whatever order they came."""
     for entry in (QueueEntry(7, 100, 200), QueueEntry(7), QueueEntry(7, 300, 400), QueueEntry(7, 100, 200)):
         queue(ledger, entry)
     assert [QueueEntry(7, 300, 400)] == entries(ledger)
@@ -63,7 +63,7 @@ def test_a_task_and_its_array_are_two(ledger: Ledger) -> None:
 
 
 def test_a_transaction_is_all_or_nothing(ledger: Ledger) -> None:
-    """An interruption in the middle leaves no trace, and the ledger works on."""
+    """An interruption in the middle leaves no trace, and the ledger stays usable."""
 
     def interrupted() -> Iterator[QueueEntry]:
         yield QueueEntry(1)
@@ -99,7 +99,7 @@ def test_what_is_put_off_is_not_due(ledger: Ledger, ahead: float) -> None:
 
 
 def test_what_was_put_off_before_the_clock_was_set_back_is_due(ledger: Ledger) -> None:
-    """Nothing is ever put off for more than an hour."""
+    """A job that would wait for more than an hour after the clock was set back is due."""
     queue(ledger, QueueEntry(1), now=NOW + 3601)
     assert NOW == ledger.waiting.next_due(NOW)
     assert 1 == len(ledger.waiting.due(NOW, after=(0, 0), limit=9))
@@ -175,7 +175,7 @@ def test_idle_runs_leave_one_line(ledger: Ledger) -> None:
 
 
 def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
-    """What no window reaches any more goes; what waits or was rejected stays for ever."""
+    """What no window reaches any more is removed; what waits or was rejected is kept forever."""
     with ledger.transaction():
         ledger.delivered.add("lab", [make_record(1)], "flush", NOW, hooked=True)
         ledger.rejected.add("lab", make_record(2), "no", NOW, hooked=True)
@@ -190,7 +190,7 @@ def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + bytes(100)])
 def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
-    """It is kept beside the new one, and told of."""
+    """The damaged file is kept beside the new one, and reported."""
     path.write_bytes(content)
     ledger, put_aside = open_ledger(path)
     queue(ledger, QueueEntry(1))
@@ -235,7 +235,7 @@ wounds = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=600)
 @settings(max_examples=60)
 @given(wounds=wounds, rest=st.floats(0.2, 1))
 def test_any_damage_is_survived(tmp_path: Path, wounds: list[tuple[float, bytes]], rest: float) -> None:
-    """Whatever a bad disk makes of the file: with one run lost at the most there is a ledger that works."""
+    """Whatever a bad disk makes of the file, there is a ledger that works again, with at most one run lost."""
     path = Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db"
     ledger, _ = open_ledger(path)
     with ledger.transaction():
@@ -292,7 +292,7 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None
 
 
 def test_what_the_dashboard_has_refused_is_told_from_what_has_no_record(ledger: Ledger) -> None:
-    """Once something else was taken it is due at once; in the counts its words are left out, as each may differ."""
+    """Once another job was taken a refused one is due at once; counts leave its message out, as each may differ."""
     queue(ledger, QueueEntry(1), QueueEntry(2))
     with ledger.transaction():
         for job_id in (1, 3):
@@ -331,7 +331,7 @@ def test_many_begin_at_once(path: Path) -> None:
 
 
 def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
-    """What can't be written is told of and undone, what is written stays, and with room all goes on."""
+    """A failed write is reported and undone, what is written stays, and work continues once there is room."""
     with small_disk(tmp_path / "spool", 400) as spool:
         ledger, _ = open_ledger(spool / "ledger.db")
         queue(ledger, QueueEntry(1))

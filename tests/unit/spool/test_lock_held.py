@@ -1,4 +1,4 @@
-"""Locks are their owner's alone, and one that is held for ever is told so that it is seen."""
+"""Only their owner can open locks, and a lock that is held forever is reported."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def take(spool: Path) -> None:
 
 
 def test_a_lock_that_is_held_for_longer_than_a_run_is_no_success(tmp_path: Path) -> None:
-    """systemd counts 75 as success: whoever sits on the lock would stop every delivery in silence."""
+    """systemd counts 75 as success: a process holding the lock would silently stop every delivery."""
     lock = tmp_path / RUN_LOCK
     with run_lock(tmp_path):
         with pytest.raises(Busy):
@@ -42,7 +42,7 @@ def test_a_lock_counts_from_when_it_was_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [RUN_LOCK, QUEUE_LOCK])
 def test_nobody_else_can_open_a_lock(tmp_path: Path, name: str) -> None:
-    """Whoever may read it may hold it: one of an earlier version is closed, too."""
+    """Anyone who can read a lock file could hold the lock: that of an earlier version is closed, too."""
     (tmp_path / name).touch()
     (tmp_path / name).chmod(0o664)
     with locked(tmp_path / name, 0, Busy("")):
@@ -51,7 +51,7 @@ def test_nobody_else_can_open_a_lock(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 def test_a_spool_that_another_group_can_write_is_refused(tmp_path: Path) -> None:
-    """Its members would queue jobs, and put a ledger of their own there. The owner's own group may."""
+    """Group members could queue jobs, and plant a ledger of their own. The owner's own group may."""
     os.chown(tmp_path, 0, 65533)
     tmp_path.chmod(0o770)
     with pytest.raises(SpoolError) as caught:
@@ -63,7 +63,7 @@ def test_a_spool_that_another_group_can_write_is_refused(tmp_path: Path) -> None
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 def test_a_spool_with_an_acl_is_judged_by_it(tmp_path: Path) -> None:
-    """Its mask stands where the group's rights would, and the group is the owner's own."""
+    """The ACL's mask is shown as the group's rights, and the group is the owner's own."""
     entries = ((1, 7, 2**32 - 1), (2, 7, 65533), (4, 5, 2**32 - 1), (16, 7, 2**32 - 1), (32, 0, 2**32 - 1))
     acl = b"\x02\0\0\0" + b"".join(
         tag.to_bytes(2, "little") + rights.to_bytes(2, "little") + uid.to_bytes(4, "little")

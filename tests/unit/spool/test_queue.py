@@ -1,4 +1,4 @@
-"""The locked queue file: what the hook writes is claimed once and lost never."""
+"""The locked queue file: each line that the hook writes is claimed once and never lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from agent.spool.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue
 
 
 class Spool:
-    """A queue in a folder, with what it complained of."""
+    """A queue in a folder, with the problems that it reported."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -70,7 +70,7 @@ def link_to_passwd(path: Path) -> None:
 
 
 def test_what_is_queued_is_claimed_once(spool: Spool) -> None:
-    """Jobs come back as they went in, and a second claim finds nothing. An admin's lines are no calls of the hook."""
+    """Jobs are read as they were queued, a second claim is empty, and an admin's lines do not count as hook calls."""
     entries = [QueueEntry(7), QueueEntry(203, array_task=3)]
     spool.queue.append(entries)
     files = spool.queue.claim()
@@ -107,7 +107,7 @@ def test_side_files_count_too(spool: Spool) -> None:
 
 @pytest.mark.parametrize(("age", "taken"), [(0.0, []), (ABANDONED_SECONDS + 1.0, [5]), (-ABANDONED_SECONDS - 1.0, [5])])
 def test_a_part_that_its_hook_never_named(spool: Spool, age: float, taken: list[int]) -> None:
-    """It is left alone while its hook may live, and read when that is dead, or when the clock was set back."""
+    """It is left alone while its hook may live, and read once that is dead, or when the clock was set back."""
     part = spool.write("queue.part.99.5", "\n5\n")
     os.utime(part, (time.time() - age, time.time() - age))
     assert taken == spool.take()
@@ -116,7 +116,7 @@ def test_a_part_that_its_hook_never_named(spool: Spool, age: float, taken: list[
 @pytest.mark.parametrize("name", ["queue", "queue.side.99.2", "queue.part.99.2", "queue.claimed.1.1"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
 def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable[[Path], None]) -> None:
-    """A link, a FIFO or a folder is put aside and told of, and the other files are read."""
+    """A link, a FIFO or a folder is renamed and reported, and the other files are read."""
     make(spool.folder / name)
     spool.write("queue.side.1.1", "1\n")
     assert [1] == spool.take()
@@ -128,7 +128,7 @@ def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
 def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Path], None]) -> None:
-    """A FIFO would hold the caller for ever, a link would lead anywhere."""
+    """A FIFO would block the caller forever, a link would lead anywhere."""
     make(spool.folder / "queue")
     with pytest.raises(SpoolError, match="no regular file"):
         spool.queue.append([QueueEntry(1)])
@@ -136,7 +136,7 @@ def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Pa
 
 @pytest.mark.usefixtures("lock_held_by_flock")
 def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
-    """While flock(1) holds the lock, nothing is appended and the queue stays where it is."""
+    """While flock(1) holds the lock, nothing is appended and the queue is not moved."""
     spool.write("queue", "1\n")
     with pytest.raises(SpoolError) as caught:
         spool.queue.append([QueueEntry(2)])
@@ -149,7 +149,7 @@ def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
 
 @pytest.mark.usefixtures("lock_held_by_flock")
 def test_a_stuck_lock_holds_up_nothing_else(spool: Spool) -> None:
-    """What lies beside the queue is taken all the same, and the stuck lock is told of."""
+    """Files beside the queue are read all the same, and the stuck lock is reported."""
     spool.write("queue", "1\n")
     spool.write("queue.side.99.2", "2\n")
     assert [2] == spool.take()
@@ -165,7 +165,7 @@ def test_a_claim_keeps_the_hooks_lock_out(spool: Spool) -> None:
 
 
 def test_a_file_that_another_process_took_over(spool: Spool) -> None:
-    """Between claim and read it may be gone: its entries are on the books, and the rest is read."""
+    """A file deleted between claim and read has its entries in the ledger already, and the rest is read."""
     gone = spool.write("queue.claimed.1.1", "1\n")
     spool.write("queue.claimed.2.1", "2\n")
     files = spool.queue.claim()
@@ -178,7 +178,7 @@ def test_a_file_that_another_process_took_over(spool: Spool) -> None:
 
 @given(garbage=st.lists(st.binary(max_size=200)), job_ids=st.lists(st.integers(1, LAST_JOB_ID)), order=st.randoms())
 def test_garbage_between_lines(spool: Spool, garbage: list[bytes], job_ids: list[int], order: Random) -> None:
-    """Whatever stands in a queue file, no line of the hook's is lost for it."""
+    """Garbage in a queue file costs none of the hook's lines."""
     lines = [*garbage, *(b"%d 1700000000 1700000060 -" % job_id for job_id in job_ids)]
     order.shuffle(lines)
     (spool.folder / "queue").write_bytes(b"".join(b"\n%b\n" % line for line in lines))
@@ -189,7 +189,7 @@ def test_garbage_between_lines(spool: Spool, garbage: list[bytes], job_ids: list
 
 
 def test_a_line_without_end(spool: Spool) -> None:
-    """Megabytes without a newline are read piece by piece, and told of as such."""
+    """Megabytes without a newline are read piece by piece, and reported as such."""
     complaints: Counter[type] = Counter()
     queue = Queue(spool.folder, complain=lambda error: complaints.update([type(error)]))
     files = [spool.write("queue", "x" * 10_000_000 + "\n7\n")]
@@ -204,7 +204,7 @@ def test_a_line_without_end(spool: Spool) -> None:
 
 
 def test_one_run_at_a_time(tmp_path: Path) -> None:
-    """The second is told at once, and the kernel knows who the first is."""
+    """The second run is refused at once, and the kernel knows who the first is."""
     with run_lock(tmp_path):
         assert os.getpid() == lock_holder(tmp_path)
         with pytest.raises(Busy), run_lock(tmp_path):
@@ -232,7 +232,7 @@ def test_a_lock_that_is_removed_while_it_is_taken_is_no_lock(tmp_path: Path, mon
 
 
 def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
-    """Whoever can write to the spool must not have root's file opened."""
+    """A user who can write to the spool must not get root to open a file."""
     (tmp_path / "x.lock").symlink_to(tmp_path / "elsewhere")
     lock = tmp_path / "x.lock"
     with pytest.raises(SpoolError, match="Too many levels of symbolic links"), locked(lock, 0, Busy("held")):
@@ -248,7 +248,7 @@ def test_a_spool_is_made(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
-    """Anybody could put words into the hook's mouth: refused, with the way to mend it."""
+    """Anybody could forge the hook's lines, so such a spool is refused, with the way to fix it."""
     tmp_path.chmod(0o757)
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path)
@@ -266,7 +266,7 @@ def test_a_spool_that_can_not_be_made(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:
-    """A file in its place is told of."""
+    """A file instead of the spool folder is reported."""
     (tmp_path / "spool").touch()
     with pytest.raises(SpoolError, match="is no folder"):
         check_spool(tmp_path / "spool")

@@ -1,4 +1,4 @@
-"""The spool is opened by one run at a time, taken over, and taken apart when something in it breaks."""
+"""The spool is opened by one run at a time, taken over, and put aside when something in it breaks."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def lose_a_table(folder: Path, *, alone: bool) -> None:
 
 
 def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
-    """It fails one run, which says where it went; the next one begins anew."""
+    """One run fails, saying where the ledger was moved; the next one starts with a new ledger."""
     with pytest.raises(LedgerDamaged) as caught:
         lose_a_table(tmp_path, alone=True)
     (aside,) = tmp_path.glob("ledger.db.aside.*")
@@ -111,7 +111,7 @@ def test_root_is_told_of_an_owner_without_a_name(tmp_path: Path) -> None:
 
 
 def told_as_another(call: Callable[[], object]) -> str:
-    """What a user is told who is neither root nor the spool's owner."""
+    """The error message for a user who is neither root nor the spool's owner."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -141,7 +141,7 @@ def test_a_user_who_may_not_write_the_spool_is_told_whose_it_is_to_be(spool_of_n
 
 
 def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:
-    """Files go when their entries are on the books; a second call finds nothing."""
+    """Files are deleted once the ledger has their entries; a second call finds nothing."""
     (tmp_path / "queue").write_text("\n100 1700000000 1700003660 -\nrubbish\n")
     (tmp_path / "queue.side.9.101").write_text("\n101 - - -\n")
     complaints: list[Exception] = []
@@ -162,7 +162,7 @@ class TornQueue(Queue):
 
 
 def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) -> None:
-    """It is all or nothing: what could not be written down is still there for the next run."""
+    """Taking over is all or nothing: what could not be stored stays in the queue for the next run."""
     (tmp_path / "queue").write_text("100\n101\n")
     with pytest.raises(SpoolError):
         Spool(TornQueue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)

@@ -1,4 +1,4 @@
-"""What calls for an admin is told, and what does not is not."""
+"""Problems that need an admin are reported, and nothing else is."""
 
 from __future__ import annotations
 
@@ -116,12 +116,12 @@ def test_what_to_do_about_each() -> None:
 
 @pytest.mark.parametrize("exit_code", [65, 130])
 def test_an_end_of_a_run_that_is_no_failure(exit_code: int) -> None:
-    """Rejected records are told by themselves, and an admin who stopped a run knows."""
+    """Rejected records have a report of their own, and an admin who stopped a run knows."""
     assert [] == find_problems(make_snapshot(flush=make_runs(failed("flush", exit_code), NOON - 600)))
 
 
 def test_the_worst_comes_first() -> None:
-    """The eye falls on the first line."""
+    """The worst problem is listed first."""
     backlog = BACKLOG._replace(rejected=2, oldest=NOON - 1800)
     problems = find_problems(make_snapshot(coverage=covered(0), backlog=backlog))
     assert [Level.CRITICAL, Level.WARNING, Level.WARNING] == [problem.level for problem in problems]
@@ -129,7 +129,7 @@ def test_the_worst_comes_first() -> None:
 
 
 def test_thresholds_come_from_the_configuration() -> None:
-    """A site may bear more, or less."""
+    """A site may tolerate more, or less."""
     config = make_config(status_queue_age_minutes=[600, 900], status_coverage_percent=[50, 10])
     bad = make_snapshot(coverage=covered(500), backlog=BACKLOG._replace(oldest=NOON - 1800))
     assert 2 == len(find_problems(bad))
@@ -137,14 +137,14 @@ def test_thresholds_come_from_the_configuration() -> None:
 
 
 def test_a_site_without_the_hook_says_so_once() -> None:
-    """With status_coverage_percent = [0, 0] a hook that never calls is no problem."""
+    """With status_coverage_percent = [0, 0] a hook that never calls is not a problem."""
     config = make_config(status_coverage_percent=[0, 0])
     hook = HOOK._replace(last_call=None, missed_end=NOON - 600)
     assert [] == find_problems(make_snapshot(config=config, hook=hook, coverage=covered(0)))
 
 
 def test_a_cluster_of_other_hosts_needs_no_hook_and_no_flush() -> None:
-    """Its jobs come by reconcile; a flush that was run by hand once need not be run again."""
+    """Its jobs come by reconcile; a flush that was once run by hand need not be run again."""
     config = make_config(slurm_cluster="physics")
     hook = HOOK._replace(last_call=None, since=None, missed_end=NOON - 600)
     flush = make_runs(failed("flush", 0)._replace(started_at=NOON - 86_400), NOON - 86_400)

@@ -170,7 +170,7 @@ NO_METRICS = {
 
 
 def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value of a JSON document with its place, ``one.two.three``, whatever stands in a list together."""
+    """Every value of a JSON document with its place, ``one.two.three``; the values of a list are kept together."""
     if isinstance(content, dict):
         for key, value in content.items():
             yield from leaves(value, f"{path}.{key}".lstrip("."))
@@ -182,7 +182,7 @@ def leaves(content: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_every_figure_of_status_is_a_metric(tmp_path: Path) -> None:
-    """Whoever adds a field adds a metric with its value, or says here why there is none; each metric is one's."""
+    """Each field has a metric with its value, or a reason here why there is none; each metric belongs to one field."""
     backlog = BACKLOG._replace(unreadable=5, rejected=2, given_up=4, odd_rows=3, paused_until=NOON + 60)
     snapshot = make_snapshot(backlog=backlog, rejected=(REFUSED,), under_way=UnderWay("flush", 1, NOON))
     found: dict[str, list[Any]] = {}
@@ -229,7 +229,7 @@ def test_everybody_may_read_the_file(tmp_path: Path) -> None:
 
 
 def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
-    """Whoever has the old one open reads it to its end, and nothing else is left in the folder."""
+    """A reader with the old file open reads it to its end, and no other file is left in the folder."""
     path = tmp_path / "x.prom"
     path.write_text("old\n")
     with path.open() as reader:
@@ -300,7 +300,7 @@ def test_a_dry_run_does_not(tmp_path: Path) -> None:
 
 
 def test_a_file_that_can_not_be_written_fails_no_run(tmp_path: Path) -> None:
-    """Jobs are worth more than figures: a warning is all."""
+    """Jobs matter more than figures: a failure is only a warning."""
     (tmp_path / "x.prom").mkdir()
     done = run_flush(tmp_path)
     assert (0, 1) == (done.returncode, done.stderr.count("WARNING - cannot write metrics_file"))
@@ -324,7 +324,7 @@ def test_the_board_shows_every_metric() -> None:
 
 
 def find_losses(before: Any, after: Any, place: str = "") -> list[str]:
-    """Where something of ``before`` is gone or changed; what was added does not count."""
+    """What of ``before`` was removed or changed; additions do not count."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [loss for key in before for loss in find_losses(before[key], after.get(key), f"{place}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):

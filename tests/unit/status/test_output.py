@@ -136,7 +136,7 @@ def test_a_failed_run_says_when_it_went_well_last() -> None:
 
 
 def test_an_idle_run_says_when_the_last_delivery_was() -> None:
-    """Nothing to do is good news only where something was done before."""
+    """Nothing to do is good news only if something was done before."""
     idle = RunReport("flush", NOON - 60, 0.1, 0, "nothing to do")
     flush = CommandRuns(idle, NOON - 60, NOON - HOUR, 5)
     assert row(shown(flush=flush), "Flush").endswith("nothing to do; last delivery 11:00:00 (1 h ago)")
@@ -151,7 +151,7 @@ def test_no_line_is_wider_than_the_screen(unicode: bool) -> None:
 
 
 def test_ascii_where_the_screen_knows_no_more() -> None:
-    """Where the locale has no UTF-8, a bar is made of what it has."""
+    """Without UTF-8 in the locale, a bar is made of the characters that it has."""
     assert shown(Style(unicode=False)).isascii()
     assert "█" in shown(Style(unicode=True))
 

@@ -1,4 +1,4 @@
-"""A long reconcile shows where it is, and the log suits whoever reads it."""
+"""A long reconcile shows its position, and the log fits its reader."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Goes when it is told to."""
+    """Advances only when a test sets it."""
 
     def __init__(self) -> None:
         self.now = 50.0
@@ -61,7 +61,7 @@ def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, z
 
 
 def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
-    """An idle cluster's reconcile is no news, step by step."""
+    """An idle cluster's reconcile logs nothing for each step."""
     clock = Clock()
     show = Lines(WANTED, clock)
     for share in (0.1, 0.2, 0.3):
@@ -71,7 +71,7 @@ def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_long_silence_is_broken(log: pytest.LogCaptureFixture) -> None:
-    """Nobody shall wonder whether it still lives."""
+    """The log shows that a long reconcile is still running."""
     clock = Clock()
     show = Lines(WANTED, clock)
     clock.now += QUIET_SECONDS
@@ -86,7 +86,7 @@ def test_the_last_step_is_the_runs_to_tell(log: pytest.LogCaptureFixture) -> Non
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch, zone: Callable[[str], None]) -> None:
-    """The day, the share, the jobs, their rate and the time left; the log goes on above it."""
+    """The bar shows the day, the share, the jobs, their rate and the time left; the log continues above it."""
     pytest.importorskip("tqdm")
     zone("UTC")
     terminal = Terminal()
@@ -134,7 +134,7 @@ def test_the_journal_gets_a_priority_with_each_line(level: int, expected: str) -
 
 
 def test_a_file_gets_the_time() -> None:
-    """Also where a script that systemd has started sends the log to a file of its own."""
+    """This holds if a script started by systemd sends the log to a file of its own, too."""
     with Path(os.devnull).open("w", encoding="utf-8") as stream:
         formatter = make_formatter(stream, {"JOURNAL_STREAM": "8:1"})
     line = formatter.format(record(logging.INFO, "a"))

@@ -71,7 +71,7 @@ def spool(tmp_path: Path) -> Iterator[Site]:
 
 
 def test_calls_are_counted_before_and_after_a_flush_takes_them_over(spool: Site) -> None:
-    """What lies in the queue counts as what the ledger has: the hook's life does not depend on flush's."""
+    """Calls in the queue and in the ledger count alike: the hook's health does not depend on flush's."""
     spool.call_hook("1 - - -\n2 - - -\n", NOON - 2 * HOUR)
     spool.take_over()
     spool.call_hook("3 - - -\n", NOON - HOUR)
@@ -131,7 +131,7 @@ def test_a_line_without_an_end_is_as_old_as_its_file(spool: Site) -> None:
 
 
 def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> None:
-    """All are counted, the newest few are told."""
+    """All are counted, the newest few are shown."""
     for number in range(5):
         record = Record((number, 1), 2, f"{number}_9", 0, 0, "{}")
         spool.ledger.rejected.add("lab", record, "no such user", NOON - number, hooked=True)
@@ -144,7 +144,7 @@ def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> No
 
 @pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
 def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
-    """A Retry-After that is over is no news. What was given up stays counted."""
+    """An expired Retry-After is not shown. Records given up stay counted."""
     spool.ledger.journal.set_fact(PAUSE, until)
     spool.ledger.journal.set_fact(GIVEN_UP, 4)
     backlog = spool.look().backlog
@@ -155,7 +155,7 @@ def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float 
 
 
 def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Site) -> None:
-    """A flush that fails now may have gone well an hour ago, and delivered something two hours ago."""
+    """A flush that fails now may have succeeded an hour ago, and delivered something two hours ago."""
     delivered = RunReport("flush", NOON - 2 * HOUR, 3.0, 0, "5 delivered", delivered=5)
     idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
     failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
@@ -224,7 +224,7 @@ def coverage_days(spool: Site, *counts: tuple[int, int]) -> list[Day]:
 
 
 def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
-    """A bad day is told, and over when the days after it are good."""
+    """A bad day is reported until the days after it are good."""
     spool.ledger.journal.add_calls(1, NOON - 9 * DAY, NOON - 9 * DAY)
     days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
     coverage = spool.look().coverage
@@ -291,7 +291,7 @@ def test_looking_does_not_mend(tmp_path: Path) -> None:
 
 
 def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
-    """Made by whoever looks, it would belong to the wrong user."""
+    """Created by the user who runs status, the spool would belong to the wrong user."""
     missing = tmp_path / "spool"
     with pytest.raises(SpoolError, match="there is no spool"), look_at_ledger(missing):
         pass
@@ -337,7 +337,7 @@ def test_the_check_exits_as_bad_as_it_is(spool: Site) -> None:
 
 
 def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
-    """Whatever keeps status from looking keeps flush from delivering."""
+    """Whatever keeps status from reading the spool keeps flush from delivering."""
     done = run_status(tmp_path, "--check", SLURM_USAGE_HISTORY_SPOOL=str(tmp_path / "none"))
     assert (2, "CRITICAL - there is no spool") == (done.returncode, done.stdout[:28])
 

@@ -1,4 +1,4 @@
-"""What the benchmarks stand on: a clock, a receiver, a table."""
+"""The foundations of the benchmarks: a clock, a receiver, a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.bench.simulation import Scenario, simulate
 
 
 def test_virtual_sleepers_wake_in_the_order_of_their_times() -> None:
-    """However long they sleep, nobody waits for real, and the clock stands where each one wakes."""
+    """No sleep takes real time, and the clock shows the time at which each sleeper wakes."""
     time = Clockwork(until=1e6)
     woken: list[tuple[str, float]] = []
 
@@ -56,7 +56,7 @@ def post(receiver: Receiver, *job_ids: str) -> int:
 
 
 def test_the_receiver_counts_each_job_once() -> None:
-    """It answers with what one POST holds, and afterwards tells how many different jobs have come."""
+    """The answer has as many jobs as one POST holds; afterwards the number of different jobs is returned."""
     with receiving() as receiver:
         assert [2, 1] == [post(receiver, "1", "2"), post(receiver, "2")]
         assert 2 == receiver.take_jobs()
@@ -80,7 +80,7 @@ def test_what_goes_wrong_meanwhile_comes_out() -> None:
 
 
 def test_a_table_says_what_is_met() -> None:
-    """Its goal is held against the median."""
+    """The goal is compared with the median."""
     table = make_table(
         [Figure("a", [1.0, 3.0, 2.0], "s", "at most 2 s", 2.0), Figure("b", [0.4], "×", "0.5", 0.5, True)]
     )
@@ -89,7 +89,7 @@ def test_a_table_says_what_is_met() -> None:
 
 
 def test_a_table_leaves_the_prose_alone() -> None:
-    """Only what stands between its own marks is replaced."""
+    """Only the text between its own marks is replaced."""
     text = "before\n<!-- begin x -->\nold\n<!-- end x -->\nafter\n"
     assert "before\n<!-- begin x -->\nnew\n<!-- end x -->\nafter\n" == replace_block(text, "x", "new")
     with pytest.raises(ValueError, match="no place for y"):

@@ -69,7 +69,7 @@ def test_the_record_that_arrives_last_wins(dashboard: ReceivingDashboard) -> Non
 
 
 def test_keeps_a_record_for_each_year_of_submit(dashboard: ReceivingDashboard) -> None:
-    """A JobID whose Submit changes its year stands on the dashboard twice."""
+    """A JobID whose Submit changes its year is stored on the dashboard twice."""
     post(dashboard, JOB, {**JOB, "Submit": "2023-12-31T23:59:59"})
     assert sorted(dashboard.stored) == [("lab", 2023, "7"), ("lab", 2024, "7")]
     with pytest.raises(ValueError, match="more than once"):
@@ -154,7 +154,7 @@ def test_writes_every_request_down(dashboard: ReceivingDashboard) -> None:
 
 
 def test_faults_come_one_a_request_and_end(dashboard: ReceivingDashboard) -> None:
-    """Each fault serves one request; behind the last one the dashboard behaves."""
+    """Each fault serves one request; after the last one the dashboard works normally."""
     fewer = rewrite(lambda good: Answer(200, {**good.body, "jobs_processed": 0}))
     dashboard.faults.extend([answer(503, "busy", Retry_After="7"), answer(302, Location="http://b.example/"), fewer])
     busy, moved, short, good = (post(dashboard, JOB, allow_redirects=False) for _ in range(4))

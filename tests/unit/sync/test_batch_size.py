@@ -15,12 +15,12 @@ def make(size: int = 1000, ceiling: int = 0, *, timeout: float = 30) -> BatchSiz
 
 
 def test_it_begins_below_any_usual_limit_of_a_proxy() -> None:
-    """nginx lets one megabyte through, unless it is told otherwise."""
+    """nginx accepts one megabyte, unless configured otherwise."""
     assert FIRST_BYTES == BatchSize(Trust(), timeout=30).bytes < 1 << 20
 
 
 def test_a_full_batch_that_was_taken_quickly_doubles() -> None:
-    """One that was not full has proven nothing."""
+    """A batch that was not full has proven nothing."""
     size = make()
     size.went_through(900, 0.1, NOW, full=False)
     assert 1000 == size.bytes
@@ -56,7 +56,7 @@ def test_it_shrinks_faster_and_faster() -> None:
 
 
 def test_a_ceiling_holds_for_a_day() -> None:
-    """It is half of what failed, once something smaller has gone through; then a larger one is tried again."""
+    """The ceiling is half of what failed, once something smaller has succeeded; then a larger one is tried again."""
     size = make(1000)
     size.failed(1000)
     size.failed(500)
@@ -70,14 +70,14 @@ def test_a_ceiling_holds_for_a_day() -> None:
 
 
 def test_a_clock_that_was_set_back_holds_no_ceiling_for_ever() -> None:
-    """One of the future is none."""
+    """A time in the future is ignored."""
     size = make(250, 250)
     size.went_through(250, 0.1, NOW - 86_400 * 400, full=True)
     assert 500 == size.bytes
 
 
 def test_failures_that_had_another_cause_are_forgotten() -> None:
-    """What was known before them is known again."""
+    """What was known before them is kept."""
     size = make()
     before = size.trust
     size.failed(1000)

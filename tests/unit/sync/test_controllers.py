@@ -46,7 +46,7 @@ class Site:
 
 
 def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
-    """Once slurmctld has told it, no later run needs slurmctld for it, however long it is down."""
+    """Once slurmctld has reported the name, no later run has to ask for it, however long slurmctld is down."""
     site = Site(ledger, tmp_path)
     assert "ha" == site.control().cluster_name()
     site.known = None
@@ -117,7 +117,7 @@ def test_with_a_configured_name_a_slurmctld_out_of_reach_is_asked_rarely(ledger:
     [
         (PAIR, "ctl1", (True, False)),
         (PAIR, "ctl2", (True, False)),
-        (PAIR, "login", (False, True)),  # whatever lies under that path there is its own
+        (PAIR, "login", (False, True)),  # the login host's own folder, even with the same path
         (("ctl1",), "ctl1", (False, False)),
         (("ctl1",), "login", (False, True)),
         ((), "ctl1", (False, False)),
@@ -176,7 +176,7 @@ def test_whoever_has_no_other_controller_tells_and_hears_nothing(
 
 
 def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_path: Path) -> None:
-    """So that a host without a timer for it is not told that none has gone well."""
+    """A host without a timer for reconcile is not warned that none has succeeded."""
     site = Site(ledger, tmp_path)
     site.control("ctl2").publish_reconcile(forget_before=0)
     site.control("ctl1").note_others_reconcile()

@@ -28,7 +28,7 @@ Verdict = Callable[[Sequence[int]], "ExporterError | None"]
 class PickyDashboard(MemoryDashboard):
     """Takes what its manners let through, and counts requests as they would go over the wire.
 
-    :param manners: says for the raw JobIDs of a batch what is wrong with it, None where nothing is.
+    :param manners: returns what is wrong with a batch, given its raw JobIDs, or None.
     """
 
     def __init__(self, manners: Verdict) -> None:
@@ -73,7 +73,7 @@ def takes_at_most(records: int) -> Verdict:
 
 
 def is_sick(job_ids: Sequence[int]) -> BatchRefused | None:
-    """A dashboard with a full disk: whatever brings records breaks it."""
+    """A dashboard with a full disk: every batch with records breaks it."""
     return BatchRefused("500 disk full") if job_ids else None
 
 
@@ -91,7 +91,7 @@ class Site(MemorySite[MemorySlurm, PickyDashboard]):
         return self.send(map(make_bare_record, job_ids), command)
 
     def waiting_in_the_order_of_flush(self) -> list[int]:
-        """What was refused comes last."""
+        """Refused jobs come last."""
         return [item.entry.job_id for item in sorted(self.ledger.waiting.all(), key=lambda item: item.due_at)]
 
     def delivered(self, job_id: int) -> bool:
@@ -109,7 +109,7 @@ def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("trouble", [DashboardUnreachable("gone"), KeyRefused("401")])
 def test_what_was_not_taken_stays_on_the_books(ledger: Ledger, trouble: ExporterError) -> None:
-    """Only a 2xx takes a job off: the batch that met trouble, and those behind it, wait as before."""
+    """Only a 2xx acknowledges a job: the batch that failed, and those behind it, still wait."""
     site = Site(ledger, lambda job_ids: trouble if 11 in job_ids else None, batch_size=10)
     site.queue_ids(range(1, 31))
     with pytest.raises(type(trouble)):
@@ -145,7 +145,7 @@ def test_what_a_record_costs_that_the_dashboard_names(ledger: Ledger, count: int
 
 
 def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """Whoever reads the journal knows why the dashboard is asked so often."""
+    """The journal explains why the dashboard is asked so often."""
     site = Site(ledger, breaks_on([3]))
     site.queue_ids(range(1, 9))
     site.send_ids(range(1, 9))
@@ -153,7 +153,7 @@ def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureF
 
 
 def test_several_poison_records(ledger: Ledger) -> None:
-    """Each costs its own search at the most."""
+    """Each costs at most a search of its own."""
     poison = [1, 77, 78, 2500, 4999]
     site = Site(ledger, breaks_on(poison))
     site.queue_ids(range(1, 5001))
@@ -163,7 +163,7 @@ def test_several_poison_records(ledger: Ledger) -> None:
 
 
 def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
-    """Where it refuses what it has just taken, the fault is its own: one request tells, and everything is kept."""
+    """If it refuses what it has just taken, the fault is its own: one request shows that, and everything is kept."""
     site = Site(ledger, lambda job_ids: is_sick(job_ids) if site.dashboard.taken else None, batch_size=10)
     site.queue_ids(range(1, 31))
     with pytest.raises(DashboardUnreachable, match="accepts nothing"):
@@ -173,7 +173,7 @@ def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
 
 
 def test_a_dashboard_that_was_sick_from_the_first_record(ledger: Ledger) -> None:
-    """Though it takes an empty batch, some records refused alone, and none taken, tell enough: all are kept."""
+    """Though it takes an empty batch, several records refused alone, and none accepted, are enough: all are kept."""
     site = Site(ledger, is_sick)
     site.queue_ids(range(1, 5001))
     assert 5000 == site.send_ids(range(1, 5001)).refused
@@ -204,7 +204,7 @@ def test_a_dashboard_that_takes_not_even_nothing(ledger: Ledger) -> None:
 
 
 def test_a_dashboard_that_falls_sick_during_the_search(ledger: Ledger) -> None:
-    """What was found till then is not condemned: the look afterwards tells."""
+    """Records found before that are not rejected: the check afterwards shows that the dashboard is at fault."""
     site = Site(ledger, lambda job_ids: BatchRefused("500") if 1 in job_ids or len(site.dashboard.taken) > 90 else None)
     site.queue_ids(range(1, 101))
     with pytest.raises(DashboardUnreachable):
@@ -239,14 +239,14 @@ def test_a_poison_record_that_only_reconcile_knows(ledger: Ledger) -> None:
 
 
 def test_a_poison_record_that_is_all_there_is(ledger: Ledger) -> None:
-    """What reconcile can neither deliver nor condemn is put on the books for flush."""
+    """A record that reconcile can neither deliver nor reject is queued for flush."""
     site = Site(ledger, breaks_on([1]))
     assert 1 == site.send_ids([1], command="reconcile").refused
     assert ([], [1]) == (site.rejected_ids(), site.waiting_ids())
 
 
 def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger) -> None:
-    """The record that proves the dashboard well is forgotten when it may be out of date."""
+    """The record that proves the dashboard well is forgotten once it may be out of date."""
     site = Site(ledger, breaks_on([2]))
     delivery = site.send_ids([1], command="reconcile")
     delivery.forget_witness()
@@ -256,7 +256,7 @@ def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger)
 
 
 def test_a_batch_that_is_too_large(ledger: Ledger) -> None:
-    """It is halved until it fits, and the next ones are no larger."""
+    """The batch is halved until it fits, and the next ones stay at that size."""
     site = Site(ledger, takes_at_most(300), batch_size=1000)
     site.queue_ids(range(1, 2001))
     assert 2000 == site.send_ids(range(1, 2001)).delivered
@@ -273,7 +273,7 @@ def test_a_record_that_is_too_large(ledger: Ledger) -> None:
 
 
 def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
-    """A limit below a single record is the proxy's fault: nobody is condemned, and it is soon left alone."""
+    """A limit below a single record is the proxy's fault: no record is rejected, and the run soon ends."""
     site = Site(ledger, takes_at_most(0))
     site.queue_ids(range(1, 5001))
     with pytest.raises(DashboardUnreachable, match="refuses every record"):
@@ -283,7 +283,7 @@ def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
 
 
 def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
-    """A 403 for its sake is no verdict on the key."""
+    """A 403 caused by one record does not mean that the key is wrong."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403 blocked") if 3 in job_ids else None)
     site.queue_ids(range(1, 6))
     site.send_ids(range(1, 6))
@@ -291,7 +291,7 @@ def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
 
 
 def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
-    """Where an empty batch is forbidden too, it is the key."""
+    """If an empty batch is forbidden too, the key is wrong."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403"))
     site.queue_ids([1, 2])
     with pytest.raises(KeyRefused):
@@ -300,7 +300,7 @@ def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
 
 
 def test_a_search_has_its_limit(ledger: Ledger) -> None:
-    """With half of the records bad a run stops searching some time, keeps the rest, and other batches go through."""
+    """With half of the records bad a run limits its search, keeps the rest, and delivers other batches."""
     bad = range(1, 5001, 2)
     site = Site(ledger, breaks_on(bad))
     site.queue_ids(range(1, 5101))

@@ -49,7 +49,7 @@ class BoundedSlurm(MemorySlurm):
 
 
 class FussyDashboard(MemoryDashboard):
-    """Breaks on some JobIDs."""
+    """Fails for some JobIDs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class FussyDashboard(MemoryDashboard):
 
 
 class Site(MemorySite[BoundedSlurm, FussyDashboard]):
-    """With such a Slurm and such a dashboard."""
+    """A cluster with this Slurm and this dashboard."""
 
     def __init__(self, ledger: Ledger, *runs: Run) -> None:
         super().__init__(ledger, BoundedSlurm(*runs), FussyDashboard(), now=NOW)
@@ -73,7 +73,7 @@ def plain(job_id: int, **changes: str) -> Run:
 
 
 def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
-    """It leaves the books, and the run does not linger."""
+    """A delivered job is no longer queued, and the run does not linger."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     site.flush()
@@ -81,7 +81,7 @@ def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
 
 
 def test_a_record_that_is_about_to_come_is_waited_for(ledger: Ledger) -> None:
-    """slurmctld calls the hook before it tells slurmdbd: the same run asks again after some seconds."""
+    """slurmctld calls the hook before it reports to slurmdbd: the same run asks again after some seconds."""
     site = Site(ledger)
     site.queue(TOLD)
 
@@ -107,7 +107,7 @@ def test_a_record_that_does_not_come_holds_up_no_other(ledger: Ledger) -> None:
 
 
 def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
-    """However long it lasts, no job is put off, given up or forgotten for it."""
+    """However long it lasts, no job is delayed, given up or forgotten because of it."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     before = list(ledger.waiting.all())
@@ -133,7 +133,7 @@ def test_the_first_answer_after_a_long_outage_gives_up_nothing(ledger: Ledger) -
 
 
 def test_a_task_whose_record_lacks_its_array_for_good(ledger: Ledger) -> None:
-    """slurmctld was killed before it told slurmdbd more than the end: the raw ID alone finds the record."""
+    """slurmctld was killed before it reported more than the end to slurmdbd: only the raw ID finds the record."""
     site = Site(ledger, plain(100, Partition="", QOS=""), plain(101))
     site.now = ENDED
     site.queue(QueueEntry(100, NOON, ENDED, array_task=3), QueueEntry(101, NOON, ENDED))
@@ -152,7 +152,7 @@ def test_a_task_is_not_asked_for_with_its_whole_array(ledger: Ledger) -> None:
 
 
 def test_a_state_that_a_later_slurm_has_invented(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """The job has an End, so that it is sent, and it is told of."""
+    """The job has an End, so it is sent, and the state is reported."""
     site = Site(ledger, plain(100, State="VAPORIZED"))
     site.queue(TOLD)
     site.flush()
@@ -171,7 +171,7 @@ def test_no_row_counts_but_those_of_the_job() -> None:
 
 
 def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """It was asked for over retry_max_age_days, is counted and told of, and is reconcile's from then on."""
+    """After retry_max_age_days of asking it is counted and reported, and left to reconcile."""
     site = Site(ledger)
     site.queue(TOLD)
     while site.waiting():
@@ -226,7 +226,7 @@ def test_a_job_that_an_admin_queues_is_found_however_old_it_is(ledger: Ledger) -
 
 
 def test_a_few_hundred_jobs_are_looked_up_some_at_a_time(ledger: Ledger) -> None:
-    """MariaDB finds so many by its index, however large the accounting is; each call looks back a year."""
+    """MariaDB finds this many by its index, however large the accounting is; each call looks back a year."""
     site = Site(ledger, *ended_together(MANY_JOBS))
     site.queue(*told_of(site.slurm.runs))
     site.flush()
@@ -316,7 +316,7 @@ def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
 
 
 def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """sacct has all rows of a slice in memory, and those that wait are so many at least."""
+    """sacct has all rows of a slice in memory, which are at least as many as the waiting jobs."""
     monkeypatch.setattr("agent.sync.backlog.ROWS_PER_SLICE", MANY // 2)
     site = Site(ledger, *ended_together(MANY))
     site.queue(*told_of(site.slurm.runs))
@@ -334,7 +334,7 @@ def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
 
 
 def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
-    """No record yet, still running, a later end than the accounting knows, no END told: each as ever."""
+    """Jobs without a record, still running, with a later end or without END get the usual treatment."""
     site = Site(ledger, *ended_together(MANY), plain(2000, State="RUNNING", End="Unknown"))
     odd = [QueueEntry(2000, NOON, ENDED), QueueEntry(2001, NOON, ENDED), QueueEntry(2002)]
     ahead = QueueEntry(1, NOON, ENDED + 500)
@@ -349,7 +349,7 @@ def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("others", [0, MANY])
 def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
-    """Where the dashboard has a later run of the job already, an earlier one must not take its place."""
+    """If the dashboard has a later run of the job already, an earlier one must not replace it."""
     site = Site(ledger, *ended_together(others), plain(9000))
     later = make_record([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))], "lab")
     with ledger.transaction():
@@ -382,7 +382,7 @@ def test_a_walk_serves_only_those_whose_end_was_told(ledger: Ledger) -> None:
 
 
 def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
-    """It runs under the raw ID of the whole array, and is told of as its task."""
+    """The task runs under the raw ID of the whole array, and is reported as the task."""
     site = Site(ledger, *ended_together(MANY), make_run(JobID="5000_7", JobIDRaw="5000"))
     site.queue(*told_of(site.slurm.runs[:MANY]), QueueEntry(5000, NOON, ENDED, 7))
     site.flush()

@@ -1,4 +1,4 @@
-"""After a kill of slurmctld slurmdbd may know little more than a job's end, for good: its entry waits for a day."""
+"""A killed slurmctld may leave little more than a job's end in slurmdbd, permanently: its entry waits for a day."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def queue_problems(site: Site, tmp_path: Path) -> list[str]:
 
 
 def test_it_is_no_old_queue(ledger: Ledger, tmp_path: Path) -> None:
-    """It is shown, with its number, and alarms nobody; what waits beside it is told of with its own age."""
+    """It is counted separately and raises no alarm; other waiting jobs are reported with their own age."""
     site = Site(ledger, half(100))
     site.queue(QueueEntry(100, NOON, ENDED))
     site.flush(at=NOW)
@@ -48,7 +48,7 @@ def test_it_is_no_old_queue(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_after_a_day_it_is_sent_as_it_is(ledger: Ledger) -> None:
-    """Its record stays half written: then it is as whole as it will ever be."""
+    """Its record stays half written: it will not become any more complete."""
     site = Site(ledger, half(100))
     site.queue(QueueEntry(100, NOON, ENDED))
     site.flush(at=NOW)
@@ -57,7 +57,7 @@ def test_after_a_day_it_is_sent_as_it_is(ledger: Ledger) -> None:
 
 
 def test_the_rest_of_it_ends_the_waiting(ledger: Ledger, tmp_path: Path) -> None:
-    """A record that is made whole is sent at once, and one that vanishes is an old queue again."""
+    """A completed record is sent at once, and one that vanishes counts as an old queue again."""
     site = Site(ledger, half(100), half(200))
     site.queue(QueueEntry(100, NOON, ENDED), QueueEntry(200, NOON, ENDED))
     site.flush(at=NOW)

@@ -1,4 +1,4 @@
-"""What a session does besides: flushes while a reconcile goes on, asks slurmctld, and repairs what others erased."""
+"""A session also flushes during a reconcile, asks slurmctld, and repairs what others overwrote."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_what_the_hook_queues_meanwhile_is_delivered_between_two_slices(
 
 @pytest.mark.parametrize("state", ["COMPLETING", "unreachable"])
 def test_a_preempted_job_waits_for_slurmctld(tmp_path: Path, state: str) -> None:
-    """It is preempted in the accounting; whether it goes on, slurmctld knows, and it may not answer."""
+    """The accounting says preempted; only slurmctld knows whether it continues, and it may not answer."""
     site = SessionSite(tmp_path, ended(7, WINDOW.end - 900, State="PREEMPTED"), now=WINDOW.end)
     site.slurm.states = {7: state}
     if state == "unreachable":

@@ -1,4 +1,4 @@
-"""A job that was preempted, or lost its node, is final when it does not go on: however long ago that was."""
+"""A job that was preempted, or lost its node, is final if it does not continue, however long ago that was."""
 
 from __future__ import annotations
 

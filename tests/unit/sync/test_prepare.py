@@ -1,4 +1,4 @@
-"""One pipeline: whoever sends a job, and however often, the dashboard gets the same record."""
+"""One pipeline: whichever command sends a job, and however often, the dashboard gets the same record."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SETTINGS = list(itertools.product(["sum", "last"], ["submit", "skip"]))
 
 @st.composite
 def histories(draw: st.DrawFn) -> list[Run]:
-    """All runs of one job, oldest first, which ran, went on and ended for good, or was cancelled while pending."""
+    """All runs of one job, oldest first: it ran, was requeued and finally ended, or was cancelled while pending."""
     submit = NOON
     runs = []
     for state in draw(st.lists(GOING_ON, max_size=3)):
@@ -94,7 +94,7 @@ def test_flush_and_reconcile_send_the_same(runs: list[Run], choice: tuple[str, s
 
 @pytest.mark.parametrize("days", [1, 91, 120, 300])
 def test_a_job_requeued_long_before_its_last_end(days: int) -> None:
-    """The second reconcile does not overwrite what flush and the first one have sent right."""
+    """The second reconcile does not overwrite what flush and the first one sent correctly."""
     first = make_run(State="REQUEUED", **times(NOON, NOON, NOON + HOUR))
     again = NOON + days * DAY
     runs = [first, make_run(**times(NOON + HOUR, again, again + HOUR))]

@@ -27,7 +27,7 @@ NOW = WINDOW.end
 
 
 class Site(MemorySite[MemorySlurm, MemoryDashboard]):
-    """With a Slurm and a dashboard that do as they should."""
+    """A Slurm and a dashboard that work as they should."""
 
     def __init__(self, ledger: Ledger, *runs: Run) -> None:
         super().__init__(ledger, MemorySlurm(*runs), MemoryDashboard(), now=NOW, batch_size=100)
@@ -147,7 +147,7 @@ class LimitedSlurm(MemorySlurm):
 
 
 def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """Where slurmdbd answers for six hours at a time, a year takes 1,460 calls: they are not made again."""
+    """If slurmdbd answers for six hours at a time, a year takes 1,460 calls: they are not repeated."""
     weekly = [run_at(NOON - week * 7 * DAY, week, State="REQUEUED") for week in range(1, 53)]
     slurm = LimitedSlurm(*weekly, run_at(NOON + DAY, 1, Submit=str(NOON - 7 * DAY)), hours=6, calls=800)
     site = Site(ledger)
@@ -175,7 +175,7 @@ def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
 
 
 def requeued(first_end: int, last_end: int) -> tuple[Run, Run]:
-    """Two runs of a job, the second behind a long wait. Nothing but the first row tells that there was one."""
+    """Two runs of a job, the second after a long wait. Only the first row shows that there was one."""
     first = run_at(first_end, State="REQUEUED")
     return first, run_at(last_end, Submit=str(first_end), State="COMPLETED")
 
@@ -193,7 +193,7 @@ def test_a_clock_that_was_set_forth_makes_believe_nothing(ledger: Ledger) -> Non
 
 
 def test_without_the_right_to_see_jobs_nothing_is_learnt(ledger: Ledger) -> None:
-    """A sacct that shows nothing is no proof that no job was requeued."""
+    """A sacct that shows no jobs does not prove that none was requeued."""
     site = Site(ledger)
     site.reconcile()
     site.slurm.runs += requeued(WINDOW.start - DAY, WINDOW.end + DAY)
@@ -227,7 +227,7 @@ def test_a_job_that_only_its_slice_shows_is_sent_all_the_same(ledger: Ledger) ->
 
 
 def test_nothing_is_believed_when_it_is_said_twice(ledger: Ledger) -> None:
-    """Where its database fails in the middle of a query, slurmdbd lets sacct answer with nothing, and exit 0."""
+    """If its database fails in the middle of a query, slurmdbd lets sacct answer with nothing, and exit 0."""
     site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
     site.slurm.failing_windows = 3
     assert 6 == site.reconcile().jobs
@@ -258,7 +258,7 @@ def test_never_started_jobs_are_skipped_on_request(ledger: Ledger) -> None:
 
 
 def test_a_refused_record_is_not_sent_again_unless_it_changes(ledger: Ledger) -> None:
-    """A poison record is not retried for ever, dropped or not; an edited one is a new one."""
+    """A poison record is not retried forever, dropped or not; an edited one is a new one."""
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
     site.sent()
@@ -282,7 +282,7 @@ def test_an_earlier_owner_of_a_jobid_does_not_overwrite_the_later_one(ledger: Le
 
 
 def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -> None:
-    """A job that was preempted for good, and whose JobID another has had since, is still that job."""
+    """A preempted job that will not run again, and whose JobID was reused since, is still that job."""
     old = run_at(NOON + HOUR, State="PREEMPTED")
     for state in ("COMPLETED", "PREEMPTED", "REQUEUED"):
         site = Site(ledger, old, run_at(NOON + 300 * DAY, State=state, UID="1001"))
@@ -306,7 +306,7 @@ AGAIN, LOST = run_at(NOON + 2 * HOUR, 100, JobID="98_3"), run_at(NOON + HOUR, 12
 @pytest.mark.parametrize("others", [0, JOBS_AT_ONCE])
 @pytest.mark.parametrize("order", [[AGAIN, LOST], [LOST, AGAIN]], ids=["newest first", "newest last"])
 def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger, order: list[Run], others: int) -> None:
-    """Of its two runs the one that ended last stands on the dashboard, wherever sacct prints it."""
+    """Of its two runs the one that ended last is on the dashboard, wherever sacct prints it."""
     between = [run_at(NOON + HOUR, job) for job in range(1000, 1000 + others)]
     site = Site(ledger, order[0], *between, order[1])
     site.reconcile()

@@ -1,4 +1,4 @@
-"""The long-running mode: what is done when, and that nothing ends it but a signal."""
+"""The long-running mode: what is done when, and that only a signal ends it."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class World:
 
 
 def test_flushes_keep_their_distance_whatever_they_take() -> None:
-    """Counted from begin to begin, and at once where one has taken longer."""
+    """Intervals are counted from start to start, and a run that took longer is followed at once."""
     world = World(takes=12.0, last_reconcile=START)
     assert ["flush"] * 3 == list(itertools.islice(world.rounds(), 3))
     assert [("flush", 0.0), ("flush", 30.0), ("flush", 60.0)] == world.done
@@ -81,7 +81,7 @@ def test_a_reconcile_is_made_up_for_and_then_comes_once_a_day() -> None:
 
 
 def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
-    """And flushes go on meanwhile."""
+    """A failed reconcile is repeated an hour later, and flushes continue meanwhile."""
     world = World()
     world.faults["reconcile"] = SlurmUnreachable("slurmdbd is down")
     list(itertools.islice(world.rounds(), 200))
@@ -90,7 +90,7 @@ def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
 
 
 def test_what_goes_wrong_in_one_round_does_not_end_the_next() -> None:
-    """Outages end, configurations are mended, locks are let go."""
+    """Outages end, configurations are fixed, locks are released."""
     world = World(last_reconcile=START)
     world.faults["flush"] = Busy("another run is at work")
     rounds = iter(world.rounds())

@@ -19,7 +19,7 @@ def days(first: date, last: date) -> Range:
 
 
 def test_without_dates_the_collection_window_up_to_now() -> None:
-    """It begins at midnight so many days ago, so that each of its days is seen whole."""
+    """The range begins at midnight that many days ago, so that each of its days is seen whole."""
     assert Range(day_start(date(2024, 3, 13)), int(NOW)) == window(7, None, None, NOW)
 
 

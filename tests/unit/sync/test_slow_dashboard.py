@@ -1,4 +1,4 @@
-"""Whatever a dashboard or a proxy does not get done with goes out again, smaller, in the same run."""
+"""Whatever a dashboard or a proxy can't process in time is sent again, in smaller batches, in the same run."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Manners = Callable[[Sequence[int], int], "ExporterError | None"]
 class SlowDashboard(MemoryDashboard):
     """Takes time for each request, by a watch of its own, and gives up as its manners say.
 
-    :param manners: says for the raw JobIDs of a batch, and its bytes, what goes wrong; None where nothing does.
-    :param cost: seconds for so many records.
+    :param manners: returns what goes wrong with a batch, given its raw JobIDs and bytes, or None.
+    :param cost: seconds for that many records.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ def test_any_limit_of_a_proxy(ledger: Ledger, limit: int, trouble: Callable[[], 
 
 @pytest.mark.parametrize(("limit", "runs"), [(1 << 20, 1), (1 << 17, 1), (1 << 14, 1), (1 << 11, 2)])
 def test_a_limit_that_looks_like_a_refusal(ledger: Ledger, limit: int, runs: int) -> None:
-    """A 400, 403 or 500 for a batch that is too large: where no record is found at fault, it was the size."""
+    """A 400, 403 or 500 for a batch that is too large: if no record is found at fault, it was the size."""
     site = Site(ledger, SlowDashboard(lets_through(limit, lambda: BatchRefused("500"))))
     jobs = list(range(1, 1001))
     for _ in range(runs):
@@ -190,7 +190,7 @@ def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
 
 
 def test_a_dashboard_that_gets_nothing_done_at_all(ledger: Ledger) -> None:
-    """It is there, and whatever it is sent is too much: the run ends after some requests, and condemns no record."""
+    """The dashboard is up but fails every batch: the run ends after some requests, and rejects no record."""
     site = Site(ledger, SlowDashboard(lambda job_ids, _: timed_out() if job_ids else None))
     with pytest.raises(DashboardUnreachable, match="refuses every record: no answer in time"):
         site.send_ids(range(1, 5001))
@@ -201,7 +201,7 @@ def test_a_dashboard_that_gets_nothing_done_at_all(ledger: Ledger) -> None:
 @pytest.mark.parametrize("place", [1, 777, 2000])
 @pytest.mark.parametrize("trouble", [timed_out, bad_gateway])
 def test_a_record_that_breaks_the_dashboard(ledger: Ledger, place: int, trouble: Callable[[], ExporterError]) -> None:
-    """One that crashes its worker, or that it never gets done with, is kept; the others arrive, in large batches."""
+    """A record that crashes its worker, or never finishes, is kept; the others arrive, in large batches."""
     site = Site(ledger, SlowDashboard(stumbles_over(place, trouble)))
     assert (1999, 0, 1) == _counts(site.send_ids(range(1, 2001)))
     assert [place] == site.waiting_ids()
@@ -213,7 +213,7 @@ def test_a_record_that_breaks_the_dashboard(ledger: Ledger, place: int, trouble:
 
 
 def test_such_a_record_on_an_idle_cluster(ledger: Ledger) -> None:
-    """Nobody knows whose fault it is; the next run with another job goes on with that one."""
+    """Whose fault it is can't be known; the next run with another job delivers that one."""
     site = Site(ledger, SlowDashboard(stumbles_over(1, timed_out)))
     assert (0, 0, 1) == _counts(site.send_ids([1]))
     assert (1, 0, 1) == _counts(site.send_ids([1, 2]))
@@ -252,7 +252,7 @@ def test_a_bad_record_for_a_dashboard_that_is_slow(ledger: Ledger) -> None:
 
 
 def test_what_was_stored_in_spite_of_a_time_out(ledger: Ledger) -> None:
-    """It is sent again, smaller, and only that takes it off the books."""
+    """It is sent again, smaller, and is acknowledged only by that."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.1 * records, timeout=2))
     site.send_ids(range(1, 201))
     assert ([], 200) == (site.waiting_ids(), len(site.dashboard.stored))
@@ -300,7 +300,7 @@ def test_the_size_is_remembered(ledger: Ledger) -> None:
 
 
 def test_what_is_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
-    """What was too much, and how it goes on."""
+    """The log says what was too much, and with which size the run continues."""
     site = Site(ledger, SlowDashboard(lets_through(100_000, bad_gateway)))
     site.send_ids(range(1, 601))
     assert [
@@ -315,7 +315,7 @@ def login_page() -> DashboardUnreachable:
 
 
 def test_a_firewall_that_answers_in_the_dashboards_place(ledger: Ledger) -> None:
-    """A 200 with a page of its own, for the sake of one record or of the size: the others go through."""
+    """Whether one record or the size causes a 200 with a foreign page, the others are delivered."""
     site = Site(ledger, SlowDashboard(stumbles_over(77, login_page)))
     assert (599, 1, 0) == _counts(site.send_ids(range(1, 601)))
     site.dashboard.manners = lets_through(50_000, login_page)
@@ -324,7 +324,7 @@ def test_a_firewall_that_answers_in_the_dashboards_place(ledger: Ledger) -> None
 
 @pytest.mark.parametrize("jobs", [1, 600])
 def test_a_login_page_for_everything(ledger: Ledger, jobs: int) -> None:
-    """Two requests tell that it is no record's fault, and nothing is blamed or put off."""
+    """Two requests show that no record is at fault, and nothing is rejected or delayed."""
     site = Site(ledger, SlowDashboard(lambda *_: login_page()))
     with pytest.raises(DashboardUnreachable, match="not the dashboard's answer"):
         site.send_ids(range(1, jobs + 1))
@@ -333,7 +333,7 @@ def test_a_login_page_for_everything(ledger: Ledger, jobs: int) -> None:
 
 @pytest.mark.parametrize("facts", [(-5, 0), (float("inf"), 0), (1e300, 5), (1000, -1), (1000, 1e300), (0.3, 0)])
 def test_what_a_bad_disk_makes_of_the_size(ledger: Ledger, facts: tuple[float, float]) -> None:
-    """It begins anew."""
+    """The size starts from the default again."""
     with ledger.transaction():
         for name, value in zip((BATCH_BYTES, BATCH_CEILING), facts):
             ledger.journal.set_fact(name, value)
