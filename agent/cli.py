@@ -112,8 +112,11 @@ class _Call:
         self.clock = clock
         self.sleep = sleep
 
-    def read_config(self) -> Config:
-        """Reads the configuration. Run by root, the process becomes the file's owner first."""
+    def read_config(self, *, spool_is_checked: bool = False) -> Config:
+        """Reads the configuration. Run by root, the process becomes the file's owner first.
+
+        :param spool_is_checked: whether the command itself reports a spool of another user.
+        """
         options = self.options
         path = options.config or find_config(self.environ, options.instance)
         is_root = os.geteuid() == 0
@@ -122,7 +125,7 @@ class _Call:
 
             become_owner_of(path)
         config = load_config(path, self.environ, cluster_name=options.cluster_name, instance=options.instance)
-        if is_root:
+        if is_root and not spool_is_checked:
             from agent.spool.owner import check_agreement  # noqa: PLC0415
 
             check_agreement(path, config.spool_dir)
@@ -321,7 +324,7 @@ def _check(call: _Call, wanted: CheckOptions) -> int:
 
     try:
         journal = calls.read_journal(run)  # before stepping down: the Slurm user may not read it
-        config = call.read_config()
+        config = call.read_config(spool_is_checked=True)
         step_down(config.spool_dir)
         slurm = make_slurm(config, call.environ, Complaints())
         neighbours: Any = checks.Neighbours(config, slurm, make_dashboard(config), journal)

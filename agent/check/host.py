@@ -99,7 +99,7 @@ def check_metrics(config: Config, sandbox: str) -> str:
 
 def _open_sandbox(folder: Path) -> str:
     """A shell command that does what ``systemctl edit`` would."""
-    form = shlex.quote("[Service]\nReadWritePaths=%s\n")
+    form = shlex.quote(r"[Service]\nReadWritePaths=%s\n")  # printf makes the newlines
     place = "/etc/systemd/system/$unit.service.d"
     return (
         f"for unit in {NAME} {NAME}-flush; do mkdir -p {place} &&"

@@ -14,10 +14,10 @@ from agent.check.finding import NotWell
 from agent.check.host import is_roots_choice, is_users_own, own_name
 from agent.check.mounts import mount_of
 from agent.errors import LedgerDamaged
-from agent.privilege import name_of
+from agent.privilege import CALLER, name_of
 from agent.spool.ledger import LEFT, view_ledger
 from agent.spool.lock import LONGEST_RUN_SECONDS, QUEUE_LOCK, RUN_LOCK, held_seconds, lock_holder
-from agent.spool.owner import check_spool
+from agent.spool.owner import check_agreement, check_spool
 from agent.wording import count, span
 
 #: With less free space than this the ledger has no room to grow.
@@ -60,6 +60,8 @@ def _look_at_spool(spool: Path, slurm_user: str, config: Path | None) -> str:
     owner = name_of(spool.stat().st_uid)
     if slurm_user and owner != slurm_user:
         raise _of_another(spool, owner, slurm_user, config)
+    if config and CALLER == 0:
+        check_agreement(config, spool)
     check_spool(spool)
     for file in spool.iterdir():
         if file.lstat().st_uid != spool.stat().st_uid:

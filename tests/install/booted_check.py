@@ -61,7 +61,7 @@ def rewire(lines: str, *, restart: bool = True) -> str:
 
 BREAKS = [
     # the configuration
-    Break("others can read the key", f"chmod 644 {CONFIG}", "secrecy", "can be read or written by others"),
+    Break("others can read the key", f"chmod 644 {CONFIG}", "secrecy", "other users can read or write it"),
     Break("root owns the configuration", f"chown root {CONFIG}", "secrecy", "slurm cannot read"),
     Break("an unknown key", f"echo batchsize=1 >>{CONFIG}", "configuration", "batch_size", f"sed -i '$d' {CONFIG}"),
     Break(
@@ -71,7 +71,7 @@ BREAKS = [
         "two configurations",
         f"install -o slurm -m 600 /dev/null {CONFIG.replace('toml', 'json')}",
         "configuration",
-        "is not read",
+        "is ignored",
         f"rm {CONFIG.replace('toml', 'json')}",
     ),
     Break(
@@ -485,7 +485,7 @@ def test_cron_without_a_cron_daemon(installed: Machine) -> None:
     said = machine.run("/wheels/bundle/install.sh", "--no-systemd")
     assert "No cron daemon is running." in said
     assert {"daily timer", "flush timer"} <= faults(machine).keys()
-    assert "no cron daemon runs" in check(machine)["flush timer"]["text"]
+    assert "no cron daemon is running" in check(machine)["flush timer"]["text"]
     machine.run("/wheels/bundle/install.sh", "--enable")
     assert "Start the timers" not in machine.run("/wheels/bundle/install.sh")
     assert {} == faults(machine)
