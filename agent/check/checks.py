@@ -174,7 +174,7 @@ def _check_spool(
     hooks_user = "" if no_hook else check_slurm.slurm_user(settings)
     folder = examine("spool", lambda: check_spool.check_spool_folder(spool, hooks_user, config.path))
     yield folder
-    if spool.is_dir():
+    if _is_open(spool):
         yield examine("free space", lambda: check_spool.check_space(spool))
         yield examine("filesystem", lambda: check_spool.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
         yield examine("locks", lambda: check_spool.check_locks(spool))
@@ -190,6 +190,11 @@ def _check_spool(
     if len(found.hosts) > 1 and any(map(is_this_host, found.hosts)):
         mounts = MOUNTS.read_text(encoding="utf-8")
         yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
+
+
+def _is_open(spool: Path) -> bool:
+    """Whether there is a spool that this user can look into."""
+    return os.access(spool, os.R_OK | os.X_OK)
 
 
 def why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
@@ -231,6 +236,9 @@ def _check_hook(
     yield hook
     if not hook.ok:
         yield from _untested("the hook", "hook calls")
+        return
+    if not _is_open(config.spool_dir):
+        yield from _untested("the spool", "hook calls")
         return
     controller = calls.Controller(settings, calls.is_here(), journal)
 

@@ -125,6 +125,8 @@ def _explained(path: Path) -> Iterator[None]:
         if any(words in str(error) for words in ("malformed", "no such", "decode")):
             raise LedgerDamaged(f"{path} is damaged: {error}") from error
         raise SpoolError(f"cannot use {path}: {error}", hint=_DISK_HINT) from error
+    except OSError as error:
+        raise SpoolError(f"cannot use {path}: {error.strerror}", hint=_DISK_HINT) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # even a table's name can be damaged
         raise LedgerDamaged(f"{path} is damaged: {error}") from error
 

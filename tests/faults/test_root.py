@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import tempfile
@@ -11,6 +12,7 @@ from typing import Callable, Iterator
 
 import pytest
 
+from agent.privilege import name_of
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.open_house import copy_exporter, find_python
 
@@ -91,6 +93,19 @@ def test_a_configuration_and_a_spool_of_two_users_are_refused(house: House) -> N
     done = house.run("flush")
     words = f"the configuration {house.config} belongs to nobody, and the spool {house.spool} to daemon"
     assert (78, True) == (done.returncode, words in done.stderr)
+
+
+@pytest.mark.parametrize("owner", [0, 1])
+def test_check_goes_on_after_a_spool_of_another_user(house: House, owner: int) -> None:
+    """It reports the spool, and tests everything else as the configuration's owner."""
+    os.chown(house.spool, owner, owner)
+    house.configure()
+    done = house.run("check", "--json")
+    assert "" == done.stderr
+    findings = {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+    words = f"the configuration {house.config} belongs to nobody, and the spool {house.spool} to {name_of(owner)}"
+    assert (words, True) == (findings["spool"]["text"], findings["configuration"]["ok"])
+    assert {str(SLURM)} == house.ran_as
 
 
 def test_a_key_file_of_roots_is_not_read(house: House) -> None:

@@ -231,12 +231,13 @@ def test_the_ledger_is_read(tmp_path: Path) -> None:
 
 
 def test_metrics_need_a_folder_and_a_way_out_of_the_sandbox(tmp_path: Path) -> None:
-    """The fix is the line for the units."""
+    """The hint is the line for the units, and there is a command that writes it."""
     config = make_config(metrics_file=str(tmp_path / "x.prom"))
     assert "no metrics_file configured" == check_host.check_metrics(make_config(), "/var/spool/x")
     assert str(tmp_path / "x.prom") == check_host.check_metrics(config, "")
     assert str(tmp_path / "x.prom") == check_host.check_metrics(config, f"/var/spool/x -{tmp_path}")
     assert f"ReadWritePaths={tmp_path}" in complaint(lambda: check_host.check_metrics(config, "/var/spool/x"))[1]
+    assert f"{tmp_path} >/etc/systemd/system/" in remedy(lambda: check_host.check_metrics(config, "/var/spool/x"))
     missing = make_config(metrics_file=str(tmp_path / "missing" / "x.prom"))
     assert "cannot write" in complaint(lambda: check_host.check_metrics(missing, ""))[0]
 
