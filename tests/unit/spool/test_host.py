@@ -48,7 +48,7 @@ def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(10)
 def test_a_fifo_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
-    """Whoever opens one waits for its other end; it is replaced, whether or not somebody has it open."""
+    """Opening a FIFO would wait for its other end, so it is replaced, even while another process has it open."""
     for open_too in (False, True):
         (tmp_path / MARK).unlink(missing_ok=True)
         os.mkfifo(tmp_path / MARK)
