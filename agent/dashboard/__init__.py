@@ -1,1 +1,1 @@
-"""The edge to the dashboard: HTTP."""
+"""The interface to the dashboard: HTTP."""

@@ -1,4 +1,4 @@
-"""What an answer of the dashboard means. Pure."""
+"""Interprets the dashboard's answers. Pure."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from agent.sanitize import clean, hide
 
 #: Proxies and firewalls have statuses of their own, such as 507, 529 or 599.
 TEMPORARY = frozenset({408, 425, 429, *range(500, 1000)})
-#: What proxies say where the dashboard behind them gave up, or took too long: a smaller batch may get through.
+#: Statuses of a proxy whose backend failed or took too long: a smaller batch may get through.
 OVERWHELMED = TEMPORARY - {425, 429, 500}
 _WRONG_URL = frozenset({404, 405, 410})
-#: An error page may be long, and only its beginning is told.
+#: Only this much of a long error page is searched for a message.
 _LONGEST_WORDS = 10_000
 URL_HINT = "check api_url: the address of the dashboard's backend, without /api"
 _KEPT = "everything is kept"
 
 
 class Answer(NamedTuple):
-    """What came back from a request."""
+    """The answer to a request."""
 
     status: int
     headers: Mapping[str, str]
     text: str
-    secret: str = ""  # is not repeated, wherever it stands in the answer
+    secret: str = ""  # hidden wherever the answer repeats it
 
 
 def judge(answer: Answer, *, sent: int, now: float) -> str:
-    """Returns the dashboard's message where it has taken all ``sent`` records, and raises what went wrong otherwise.
+    """Returns the dashboard's message if it accepted all ``sent`` records, and raises the failure otherwise.
 
     :param now: epoch seconds.
     :raises ExporterError: BatchRefused, BatchTooLarge, DashboardUnreachable or KeyRefused.
@@ -51,7 +51,7 @@ def judge(answer: Answer, *, sent: int, now: float) -> str:
 
 
 def judge_any(answer: Answer, *, sent: int, now: float) -> str:
-    """The same for any receiver, whose every 2xx says that it has taken all records."""
+    """The same for any receiver, whose 2xx always acknowledges all records."""
     if 200 <= answer.status < 300:
         return f"{sent} jobs, answered {answer.status}"
     raise _explain_failure(answer, now)
@@ -67,7 +67,7 @@ def _judge_success(answer: Answer, sent: int) -> str:
         raise BatchRefused(f"the dashboard did not store the jobs: {describe(answer)}")
     counted = content.get("jobs_processed", sent)
     if type(counted) is not int or counted != sent:
-        raise BatchRefused(f"the dashboard counted {_words(answer, repr(counted), 40)} jobs of {sent} sent")
+        raise BatchRefused(f"the dashboard counted {_words(answer, repr(counted), 40)} of {sent} jobs sent")
     return _words(answer, content.get("message") or f"{sent} jobs")
 
 
@@ -78,13 +78,13 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
     if status == 403:
         return BatchForbidden(said)
     if status == 413:
-        return BatchTooLarge(f"the dashboard takes no POST of this size: {said}")
+        return BatchTooLarge(f"the dashboard does not accept a POST of this size: {said}")
     astray = explain_astray(answer)
     if astray:
         return astray
     pause = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), now)
     if status in TEMPORARY and (status != 500 or pause):
-        wish = f", and wants to be left alone for {pause:.0f} s" if pause else ""
+        wish = f" and asks to retry after {pause:.0f} s" if pause else ""
         return DashboardUnreachable(
             f"the dashboard is not available{wish}: {said}",
             hint=f"{_KEPT}; a later run tries again",
@@ -96,21 +96,21 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
 
 
 def explain_astray(answer: Answer) -> DashboardUnreachable | None:
-    """What an answer means that is not from the dashboard's interface at all; None where it may be.
+    """Interprets an answer that is not from the dashboard's interface at all; None if it may be.
 
-    IIS says 404 to a body over its limit, and firewalls redirect to a page of theirs for the sake of one record.
+    IIS answers 404 to a body over its limit, and a firewall may redirect to a page of its own because of one record.
     """
     status = answer.status
     if status == 407:
         return DashboardUnreachable(
-            f"the proxy refuses us: {describe(answer)}",
-            hint=f"it wants a password: HTTP_PROXY=http://USER:PASSWORD@HOST:PORT; {_KEPT}",
+            f"the proxy refuses the request: {describe(answer)}",
+            hint=f"it requires a password: HTTP_PROXY=http://USER:PASSWORD@HOST:PORT; {_KEPT}",
         )
     if 300 <= status < 400:
         target = _words(answer, answer.headers.get("Location", ""), 200)
         return DashboardUnreachable(
-            f"the dashboard redirects to {target!r}, which is not followed: the API key stays here",
-            hint=f"set api_url to the address behind the redirect; {_KEPT}",
+            f"the dashboard redirects to {target!r}, which is not followed to protect the API key",
+            hint=f"set api_url to the target of the redirect; {_KEPT}",
             foreign=True,
         )
     if status in _WRONG_URL:
@@ -124,7 +124,7 @@ def explain_astray(answer: Answer) -> DashboardUnreachable | None:
 
 
 def refused_key(said: str) -> KeyRefused:
-    """The dashboard is there and does not want us; ``said`` are its words."""
+    """The dashboard does not accept the API key; ``said`` is its message."""
     hint = "check api_key, or get a new one with `setup`"
     return KeyRefused(f"the dashboard refused the API key: {said}", hint=f"{hint}; {_KEPT}")
 
@@ -136,13 +136,13 @@ def _named_records(answer: Answer) -> dict[int, str]:
     for problem in detail if isinstance(detail, list) else []:
         where = problem.get("loc") if isinstance(problem, dict) else None
         if isinstance(where, list) and len(where) >= 3 and where[1] == "jobs" and type(where[2]) is int:
-            told = named.setdefault(where[2], [])
-            if len(told) < _MOST_PROBLEMS:
-                told.append(_problem(answer, where[3:], problem))
+            problems = named.setdefault(where[2], [])
+            if len(problems) < _MOST_PROBLEMS:
+                problems.append(_problem(answer, where[3:], problem))
     return {index: clean("; ".join(words)) for index, words in named.items()}
 
 
-#: More that is wrong with one record is not told.
+#: At most this many problems of one record are reported.
 _MOST_PROBLEMS = 10
 
 
@@ -152,43 +152,43 @@ def _problem(answer: Answer, field: list[Any], problem: Mapping[str, Any]) -> st
 
 
 def read_json(answer: Answer) -> dict[str, Any]:
-    """The answer's JSON object, empty where it holds none."""
+    """The answer's JSON object, empty if there is none."""
     try:
         content = json.loads(answer.text.lstrip("\ufeff"), parse_int=_parse_int)
-    except (ValueError, RecursionError):  # brackets in brackets without end
+    except (ValueError, RecursionError):  # of endlessly nested brackets
         return {}
     return content if isinstance(content, dict) else {}
 
 
 def read_name(answer: Answer, field: str) -> str:
-    """A cluster's name in an answer; empty where there is none, or one that can't be a name."""
+    """A cluster's name in an answer; empty if there is none or it can't be a name."""
     name = read_json(answer).get(field)
     name = name.strip() if isinstance(name, str) else ""
     return name if name == clean(name, 100) else ""
 
 
 def shown_clusters(answer: Answer) -> list[str] | None:
-    """The clusters that a dashboard shows, from the answer of its health check; None where it does not tell."""
+    """The clusters that a dashboard shows, from its health check; None if that does not list them."""
     names = read_json(answer).get("hostnames")
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else None
 
 
 def _parse_int(digits: str) -> float:
-    """Old Pythons spend minutes on a number of a million digits."""
+    """Limits the length of a number: old Pythons spend minutes on a million digits."""
     return int(digits) if len(digits) < 20 else math.inf
 
 
 def describe(answer: Answer) -> str:
-    """Status and words of an answer, short and on one line."""
+    """Status and message of an answer, short and on one line."""
     content = read_json(answer)
     words = _words(answer, content.get("detail") or content.get("message") or answer.text)
     return f"{answer.status} {words!r}" if words else str(answer.status)
 
 
 def _words(answer: Answer, said: object, limit: int = 300) -> str:
-    """Words of the dashboard's, or of whoever answers in its place: without tags and without the key, short, in a line.
+    """Text of the dashboard, or of whatever answered instead: one short line, without tags and without the key.
 
-    The one way for them to get into a message, and so into the log, the ledger and onto a screen.
+    All such text passes through here before it reaches a message, and so the log, the ledger or a screen.
     """
     text = hide(str(said), answer.secret)[:_LONGEST_WORDS]
     return clean(re.sub(r"<[^<>]*>", " ", text), limit)

@@ -1,4 +1,4 @@
-"""Any HTTP ingest in the dashboard's place: Vector, Fluent Bit, Logstash, an endpoint of the site's own."""
+"""Any HTTP ingest instead of the dashboard: Vector, Fluent Bit, Logstash, or the site's own endpoint."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from agent.errors import DashboardUnreachable
 
 
 class AnyReceiver(Dashboard):
-    """A receiver whose every 2xx says that it has the records for good.
+    """A receiver whose 2xx always acknowledges all records.
 
-    :param ingest_path: where it takes them, below ``api_url``.
+    :param ingest_path: where it accepts them, below ``api_url``.
     :param header: ``Name: value``, with ``{api_key}`` where the key belongs; ``none`` for no header.
     """
 
@@ -24,13 +24,13 @@ class AnyReceiver(Dashboard):
         self._header = header
 
     def health(self) -> Answer:
-        """Asks whether anybody is there: what the answer says is the receiver's own affair.
+        """Checks that something answers, whatever the answer says.
 
-        :raises DashboardUnreachable: where nobody is.
+        :raises DashboardUnreachable: if nothing does.
         """
         answer = self._send("GET", "/", {}, None, 1)
         if answer.status in NOBODY:
-            raise DashboardUnreachable(f"there is nobody behind the proxy: {describe(answer)}", hint="check api_url")
+            raise DashboardUnreachable(f"nothing answers behind the proxy: {describe(answer)}", hint="check api_url")
         return answer
 
     def _key_headers(self) -> dict[str, str]:

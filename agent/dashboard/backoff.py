@@ -1,4 +1,4 @@
-"""When to try again. Arithmetic only: whoever waits brings the clock and the dice."""
+"""When to retry. Arithmetic only: the caller provides the clock and the random number, and waits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def request_delay(attempt: int, dice: float) -> float:
 
 
 def parse_retry_after(text: str, now: float) -> float:
-    """Seconds that a Retry-After asks for, given as seconds or as an HTTP date; 0 where it asks for none.
+    """Seconds that a Retry-After asks for, given as seconds or as an HTTP date; 0 if it can't be read.
 
     :param now: epoch seconds.
     """
     text = text.strip()
     if text.isascii() and text.isdigit():
         return float(text)
-    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # a tenth of an idle flush, and hardly ever needed
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415  # a tenth of an idle flush, and rarely needed
 
     try:
         return max(parsedate_to_datetime(text).timestamp() - now, 0.0)

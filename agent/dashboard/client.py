@@ -1,7 +1,6 @@
 """The dashboard's interface: submits records, checks the key, exchanges a deploy key.
 
-What an answer means is told by :mod:`agent.dashboard.answer`, which is pure. How it comes is the business of
-:mod:`agent.dashboard.transport`.
+:mod:`agent.dashboard.transport` sends the requests, and :mod:`agent.dashboard.answer` interprets the answers.
 """
 
 from __future__ import annotations
@@ -33,26 +32,26 @@ EXCHANGE = "/api/agent/exchange-deploy-key"
 LIST_FILES = "/api/agent/list-files"
 KEY_HEALTH = "/api/agent/health"
 
-#: A longer Retry-After is not waited for within the run, but kept for the next ones.
+#: A run does not wait for a longer Retry-After; later runs honour it.
 LONGEST_PAUSE_SECONDS = 60.0
-#: Before a dashboard counts as gone it is asked so often whether it is there.
+#: A dashboard counts as unreachable after this many health checks without an answer.
 PULSE_TRIES = 3
-#: What proxies say where there is nobody behind them.
+#: Statuses of a proxy whose backend does not answer.
 NOBODY = frozenset({408, 502, 503, 504, *range(520, 528), 530, 598, 599})
 
-#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable where there is none.
+#: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable if there is none.
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
 logger = logging.getLogger(__name__)
 
 
 class Dashboard:
-    """One dashboard, spoken to with one API key.
+    """One dashboard, accessed with one API key.
 
     :param api_url: without a trailing slash.
     :param transport: see :class:`agent.dashboard.transport.RequestsTransport`.
-    :param sleep: waits some seconds between the tries.
-    :param clock: epoch seconds, to read a Retry-After that is a date.
+    :param sleep: waits some seconds between tries.
+    :param clock: epoch seconds, for a Retry-After that is a date.
     :param dice: a random number from 0 up to 1.
     """
 
@@ -75,14 +74,14 @@ class Dashboard:
         self._dice = dice
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = backoff.TRIES) -> str:
-        """Posts records, given as JSON texts, and returns the dashboard's message once it has taken all of them.
+        """Posts records, given as JSON texts, and returns the dashboard's message once it has accepted all of them.
 
-        Where several records were too much for it, the same several are not sent again.
+        A batch of several records that was too large is not retried unchanged.
 
-        :raises BatchRefused: where it does not take this batch; BatchTooLarge where smaller ones may do,
-            BatchForbidden where it may not want any from us.
-        :raises DashboardUnreachable: where it can't be reached, or asks to be left alone.
-        :raises KeyRefused: where it does not know the key.
+        :raises BatchRefused: if it refuses this batch; BatchTooLarge if smaller ones may be accepted, BatchForbidden if
+            it may refuse every batch sent with this key.
+        :raises DashboardUnreachable: if it can't be reached, or asks to retry later.
+        :raises KeyRefused: if it does not know the key.
         """
         body = f'{{"hostname":{json.dumps(cluster)},"jobs":[{",".join(texts)}]}}'.encode()
         headers = {**self._key_headers(), "Content-Type": "application/json"}
@@ -97,10 +96,10 @@ class Dashboard:
         return judge(answer, sent=sent, now=self._clock())
 
     def answers(self) -> bool:
-        """Whether it is there at all, after a request that it has not answered.
+        """Whether the dashboard is reachable, after a request that it did not answer.
 
-        It is waited for a little: it may be at work on that request still, during which the real one is silent, or
-        about to start again.
+        This waits a little: the dashboard may be restarting, or still be processing that request, during which it
+        answers no other.
         """
         for attempt in range(1, PULSE_TRIES + 1):
             self._sleep(backoff.request_delay(attempt, self._dice()))
@@ -112,9 +111,9 @@ class Dashboard:
         return False
 
     def health(self) -> Answer:
-        """Asks whether the dashboard is well, without a key.
+        """Runs the dashboard's health check, which needs no key.
 
-        :raises DashboardUnreachable: where it is not.
+        :raises DashboardUnreachable: if it fails.
         """
         answer = self._send("GET", HEALTH, {}, None, 1)
         if answer.status != 200:
@@ -124,15 +123,16 @@ class Dashboard:
         return answer
 
     def check_key(self, cluster: str) -> str:
-        """Tests the key, and leaves no cluster behind that is none.
+        """Tests the key without creating a bogus cluster on the dashboard.
 
-        A POST makes a folder of the name that it is for. So whose the key is is asked first; only a key of no cluster's
-        own, as older dashboards have, is tested by an empty POST, under the cluster's name.
+        Any POST creates a folder with the name that it is sent under. So the dashboard is first asked which cluster the
+        key belongs to. Only a key that belongs to none, as on older dashboards, is tested by an empty POST under the
+        cluster's name.
 
-        :param cluster: its name on the dashboard, empty where nobody knows it.
-        :returns: the name of the cluster that the key belongs to, empty where the dashboard does not tell.
-        :raises KeyRefused: where the key is not accepted.
-        :raises DashboardUnreachable: where there is no sensible answer.
+        :param cluster: its name on the dashboard, empty if unknown.
+        :returns: the name of the cluster that the key belongs to, empty if the dashboard does not report it.
+        :raises KeyRefused: if the key is not accepted.
+        :raises DashboardUnreachable: if there is no sensible answer.
         """
         headers = {"X-API-Key": self._api_key}
         for path in (LIST_FILES, KEY_HEALTH):
@@ -143,21 +143,21 @@ class Dashboard:
             self.submit(cluster, [], tries=1)
             return ""
         raise KeyRefused(
-            f"the dashboard knows the API key as no cluster's own: {describe(answer)}",
+            f"the dashboard does not know the API key as that of a cluster: {describe(answer)}",
             hint="a key that several clusters share can only be tested with cluster_name (or --cluster-name)",
         )
 
     def exchange_deploy_key(self, deploy_key: str) -> tuple[str, str]:
-        """Exchanges a one-time deploy key for the cluster's name, empty where it is none, and its API key.
+        """Exchanges a one-time deploy key for the cluster's name (empty if it can't be a name) and its API key.
 
-        :raises KeyRefused: where the deploy key is invalid, used or expired.
-        :raises DashboardUnreachable: where there is no sensible answer. Where there may be a key in it none the less,
-            which will not be given again, ``subject`` is all of it.
+        :raises KeyRefused: if the deploy key is invalid, used or expired.
+        :raises DashboardUnreachable: if there is no sensible answer. If it may still contain the key, which is handed
+            out only once, ``subject`` is the whole answer.
         """
         try:
             answer = self._send("POST", EXCHANGE, {}, {"deploy_key": deploy_key}, 1)
         except DashboardUnreachable as error:
-            error.hint += "; the deploy key may be used up now" if error.overwhelmed else ""
+            error.hint += "; the deploy key may have been used up" if error.overwhelmed else ""
             raise
         if answer.status in {401, 403}:
             raise KeyRefused(
@@ -169,7 +169,7 @@ class Dashboard:
         if 200 <= answer.status < 300 and isinstance(api_key, str) and is_key(api_key.strip()):
             return read_name(answer, "cluster_name"), api_key.strip()
         if "api_key" in answer.text:
-            words = f"the exchange of the deploy key brought a key that can't be used: {answer.status}"
+            words = f"the exchange of the deploy key returned an unusable API key: {answer.status}"
             raise DashboardUnreachable(words, subject=answer.text)
         raise explain_astray(answer) or DashboardUnreachable(
             f"the exchange of the deploy key failed: {describe(answer)}", hint=URL_HINT
@@ -178,9 +178,9 @@ class Dashboard:
     def _send(
         self, method: str, path: str, headers: Mapping[str, str], body: Any, tries: int, *, stubborn: bool = True
     ) -> Answer:
-        """Sends a request until it gets an answer that is no passing trouble, or the tries are used up.
+        """Sends a request, and retries temporary failures until the tries are used up.
 
-        :param stubborn: whether what may have been too much for the dashboard is sent again, too.
+        :param stubborn: whether to retry a request that may have been too large for the dashboard.
         """
         for attempt in range(1, tries + 1):
             last = attempt == tries
@@ -193,7 +193,7 @@ class Dashboard:
                 trouble = str(error)
             else:
                 wanted = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
-                # These are more often for too many requests than for too large ones: those it would only add to.
+                # 503 and 529 more often mean too many requests than one too large; smaller ones would only add to that.
                 too_much = answer.status in OVERWHELMED - {503, 529} and not wanted
                 if last or answer.status not in TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:
                     return answer
@@ -207,7 +207,7 @@ class Dashboard:
 
 
 class DryRun:
-    """Stands in for a :class:`Dashboard` and takes everything, to nowhere."""
+    """Replaces the :class:`Dashboard`: accepts everything and sends nothing."""
 
     def __init__(self, api_url: str) -> None:
         self.ingest_url = f"{api_url}{INGEST_PATH} (dry run: nothing is sent)"
@@ -219,12 +219,12 @@ class DryRun:
         return f"dry run of {len(texts)} jobs for {cluster}"
 
     def answers(self) -> bool:
-        """Nothing is ever too much for it."""
+        """Always."""
         return True
 
 
 class _LateTransport:
-    """Loads requests with the first request: that takes longer than an idle flush takes to run."""
+    """Imports requests on first use: that takes longer than a whole idle flush."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -248,14 +248,14 @@ class _LateTransport:
 def make_dashboard(
     config: Config, *, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep
 ) -> Dashboard:
-    """The dashboard, as configured.
+    """The configured dashboard.
 
-    :raises ConfigError: where a file that the configuration names is not there for this user.
+    :raises ConfigError: if this user can't read a file that the configuration names.
     """
     files = {"ca_bundle": config.ca_bundle, "client_cert": config.client_cert, "client_key": config.client_key}
     missing = [f"{key}: {file} can't be read" for key, file in files.items() if file and not os.access(file, os.R_OK)]
     if missing:
-        raise ConfigError("\n  ".join(missing), hint="it must be there, and readable for the Slurm user")
+        raise ConfigError("\n  ".join(missing), hint="it must exist and be readable for the Slurm user")
     if config.receiver == "any":
         from agent.dashboard.any_receiver import AnyReceiver  # noqa: PLC0415  # it is a Dashboard
 

@@ -1,7 +1,7 @@
-"""The one place that speaks HTTP, with requests.
+"""The only module that uses HTTP, by way of requests.
 
-A request is bounded as a whole, name look-up and slow drips included, and so is its answer, which is read as it comes:
-nothing is unpacked. Redirects are never followed, so that the API key stays with the host it was given for.
+The time-out covers the whole request, including name look-up and a slow, dripping answer. The size of the answer is
+limited, and it is never decompressed. Redirects are not followed, so that the API key is sent to no other host.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ from agent.dashboard.answer import Answer
 from agent.errors import ConfigError, DashboardUnreachable
 from agent.sanitize import clean, hide
 
-#: Of an answer only so many bytes are read. A 422 that names thousands of records may be longer, and is then as good as
-#: one that names none.
+#: Only this many bytes of an answer are read. A longer 422, which names thousands of records, is treated as one that
+#: names none.
 LONGEST_ANSWER = 1 << 20
 
 
-#: Where distributions keep the authorities that the host trusts, a site's own and the newest ones among them.
+#: Where distributions keep the certificate authorities that the host trusts, including those of the site.
 CA_STORES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
 
 
 class RequestsTransport:
-    """Sends with requests, over one kept connection.
+    """Sends with requests, over one persistent connection.
 
-    :param timeout: seconds for a whole request; nothing it does can take longer.
-    :param ca_bundle: trusted instead of the host's authorities, or of those that REQUESTS_CA_BUNDLE names.
-    :param client_cert: a certificate that the dashboard, or the proxy before it, asks its clients for.
-    :param client_key: its key; absent where ``client_cert`` holds it, too.
-    :param secret: cut out of every answer and every error message.
-    :raises ConfigError: where one of the files can't be used.
+    :param timeout: seconds that a request may take as a whole.
+    :param ca_bundle: trusted instead of the host's authorities, and of those that REQUESTS_CA_BUNDLE names.
+    :param client_cert: a certificate that the dashboard, or the proxy in front of it, requires of its clients.
+    :param client_key: its key; absent if ``client_cert`` contains it.
+    :param secret: removed from every answer and every error message.
+    :raises ConfigError: if one of the files can't be used.
     """
 
     def __init__(
@@ -72,8 +72,8 @@ class RequestsTransport:
     def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
         """Sends one request.
 
-        :raises ConfigError: where the URL, or the proxy's, can't be used at all.
-        :raises DashboardUnreachable: where no answer came.
+        :raises ConfigError: if the URL, or that of the proxy, can't be used at all.
+        :raises DashboardUnreachable: if there is no answer.
         """
         proxy = _proxy_for(url)
         session = self._session = self._session or self._open_session()
@@ -82,16 +82,16 @@ class RequestsTransport:
         except requests.exceptions.InvalidProxyURL as error:
             raise _unusable(proxy) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
-            raise ConfigError(f"no request can be sent to {url}: {self._words(error)}", hint="check api_url") from error
+            raise ConfigError(f"cannot send a request to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
-            # The dashboard may be at work on it still: what is sent again at once only adds to that.
+            # The dashboard may still be processing it; an immediate retry would only add to the load.
             self._adapter.cut_off()
             self._session = None
             words = f"no answer from {url} within {self._timeout:g} s"
             raise DashboardUnreachable(
                 words, hint=_SLOW_HINT, permanent=True, timed_out=True, overwhelmed=True
             ) from error
-        except (OSError, ValueError, HTTPError, http.client.HTTPException) as error:  # all of requests' are OSErrors
+        except (OSError, ValueError, HTTPError, http.client.HTTPException) as error:  # those of requests are OSErrors
             self._session = None
             raise self._explain(error, url, proxy) from error
         return answer
@@ -128,25 +128,25 @@ class RequestsTransport:
             return Answer(response.status_code, response.headers, hide(text, self._secret), self._secret)
 
     def _explain(self, error: BaseException, url: str, proxy: str) -> DashboardUnreachable:
-        """What an error of the network means; ``proxy`` is the one in between, without its password."""
+        """Explains a network error; ``proxy`` is the proxy in use, without its password."""
         words, root = self._words(error), _root(error)
         broken_off = isinstance(root, _BROKEN_OFF)
         if isinstance(error, requests.exceptions.ProxyError) and proxy:
             nameless = any(f"failed: {status}" in words for status in (401, 407))
             hint = _PASSWORD_HINT if nameless else f"check the proxy, and what it allows: {_PROXY_HINT}"
             return DashboardUnreachable(
-                f"no way through the proxy {proxy}: {words}",
+                f"cannot connect through the proxy {proxy}: {words}",
                 hint=hint,
                 permanent=nameless or "failed: 403" in words,
             )
         if isinstance(error, requests.exceptions.SSLError) and not broken_off:
-            return DashboardUnreachable(f"no safe connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
-        if isinstance(root, ValueError):  # of a number that is none, or is missing where the answer was cut off
-            words, broken_off = f"what came broke off, or is not HTTP: {words}", True
+            return DashboardUnreachable(f"no secure connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
+        if isinstance(root, ValueError):  # an invalid number, or a missing one where the answer was cut off
+            words, broken_off = f"the answer was cut off or is not HTTP: {words}", True
         return DashboardUnreachable(f"no answer from {url}: {words}", hint=_REACH_HINT, overwhelmed=broken_off)
 
     def _words(self, error: BaseException) -> str:
-        """What lies at the bottom of an error, without the key and without a proxy's password."""
+        """The message of an error's root cause, without the key and without a proxy's password."""
         root = _root(error)
         words = root.strerror if isinstance(root, OSError) else ""
         shown = hide(str(words or root or type(root).__name__), self._secret)
@@ -154,38 +154,38 @@ class RequestsTransport:
 
 
 class _Session(requests.Session):
-    """Looks at no redirect: requests would read all of its answer, unpack it, and parse where it leads."""
+    """Ignores redirects: requests would read the whole answer, decompress it and parse the target."""
 
     def get_redirect_target(self, resp: requests.Response) -> None:
-        """There is none."""
+        """Reports no redirect."""
 
 
 class _Adapter(HTTPAdapter):
-    """Knows the connection in use, so that a request that is given up does not go on, be it in a thread of its own."""
+    """Keeps track of the connection in use, so that an abandoned request does not continue in its thread."""
 
     def __init__(self) -> None:
         self._connection: HTTPConnection | None = None
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """The connections to the dashboard itself."""
+        """Tracks direct connections to the dashboard."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = self._pool_classes()
 
     def proxy_manager_for(self, proxy: str, **options: Any) -> Any:
-        """The connections by way of a proxy."""
+        """Tracks connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **options)
         manager.pool_classes_by_scheme = self._pool_classes()
         return manager
 
     def cut_off(self) -> None:
-        """Ends the connection under whoever waits for it."""
+        """Shuts down the connection, which wakes the thread that waits for it."""
         connection = self._connection
         try:
             if connection is not None and connection.sock is not None:
                 connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
-            pass  # it has ended by itself
+            pass  # already closed
 
     def _pool_classes(self) -> dict[str, type[HTTPConnectionPool]]:
         adapter = self
@@ -209,7 +209,7 @@ class _Adapter(HTTPAdapter):
         return {"http": PlainPool, "https": SafePool}
 
 
-#: What shows that a connection stood, and that the other side gave it up.
+#: Errors after which a connection had been established and the other side closed it.
 _BROKEN_OFF = (
     ConnectionResetError,
     ConnectionAbortedError,
@@ -219,16 +219,16 @@ _BROKEN_OFF = (
     http.client.HTTPException,
 )
 _PROXY_HINT = "HTTPS_PROXY, HTTP_PROXY and NO_PROXY name it; everything is kept"
-_PASSWORD_HINT = "the proxy wants a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT; everything is kept"  # noqa: S105
-_SLOW_HINT = "see how the dashboard is, or give it more time with `timeout`; everything is kept"
+_PASSWORD_HINT = "the proxy requires a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT; everything is kept"  # noqa: S105
+_SLOW_HINT = "check the dashboard, or give it more time with `timeout`; everything is kept"
 _REACH_HINT = "check the network, the proxy (HTTPS_PROXY, NO_PROXY) and api_url; everything is kept"
 _TLS_HINT = "check api_url, or name the site's CA file as ca_bundle; everything is kept"
 
 
 def _read(response: requests.Response) -> bytes:
-    """The beginning of an answer's body, as it came.
+    """The beginning of an answer's body, not decompressed.
 
-    :raises ConnectionResetError: where it ends before it should; old versions of urllib3 don't mind.
+    :raises ConnectionResetError: if it ends too early; old versions of urllib3 do not check that.
     """
     content = b""
     while len(content) < LONGEST_ANSWER:
@@ -243,9 +243,9 @@ def _read(response: requests.Response) -> bytes:
 
 
 def _checked_ca_bundle(file: Path | None) -> str | None:
-    """OpenSSL's own words, at the first request, would be about something else.
+    """Checks the file early: at the first request the message of OpenSSL would be misleading.
 
-    :raises ConfigError: where the file is none of certificates.
+    :raises ConfigError: if it is not a file of certificates.
     """
     if file is None:
         return None
@@ -258,9 +258,9 @@ def _checked_ca_bundle(file: Path | None) -> str | None:
 
 
 def _checked_client_cert(cert: Path | None, key: Path | None) -> tuple[str, str] | None:
-    """Likewise.
+    """Likewise for the client's certificate.
 
-    :raises ConfigError: where certificate and key can't be used, or not together.
+    :raises ConfigError: if certificate and key can't be used, or don't belong together.
     """
     if cert is None:
         return None
@@ -278,9 +278,9 @@ def _plain(error: Exception) -> str:
 
 
 def _proxy_for(url: str) -> str:
-    """The proxy that the environment names for a URL, without user and password; empty where there is none.
+    """The proxy that the environment names for a URL, without user and password; empty if there is none.
 
-    :raises ConfigError: where it is none that could be used.
+    :raises ConfigError: if it can't be used.
     """
     proxy = select_proxy(url, get_environ_proxies(url, _no_proxy(url)))
     if not proxy:
@@ -289,19 +289,19 @@ def _proxy_for(url: str) -> str:
         parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
         host.encode("idna")
-    except ValueError:  # a port that is no number, a label that is too long
+    except ValueError:  # a port that is not a number, a label that is too long
         raise _unusable(proxy) from None
     speaks = parts.scheme in {"http", "https"} or (parts.scheme.startswith("socks") and _can_speak_socks())
-    # Behind a path there is a PAC file: not a proxy, but a script that names one.
+    # A URL with a path is that of a PAC file: a script that names a proxy.
     if not (host and speaks) or parts.path not in {"", "/"} or clean(proxy) != proxy or " " in proxy:
         raise _unusable(proxy)
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def _no_proxy(url: str) -> str | None:
-    """``*`` where NO_PROXY names an address in one of the ways that requests does not know; None otherwise.
+    """``*`` if NO_PROXY covers an address in a notation that requests does not support; None otherwise.
 
-    These are ``[::1]``, ``fd00::/8`` and ``192.0.2.1:8443``.
+    These notations are ``[::1]``, ``fd00::/8`` and ``192.0.2.1:8443``.
     """
     parts = urlsplit(url)
     try:
@@ -314,7 +314,7 @@ def _no_proxy(url: str) -> str | None:
 
 
 def _covers(entry: str, address: Any, port: int | None) -> bool:
-    """Whether an entry of NO_PROXY is about an address and a port."""
+    """Whether an entry of NO_PROXY covers an address and a port."""
     name, wanted = entry, ""
     if entry.count(":") == 1 or "]:" in entry:
         name, _, wanted = entry.rpartition(":")
@@ -340,26 +340,26 @@ def _without_password(proxy: str) -> str:
 
 
 def _root(error: BaseException) -> BaseException:
-    """requests wraps the system's plain words, such as "Connection refused", into three layers of its own."""
+    """The root cause: requests wraps an error such as "Connection refused" in three layers of its own."""
     inner = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return _root(inner) if inner else error
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Keeps requests from sending what a ~/.netrc holds for the host."""
+    """Keeps requests from sending the host's credentials from a ~/.netrc."""
     return request
 
 
 def _no_password() -> str:
-    """OpenSSL would ask for it on the terminal, and a service has none."""
+    """Fails instead of letting OpenSSL prompt on the terminal, which a service lacks."""
     raise ValueError("its key has a password")
 
 
 def _within(seconds: float, call: Callable[[], Any]) -> Any:
-    """What ``call`` returns or raises, or TimeoutError after some seconds.
+    """Returns or raises what ``call`` does, or raises TimeoutError after ``seconds``.
 
-    requests bounds each wait for bytes, not the whole: a name server that hangs or a server that drips would hold a
-    run for ever. The thread of a call that was given up ends with its connection, or with the process.
+    requests limits each wait for bytes, not their sum: a hanging name server or a dripping server would block a run
+    forever. The thread of an abandoned call ends with its connection, or with the process.
     """
     outcome: list[Any] = []
     failure: list[BaseException] = []

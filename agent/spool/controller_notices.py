@@ -1,8 +1,8 @@
-"""What the controllers of a cluster tell each other, in small files in the folder that they share.
+"""How the controllers of a cluster notify each other: small files in the folder that they share.
 
-Each host writes a file of its own, of which the others read: when jobs ended for which the hook was called there, and
-when a reconcile went well there. So each knows which jobs no host's hook has brought. What can't be written or read is
-left out: then a host counts as if it were alone.
+Each host writes a file of its own, which the others read. It says when the jobs ended for which the hook was called
+there, and when a reconcile last succeeded there. So every host knows which jobs were queued by no hook at all. Failures
+to read or write are ignored: the host then counts as if it were the only one.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from agent.localtime import Range
 from agent.spool.shared_folder import SharedFolder
 
 NOTICE_PREFIX = "notices."
-#: How far the hook's END and the End in the accounting may differ, and then some.
+#: More than the hook's END and the End in the accounting can differ.
 CALLS_SLACK_SECONDS = 5
-#: A month of a flush every five minutes, and more.
+#: More than a month of one flush every five minutes.
 LARGE_NOTICES_BYTES = 300_000
 _CALLED = r"called ([0-9]{1,12}) ([0-9]{1,12})"
 _RECONCILED = r"reconciled ([0-9]{1,12})"
@@ -29,8 +29,8 @@ logger = logging.getLogger(__name__)
 class Notices:
     """The notices of all controllers.
 
-    :param folder: the one that all controllers share.
-    :param host: this one's name.
+    :param folder: the folder that all controllers share.
+    :param host: the name of this controller.
     """
 
     def __init__(self, folder: SharedFolder, host: str) -> None:
@@ -39,9 +39,10 @@ class Notices:
         self._aside = self._own.with_name(f"{self._own.name}.new")
 
     def add_calls(self, ends: Range, *, forget_before: float) -> None:
-        """Tells that the hook was called for jobs of which the first and the last ended then.
+        """Announces that the hook was called for jobs that ended in this range.
 
-        A file that has become large forgets what ended before an instant: on a host that never reconciles, too.
+        Once the file is large, calls for jobs that ended before ``forget_before`` are removed. This also limits it on a
+        host that never reconciles.
         """
 
         def add() -> None:
@@ -49,13 +50,13 @@ class Notices:
                 file.write(f"called {ends.start} {ends.end}\n")
                 size = file.tell()
             if size > LARGE_NOTICES_BYTES:
-                told = [line for line in self._own_lines() if re.fullmatch(_RECONCILED, line)][-1:]
-                self._replace([*self._own_calls(forget_before), *told])
+                reconciled = [line for line in self._own_lines() if re.fullmatch(_RECONCILED, line)][-1:]
+                self._replace([*self._own_calls(forget_before), *reconciled])
 
         self._try(add)
 
     def add_reconcile(self, epoch_seconds: float, *, forget_before: float) -> None:
-        """Tells that a reconcile has gone well, and forgets calls for what ended before an instant."""
+        """Announces a successful reconcile, and removes calls for jobs that ended before ``forget_before``."""
 
         def add() -> None:
             self._replace([*self._own_calls(forget_before), f"reconciled {epoch_seconds:.0f}"])
@@ -63,13 +64,13 @@ class Notices:
         self._try(add)
 
     def others_calls(self) -> list[Range]:
-        """For which times of End the hooks of other controllers were called."""
+        """The ranges of End for which the hooks of other controllers were called."""
         found = [re.fullmatch(_CALLED, line) for line in self._others_lines()]
         calls = [(int(match[1]), int(match[2])) for match in found if match]
         return [Range(first - CALLS_SLACK_SECONDS, last + CALLS_SLACK_SECONDS) for first, last in calls]
 
     def last_reconcile(self) -> float:
-        """When a reconcile of another controller last went well, in epoch seconds; 0 where that is not known."""
+        """When a reconcile of another controller last succeeded, in epoch seconds; 0 if unknown."""
         found = [re.fullmatch(_RECONCILED, line) for line in self._others_lines()]
         return max((float(match[1]) for match in found if match), default=0.0)
 

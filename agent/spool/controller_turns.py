@@ -1,9 +1,9 @@
-"""Turns: of all controllers of a cluster one sends at a time.
+"""Turns: only one controller of a cluster sends at a time.
 
-The dashboard reads a year's file, adds to it and writes it back without a lock: of two hosts that send in the same
-second one erases what the other brought. All controllers share slurmctld's StateSaveLocation, so a lock file lies in
-a folder there. It is a POSIX lock: those reach across hosts on NFS, Lustre (mounted with flock), GPFS, CephFS, GFS2
-and OCFS2.
+The dashboard reads a year's file, adds to it and writes it back without a lock: if two hosts send in the same second,
+one overwrites the records of the other. All controllers share slurmctld's StateSaveLocation, so the lock file is in a
+folder there. It is a POSIX lock, which works across hosts on NFS, Lustre (mounted with flock), GPFS, CephFS, GFS2 and
+OCFS2.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from agent.spool.shared_folder import SharedFolder
 
 LOCK_NAME = "turns.lock"
 TURN_POLL_SECONDS = 0.1
-#: After a turn of its own a run leaves the others this long to take theirs: however many batches a reconcile has, a
-#: flush that polls comes in between.
+#: After its turn a run leaves the others this long to take theirs, so that a polling flush gets in between the batches
+#: of a reconcile.
 YIELD_SECONDS = 0.3
-#: Longer than any POST with its retries. A lock that is held longer is stuck, and never sending would be worse.
+#: Longer than any POST with its retries. A lock held for longer is stuck, and never sending would be worse.
 LONGEST_TURN_SECONDS = 600.0
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Turns:
     """The turns of one run.
 
-    :param folder: the one that all controllers share.
+    :param folder: the folder that all controllers share.
     :param clock: monotonic seconds.
     """
 
@@ -44,7 +44,7 @@ class Turns:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = folder.path / LOCK_NAME
-        #: Why this run has not had a turn for each of its batches; empty where it has.
+        #: Why this run had to send without a turn; empty if it did not.
         self.failure = ""
         self._folder = folder
         self._clock = clock
@@ -53,7 +53,7 @@ class Turns:
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """While it lasts no other controller sends. Where that can't be had it goes on all the same, and says so."""
+        """Keeps other controllers from sending. If no turn can be had, logs a warning and lets this run send anyway."""
         file = None if self.failure else self._take()
         try:
             yield
@@ -89,10 +89,10 @@ class Turns:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def _close(self, file: int) -> None:
-        """Releases the lock. Where that hangs, the end of the process does."""
+        """Releases the lock. If that hangs, the end of the process releases it."""
         with suppress(OSError):
             self._folder.ask(lambda: os.close(file))
 
     def _go_on_without(self, why: str) -> None:
-        self.failure = f"cannot take turns with the other controllers by {self.path}: {why}"
+        self.failure = f"cannot take turns with the other controllers using {self.path}: {why}"
         logger.warning("%s; see docs/controllers.md", self.failure)

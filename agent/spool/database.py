@@ -1,4 +1,4 @@
-"""One SQLite file: opens it, writes in transactions, and tells a damaged file from a full disk."""
+"""One SQLite file: opens it, writes in transactions, and distinguishes a damaged file from a full disk."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from agent.spool import schema
 
 T = TypeVar("T")
 
-#: How long another process may hold the file, as a dry run does to its end.
+#: How long to wait for another process that locks the file, as a dry run does until it ends.
 DRY_RUN_WAIT_SECONDS = 30
 
-#: What is taken off the queue after a commit must not come to lie in neither when the power fails: the folder is
-#: synced, too, or the journal that is found there would undo the commit.
+#: Queue files are removed after a commit, which a power failure must not undo. With EXTRA the folder is synced, too;
+#: otherwise the journal might reappear there and roll the commit back.
 SYNCHRONOUS = "EXTRA"
-#: SQLite's limit on variables was 999 for long. Always as many: it keeps each different statement in memory.
+#: SQLite's limit on variables used to be 999. The number is constant because each different statement is cached.
 CHUNK = 500
 ONE_OF = f"IN ({','.join('?' * CHUNK)})"
 IS_ONE_OF = f"job_id {ONE_OF}"
-#: So many rows at a time are read of what may be millions.
+#: Rows are read this many at a time, as there may be millions.
 PAGE = 1000
-_DISK_HINT = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"
+_DISK_HINT = "check that the spool's disk is writable and not full, and that the file belongs to the Slurm user"
 
 
 class Database:
     """An open database file, with the tables of :mod:`agent.spool.schema`.
 
-    :param look: opens the file only to look at it; where there is none, the tables are empty ones in memory.
-    :raises LedgerDamaged: where the file is no database, is not whole, or is of a newer version.
-    :raises SpoolError: where the disk or the permissions don't allow it.
+    :param look: opens the file only for reading; if there is none, the tables are empty ones in memory.
+    :raises LedgerDamaged: if the file is not a database, is damaged, or has a newer version.
+    :raises SpoolError: if the disk or the permissions don't allow it.
     """
 
     def __init__(self, path: Path, *, look: bool = False) -> None:
         self._path = path
-        self.rehearses = False  # all that is written will be undone
+        self.rehearses = False  # everything written will be rolled back
         with _explained(path):
             address = _address_to_look(path) if look else str(path)
             self._connection = sqlite3.connect(address, timeout=DRY_RUN_WAIT_SECONDS, isolation_level=None, uri=look)
@@ -50,14 +50,14 @@ class Database:
                 raise
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes the file."""
         self._connection.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing of what is written within, on the disk when it ends.
+        """Writes atomically; the data is on the disk when it ends.
 
-        :raises SpoolError: where it can't be written.
+        :raises SpoolError: if it can't be written.
         """
         if self.rehearses:
             yield
@@ -73,8 +73,8 @@ class Database:
 
     @contextmanager
     def rehearsal(self) -> Iterator[None]:
-        """Lets a dry run write whatever it likes, and undoes all of it."""
-        self.execute("PRAGMA cache_spill = OFF")  # spilled pages would lock out whoever only looks
+        """Rolls back everything that a dry run writes."""
+        self.execute("PRAGMA cache_spill = OFF")  # spilled pages would lock out readers
         self.execute("BEGIN IMMEDIATE")
         self.rehearses = True
         try:
@@ -89,15 +89,15 @@ class Database:
             return self._connection.execute(statement, values).fetchall()
 
     def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
-        """Runs one statement for each row of values, and returns how many rows of the table that has changed."""
+        """Runs one statement for each row of values, and returns how many rows of the table changed."""
         with _explained(self._path):
             return self._connection.executemany(statement, rows).rowcount
 
 
 def put_aside(path: Path) -> Path:
-    """Renames a database that can't be used, with its journal, and returns its new path.
+    """Renames an unusable database, with its journal, and returns its new path.
 
-    :raises SpoolError: where that can't be done.
+    :raises SpoolError: if that fails.
     """
     aside = path.with_name(f"{path.name}.aside.{int(time.time())}")
     journal = path.with_name(f"{path.name}-journal")
@@ -111,7 +111,7 @@ def put_aside(path: Path) -> Path:
 
 
 def _address_to_look(path: Path) -> str:
-    """Not read-only: where a run was killed, whoever opens the file next has to undo what it had not committed."""
+    """Not read-only: after a run was killed, the next to open the file has to roll back its open transaction."""
     return f"{path.absolute().as_uri()}?mode=rw" if path.exists() else ":memory:"
 
 
@@ -121,7 +121,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except ExporterError:
         raise
-    except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is sound
+    except sqlite3.OperationalError as error:  # disk full, read-only, locked: the file itself is intact
         if any(words in str(error) for words in ("malformed", "no such", "decode")):
             raise LedgerDamaged(f"{path} is damaged: {error}") from error
         raise SpoolError(f"cannot use {path}: {error}", hint=_DISK_HINT) from error
@@ -132,7 +132,7 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def chunks(values: Sequence[T]) -> Iterator[Sequence[T | None]]:
-    """The values for :data:`IS_ONE_OF` and its like, with nulls behind the last ones, which nothing is equal to."""
+    """The values for :data:`IS_ONE_OF` and the like; the last chunk is padded with nulls, which equal nothing."""
     for start in range(0, len(values), CHUNK):
         chunk = values[start : start + CHUNK]
         yield [*chunk, *[None] * (CHUNK - len(chunk))]

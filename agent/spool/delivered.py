@@ -1,4 +1,4 @@
-"""What the dashboard has taken: a table of the ledger."""
+"""What the dashboard has accepted: a table of the ledger."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ if TYPE_CHECKING:
 
 
 class Known(NamedTuple):
-    """What the ledger knows of a job that is about to be sent."""
+    """What the ledger knows about a job to be sent."""
 
-    digest: bytes  # of what was delivered of the same run; empty where nothing was
+    digest: bytes  # of the delivered record of the same run; empty if there is none
     hooked: bool
     superseded: bool  # by a newer job or run of the same JobID
     delivered_at: float = 0.0  # first, in epoch seconds
-    has_row: bool = False  # whether its row would be recognized
+    has_row: bool = False  # whether the digest of its row is stored
 
 
 class DeliveredRow(NamedTuple):
-    """A job of one row that was delivered."""
+    """A delivered job that has a single row."""
 
     end: int
     hooked: int
 
 
-#: SQLite, which has no statistics, would rather read all rows of the cluster than look so many names up in the index.
+#: Without statistics, SQLite prefers reading all rows of a cluster to looking up this many names in the index.
 _IS_SHOWN_AS_ONE_OF = f"shown_id {ONE_OF}"
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
 
@@ -45,7 +45,7 @@ class DeliveredJobs:
 
         rows = [
             *self._select("delivered", cluster, IS_ONE_OF, [record.raw_id for record in records]),
-            # A slurmctld that was killed may run a task again under another raw ID.
+            # After slurmctld was killed, it may run a task again under another raw ID.
             *self._select(
                 "delivered INDEXED BY shown_ids",
                 cluster,
@@ -78,9 +78,9 @@ class DeliveredJobs:
             )
 
     def add(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
-        """Writes down what the dashboard has taken. The first delivery's time stands.
+        """Stores what the dashboard has accepted. The time of the first delivery is kept.
 
-        Not in a dry run: that of a year would hold it all in memory.
+        A dry run stores nothing: one of a year would keep everything in memory.
         """
         if self._database.rehearses:
             return
@@ -110,26 +110,26 @@ class DeliveredJobs:
             )
 
     def rows(self, cluster: str, ended: Range) -> dict[bytes, DeliveredRow]:
-        """The jobs of one row that were delivered and ended in a range, by a digest of that row."""
+        """The delivered jobs with a single row that ended in a range, by the digest of that row."""
         query = (
             "SELECT row, ended, hooked FROM delivered WHERE cluster = ? AND row IS NOT NULL AND ended BETWEEN ? AND ?"
         )
         return {row: DeliveredRow(end, hooked) for row, end, hooked in self._database.execute(query, (cluster, *ended))}
 
     def forget_rows(self) -> None:
-        """Lets no row be recognized: from now on the same rows make other records."""
+        """Deletes the digests of all rows, since the same rows now result in different records."""
         self._database.execute("UPDATE delivered SET row = NULL WHERE row IS NOT NULL")
 
     def first_end(self, cluster: str, since: float) -> int | None:
-        """When the first of those jobs ended that were delivered for the first time since an instant."""
+        """The earliest End of the jobs that were first delivered since then (epoch seconds)."""
         query = "SELECT min(ended) FROM delivered WHERE cluster = ? AND delivered_at >= ?"
         end: int | None = self._database.execute(query, (cluster, since))[0][0]
         return end
 
     def latencies(self, since: float, limit: int) -> list[float]:
-        """Seconds from the End to the dashboard of the jobs that flush has delivered since then, sorted.
+        """Seconds from End to delivery of the jobs that flush has delivered since then, sorted.
 
-        :param limit: the latest so many suffice.
+        :param limit: only the latest deliveries are read, up to this many.
         """
         rows = self._database.execute(
             "SELECT delivered_at - ended FROM (SELECT * FROM delivered WHERE command = 'flush' AND delivered_at >= ?"
@@ -139,7 +139,7 @@ class DeliveredJobs:
         return [row[0] for row in rows]
 
     def prune(self, before: float) -> None:
-        """Forgets the jobs that ended before an instant."""
+        """Deletes the jobs that ended before then (epoch seconds)."""
         self._database.execute("DELETE FROM delivered WHERE ended < ?", (before,))
 
 

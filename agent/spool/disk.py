@@ -1,4 +1,4 @@
-"""What can go wrong on the spool's disk, told in a sentence."""
+"""Explains errors of the spool's disk in one sentence."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as error:
         raise SpoolError(
             f"cannot use {error.filename or path}: {error.strerror or error}",
-            hint="see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user",
+            hint="check that the spool's disk is mounted, writable and not full, and belongs to the Slurm user",
         ) from error

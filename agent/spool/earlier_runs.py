@@ -1,4 +1,4 @@
-"""The earlier runs of jobs that went on, or may go on: a table of the ledger."""
+"""The earlier runs of jobs that continue, or may continue: a table of the ledger."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ class RememberedRuns:
         self._database = database
 
     def add(self, runs: Iterable[Run]) -> None:
-        """Remembers runs that have ended while their job goes on, or may go on."""
+        """Stores ended runs whose job continues, or may continue."""
         self._database.execute_many(
             "INSERT OR REPLACE INTO earlier_runs VALUES (?, ?, ?, ?)",
             ((run.raw_id, run.submit, run.end or 0, json.dumps(run[:-1])) for run in runs),
         )
 
     def of(self, job_ids: Sequence[int]) -> dict[int, list[Run]]:
-        """The remembered runs of some raw IDs, by raw ID; those that have none are left out."""
+        """The stored runs of these raw IDs, by raw ID; IDs without any are left out."""
         found: dict[int, list[Run]] = {}
         for chunk in chunks(job_ids):
             rows = self._database.execute(f"SELECT job_id, run FROM earlier_runs WHERE {IS_ONE_OF}", chunk)  # noqa: S608
@@ -32,5 +32,5 @@ class RememberedRuns:
         return found
 
     def prune(self, before: float) -> None:
-        """Forgets the runs that ended before an instant."""
+        """Deletes the runs that ended before then (epoch seconds)."""
         self._database.execute("DELETE FROM earlier_runs WHERE ended < ?", (before,))

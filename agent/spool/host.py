@@ -1,4 +1,4 @@
-"""Whose the spool is: two hosts, or two instances, that work on one spool take each other's jobs."""
+"""Ties a spool to one host and one instance: two that share a spool would take each other's jobs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from agent.errors import SpoolError
 from agent.wording import span
 
 MARK = "host"
-#: A host that has not run for so long has left the spool to another: flush runs every five minutes.
+#: Another host may use the spool once its owner has not run for this long: flush runs every five minutes.
 LEFT_SECONDS = 900.0
 _LONGEST_NAME = 4096
 
 
 def claim_for_host(spool: Path, host: str, now: float, instance: str = "") -> None:
-    """Marks a spool as this host's, and as an instance's on it.
+    """Marks a spool as used by this host, and by one instance on it.
 
-    What can't be written, as where the disk is full, is left to whatever needs the spool next.
+    A mark that can't be written, for example on a full disk, is not an error here: whatever writes next reports it.
 
     :param now: epoch seconds.
-    :param instance: empty for the host's own.
-    :raises SpoolError: where another host has worked on it lately, or another instance ever.
+    :param instance: empty for the host's default instance.
+    :raises SpoolError: if another host has used it recently, or another instance ever has.
     """
     mark = spool / MARK
     name = f"{host}@{instance}" if instance else host
@@ -37,24 +37,24 @@ def claim_for_host(spool: Path, host: str, now: float, instance: str = "") -> No
 
 
 def _check_owner(mark: Path, owner: tuple[str, float], host: str, now: float) -> None:
-    """Another host may follow one that has left. An instance may run once a day: its spool stays its own."""
+    """Another host may take over an unused spool. Another instance may not: some run only once a day."""
     other, _, instance = owner[0].partition("@")
     if other == host:
         raise SpoolError(
             f"the spool {mark.parent} belongs to {f'the instance {instance}' if instance else 'the host itself'}",
-            hint="leave spool_dir and SLURM_USAGE_HISTORY_SPOOL out, and each instance has a spool of its own; "
-            f"if it is to change hands, remove {mark}",
+            hint="remove spool_dir and SLURM_USAGE_HISTORY_SPOOL, so that each instance uses its own spool; "
+            f"to hand this one over, remove {mark}",
         )
     if abs(now - owner[1]) < LEFT_SECONDS:
         raise SpoolError(
-            f"the spool {mark.parent} is shared with {other}, which has used it {span(abs(now - owner[1]))} ago",
+            f"the spool {mark.parent} is shared with {other}, which used it {span(abs(now - owner[1]))} ago",
             hint="each host needs a spool on a disk of its own: SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh; "
             f"if {other} is this host under an earlier name, remove {mark}",
         )
 
 
 def read_mark(mark: Path) -> tuple[str, float] | None:
-    """The host that has marked the spool, and when it has last run there, in epoch seconds; None where none has."""
+    """The host that has marked the spool, and when it last ran there, in epoch seconds; None if there is no mark."""
     with suppress(OSError), open(mark, "rb", buffering=0, opener=_open_at_once) as file:
         host = (file.read(_LONGEST_NAME) or b"").decode("utf-8", "replace").strip()
         return (host, os.fstat(file.fileno()).st_mtime) if host else None

@@ -1,8 +1,8 @@
 """What the agent remembers between runs, in one SQLite file in the spool.
 
-It is an index, never the truth: without it everything is replayed from Slurm's accounting, nothing is lost. What has
-to be true after a crash is written in one transaction: a job leaves ``waiting`` in the same one that enters it in
-``delivered`` or ``rejected``. SQLite 3.26 (EL 8) is enough.
+It is an index and not the source of truth: without it everything is replayed from Slurm's accounting, and nothing is
+lost. Changes that must survive a crash together share a transaction: a job is removed from ``waiting`` in the same one
+that adds it to ``delivered`` or ``rejected``. SQLite 3.26 (EL 8) is sufficient.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from agent.spool.waiting import WaitingJobs
 if TYPE_CHECKING:
     from agent.spool.earlier_runs import RememberedRuns
 
-LEFT = "the next flush or reconcile puts it aside and begins a new one; no job is lost"
+LEFT = "the next flush or reconcile puts it aside and starts a new one; no job is lost"
 
 
 class Ledger:
-    """The tables of one file, each with what is done with it. Open one with :func:`open_ledger`."""
+    """The tables of one file, with their operations. Open it with :func:`open_ledger`."""
 
     def __init__(self, path: Path, *, look: bool = False) -> None:
         self.database = database = Database(path, look=look)
@@ -38,18 +38,18 @@ class Ledger:
 
     @property
     def earlier_runs(self) -> RememberedRuns:
-        """The table of that name, which neither ``status`` nor most runs of flush look at."""
+        """The table of that name, imported late because neither ``status`` nor most flushes need it."""
         from agent.spool.earlier_runs import RememberedRuns  # noqa: PLC0415
 
         return RememberedRuns(self.database)
 
     @property
     def rehearses(self) -> bool:
-        """Whether all that is written will be undone."""
+        """Whether everything written will be rolled back."""
         return self.database.rehearses
 
     def prune(self, *, ended_before: float, requeued_before: float, runs_before: float) -> None:
-        """Forgets what no reconcile of the window will ask for again."""
+        """Deletes what no reconcile of the window will ask for again."""
         self.delivered.prune(ended_before)
         self.rejected.prune(ended_before)
         self.earlier_runs.prune(requeued_before)
@@ -57,12 +57,12 @@ class Ledger:
 
 
 def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
-    """Opens the ledger, or begins a new one. A damaged one, or one of a newer version, is put aside first.
+    """Opens the ledger, or creates a new one. An unusable one is first put aside: if it is damaged or too new.
 
-    :param alone: whether no run can be at work on it; otherwise it is left where it is.
-    :returns: the ledger, and what was put aside and why, empty where nothing was.
-    :raises LedgerDamaged: where it is left.
-    :raises SpoolError: where the disk or the permissions don't allow it.
+    :param alone: whether no run can be using it; otherwise it is not put aside.
+    :returns: the ledger, and what was put aside and why; empty if nothing was.
+    :raises LedgerDamaged: if it is unusable and was not put aside.
+    :raises SpoolError: if the disk or the permissions don't allow it.
     """
     try:
         return Ledger(path), ""
@@ -76,9 +76,9 @@ def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
 
 
 def view_ledger(path: Path) -> Ledger:
-    """Opens the ledger to look at it; it is empty where there is none yet.
+    """Opens the ledger only for reading; it is empty if there is none yet.
 
-    :raises LedgerDamaged: where it can't be used; the next run puts it aside.
-    :raises SpoolError: where the permissions don't allow it.
+    :raises LedgerDamaged: if it can't be used; the next run puts it aside.
+    :raises SpoolError: if the permissions don't allow it.
     """
     return Ledger(path, look=True)

@@ -1,6 +1,6 @@
-"""The spool's two locks: the queue's, which the hook takes, too, and the one that lets a single run work.
+"""The spool's two locks: one for the queue, shared with the hook, and one that allows a single run at a time.
 
-They are flock(2)'s, as the hook's ``flock(1)`` takes them. The kernel lets go of one when its holder dies.
+Both use flock(2), like the hook's ``flock(1)``. The kernel releases a lock when its holder dies.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from agent.wording import span
 RUN_LOCK = "agent.lock"
 QUEUE_LOCK = "queue.lock"
 LOCK_POLL_SECONDS = 0.005
-#: systemd ends a reconcile after six hours, and a flush after one.
+#: systemd stops a reconcile after six hours, and a flush after one.
 LONGEST_RUN_SECONDS = 6.5 * 3600
 
 
@@ -27,8 +27,8 @@ LONGEST_RUN_SECONDS = 6.5 * 3600
 def locked(lock: Path, wait_seconds: float, otherwise: ExporterError) -> Iterator[None]:
     """Holds a lock.
 
-    :param otherwise: raised where another process has held it for so long.
-    :raises SpoolError: where the disk or the permissions don't allow it.
+    :param otherwise: raised if another process holds it for ``wait_seconds``.
+    :raises SpoolError: if the disk or the permissions don't allow it.
     """
     give_up_at = time.monotonic() + wait_seconds
     with explained(lock):
@@ -41,15 +41,15 @@ def locked(lock: Path, wait_seconds: float, otherwise: ExporterError) -> Iterato
     try:
         yield
     finally:
-        fcntl.flock(file, fcntl.LOCK_UN)  # a child that was forked meanwhile has it open, too
+        fcntl.flock(file, fcntl.LOCK_UN)  # closing is not enough: a child forked meanwhile has it open, too
         os.close(file)
 
 
 def _take(lock: Path) -> int | None:
-    """The open file, locked; None where another process holds it, or where it has just been removed."""
-    # Whoever may open it may hold it: nobody else, and no group.
+    """The open file, locked; None if another process holds the lock or has just removed the file."""
+    # Everyone who can open it can hold it, so only the owner may.
     file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with suppress(PermissionError):  # another user's: as it is
+    with suppress(PermissionError):  # another user's file keeps its mode
         os.fchmod(file, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -66,28 +66,28 @@ def _take(lock: Path) -> int | None:
 
 @contextmanager
 def run_lock(spool: Path) -> Iterator[None]:
-    """Held by the one run that may work on the spool.
+    """Held by the one run that may use the spool.
 
-    :raises Busy: at once, where another run holds it.
-    :raises SpoolError: where it has been held for longer than any run may last.
+    :raises Busy: at once, if another run holds it.
+    :raises SpoolError: if it has been held for longer than any run may take.
     """
     lock = spool / RUN_LOCK
     try:
-        with locked(lock, 0, Busy("another run is at work", hint=f"see which: fuser -v {lock}")):
+        with locked(lock, 0, Busy("another run is in progress", hint=f"see which: fuser -v {lock}")):
             with explained(lock):
-                os.utime(lock)  # since when it is held
+                os.utime(lock)  # shows since when it is held
             yield
     except Busy as error:
         held = held_seconds(spool)
         if held > LONGEST_RUN_SECONDS:
-            words = f"{lock} has been held for {span(held)}, longer than a run may last: nothing is delivered meanwhile"
-            hint = f"see by whom, fuser -v {lock}, and end that process, unless it replays years by hand"
+            words = f"{lock} has been held for {span(held)}, longer than a run may take: nothing is delivered meanwhile"
+            hint = f"see who holds it: fuser -v {lock}; stop that process unless an admin is replaying years with it"
             raise SpoolError(words, hint=hint) from error
         raise
 
 
 def held_seconds(spool: Path) -> float:
-    """How long ago the run lock was taken last."""
+    """How long ago the run lock was last taken, in seconds."""
     try:
         return time.time() - (spool / RUN_LOCK).stat().st_mtime
     except OSError:
@@ -95,9 +95,9 @@ def held_seconds(spool: Path) -> float:
 
 
 def lock_holder(spool: Path, name: str = RUN_LOCK) -> int | None:
-    """The process that holds the run lock, or the queue's, None where none does or the kernel does not tell.
+    """The process that holds the run lock, or the queue's; None if none does or the kernel does not show it.
 
-    The lock itself is not touched: trying it would make a run fail that starts in the same instant.
+    The lock itself is not touched: trying it would make a run fail that starts at the same moment.
     """
     try:
         inode = (spool / name).stat().st_ino

@@ -1,9 +1,9 @@
 """The locked queue file that the hook writes.
 
-Hooks share the lock among themselves: each appends its line in one write. The queue is claimed by a rename under that
-lock, for which a file asks the hooks to write beside the queue meanwhile: they never wait for a flush, and a flush need
-not wait for a moment without hooks. What is claimed stays on disk until :meth:`Queue.discard`, which comes after the
-entries are safe in the ledger.
+Hooks hold the lock in shared mode, and each appends its line in one write. A flush claims the queue by renaming it
+under an exclusive lock. While a marker file exists, hooks write to side files instead: they never wait for a flush, and
+a flush need not wait for a moment without hooks. Claimed files stay on disk until :meth:`Queue.discard` is called, once
+the entries are safe in the ledger.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from agent.spool.lock import QUEUE_LOCK, locked
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: How long a hook may hold the lock before it is taken for stuck.
+#: A hook that holds the lock for longer than this is considered stuck.
 QUEUE_WAIT_SECONDS = 10
-#: A part of a side file that is older than this was left by a hook that died before it could name it.
+#: An unfinished side file that is older than this was left by a hook that died before it could rename it.
 ABANDONED_SECONDS = 60
-#: Longer than any line of the hook's: what comes without a newline for so long is no line.
+#: Longer than any line that the hook writes; anything longer is read in pieces and reported as unreadable.
 LONGEST_LINE = 4096
-#: In a line that an admin queued, JOBID and SUBMIT; the hook writes four words.
+#: A line queued by an admin consists of JOBID and SUBMIT; the hook writes four words.
 ADMINS_WORDS = 2
 
 
@@ -37,9 +37,9 @@ class Queue:
     """The queue of one spool.
 
     :param spool: the folder; see :func:`check_spool`.
-    :param complain: told of each line or file that is passed over.
+    :param complain: called for each line or file that is skipped.
     :param clock: epoch seconds.
-    :param lock_wait: seconds that a hook may hold the lock before it is taken for stuck.
+    :param lock_wait: seconds after which a hook that holds the lock is considered stuck.
     """
 
     def __init__(
@@ -52,33 +52,33 @@ class Queue:
     ) -> None:
         self._spool = spool
         self._path = spool / "queue"
-        self._claiming = spool / "queue.claiming"  # while it is there, hooks write beside the queue
+        self._claiming = spool / "queue.claiming"  # while it exists, hooks write to side files
         self._complain = complain
         self._clock = clock
         self._lock_wait = lock_wait
-        #: How many of the lines that were read are the hook's. An admin's has the JobID alone.
+        #: How many of the lines read so far were written by the hook, not by an admin.
         self.calls = 0
 
     def append(self, entries: Iterable[QueueEntry]) -> None:
-        """Queues jobs for an admin. They may be of any age: Submit 0 has the whole accounting searched for them.
+        """Queues jobs for an admin. They may be of any age: with Submit 0 the whole accounting is searched.
 
-        :raises SpoolError: where the lock can't be had or the file can't be written.
+        :raises SpoolError: if the lock can't be acquired or the file can't be written.
         """
-        # A line of its own, even behind one that a full disk cut short.
+        # Start a new line, as a full disk may have cut the last one short.
         text = "".join(f"\n{entry.asked} 0\n" for entry in entries)
         if _exists(self._path) and not _is_plain(self._path):
-            raise SpoolError(f"{self._path} is no regular file", hint="a flush puts it aside")
+            raise SpoolError(f"{self._path} is not a regular file", hint="a flush puts it aside")
         with self._locked(), explained(self._path), self._path.open("a", encoding="ascii") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
 
     def claim(self) -> list[Path]:
-        """Takes the queue away from the hook and returns all files that hold entries, oldest first.
+        """Claims the queue and returns all files with entries, oldest first.
 
-        Those that an earlier run claimed and did not live to discard are among them.
+        They include files that an earlier run claimed and could not discard before it died.
 
-        :raises SpoolError: where the spool can't be used.
+        :raises SpoolError: if the spool can't be used.
         """
         with explained(self._spool):
             if _exists(self._path) or _exists(self._claiming):
@@ -88,7 +88,7 @@ class Queue:
             return self.files(with_queue=False)
 
     def files(self, *, with_queue: bool = True) -> list[Path]:
-        """The files that hold entries: claimed ones, side files of hooks that could not get the lock, the queue."""
+        """The files with entries: claimed ones, side files of hooks that could not get the lock, and the queue."""
         found = [*self._spool.glob("queue.claimed.*"), *self._spool.glob("queue.side.*")]
         found += [part for part in self._spool.glob("queue.part.*") if self._is_abandoned(part)]
         if with_queue:
@@ -96,7 +96,7 @@ class Queue:
         return sorted(filter(_is_plain, found))
 
     def read(self, files: Sequence[Path]) -> Iterator[QueueEntry]:
-        """The entries of claimed files, one at a time however many there are."""
+        """Yields the entries of claimed files, without holding them all in memory."""
         for path in files:
             for line in _read_lines(path):
                 if line.isspace():
@@ -110,7 +110,7 @@ class Queue:
                     yield entry
 
     def last_write(self, files: Sequence[Path]) -> float | None:
-        """When the hook last wrote to any of some files, in epoch seconds; None where all of them are gone."""
+        """When the hook last wrote to any of these files, in epoch seconds; None if none of them exists any longer."""
         moments = []
         with explained(self._spool):
             for path in files:
@@ -126,7 +126,7 @@ class Queue:
                     path.unlink()
 
     def _claim_queue(self) -> None:
-        """Renames the queue. Where the lock can't be had it stays for a later run, and holds up nothing else."""
+        """Renames the queue. If the lock can't be acquired, the queue is left to a later run."""
         claimed = self._spool / f"queue.claimed.{time.time_ns()}.{os.getpid()}"
         self._claiming.touch()
         try:
@@ -139,26 +139,26 @@ class Queue:
                 self._claiming.unlink()
 
     def _is_abandoned(self, part: Path) -> bool:
-        """A hook takes no minute from the file to its name. The clock may have been set since."""
-        with suppress(FileNotFoundError):  # it has its name by now
+        """Whether its hook is dead: a living one renames the file within a minute. The clock may have jumped."""
+        with suppress(FileNotFoundError):  # renamed by now
             return abs(self._clock() - part.lstat().st_mtime) > ABANDONED_SECONDS
         return False
 
     def _put_aside_unless_readable(self, path: Path) -> None:
-        """A link or a FIFO in place of a file is not the hook's, and is never opened; root's file can't be."""
+        """Puts aside what is not from the hook: links and FIFOs, which are never opened, and files of root."""
         if not _exists(path) or (_is_plain(path) and os.access(path, os.R_OK)):
             return
         aside = path.with_name(f"odd.{path.name}")
-        with suppress(FileNotFoundError):  # it got its name, or another process has taken it over
+        with suppress(FileNotFoundError):  # renamed by the hook, or taken over by another process
             path.rename(aside)
-            self._complain(SpoolError(f"{path} is no readable regular file and was put aside as {aside}"))
+            self._complain(SpoolError(f"{path} is not a readable regular file and was put aside as {aside}"))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         lock = self._spool / QUEUE_LOCK
         stuck = SpoolError(
             f"{lock} has been held for more than {self._lock_wait:g} s",
-            hint=f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile",
+            hint=f"see who holds it: fuser -v {lock}; meanwhile the hook writes to side files",
         )
         with locked(lock, self._lock_wait, stuck):
             yield
@@ -168,13 +168,13 @@ def _read_lines(path: Path) -> Iterator[str]:
     with explained(path), ExitStack() as stack:
         try:
             file = stack.enter_context(path.open(encoding="ascii", errors="backslashreplace", newline="\n"))
-        except FileNotFoundError:  # another process has taken it over: its entries are on the books
+        except FileNotFoundError:  # taken over by another process: its entries are in the ledger
             return
         yield from iter(lambda: file.readline(LONGEST_LINE), "")
 
 
 def _exists(path: Path) -> bool:
-    """Also where it is a link that leads nowhere."""
+    """Whether the name exists, even as a dangling link."""
     return os.path.lexists(path)
 
 

@@ -1,4 +1,4 @@
-"""What the dashboard has refused for good: a table of the ledger."""
+"""What the dashboard has permanently rejected: a table of the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Rejected(NamedTuple):
-    """A record that the dashboard refused, with its words."""
+    """A record that the dashboard rejected, with the error message."""
 
     job_id: int
     shown_id: str
@@ -24,25 +24,25 @@ class Rejected(NamedTuple):
 
 
 class RejectedRecords:
-    """The table ``rejected``: records set aside. A dropped one is kept, and never sent again as it is."""
+    """The table ``rejected``: records set aside. A dropped one is kept so that it is never sent again unchanged."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     def digests(self, cluster: str) -> dict[tuple[int, int], bytes]:
-        """The digests of the records that the dashboard refused, dropped ones included, by what identifies them."""
+        """The digests of the rejected records, including dropped ones, by the key of the record."""
         rows = self._database.execute("SELECT job_id, submit, digest FROM rejected WHERE cluster = ?", (cluster,))
         return {(job_id, submit): digest for job_id, submit, digest in rows}
 
     def add(self, cluster: str, record: Record, reason: str, now: float, *, hooked: bool) -> None:
-        """Sets a record aside with the dashboard's reason."""
+        """Sets a record aside with the error message."""
         self._database.execute(
             "INSERT OR REPLACE INTO rejected VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
             (cluster, *record.key, record.end, record.job_id, record.digest, record.text, reason, now, hooked),
         )
 
     def newest(self, limit: int = sys.maxsize) -> Iterator[Rejected]:
-        """The records set aside and not dropped, newest first, read page by page."""
+        """Yields the records set aside and not dropped, newest first, reading page by page."""
         last = (float("inf"), 0)
         while limit:
             rows = self._database.execute(
@@ -63,7 +63,7 @@ class RejectedRecords:
         return int(self._database.execute("SELECT count(*) FROM rejected WHERE NOT dropped")[0][0])
 
     def has(self, job_id: int, shown_id: str) -> bool:
-        """Whether a record of this raw ID, or of this JobID as it is shown, is set aside and not dropped."""
+        """Whether a record of this raw ID, or of this displayed JobID, is set aside and not dropped."""
         return bool(
             self._database.execute(
                 "SELECT 1 FROM rejected WHERE (job_id = ? OR shown_id = ?) AND NOT dropped", (job_id, shown_id)
@@ -71,13 +71,13 @@ class RejectedRecords:
         )
 
     def drop(self, job_id: int, shown_id: str) -> None:
-        """Never sends the rejected records of a job again, as they are."""
+        """Marks the rejected records of a job as never to be sent again unchanged."""
         self._database.execute("UPDATE rejected SET dropped = 1 WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
 
     def forget(self, job_id: int, shown_id: str) -> None:
-        """Lets the rejected records of a job be sent again."""
+        """Allows the rejected records of a job to be sent again."""
         self._database.execute("DELETE FROM rejected WHERE job_id = ? OR shown_id = ?", (job_id, shown_id))
 
     def prune(self, before: float) -> None:
-        """Forgets the dropped records of jobs that ended before an instant."""
+        """Deletes the dropped records of jobs that ended before then (epoch seconds)."""
         self._database.execute("DELETE FROM rejected WHERE dropped AND ended < ?", (before,))

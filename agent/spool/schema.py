@@ -1,4 +1,4 @@
-"""Every table of the ledger, and how a file of an older version is brought up to date."""
+"""The tables of the ledger, and how a file of an older version is upgraded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from agent.errors import LedgerDamaged
 if TYPE_CHECKING:
     from sqlite3 import Connection
 
-#: Kept in the file; a program that finds a newer one begins a new file.
+#: Stored in the file; a program that finds a newer one starts a new file.
 VERSION = 4
 
 TABLES = """
@@ -47,8 +47,8 @@ CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
-#: What has to be done to a file of a version before the tables that it lacks are made. Earlier runs of before version 4
-#: lack their uid: the next reconcile reads them again.
+#: The changes to a file of this version, made before missing tables are created. Before version 4, earlier runs had no
+#: uid; they are deleted, and the next reconcile reads them again.
 UPGRADES = {
     2: "ALTER TABLE delivered ADD COLUMN shown_id TEXT;",
     3: """ALTER TABLE waiting ADD COLUMN state TEXT NOT NULL DEFAULT 'no_record';
@@ -61,13 +61,13 @@ UPGRADES = {
 
 
 def prepare(connection: Connection, path: Path) -> None:
-    """Makes the tables where they are missing, and touches each once, which finds most damage.
+    """Creates missing tables, and reads from each one, which detects most damage.
 
-    :raises LedgerDamaged: where the file is of a newer version.
+    :raises LedgerDamaged: if the file has a newer version.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > VERSION:
-        raise LedgerDamaged(f"{path} is of version {version}, newer than this program's {VERSION}")
+        raise LedgerDamaged(f"{path} has version {version}, newer than this program's {VERSION}")
     if version < VERSION:
         _upgrade(connection)
     for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -75,7 +75,7 @@ def prepare(connection: Connection, path: Path) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    """Brings a new file, or one of an older version, up to date, unless another process has just done so."""
+    """Upgrades a new or older file, unless another process has just done so."""
     connection.execute("BEGIN IMMEDIATE")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     first = "".join(UPGRADES.get(older, "") for older in range(version, VERSION)) if version else ""

@@ -1,7 +1,7 @@
 """A folder on a file server that may hang.
 
-Whoever looks into it then waits in the kernel and can't be called back. So a thread looks, and is left behind if it
-does not return in time.
+A process that accesses it then blocks in the kernel and can't be interrupted. So a thread does it, and is abandoned if
+it does not return in time.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Callable, TypeVar
 
 T = TypeVar("T")
 
-#: What waits for it here is a flush with finished jobs.
+#: Short, as a flush with finished jobs is waiting for it.
 FOLDER_PATIENCE_SECONDS = 10.0
 
 
@@ -29,9 +29,9 @@ class SharedFolder:
         self._hangs = False
 
     def ask(self, what: Callable[[], T]) -> T:
-        """Does something there.
+        """Calls ``what`` in a thread and returns its result.
 
-        :raises OSError: as it does. ETIMEDOUT where nothing answers, and from then on at once.
+        :raises OSError: that of ``what``; ETIMEDOUT if the server does not answer, and from then on at once.
         """
         answers: list[T] = []
         errors: list[OSError] = []

@@ -1,4 +1,4 @@
-"""The spool as a command works with it: opened as its owner, alone where need be, with its queue and its ledger."""
+"""Opens the spool for a command: as its owner, locked if necessary, with its queue and its ledger."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from agent.spool.owner import check_spool, step_down
 from agent.spool.queue import Queue
 
 LEDGER_NAME = "ledger.db"
-#: A call that does not say when the job ended came at most this long before the last one: flush runs more often.
-UNTOLD_SECONDS = 600
+#: A call without the job's END came at most this long before the last call: flush runs more often.
+WITHOUT_END_SECONDS = 600
 
 logger = logging.getLogger(__name__)
 
 
 class Spool(NamedTuple):
-    """What lies in an open spool."""
+    """An open spool."""
 
     queue: Queue
     ledger: Ledger
 
     def take_over(self, now: float) -> Range | None:
-        """Claims the queue and moves its entries into the ledger. The files go when the entries are safe on the disk.
+        """Claims the queue and moves its entries into the ledger. Files are removed once the entries are on the disk.
 
-        In a rehearsal they are read and stay as they are.
+        A dry run only reads the files.
 
         :param now: epoch seconds.
-        :returns: when the first and the last of the jobs ended for which the hook was called; None without any call.
-        :raises SpoolError: where the spool can't be used; nothing is lost.
+        :returns: the first and the last End of the jobs for which the hook was called; None if it was not called.
+        :raises SpoolError: if the spool can't be used; nothing is lost.
         """
         queue, ledger = self
         if ledger.rehearses:
@@ -49,13 +49,13 @@ class Spool(NamedTuple):
         if not files:
             return None
         first_call = last_call = queue.last_write(files) or now
-        before, is_untold = queue.calls, False
+        before, lacks_end = queue.calls, False
 
         def entries() -> Iterator[QueueEntry]:
-            nonlocal first_call, is_untold
+            nonlocal first_call, lacks_end
             for entry in queue.read(files):
                 first_call = min(first_call, entry.end or last_call)
-                is_untold = is_untold or entry.end is None
+                lacks_end = lacks_end or entry.end is None
                 yield entry
 
         with ledger.transaction():
@@ -65,7 +65,7 @@ class Spool(NamedTuple):
         queue.discard(files)
         if queue.calls == before:
             return None
-        return Range(int(min(first_call, last_call - UNTOLD_SECONDS) if is_untold else first_call), int(last_call))
+        return Range(int(min(first_call, last_call - WITHOUT_END_SECONDS) if lacks_end else first_call), int(last_call))
 
 
 @contextmanager
@@ -77,14 +77,14 @@ def open_spool(
     alone: bool = False,
     instance: str = "",
 ) -> Iterator[Spool]:
-    """Opens a spool to work with it.
+    """Opens a spool for reading and writing.
 
-    :param complain: told of each line or file of the queue that is passed over.
-    :param dry_run: undoes in the end whatever was written to the ledger.
-    :param alone: as the one run that works on the spool.
-    :param instance: whose run it is; empty for the host's own.
-    :raises SpoolError: where the spool can't be used.
-    :raises Busy: where another run works on it.
+    :param complain: called for each line or file of the queue that is skipped.
+    :param dry_run: finally rolls back everything written to the ledger.
+    :param alone: takes the lock that allows a single run.
+    :param instance: the instance that uses it; empty for the host's default instance.
+    :raises SpoolError: if the spool can't be used.
+    :raises Busy: if another run holds the lock.
     """
     step_down(folder)
     check_spool(folder)
@@ -99,7 +99,7 @@ def open_spool(
             with ledger.rehearsal() if dry_run else nullcontext():
                 yield Spool(Queue(folder, complain=complain), ledger)
         except LedgerDamaged as error:
-            # Damage deep in the file shows only when it is read. The next run begins a new one.
+            # Damage deep in the file is noticed only when that part is read. The next run starts a new file.
             if alone:
                 ledger.close()
                 error.hint = f"it was put aside as {put_aside(path)}; the next reconcile replays the whole window"
@@ -110,14 +110,14 @@ def open_spool(
 
 @contextmanager
 def look_at_ledger(folder: Path) -> Iterator[Ledger]:
-    """Opens a spool's ledger only to look at it, whatever else is under way.
+    """Opens a spool's ledger only for reading, even during a run.
 
-    :raises SpoolError: where the spool is not there or can't be read.
+    :raises SpoolError: if the spool is missing or can't be read.
     """
     step_down(folder)
     if not os.access(folder, os.R_OK | os.X_OK):
         if os.access(folder.parent, os.X_OK) and not folder.exists():
-            hint = "install.sh makes it, and `check` says what is missing"
+            hint = "install.sh creates it, and `check` shows what is missing"
             raise SpoolError(f"there is no spool {folder}", hint=hint)
         raise SpoolError(f"the spool {folder} can't be read", hint="run as root or as the Slurm user")
     try:

@@ -1,4 +1,4 @@
-"""The jobs that wait for their record, or for the dashboard: a table of the ledger."""
+"""The jobs that wait for their accounting record or for the dashboard: a table of the ledger."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
 if TYPE_CHECKING:
     from agent.jobs.record import Record
 
-#: Nothing is put off for longer than that: what is, was so before the clock was set back.
+#: No job backs off for longer than this. A later due time means that the clock was set back, so the job is due now.
 _IS_DUE = "(due_at <= ? OR due_at > ?)"
-#: What a job waits for: its record in the accounting, the rest of a half-written one, which may take a day and is
-#: nobody's fault, or that the dashboard, which has refused it, is proven right.
+#: What a job waits for: its record in the accounting; the rest of a half-written record, which may take a day and is
+#: not an error; or, after the dashboard refused it, proof that the record is at fault.
 NO_RECORD = "no_record"
 HALF_WRITTEN = "half_written"
 REFUSED = "refused"
@@ -30,12 +30,12 @@ class Waiting(NamedTuple):
     queued_at: float
     attempts: int
     due_at: float
-    reason: str  # what the accounting lacks, or what the dashboard said
+    reason: str  # what is missing in the accounting, or the dashboard's error message
     state: str = NO_RECORD
 
     @property
     def key(self) -> tuple[int, int]:
-        """What identifies it in the ledger."""
+        """Identifies it in the ledger."""
         return self.entry.key
 
 
@@ -46,7 +46,7 @@ class WaitingJobs:
         self._database = database
 
     def add(self, entries: Iterable[QueueEntry], now: float) -> int:
-        """Takes over queue entries; a newer end of a job that waits already makes it due again.
+        """Adds queue entries; a newer End of a job that is already waiting makes it due again.
 
         :returns: how many entries there were.
         """
@@ -62,7 +62,7 @@ class WaitingJobs:
         )
 
     def due(self, now: float, *, after: tuple[int, int], limit: int) -> list[Waiting]:
-        """The next jobs whose time has come, in the order of their IDs, behind the key ``after``."""
+        """The next due jobs, in the order of their IDs, after the key ``after``."""
         rows = self._database.execute(
             f"SELECT * FROM waiting WHERE {_IS_DUE} AND (job_id, array_task) > (?, ?)"  # noqa: S608
             " ORDER BY job_id, array_task LIMIT ?",
@@ -71,7 +71,7 @@ class WaitingJobs:
         return [_make_waiting(row) for row in rows]
 
     def due_among(self, job_ids: Sequence[int], now: float) -> list[Waiting]:
-        """Those jobs under some raw IDs whose time has come, and of which the hook told when they ended."""
+        """The due jobs with these raw IDs whose End the hook reported."""
         found: list[Waiting] = []
         for chunk in chunks(job_ids):
             rows = self._database.execute(
@@ -82,7 +82,7 @@ class WaitingJobs:
         return found
 
     def count_due(self, now: float, *, ended: Range | None = None) -> int:
-        """How many jobs' time has come; on request those alone that ended in a range, as the hook has told."""
+        """How many jobs are due; on request only those that ended in a range, according to the hook."""
         bounds = "ended BETWEEN ? AND ?" if ended else "1"
         rows = self._database.execute(
             f"SELECT count(*) FROM waiting WHERE {bounds} AND {_IS_DUE}",  # noqa: S608
@@ -91,7 +91,7 @@ class WaitingJobs:
         return int(rows[0][0])
 
     def due_ends(self, now: float, *, after: int) -> Range | None:
-        """When the first and the last of the jobs ended whose time has come, behind an instant and before now."""
+        """The first and the last End of the due jobs, after ``after`` and up to now."""
         chosen = f"SELECT ended FROM waiting WHERE ended > ? AND ended <= ? AND {_IS_DUE} ORDER BY ended"  # noqa: S608
         values = (after, now, now, now + LONGEST_WAIT_SECONDS)
         ((first, last),) = self._database.execute(
@@ -101,19 +101,19 @@ class WaitingJobs:
         return None if first is None else Range(first, last)
 
     def next_due(self, now: float) -> float | None:
-        """When the next job is due, None where none waits."""
+        """When the next job is due; None if none is waiting."""
         due: float | None = self._database.execute(
             "SELECT min(CASE WHEN due_at > ? THEN ? ELSE due_at END) FROM waiting", (now + LONGEST_WAIT_SECONDS, now)
         )[0][0]
         return due
 
     def get(self, key: tuple[int, int]) -> Waiting | None:
-        """One job that waits, by its key; None where it does not."""
+        """One waiting job, by its key; None if it is not waiting."""
         rows = self._database.execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
         return _make_waiting(rows[0]) if rows else None
 
     def all(self) -> Iterator[Waiting]:
-        """All that waits, in the order of their IDs. Between pages the file is free, however slowly they are read."""
+        """Yields all waiting jobs, in the order of their IDs. The file is not locked between pages."""
         last = (0, 0)
         while True:
             rows = self._database.execute(
@@ -126,7 +126,7 @@ class WaitingJobs:
             last = rows[-1][:2]
 
     def newest(self, limit: int = sys.maxsize) -> Iterator[Waiting]:
-        """What waits, newest first, read as :meth:`all` reads."""
+        """Yields the waiting jobs, newest first, reading page by page like :meth:`all`."""
         last: tuple[float, int, int] = (float("inf"), 0, 0)
         while limit:
             rows = self._database.execute(
@@ -143,25 +143,25 @@ class WaitingJobs:
             limit -= len(rows)
 
     def count(self) -> tuple[int, float | None]:
-        """How many wait, and when the one that ended first did, as far as its queue entry told.
+        """How many jobs are waiting, and the earliest End among them, or when that job was queued.
 
-        Of those whose record is half written the end is left out: they wait for a day, whatever anybody does.
+        Jobs with a half-written record are excluded from the latter: they wait for up to a day in any case.
         """
         ended = f"CASE state WHEN '{HALF_WRITTEN}' THEN NULL ELSE ifnull(ended, queued_at) END"
         ((count, oldest),) = self._database.execute(f"SELECT count(*), min({ended}) FROM waiting")  # noqa: S608
         return count, oldest
 
     def count_half_written(self) -> int:
-        """How many wait for the rest of their record."""
+        """How many jobs wait for the rest of their record."""
         return int(self._database.execute("SELECT count(*) FROM waiting WHERE state = ?", (HALF_WRITTEN,))[0][0])
 
     def reasons(self) -> dict[str, int]:
-        """How many wait for which reason. What the dashboard said of each that it refused is left out."""
+        """How many jobs wait for each reason. Refused jobs are one reason, whatever the error message."""
         reason = f"CASE state WHEN '{REFUSED}' THEN 'refused by the dashboard' ELSE reason END"
         return dict(self._database.execute(f"SELECT {reason}, count(*) FROM waiting GROUP BY 1 ORDER BY 2 DESC"))  # noqa: S608
 
     def among(self, job_ids: Sequence[int]) -> set[int]:
-        """Those of some raw IDs that wait."""
+        """Those of these raw IDs that are waiting."""
         found: set[int] = set()
         for chunk in chunks(job_ids):
             rows = self._database.execute(f"SELECT job_id FROM waiting WHERE {IS_ONE_OF}", chunk)  # noqa: S608
@@ -169,9 +169,9 @@ class WaitingJobs:
         return found
 
     def retry_all(self, now: float) -> int:
-        """Makes all that waits due, and lets all that was refused and not dropped wait again.
+        """Makes all waiting jobs due, and queues all rejected jobs again that were not dropped.
 
-        :returns: how many wait then.
+        :returns: how many are waiting then.
         """
         self._database.execute(
             "INSERT OR IGNORE INTO waiting SELECT DISTINCT job_id, ?, NULL, NULL, ?, 0, ?, 'not sent yet', 'no_record'"
@@ -184,14 +184,14 @@ class WaitingJobs:
         return waiting
 
     def postpone(self, postponed: Iterable[Waiting]) -> None:
-        """Writes down when the jobs are to be asked for again, and what their records lack."""
+        """Stores when the jobs are to be asked for again, and what their records lack."""
         self._database.execute_many(
             "UPDATE waiting SET attempts = ?, due_at = ?, reason = ?, state = ? WHERE job_id = ? AND array_task = ?",
             ((item.attempts, item.due_at, item.reason, item.state, *item.key) for item in postponed),
         )
 
     def add_refused(self, key: tuple[int, int], record: Record, words: str, now: float, *, due_at: float) -> None:
-        """Puts off a job that the dashboard has refused, or puts one on the books that did not wait yet."""
+        """Backs off a job that the dashboard refused, and queues it if it is not waiting yet."""
         self._database.execute(
             """INSERT INTO waiting VALUES (?, ?, ?, ?, ?, 1, ?, ?, ?) ON CONFLICT (job_id, array_task) DO UPDATE SET
                attempts = attempts + 1, due_at = excluded.due_at, reason = excluded.reason, state = excluded.state""",
@@ -199,11 +199,11 @@ class WaitingJobs:
         )
 
     def retry_refused(self, now: float) -> None:
-        """Makes the refused jobs due: beside others that were taken it shows whether they are at fault."""
+        """Makes the refused jobs due: now that others were accepted, a retry shows whether they are at fault."""
         self._database.execute("UPDATE waiting SET due_at = ? WHERE state = ? AND due_at > ?", (now, REFUSED, now))
 
     def forget(self, keys: Iterable[tuple[int, int]]) -> None:
-        """Takes jobs off the books."""
+        """Removes jobs from the queue."""
         self._database.execute_many("DELETE FROM waiting WHERE job_id = ? AND array_task = ?", keys)
 
 
@@ -212,6 +212,6 @@ def _make_waiting(row: Sequence[Any]) -> Waiting:
     numbers = (job_id, task, submit or 0, ended or 0, queued_at, attempts, due_at)
     # A bad disk can change a value and nothing else; sacct would refuse every job for this one.
     if not all(isinstance(number, (int, float)) for number in numbers) or not 0 < job_id <= LAST_JOB_ID:
-        raise LedgerDamaged(f"the ledger holds a job that can't be: {row!r}")
+        raise LedgerDamaged(f"the ledger contains an impossible job: {row!r}")
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)
     return Waiting(entry, queued_at, attempts, due_at, reason, state)

@@ -27,5 +27,5 @@ def check_pause(journal: Journal, now: float) -> None:
     rest = journal.fact(PAUSE) - now
     if 0 < rest <= LONGEST_KEPT_PAUSE_SECONDS:
         raise DashboardUnreachable(
-            f"the dashboard asked to be left alone for another {rest:.0f} s", hint="everything is kept"
+            f"the dashboard asked for a pause (Retry-After), {rest:.0f} s remain", hint="everything is kept"
         )

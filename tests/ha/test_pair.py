@@ -124,7 +124,7 @@ def test_one_spool_for_both_is_refused(pair: Pair) -> None:
     try:
         pair.exporters["ctl1"].run("flush")
         said = pair.exporters["ctl2"].run("flush", expect=1)
-        assert f"the spool {common} is shared with ctl1, which has used it" in said
+        assert f"the spool {common} is shared with ctl1, which used it" in said
         pair.exporters["ctl1"].run("flush")
     finally:
         for exporter in pair.exporters.values():

@@ -80,7 +80,7 @@ def test_a_folder_that_is_missing(machine: Machine, dashboard: ReceivingDashboar
     job = machine.run_job()
     wait_for(lambda: _flush(machine) and job in dashboard.records, "the job", limit_seconds=200)
     said = machine.run("journalctl", "-u", f"{NAME}-flush", "-o", "cat", "--no-pager")
-    assert f"cannot take turns with the other controllers by {FOLDER}/turns.lock" in said
+    assert f"cannot take turns with the other controllers using {FOLDER}/turns.lock" in said
     machine.run("mv", "/root/aside", FOLDER)
     assert check(machine)["controllers"]["ok"]
 

@@ -87,8 +87,8 @@ def test_the_password_is_the_proxys(
 ) -> None:
     """A 407 says who wants one, and where to write it; no record is blamed, and nobody is asked twice."""
     said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
-    assert f"no way through the proxy http://127.0.0.1:{refusing.port}" in said
-    assert "the proxy wants a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" in said
+    assert f"cannot connect through the proxy http://127.0.0.1:{refusing.port}" in said
+    assert "the proxy requires a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" in said
     assert [] == dashboard.requests
 
 
@@ -98,7 +98,7 @@ def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         monkeypatch.setenv("HTTP_PROXY", squid.url(""))
         site = Deliveries(tmp_path, plain.url, 100)
         site.run()
-        assert "the proxy refuses us: 407" in complaint(site, DashboardUnreachable)
+        assert "the proxy refuses the request: 407" in complaint(site, DashboardUnreachable)
         monkeypatch.setenv("HTTP_PROXY", squid.url())
         assert 1 == site.runs_until_all_is_through()
         assert 100 == stored(plain)
@@ -122,7 +122,7 @@ def test_a_proxy_that_is_not_there(
     port = free_port()
     monkeypatch.setenv("HTTPS_PROXY", f"http://exporter:s3c%3Aret@127.0.0.1:{port}")
     said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
-    assert f"no way through the proxy http://127.0.0.1:{port}: Connection refused" in said
+    assert f"cannot connect through the proxy http://127.0.0.1:{port}: Connection refused" in said
 
 
 def test_a_dashboard_that_is_not_there_behind_a_proxy(
@@ -195,7 +195,9 @@ def test_addresses_in_no_proxy(
         site = Deliveries(tmp_path, nginx.url, 3)
         site.run()
         assert (3 if goes_directly else 0) == stored(plain)
-        assert goes_directly or "no way through the proxy http://[::1]:" in complaint(site, DashboardUnreachable, 3)
+        assert goes_directly or "cannot connect through the proxy http://[::1]:" in complaint(
+            site, DashboardUnreachable, 3
+        )
 
 
 def test_the_exit_code_of_a_missing_ca_bundle(tmp_path: Path, dashboard: ReceivingDashboard) -> None:

@@ -178,7 +178,7 @@ DASHBOARD = [
         lambda site: site.configure(api_url=site.dashboard.url.replace("http:", "https:")),
         "flush",
         69,
-        "no safe connection to {tls_url}/api/data/ingest: [SSL: ...]"
+        "no secure connection to {tls_url}/api/data/ingest: [SSL: ...]"
         " (check api_url, or name the site's CA file as ca_bundle; everything is kept)",
     ),
     Trouble(
@@ -186,15 +186,15 @@ DASHBOARD = [
         answering(faults.answer(301, Location="https://elsewhere.example.com/")),
         "flush",
         69,
-        "the dashboard redirects to 'https://elsewhere.example.com/', which is not followed: the API key stays here"
-        " (set api_url to the address behind the redirect; everything is kept)",
+        "the dashboard redirects to 'https://elsewhere.example.com/', which is not followed to protect the API key"
+        " (set api_url to the target of the redirect; everything is kept)",
     ),
     Trouble(
         "maintenance",
         answering(faults.answer(503, "back at ten", Retry_After="600")),
         "flush",
         69,
-        "the dashboard is not available, and wants to be left alone for 600 s: 503 'back at ten'"
+        "the dashboard is not available and asks to retry after 600 s: 503 'back at ten'"
         " (everything is kept; a later run tries again)",
     ),
     Trouble(
@@ -368,28 +368,28 @@ SPOOL = [
         lambda site: site.spool.chmod(0o777),
         "flush",
         1,
-        "the spool {spool} can be written by everybody (chmod 750 {spool})",
+        "the spool {spool} is writable for everyone (chmod 750 {spool})",
     ),
     Trouble(
         "no folder",
         a_file_for_a_spool,
         "flush",
         1,
-        "the spool {spool} is no folder (move away what lies there)",
+        "the spool {spool} is not a folder (move that file away)",
     ),
     Trouble(
         "a folder for a queue",
         a_folder_for_a_queue,
         "queue add 101",
         1,
-        "{spool}/queue is no regular file (a flush puts it aside)",
+        "{spool}/queue is not a regular file (a flush puts it aside)",
     ),
     Trouble(
         "no spool to look at",
         no_spool,
         "status",
         1,
-        "there is no spool {spool} (install.sh makes it, and `check` says what is missing)",
+        "there is no spool {spool} (install.sh creates it, and `check` shows what is missing)",
     ),
     Trouble(
         "a damaged ledger to look at",
@@ -397,7 +397,7 @@ SPOOL = [
         "status",
         1,
         "{spool}/ledger.db is damaged: file is not a database"
-        " (the next flush or reconcile puts it aside and begins a new one; no job is lost)",
+        " (the next flush or reconcile puts it aside and starts a new one; no job is lost)",
     ),
 ]
 TYPED = [
@@ -516,7 +516,7 @@ def test_a_dashboard_that_wants_to_be_left_alone_is(site: Site, capsys: pytest.C
     run(site, "flush", capsys)
     asked = len(site.dashboard.requests)
     code, log = run(site, "flush", capsys)
-    words = r"ERROR - the dashboard asked to be left alone for another (600|59\d) s \(everything is kept\)"
+    words = r"ERROR - the dashboard asked for a pause \(Retry-After\), (600|59\d) s remain \(everything is kept\)"
     assert re.fullmatch(words, messages(log)[-1])
     assert (69, asked) == (code, len(site.dashboard.requests))
 
@@ -589,7 +589,7 @@ def test_another_run_is_no_error(site: Site, command: str, capsys: pytest.Captur
     with (site.spool / "agent.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, log = run(site, command, capsys)
-    said = f"INFO - another run is at work (see which: fuser -v {site.spool}/agent.lock)"
+    said = f"INFO - another run is in progress (see which: fuser -v {site.spool}/agent.lock)"
     assert (75, [said]) == (code, messages(log))
 
 
@@ -749,7 +749,7 @@ def test_a_full_disk(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[s
         fill(disk)
         code, log = run(site, "flush", capsys)
         assert [] != list(disk.glob("queue*"))
-    hint = "(see that the spool's disk is writable and not full, and the file belongs to the Slurm user)"
+    hint = "(check that the spool's disk is writable and not full, and that the file belongs to the Slurm user)"
     assert (1, f"ERROR - cannot use {disk}/ledger.db: database or disk is full {hint}") == (code, messages(log)[-1])
 
 

@@ -121,7 +121,7 @@ def test_a_redirect_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> 
     assert DashboardUnreachable.exit_code == site.run()
     said = capsys.readouterr().err
     assert "redirects to 'https://new.example.com/x'" in said
-    assert "set api_url to the address behind the redirect" in said
+    assert "set api_url to the target of the redirect" in said
 
 
 @pytest.mark.parametrize("sent", ["the-key\n", "  the-key", "the-key\r\n"])
@@ -155,7 +155,7 @@ def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest
     assert (0o600, before) == (stat.S_IMODE(kept.stat().st_mode), site.path.read_bytes())
     said = capsys.readouterr().err
     assert f"which cannot be requested again, is saved in {kept}" in said
-    assert "a key that can't be used" in said
+    assert "returned an unusable API key" in said
 
 
 @pytest.mark.parametrize("name", ["", None, 7, "two\nlines", "\x1b[31mred", "x" * 10_000])
@@ -188,7 +188,7 @@ def test_an_exchange_without_an_answer(site: Site, capsys: pytest.CaptureFixture
     """The error warns that the deploy key may be used up."""
     site.dashboard.manners = faults.store_and_reset
     assert DashboardUnreachable.exit_code == site.run()
-    assert "the deploy key may be used up now" in capsys.readouterr().err
+    assert "the deploy key may have been used up" in capsys.readouterr().err
 
 
 def test_the_new_key_is_in_no_message(site: Site, capsys: pytest.CaptureFixture[str]) -> None:

@@ -108,7 +108,7 @@ def test_a_redirect_is_named(site: Site) -> None:
     site.dashboard.manners = faults.answer(308, "", Location="https://new.example.com/")
     found = site.check(cluster_name="lab")
     assert "redirects to 'https://new.example.com/'" in found["dashboard"].text
-    assert "set api_url to the address behind the redirect" in found["dashboard"].mend
+    assert "set api_url to the target of the redirect" in found["dashboard"].mend
     assert (None, None) == (found["API key"].ok, found["shown"].ok)
 
 

@@ -111,7 +111,7 @@ def test_it_is_there_whatever_it_says(status: int, there: bool) -> None:
     if there:
         assert status == receiver.health().status
     else:
-        with pytest.raises(DashboardUnreachable, match="nobody behind the proxy"):
+        with pytest.raises(DashboardUnreachable, match="nothing answers behind the proxy"):
             receiver.health()
 
 

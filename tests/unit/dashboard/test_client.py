@@ -79,8 +79,8 @@ def test_taken_but_not_stored(content: dict[str, Any]) -> None:
     ("status", "content", "words"),
     [
         (200, {"success": False, "message": "full"}, "the dashboard did not store the jobs: 200 'full'"),
-        (200, {**TAKEN, "jobs_processed": 1}, "the dashboard counted 1 jobs of 2 sent"),
-        (413, "too large", "the dashboard takes no POST of this size: 413 'too large'"),
+        (200, {**TAKEN, "jobs_processed": 1}, "the dashboard counted 1 of 2 jobs sent"),
+        (413, "too large", "the dashboard does not accept a POST of this size: 413 'too large'"),
         (400, "no", "the dashboard refused the jobs: 400 'no'"),
     ],
 )
@@ -289,7 +289,7 @@ def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
     assert time.monotonic() - started < 4
     assert (True, 1) == (caught.value.timed_out, len(server.requests))
     assert f"no answer from {server.url}/api/data/ingest within 0.5 s" == str(caught.value)
-    assert "see how the dashboard is, or give it more time with `timeout`; everything is kept" == caught.value.hint
+    assert "check the dashboard, or give it more time with `timeout`; everything is kept" == caught.value.hint
 
 
 def test_a_dashboard_that_is_not_well() -> None:
@@ -335,7 +335,7 @@ def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     """The key is not sent; with the site's CA it works."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as server:
-        with pytest.raises(DashboardUnreachable, match="no safe connection"):
+        with pytest.raises(DashboardUnreachable, match="no secure connection"):
             Client(server).submit()
         assert [] == server.requests
         Client(server, ca=pem).submit()

@@ -20,7 +20,7 @@ def test_another_host_is_refused(tmp_path: Path) -> None:
         claim_for_host(tmp_path, "ctl1", NOW + later)
     with pytest.raises(SpoolError) as caught:
         claim_for_host(tmp_path, "ctl2", NOW + 901)
-    assert f"the spool {tmp_path} is shared with ctl1, which has used it 1.0 s ago" == str(caught.value)
+    assert f"the spool {tmp_path} is shared with ctl1, which used it 1.0 s ago" == str(caught.value)
     assert "a spool on a disk of its own" in caught.value.hint
 
 
@@ -74,7 +74,7 @@ def test_two_instances_never_share_a_spool(tmp_path: Path, first: str, second: s
         claim_for_host(tmp_path, "ctl1", NOW + 86_400, second)
     owner = f"the instance {first}" if first else "the host itself"
     assert f"the spool {tmp_path} belongs to {owner}" == str(caught.value)
-    assert caught.value.hint.endswith(f"if it is to change hands, remove {tmp_path}/{MARK}")
+    assert caught.value.hint.endswith(f"to hand this one over, remove {tmp_path}/{MARK}")
 
 
 def test_an_instance_on_another_host_is_told_by_its_host(tmp_path: Path) -> None:

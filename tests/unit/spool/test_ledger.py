@@ -208,7 +208,7 @@ def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
     ledger, put_aside = open_ledger(path)
     ledger.close()
     (aside,) = path.parent.glob("ledger.db.aside.*")
-    fact = f"{path} is of version {schema.VERSION + 1}, newer than this program's {schema.VERSION}"
+    fact = f"{path} has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}"
     assert f"{fact}; it was put aside as {aside}. The next reconcile replays the whole window" == put_aside
 
 
@@ -217,7 +217,7 @@ def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
     with pytest.raises(SpoolError) as caught:
         put_aside(path)
     assert f"cannot put the damaged {path} aside: No such file or directory" == str(caught.value)
-    mend = "see that the spool's disk is writable and not full, and the file belongs to the Slurm user"
+    mend = "check that the spool's disk is writable and not full, and that the file belongs to the Slurm user"
     assert mend == caught.value.hint
 
 
@@ -225,7 +225,7 @@ def test_a_value_that_only_a_bad_disk_can_have_left(ledger: Ledger) -> None:
     """sacct would refuse all other jobs for this one."""
     queue(ledger, QueueEntry(7))
     ledger.database.execute("UPDATE waiting SET attempts = 'x'")
-    with pytest.raises(LedgerDamaged, match=r"^the ledger holds a job that can't be: \(7, .*'x'"):
+    with pytest.raises(LedgerDamaged, match=r"^the ledger contains an impossible job: \(7, .*'x'"):
         entries(ledger)
 
 

@@ -27,7 +27,7 @@ def test_a_lock_that_is_held_for_longer_than_a_run_is_no_success(tmp_path: Path)
         os.utime(lock, (0, time.time() - LONGEST_RUN_SECONDS - 3600))
         with pytest.raises(SpoolError) as caught:
             take(tmp_path)
-    words = f"{lock} has been held for 7 h 30 min, longer than a run may last: nothing is delivered meanwhile"
+    words = f"{lock} has been held for 7 h 30 min, longer than a run may take: nothing is delivered meanwhile"
     assert (words, 1) == (str(caught.value), caught.value.exit_code)
     take(tmp_path)
 
@@ -56,7 +56,7 @@ def test_a_spool_that_another_group_can_write_is_refused(tmp_path: Path) -> None
     tmp_path.chmod(0o770)
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path)
-    assert f"the spool {tmp_path} can be written by a group" == str(caught.value)
+    assert f"the spool {tmp_path} is writable for a group" == str(caught.value)
     os.chown(tmp_path, 0, 0)
     check_spool(tmp_path)
 

@@ -123,14 +123,14 @@ def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable
     (complaint,) = spool.complaints
     (aside,) = spool.folder.glob("odd.queue.*")
     odd = spool.folder / aside.name[len("odd.") :]
-    assert f"{odd} is no readable regular file and was put aside as {aside}" == str(complaint)
+    assert f"{odd} is not a readable regular file and was put aside as {aside}" == str(complaint)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
 def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Path], None]) -> None:
     """A FIFO would block the caller forever, a link would lead anywhere."""
     make(spool.folder / "queue")
-    with pytest.raises(SpoolError, match="no regular file"):
+    with pytest.raises(SpoolError, match="not a regular file"):
         spool.queue.append([QueueEntry(1)])
 
 
@@ -142,7 +142,7 @@ def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
         spool.queue.append([QueueEntry(2)])
     lock = spool.folder / "queue.lock"
     assert f"{lock} has been held for more than 0.2 s" == str(caught.value)
-    assert f"see who holds it: fuser -v {lock}; the hook writes beside the queue meanwhile" == caught.value.hint
+    assert f"see who holds it: fuser -v {lock}; meanwhile the hook writes to side files" == caught.value.hint
     assert [] == spool.take()
     assert "1\n" == (spool.folder / "queue").read_text()
 
@@ -261,12 +261,12 @@ def test_a_spool_that_can_not_be_made(tmp_path: Path) -> None:
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path / "file" / "spool")
     assert f"cannot use {tmp_path}/file/spool: Not a directory" == str(caught.value)
-    mend = "see that the spool's disk is mounted, writable and not full, and belongs to the Slurm user"
+    mend = "check that the spool's disk is mounted, writable and not full, and belongs to the Slurm user"
     assert mend == caught.value.hint
 
 
 def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:
     """A file instead of the spool folder is reported."""
     (tmp_path / "spool").touch()
-    with pytest.raises(SpoolError, match="is no folder"):
+    with pytest.raises(SpoolError, match="is not a folder"):
         check_spool(tmp_path / "spool")

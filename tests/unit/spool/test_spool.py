@@ -137,7 +137,7 @@ def test_a_user_who_may_not_write_the_spool_is_told_whose_it_is_to_be(spool_of_n
     """Before anything else is tried there."""
     said = told_as_another(lambda: check_spool(spool_of_nobody))
     mend = "run as root, or as the spool's owner"
-    assert f"the spool {spool_of_nobody} can't be written ({mend})" == said
+    assert f"the spool {spool_of_nobody} is not writable ({mend})" == said
 
 
 def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:

@@ -434,7 +434,7 @@ def test_a_dashboard_that_asked_to_be_left_alone(ledger: Ledger, rest: float) ->
     site.queue(TOLD)
     with ledger.transaction():
         ledger.journal.set_fact(PAUSE, NOW + rest)
-    with pytest.raises(DashboardUnreachable, match="left alone for another"):
+    with pytest.raises(DashboardUnreachable, match="asked for a pause"):
         site.flush()
     assert [] == site.slurm.asked
     site.flush(at=NOW + rest)

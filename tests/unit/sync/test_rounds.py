@@ -92,7 +92,7 @@ def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
 def test_what_goes_wrong_in_one_round_does_not_end_the_next() -> None:
     """Outages end, configurations are fixed, locks are released."""
     world = World(last_reconcile=START)
-    world.faults["flush"] = Busy("another run is at work")
+    world.faults["flush"] = Busy("another run is in progress")
     rounds = iter(world.rounds())
     assert isinstance(next(rounds), Busy)
     world.faults.clear()
