@@ -130,7 +130,7 @@ def refused_key(said: str) -> KeyRefused:
 
 
 def _named_records(answer: Answer) -> dict[int, str]:
-    """The records that a 422 names, by index, with what is wrong with each."""
+    """The records that a 422 names, by index, with the problems of each."""
     detail = read_json(answer).get("detail")
     named: dict[int, list[str]] = {}
     for problem in detail if isinstance(detail, list) else []:

@@ -1,1 +1,1 @@
-"""The edge to the disk: the hook's queue, and what is remembered between runs."""
+"""The interface to the disk: the queue, and the state kept between runs."""

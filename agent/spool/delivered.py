@@ -40,7 +40,7 @@ class DeliveredJobs:
         self._database = database
 
     def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
-        """What of some jobs was delivered before, by what identifies the records; nothing of most."""
+        """What was delivered of these jobs before, by the key of the record. New jobs are left out."""
         from agent.jobs.record import place  # noqa: PLC0415  # its digests are slow to load, and status needs none
 
         rows = [
@@ -54,7 +54,7 @@ class DeliveredJobs:
             ),
         ]
         delivered = {(row[0], row[1]): row for row in rows}
-        runs: dict[str, list[tuple[int, int]]] = {}  # Submit and End of all that was delivered of a JobID
+        runs: dict[str, list[tuple[int, int]]] = {}  # Submit and End of all delivered runs, by JobID
         for raw_id, submit, ended, shown_id, *_ in rows:
             runs.setdefault(shown_id or str(raw_id), []).append((submit, ended))
         known = {}

@@ -17,14 +17,14 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS waiting (
     job_id INTEGER NOT NULL, array_task INTEGER NOT NULL, submit INTEGER, ended INTEGER,
     queued_at REAL NOT NULL, attempts INTEGER NOT NULL, due_at REAL NOT NULL, reason TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'no_record',  -- half_written, or refused: then the reason is the dashboard's
+    state TEXT NOT NULL DEFAULT 'no_record',  -- half_written, or refused: then the reason is the dashboard's message
     PRIMARY KEY (job_id, array_task)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS ends ON waiting (ended, due_at) WHERE ended IS NOT NULL;
 CREATE TABLE IF NOT EXISTS delivered (
     cluster TEXT NOT NULL, job_id INTEGER NOT NULL, submit INTEGER NOT NULL, ended INTEGER NOT NULL,
     digest BLOB NOT NULL, delivered_at REAL NOT NULL, command TEXT NOT NULL, hooked INTEGER NOT NULL,
-    shown_id TEXT,  -- null where it is job_id
-    row BLOB,  -- a digest of sacct's row, null where the job had several
+    shown_id TEXT,  -- null if it is job_id
+    row BLOB,  -- a digest of its row in sacct, null if the job has several
     PRIMARY KEY (cluster, job_id, submit)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS shown_ids ON delivered (cluster, shown_id) WHERE shown_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS rows_seen ON delivered (cluster, ended, row, hooked) WHERE row IS NOT NULL;

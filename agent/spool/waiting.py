@@ -210,7 +210,7 @@ class WaitingJobs:
 def _make_waiting(row: Sequence[Any]) -> Waiting:
     job_id, task, submit, ended, queued_at, attempts, due_at, reason, state = row
     numbers = (job_id, task, submit or 0, ended or 0, queued_at, attempts, due_at)
-    # A bad disk can change a value and nothing else; sacct would refuse every job for this one.
+    # A bad disk can corrupt a single value, and sacct refuses the whole call for one impossible ID.
     if not all(isinstance(number, (int, float)) for number in numbers) or not 0 < job_id <= LAST_JOB_ID:
         raise LedgerDamaged(f"the ledger contains an impossible job: {row!r}")
     entry = QueueEntry(job_id, submit, ended, None if task == NO_TASK else task)

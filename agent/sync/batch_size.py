@@ -39,7 +39,7 @@ class BatchSize:
     def __init__(self, trust: Trust, *, timeout: float) -> None:
         self.trust = trust
         self._timeout = timeout
-        self._failed = 0  # bytes of the smallest batch that was too large, since one went through
+        self._failed = 0  # bytes of the smallest batch that was too large since the last success
         self._failures = 0
 
     @property

@@ -91,7 +91,7 @@ class Books:
         """
         days = self._config.resend_days
         since = self._clock() - self._journal.fact(RESENT)
-        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are spread, and clocks change
+        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are randomized, and clocks are set
             return math.inf
         return self._journal.fact(RESENT_TO)
 

@@ -155,7 +155,7 @@ class Reconcile:
         self._formatted += len(prepared)
         for job in prepared:
             is_waiting = job.record.raw_id in waiting
-            hook_expected = self._is_hook_expected(job.record.end, brought=job.known.hooked or is_waiting)
+            hook_expected = self._is_hook_expected(job.record.end, was_queued=job.known.hooked or is_waiting)
             self.tally.count(job, is_waiting=is_waiting, hook_expected=hook_expected)
             if job.hold is None and self._choose(job):
                 self._delivery.add(job.record, is_booked=job.is_booked)
@@ -169,15 +169,15 @@ class Reconcile:
             self._completed += 1
             hooked = bool(seen.hooked)
             self.tally.count_unchanged(
-                seen.end, hooked=hooked, hook_expected=self._is_hook_expected(seen.end, brought=hooked)
+                seen.end, hooked=hooked, hook_expected=self._is_hook_expected(seen.end, was_queued=hooked)
             )
 
-    def _is_hook_expected(self, end: int, *, brought: bool) -> bool:
+    def _is_hook_expected(self, end: int, *, was_queued: bool) -> bool:
         """Whether this host's hook has queued a job with this End, or should have by now.
 
-        :param brought: whether it has.
+        :param was_queued: whether it has.
         """
-        return self._hook_due <= end < self._fresh_since and (brought or not self._others_calls(end))
+        return self._hook_due <= end < self._fresh_since and (was_queued or not self._others_calls(end))
 
     def finish(self, done: Slice) -> None:
         """Sends the records of a slice, then runs the interlude if it is due."""
