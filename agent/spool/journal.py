@@ -89,7 +89,7 @@ class Journal:
     def hook_due(self) -> float:
         """Since when (epoch seconds) the hook should have queued every job: its first call, if there was one.
 
-        A new installation has one hour to add the hook to slurm.conf and restart slurmctld.
+        A new installation has one hour until slurm.conf names the hook and slurmctld has been restarted.
         """
         return self.fact(HOOK_SINCE) or self.fact(LEDGER_SINCE) + FIRST_HOUR_SECONDS
 
