@@ -99,7 +99,8 @@ def start_munged(host: Host, key: Path) -> None:
 
 def start_mariadb(host: Host) -> None:
     """A MariaDB that syncs nothing; its files are on the host's disk, its socket is where slurmdbd looks for it."""
-    options = ["--no-defaults", "--user=root", f"--datadir={host.disk}/db"]
+    # Hosts share /tmp, and give their processes the same ids: two servers would take each other's temporary tables.
+    options = ["--no-defaults", "--user=root", f"--datadir={host.disk}/db", f"--tmpdir={host.disk}/sqltmp"]
     (host.disk / "sqltmp").mkdir(exist_ok=True)
     host.run("mkdir", "-p", "/run/mysqld")
     if not (host.disk / "db").exists():
@@ -107,7 +108,7 @@ def start_mariadb(host: Host) -> None:
     tuned = ["--innodb-flush-method=nosync", "--innodb-log-file-size=64M", "--innodb-lock-wait-timeout=900"]
     host.start(
         *("mariadbd", *options, "--socket=/run/mysqld/mysqld.sock", "--skip-networking"),
-        *(f"--tmpdir={host.disk}/sqltmp", "--pid-file=/run/mysqld/mysqld.pid", *tuned),
+        *("--pid-file=/run/mysqld/mysqld.pid", *tuned),
         log="mariadb.log",
     )
     try:
