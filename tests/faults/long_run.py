@@ -1,4 +1,4 @@
-"""The long-running mode in place of single runs: ``SOAK_MODE=run make soak``."""
+"""The long-running mode instead of single runs: ``SOAK_MODE=run make soak``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.support.exporter import ROOT
 from tests.support.forked_agent import KILLED
 from tests.support.waiting import wait_for
 
-#: Often enough that the recovery after each round is its own work.
+#: Often enough that the process itself recovers after each round.
 OPTIONS = ("run", "--every", "1s", "--reconcile-every", "15s")
 
 
 class LongRunningAgent:
-    """One process of ``run``, which is asked for nothing: it is left alone for a while, killed or ended by TERM.
+    """One ``run`` process: it is left alone for a while, killed, or stopped with SIGTERM.
 
-    It stands in for :class:`tests.support.forked_agent.ForkedAgents`.
+    Has the interface of :class:`tests.support.forked_agent.ForkedAgents`.
 
     :param config: its configuration file.
     :param env: its environment.
@@ -45,7 +45,7 @@ class LongRunningAgent:
             assert 0 == self._process.wait(60), self.log()[-2000:]
 
     def run(self, *arguments: str, kill_at: int = 0, kill_after: float = 0.0) -> int:
-        """Lets it work for a second or so, then kills it where that is asked for. ``queue`` is another process.
+        """Lets it run for about a second, then kills it if requested. ``queue`` is a process of its own.
 
         :param kill_at: any number: at a moment drawn at random.
         :param kill_after: the seconds after which it dies.
@@ -77,5 +77,5 @@ class LongRunningAgent:
         return self._process
 
     def log(self) -> str:
-        """What it has said."""
+        """What it has printed."""
         return self._log.read_text() if self._log.exists() else ""

@@ -15,12 +15,12 @@ from tests.support.dashboard import API_KEY, Answer, Connection, ReceivingDashbo
 from tests.support.forked_agent import ForkedAgents
 from tests.support.replayed_sacct import SEPARATOR, ReplayedSacct
 
-#: What the hook leaves in its wake, each with a share of the jobs.
+#: The files that the hook leaves behind; each holds a share of the jobs.
 FILES = ("queue", "queue.side.{job}.{job}", "queue.claimed.1.{job}", "queue.part.{job}.{job}")
 
 
 class Site:
-    """Everything that a run of the exporter meets.
+    """The surroundings of a run: sacct, dashboard, spool and configuration.
 
     :param python: what runs its sacct.
     :param settings: more keys of the configuration.
@@ -60,7 +60,7 @@ class Site:
         self.dashboard.requests.clear()
 
     def hook_lines(self) -> list[str]:
-        """What the hook writes for each row, as it is called for each."""
+        """What the hook writes when called once for each row."""
         header, *rows = [row.split(SEPARATOR) for row in self.sacct.rows]
         lines = []
         for row in rows:
@@ -73,7 +73,7 @@ class Site:
         return lines
 
     def queue_everything(self) -> None:
-        """A line for each row, in the queue and in what a stuck lock, a killed flush and a killed hook leave."""
+        """Writes a line for each row into the queue, and into what a stuck lock, a killed flush and a killed hook leave."""
         for number, line in enumerate(self.hook_lines()):
             job = line.split()[0]
             name = FILES[number % 5 if number % 5 < len(FILES) else 0].format(job=job)
@@ -83,7 +83,7 @@ class Site:
                 os.utime(self.spool / name, (time.time() - 1000,) * 2)
 
     def leftovers(self) -> list[str]:
-        """What should not be in the spool after a flush."""
+        """Files in the spool that should not be there after a flush."""
         usual = {"queue.lock", "agent.lock", "ledger.db", "host"}
         return sorted(path.name for path in self.spool.iterdir() if path.name not in usual)
 

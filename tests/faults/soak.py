@@ -1,15 +1,15 @@
 """Real Slurm, real kills: ``make soak``, for as long as SOAK_MINUTES says. SOAK_MODE=run: one long-running process.
-SOAK_SPARE=slurmctld: without kills of slurmctld, after which Slurm itself gives IDs twice.
+SOAK_SPARE=slurmctld: without kills of slurmctld, after which Slurm itself reuses JobIDs.
 
 Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd
-and MariaDB are killed or frozen, slurmctld is killed or restarts, the dashboard resets, hangs, redirects and refuses,
-the lock is held by a stopped process, hooks are killed. nginx stands in between, with a small limit of the body and a
-short one of time, and is killed and started again. After each round everything is let be, and the dashboard is
-compared with the accounting.
+and MariaDB are killed or frozen, slurmctld is killed or restarted, the dashboard resets, hangs, redirects and refuses,
+a stopped process holds the lock, hooks are killed. nginx is the reverse proxy, with a small body limit and a short
+time-out, and is killed and restarted. After each round all faults end, and the dashboard is compared with the
+accounting.
 
-A slurmctld that is killed forgets some jobs, and gives their IDs to others. What slurmdbd was never told of can't be
-delivered; what it shows as running for ever is mended as an admin does it, with sacctmgr's runawayjobs, and has to
-reach the dashboard after that.
+A killed slurmctld forgets some jobs, and reuses their IDs. Jobs that never reached slurmdbd can't be delivered; those
+that it shows as running forever are fixed as an admin would, with sacctmgr's runawayjobs, and must then reach the
+dashboard.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tests.support.waiting import wait_for
 
 JOBS_A_ROUND = 30
 RUNS_A_ROUND = 12
-#: How long the dashboard may take to hold everything, once everything is well again.
+#: The time limit for full delivery once all faults are over.
 RECOVERY_LIMIT_SECONDS = 120
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ DASHBOARD_FAULTS: dict[str, Fault] = {
 
 
 class Soak:
-    """One lab, one dashboard behind a proxy, one spool, and a tally of what was done to them."""
+    """One lab, one dashboard behind a proxy, one spool, and counts of the faults."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class Soak:
         self._dice = dice
 
     def round(self) -> None:
-        """Jobs, faults and kills; then peace, and a comparison.
+        """Runs jobs, faults and kills; then ends all faults and compares.
 
-        :raises AssertionError: where a job is lost, doubled or wrong, or stays behind.
+        :raises AssertionError: if a job is lost, duplicated, wrong or still queued.
         """
         self.rounds += 1
         self._submit()
@@ -108,7 +108,7 @@ class Soak:
 
     def _submit(self) -> None:
         tasks = self._dice.randint(2, JOBS_A_ROUND // 2)
-        # Where IDs are given twice, the name tells the one job from the other.
+        # The name distinguishes jobs with the same ID.
         name = f"--job-name={self.rounds}"
         self._slurm.sbatch(name, f"--array=1-{tasks}", command=self._dice.choice(["true", "false", "sleep 1"]))
         for _ in range(JOBS_A_ROUND - tasks):
@@ -128,27 +128,27 @@ class Soak:
         self.kills += status == KILLED
 
     def unsettled(self) -> str:
-        """What slurmdbd has still to hear of; empty where that is nothing."""
+        """What has not reached slurmdbd yet; empty if nothing is missing."""
         squeue, sdiag = self._slurm.run("squeue", "-h", "-a"), self._slurm.run("sdiag")
         if squeue and self.faults["slurmctld killed"] and int(time.monotonic()) % 20 == 0:
             self._help_slurmctld()
         if squeue or "DBD Agent queue size: 0\n" not in sdiag:
             return squeue or sdiag
         if self.faults["slurmctld killed"]:
-            self._slurm.sacctmgr("show", "runawayjobs")  # and mends them
+            self._slurm.sacctmgr("show", "runawayjobs")  # and fixes them
         return str(self._slurm.sql(f"select * from {self._slurm.cluster}_job_table where time_end = 0") or "")
 
     def _help_slurmctld(self) -> None:
-        """What an admin does after slurmctld was killed, where jobs and nodes do not go on by themselves."""
-        self._slurm.run("scontrol", "reconfigure")  # the nodes register, and say which jobs they do not run
+        """What an admin does after slurmctld was killed, if jobs or nodes do not recover by themselves."""
+        self._slurm.run("scontrol", "reconfigure")  # the nodes register, and report the jobs that they do not run
         for node in self._slurm.run("sinfo", "-h", "-N", "-t", "down,drain", "-o", "%N").split():
             self._slurm.run("scontrol", "update", f"nodename={node}", "state=resume")
         held = self._slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").splitlines()
-        for job in (line.split()[0] for line in held if "held" in line):  # their launch met a dead slurmctld
+        for job in (line.split()[0] for line in held if "held" in line):  # slurmctld was dead at their launch
             self._slurm.run("scontrol", "release", job)
 
     def _recover(self) -> None:
-        """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks have lost."""
+        """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks lost."""
         self._dashboard.manners = faults.behave
         started = time.monotonic()
         reconciled = False
@@ -170,7 +170,7 @@ class Soak:
         assert not self.forgotten or self.faults["slurmctld killed"], f"slurmdbd does not know of {self.forgotten} jobs"
 
     def finish(self) -> None:
-        """A day later what is half written stays so, and has to be on the dashboard, too.
+        """Records that are still incomplete after a day must be on the dashboard, too.
 
         :raises AssertionError: where it is not.
         """
@@ -178,35 +178,35 @@ class Soak:
             argv = [sys.executable, "-m", "tests.support.other_clock", str(HALF_WRITTEN_SECONDS)]
             subprocess.run([*argv, "--config", str(self._config), *command], check=True, cwd=ROOT, env=self._slurm.env)
         expected, shown = expected_records(self._slurm), _without(self._overwritten(), self._dashboard.records)
-        # What sacct makes of the gaps in a half-written row is its own affair.
+        # How sacct fills the gaps in an incomplete row is not compared.
         for job in self.half_written() & expected.keys() & shown.keys():
             del expected[job], shown[job]
         assert shown == expected, self._difference(expected, shown)
 
     def _compare(self) -> tuple[dict[str, Any], dict[str, Any], dict[str, str]]:
-        """What the dashboard should show, what it shows, and what waits; half-written records left out."""
+        """What the dashboard should show, what it shows, and what waits; without incomplete records."""
         late = self.half_written()
         expected = _without(late, expected_records(self._slurm))  # some rows are filled in seconds after their end
         shown = _without(late | self._overwritten(), self._dashboard.records)
         return expected, shown, _without(late, self._waiting())
 
     def _is_stale(self, behind: Mapping[str, str]) -> bool:
-        """Whether the hook has told of ends alone that a killed slurmctld has never told slurmdbd of.
+        """Whether all queued jobs are ones whose end a killed slurmctld never reported to slurmdbd.
 
-        They would wait for `retry_max_age_days`; what the accounting says of these jobs is on the dashboard.
+        They would wait for `retry_max_age_days`; the dashboard has what the accounting knows of these jobs.
         """
         reasons = {"record not up to date yet", "still running in the accounting", "no record yet"}
         return bool(self.faults["slurmctld killed"]) and set(behind.values()) <= reasons
 
     def half_written(self) -> set[str]:
-        """The jobs of which a killed slurmctld has told their end alone: the exporter waits a day for more."""
+        """Jobs of which a killed slurmctld reported only the end: the exporter waits a day for more."""
         since = int(time.time()) - HALF_WRITTEN_SECONDS - 5
         table = f"{self._slurm.cluster}_job_table"
         rows = self._slurm.sql(f"select id_job from {table} where `partition` = '' and time_end > {since}")
         return {row["id_job"] for row in rows}
 
     def _overwritten(self) -> set[str]:
-        """The raw IDs of tasks alone: a job that had one before, and the same Submit, has lost its row to the task."""
+        """Raw IDs that tasks use now: an earlier job with the same raw ID and Submit has lost its row to the task."""
         if not self.faults["slurmctld killed"]:
             return set()
         table = f"{self._slurm.cluster}_job_table"
@@ -234,10 +234,10 @@ class Soak:
         where = f"id_array_job = {array} and id_array_task = {task}" if task else f"id_job = {job}"
         return self._slurm.sql(f"select * from {self._slurm.cluster}_job_table where {where}")
 
-    # Causes; each does harm, and returns what mends it
+    # Faults: each breaks something, and returns what fixes it.
 
     def _causes(self) -> list[Callable[[], Callable[[], object]]]:
-        """slurmctld comes first, so that it is mended last: it does not start while slurmdbd is frozen."""
+        """slurmctld comes first, so that it is fixed last: it does not start while slurmdbd is frozen."""
         killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
         frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
         ours = [self._spoil_dashboard, self._spoil_dashboard, self._kill_proxy, self._hold_lock, self._kill_hooks]
@@ -253,7 +253,7 @@ class Soak:
         return lambda: self._slurm.start(daemon)
 
     def _restart_controller(self) -> Callable[[], object]:
-        """By TERM, so that it forgets nothing."""
+        """With SIGTERM, so that it forgets nothing."""
         if not self._slurm.daemons.alive("slurmctld"):
             return lambda: None
         self.faults["slurmctld restarted"] += 1
@@ -298,7 +298,7 @@ class Soak:
         return mend
 
     def _kill_hooks(self) -> Callable[[], object]:
-        """Kills hooks of jobs that never were: what they leave must do no harm."""
+        """Kills hooks of jobs that never existed: the files that they leave must be harmless."""
         for _ in range(10):
             env = {"PATH": os.environ["PATH"], "JOBID": "1", "SLURM_USAGE_HISTORY_SPOOL": str(self._slurm.spool)}
             with subprocess.Popen(["sh", str(Path(__file__).parents[2] / "hooks" / "jobcomp.sh")], env=env) as hook:
@@ -309,7 +309,7 @@ class Soak:
 
 
 def _without(late: set[str], jobs: Mapping[str, T]) -> dict[str, T]:
-    """What is left without some raw IDs, under which the last task of an array goes, too."""
+    """Removes some raw IDs, including that of the last task of an array."""
     return {job: value for job, value in jobs.items() if job not in late and job.partition("_")[0] not in late}
 
 
@@ -350,7 +350,7 @@ def main() -> int:
 
 
 def make_agents(exporter: Exporter, slurm: Slurm, dice: random.Random) -> ForkedAgents | LongRunningAgent:
-    """What delivers: a run after the other, or one that goes on by itself."""
+    """What delivers: single runs, or one long-running process."""
     if os.environ.get("SOAK_MODE") == "run":
         return LongRunningAgent(exporter.config, slurm.env, dice)
     return ForkedAgents(exporter.config, slurm.env)

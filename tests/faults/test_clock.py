@@ -1,4 +1,4 @@
-"""The clock is set back and forth under the runs: nothing is lost, nothing waits for the clock to come round."""
+"""When the clock is set back or forward between runs, nothing is lost, and nothing waits for the clock to catch up."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def run_at(site: Site, step: float, *command: str) -> int:
-    """Runs a command with a clock that goes so many seconds wrong."""
+    """Runs a command with a clock that is wrong by that number of seconds."""
     argv = [sys.executable, "-m", "tests.support.other_clock", str(step), "--config", str(site.config), *command]
     return subprocess.run(argv, check=False, cwd=ROOT, env=site.env, capture_output=True).returncode
 
 
 def records_of(site: Site) -> dict[str, Any]:
-    """What the dashboard holds when all clocks are right."""
+    """What the dashboard holds if all clocks are right."""
     site.queue_everything()
     assert site.agents.run("flush") == 0
     assert site.agents.run(*site.reconcile_argv()) == 0
@@ -48,7 +48,7 @@ def records_of(site: Site) -> dict[str, Any]:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_jobs_that_were_put_off_by_a_wrong_clock(site: Site, step: float) -> None:
-    """They are asked for within the hour, and delivered."""
+    """They are queried and delivered within the hour."""
     expected = records_of(site)
     site.queue_everything()
     site.sacct.behave("empty")
@@ -67,7 +67,7 @@ def test_jobs_that_were_put_off_by_a_wrong_clock(site: Site, step: float) -> Non
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_reconcile_with_a_wrong_clock(site: Site, step: float) -> None:
-    """Before, in between and after: when the clock is right again the dashboard is, too, and in the same way."""
+    """Once the clock is right again the dashboard is too, whichever runs had the wrong clock."""
     expected = records_of(site)
     site.queue_everything()
     assert run_at(site, step, "reconcile") == 0
@@ -83,7 +83,7 @@ def test_a_reconcile_with_a_wrong_clock(site: Site, step: float) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_pause_that_a_wrong_clock_has_begun(site: Site, step: float) -> None:
-    """A Retry-After holds six hours at the most, whatever was done to the clock."""
+    """A Retry-After holds for at most six hours, however the clock was changed."""
     site.queue_everything()
     site.dashboard.manners = faults.answer(429, "later", Retry_After="7200")
     assert run_at(site, step, "flush") == 69

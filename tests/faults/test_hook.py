@@ -1,4 +1,4 @@
-"""The hook under fire: killed at each system call, on a full disk, behind a stopped neighbour, in a crowd."""
+"""The hook under stress: killed at each system call, on a full disk, behind a stopped process, many at once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
 #: The hook waits one second for syslog, and a loaded machine is slow.
 BOUND_SECONDS = 10
-#: How many lines the crowd writes, and how many hooks are at it at any time.
+#: How many lines the hooks write in all, and how many hooks run at any time.
 CROWD_LINES = int(os.environ.get("CROWD_LINES", "2000"))
 CROWD = 8
 
@@ -32,7 +32,7 @@ CROWD = 8
 class Hook:
     """Calls of the hook for one spool.
 
-    :param script: the hook, or what a test has made of it.
+    :param script: the hook, or a test's variant of it.
     """
 
     def __init__(self, spool: Path, script: Path = HOOK) -> None:
@@ -40,7 +40,7 @@ class Hook:
         self._script = script
 
     def start(self, job_id: int, *before: str) -> subprocess.Popen[bytes]:
-        """Starts it for a job, with a command in front of the shell's where one is given."""
+        """Starts it for a job, optionally with a command that wraps the shell."""
         env = {
             "JOBID": str(job_id),
             "SUBMIT": "1700000000",
@@ -54,7 +54,7 @@ class Hook:
         return self.start(job_id, *before).wait(BOUND_SECONDS)
 
     def taken(self, *, later: float = 0.0) -> list[QueueEntry]:
-        """What the next flush finds, or one some seconds later."""
+        """What the next flush finds, or one a few seconds later."""
         complaints: list[Exception] = []
         queue = Queue(self.spool, complain=complaints.append, clock=lambda: time.time() + later)
         files = queue.claim()
@@ -65,13 +65,13 @@ class Hook:
 
 
 def entry(job_id: int) -> QueueEntry:
-    """What a whole line of the hook's is read as."""
+    """What a complete line of the hook is read as."""
     return QueueEntry(job_id, 1_700_000_000, 1_700_000_060)
 
 
 @contextmanager
 def locked(spool: Path) -> Iterator[int]:
-    """The lock held as a hook holds it; gives the holder's process id."""
+    """Holds the lock as a hook does; yields the holder's process ID."""
     argv = ["flock", str(spool / "queue.lock"), "sh", "-c", "echo held; read -r line"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout
@@ -93,7 +93,7 @@ def no_lock_to_be_had(spool: Path) -> None:
 
 
 def system_calls(hook: Hook, log: Path) -> list[tuple[str, int]]:
-    """Each system call that the hook or a child of its makes: its name, and which of that name in its process it is."""
+    """Each system call of the hook and its children: its name, and its ordinal among that name's in the process."""
     assert hook.call(1, "strace", "-f", "-o", str(log)) == 0
     hook.taken()
     started = re.findall(r"^([0-9]+) +([a-z0-9_]+)\(", log.read_text(), re.MULTILINE)
@@ -104,7 +104,7 @@ def system_calls(hook: Hook, log: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("hinder", [nothing, no_lock_to_be_had])
 def test_killed_at_every_system_call(tmp_path: Path, hinder: Callable[[Path], None]) -> None:
-    """The line is there whole or not at all, the lock is free again, and the next hook's line is not touched."""
+    """The line is complete or absent, the lock is free again, and the next hook's line is intact."""
     need("strace")
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -123,7 +123,7 @@ def test_killed_at_every_system_call(tmp_path: Path, hinder: Callable[[Path], No
 
 
 def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
-    """A hook that has opened a lock file which somebody removes writes beside the queue."""
+    """A hook whose lock file is removed after it was opened writes beside the queue."""
     slow = tmp_path / "hook.sh"
     slow.write_text(HOOK.read_text().replace("flock -s -n 9", "sleep 1 && flock -s -n 9"))
     assert slow.read_text() != HOOK.read_text()
@@ -139,7 +139,7 @@ def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
 
 
 def test_hooks_that_overlap_all_the_time(tmp_path: Path) -> None:
-    """They share the lock, and still a flush gets at the queue: they write beside it for as long as one wants it."""
+    """Hooks share the lock without starving a flush: while one waits for the queue, they write beside it."""
     slow = tmp_path / "hook.sh"
     slow.write_text(HOOK.read_text().replace("&& still_there &&", "&& sleep 0.5 && still_there &&"))
     assert slow.read_text() != HOOK.read_text()
@@ -156,7 +156,7 @@ def test_hooks_that_overlap_all_the_time(tmp_path: Path) -> None:
 
 
 def test_while_the_queue_is_claimed(tmp_path: Path) -> None:
-    """The hook does not wait, but writes beside it; what a killed flush has left of that, the next one removes."""
+    """The hook writes beside the queue instead of waiting; the next flush removes what a killed one left."""
     (tmp_path / "queue.claiming").touch()
     hook = Hook(tmp_path)
     assert hook.call(1) == 0
@@ -178,7 +178,7 @@ def test_the_lock_in_the_hands_of_a_stopped_process(tmp_path: Path) -> None:
 
 
 def test_a_full_disk(tmp_path: Path) -> None:
-    """The hook still exits 0 at once, leaves no litter, and works again when there is room."""
+    """The hook still exits 0 at once, leaves no stray files, and works again once there is space."""
     with small_disk(tmp_path / "spool", 64) as spool:
         hook = Hook(spool)
         assert hook.call(1) == 0
@@ -190,7 +190,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
         found = hook.taken()
     whole = [one for one in found if one.end is not None and one.end == entry(0).end]
     assert {entry(1), entry(1000)} <= set(whole)
-    # The line for which the room gave out ends anywhere, and is read as far as it goes.
+    # The line at which the disk filled up may end anywhere, and is read as far as it goes.
     assert len(found) - len(whole) <= 1
 
 
@@ -206,7 +206,7 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
 
 
 def hook_with_logger(folder: Path, logger: str) -> Path:
-    """The hook as it is, but for a logger of the test's."""
+    """The project's hook with a logger of the test's."""
     (folder / "logger").write_text(f"#!/bin/sh\n{logger}\n")
     (folder / "logger").chmod(0o755)
     text = HOOK.read_text().replace(" PATH=", f" PATH={folder}:", 1)
@@ -216,7 +216,7 @@ def hook_with_logger(folder: Path, logger: str) -> Path:
 
 
 def test_a_job_that_cannot_be_queued_is_told_of(tmp_path: Path) -> None:
-    """syslog hears which job it was and where it should have gone."""
+    """The message in syslog names the job and the file that it should have been written to."""
     said = tmp_path / "said"
     hook = Hook(tmp_path / "missing", hook_with_logger(tmp_path, f'echo "$@" >"{said}"'))
     assert hook.call(7) == 0
@@ -224,7 +224,7 @@ def test_a_job_that_cannot_be_queued_is_told_of(tmp_path: Path) -> None:
 
 
 def test_a_stuck_syslog(tmp_path: Path) -> None:
-    """Neither the hook nor the logger that it has started waits for ever."""
+    """Neither the hook nor the logger that it started hangs forever."""
     pid = tmp_path / "pid"
     hook = Hook(tmp_path / "missing", hook_with_logger(tmp_path, f'echo $$ >"{pid}"; exec sleep 1000'))
     assert hook.call(7) == 0
@@ -233,7 +233,7 @@ def test_a_stuck_syslog(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
 def test_each_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
-    """Debian's dash, EL's bash, Alpine's busybox: into the queue, and beside it where the lock is gone."""
+    """Debian's dash, EL's bash, Alpine's busybox: into the queue, and beside it if the lock file is missing."""
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
     before = ["env", shell] if shell != "busybox" else ["env", "busybox", "sh"]
@@ -247,7 +247,7 @@ def test_each_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
 
 @contextmanager
 def crowd(spool: Path, lines: int, hook: Path = HOOK) -> Iterator[subprocess.Popen[str]]:
-    """Hooks for so many jobs, some at any time; the block ends when all of them have."""
+    """Runs that many hooks, several at a time; the block ends once all have exited."""
     shell = f"JOBID=$1 SUBMIT=1700000000 END=1700000060 exec sh {hook}"
     argv = ["xargs", "-P", str(CROWD), "-n", "1", "sh", "-c", shell, "sh"]
     env = {"PATH": os.environ["PATH"], "SLURM_USAGE_HISTORY_SPOOL": str(spool)}
@@ -260,7 +260,7 @@ def crowd(spool: Path, lines: int, hook: Path = HOOK) -> Iterator[subprocess.Pop
 
 
 def test_a_crowd_and_claims_in_between(tmp_path: Path) -> None:
-    """Of lines from many hooks at once, with the queue claimed again and again, each is read once and whole."""
+    """When many hooks write while the queue is claimed repeatedly, each line is read exactly once and complete."""
     hook = Hook(tmp_path)
     found: list[QueueEntry] = []
     with crowd(tmp_path, CROWD_LINES) as process:

@@ -1,4 +1,4 @@
-"""What the hook can't write, it says through logger: a job that is missed in silence is found a day later at best."""
+"""The hook reports failed writes through logger: a job that is missed silently is found a day later at best."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Place:
         self.script.write_text(HOOK.read_text().replace("PATH=/usr/bin", f"PATH={tools}:/usr/bin", 1))
 
     def call(self, *, umask: int = 0o022) -> str:
-        """What is said when nobody's slurmctld calls it."""
+        """The messages of a call by another user than slurmctld's."""
         env = {"JOBID": "7", "SLURM_USAGE_HISTORY_SPOOL": str(self.spool)}
         become = f"import os; os.umask({umask}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
         run = f"os.execve('/bin/sh', ['sh', {str(self.script)!r}], {env!r})"
@@ -62,7 +62,7 @@ def not_there(spool: Path) -> None:
 
 
 def a_folder_for_each_file(spool: Path) -> None:
-    """Root's folders in the places of the queue and of every part: rm and mv fail on them, too."""
+    """Root's folders with the names of the queue and of every part: rm and mv fail on them, too."""
     os.chown(spool, NOBODY, NOBODY)
     (spool / "queue").mkdir()
     spool.chmod(0o500)
@@ -70,14 +70,14 @@ def a_folder_for_each_file(spool: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [not_to_be_entered, not_to_be_written, not_there, a_folder_for_each_file])
 def test_a_job_that_cannot_be_queued_is_told(place: Place, spoil: Callable[[Path], None]) -> None:
-    """Whatever keeps the hook out of the spool; it exits 0 all the same."""
+    """The hook logs each cause that keeps it out of the spool, and still exits 0."""
     spoil(place.spool)
     assert f"job 7 could not be queued in {place.spool}" in place.call()
 
 
 @pytest.mark.parametrize("umask", [0, 0o777])
 def test_whatever_the_umask_of_slurmctld_only_its_user_reads_and_writes_the_queue(place: Place, umask: int) -> None:
-    """Nothing is said, as it is queued."""
+    """A job that is queued is not logged."""
     os.chown(place.spool, NOBODY, NOBODY)
     assert "" == place.call(umask=umask)
     modes = {path.name: path.stat().st_mode & 0o777 for path in place.spool.iterdir()}

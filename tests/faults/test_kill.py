@@ -1,4 +1,4 @@
-"""kill -9 at every step: after the next run every job is on the dashboard once, and nothing stays behind."""
+"""After kill -9 at any step, the next run leaves every job on the dashboard once and no stray files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.exporter import ROOT
 from tests.support.forked_agent import KILLED
 from tests.support.tools import need
 
-#: Every so manieth step is tried beside the first one of each name; 1 tries all of them.
+#: Every n-th step is tried besides the first one of each name; 1 tries all of them.
 STRIDE = int(os.environ.get("KILL_STRIDE", "10"))
 MOMENTS = int(os.environ.get("KILL_MOMENTS", "20"))
 POISON = "105"
@@ -41,7 +41,7 @@ def begin(site: Site) -> None:
 
 
 def check(site: Site, expected: Records, what: str) -> None:
-    """Every job once, the bad one aside, and nothing left to do."""
+    """Every job is delivered once, the bad one is set aside, and nothing waits."""
     ledger = view_ledger(site.spool / "ledger.db")
     waiting = [item.entry.asked for item in ledger.waiting.all()]
     rejected = [record.shown_id for record in ledger.rejected.newest()]
@@ -50,7 +50,7 @@ def check(site: Site, expected: Records, what: str) -> None:
 
 
 def chosen(steps: Sequence[str]) -> list[int]:
-    """The first step of each name, and every so manieth."""
+    """The first step of each name, and every n-th."""
     firsts = {name: number for number, name in reversed(list(enumerate(steps, 1)))}
     return sorted({*firsts.values(), *range(1, len(steps) + 1, STRIDE)})
 
@@ -58,7 +58,7 @@ def chosen(steps: Sequence[str]) -> list[int]:
 @pytest.mark.timeout(400)  # hundreds of runs
 @pytest.mark.parametrize("name", ["flush", "reconcile"])
 def test_killed_at_every_step(site: Site, name: str) -> None:
-    """The next run of the same command mends whatever the kill has left."""
+    """The next run of the same command repairs whatever the kill left."""
     command = ("flush",) if name == "flush" else site.reconcile_argv()
     start = begin if name == "flush" else Site.start_over
     start(site)
@@ -72,7 +72,7 @@ def test_killed_at_every_step(site: Site, name: str) -> None:
 def died_and_mended(
     site: Site, start: Callable[[Site], None], command: Sequence[str], number: int, expected: Records
 ) -> bool:
-    """Whether the run died at that step; threads do not always take theirs in the same order."""
+    """Whether the run died at that step; the order of steps in threads varies."""
     start(site)
     status = site.agents.run(*command, kill_at=number)
     site.agents.run(*command)
@@ -81,7 +81,7 @@ def died_and_mended(
 
 
 def test_killed_at_random_moments(site: Site) -> None:
-    """As above, again and again on one spool, with jobs that end in between, and whatever moment it is."""
+    """The same holds for repeated kills on one spool at any moment, while further jobs end."""
     begin(site)
     site.agents.run("flush")
     expected = site.dashboard.records
@@ -101,7 +101,7 @@ def test_killed_at_random_moments(site: Site) -> None:
 
 
 def test_killed_at_every_write(site: Site, tmp_path: Path) -> None:
-    """Within SQLite's commits too: at each system call that changes a file, or each so manieth."""
+    """The same holds within SQLite's commits: at each system call that changes a file, or every n-th."""
     need("strace")
     begin(site)
     site.agents.run("flush")

@@ -1,4 +1,4 @@
-"""A month of outage leaves a million lines: they are taken over, looked at and delivered in the memory of a few."""
+"""A month of outage leaves a million lines: claiming, listing and delivering them takes no more memory than a few."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 
 def queue_lines(site: Site, first: int, last: int) -> None:
-    """What the hook has written of jobs that ended one after the other, every other second."""
+    """The hook's lines for jobs that ended one every two seconds."""
     ends = ((job, FIRST_END + 2 * (job - 1)) for job in range(first, last + 1))
     with (site.spool / "queue").open("a") as queue:
         queue.writelines(f"\n{job} {end - 90} {end} -\n" for job, end in ends)
@@ -55,7 +55,7 @@ def run(site: Site, *command: str) -> str:
 
 
 def test_memory_stays_flat_while_it_lasts(site: Site) -> None:
-    """Whatever touches all that waits needs no more memory than where nothing does."""
+    """Commands that read all waiting jobs need no more memory than with an empty queue."""
     commands = (("flush",), ("queue", "list", "--all"), ("queue", "retry"), ("status",))
     idle = {command: peak_of(site, *command) for command in commands}
     queue_lines(site, 1, LINES)
@@ -70,7 +70,7 @@ def test_memory_stays_flat_while_it_lasts(site: Site) -> None:
 
 
 def test_a_slow_reader_holds_up_no_run(site: Site) -> None:
-    """`queue list | less`, left open over night, keeps nobody from writing."""
+    """`queue list | less`, left open overnight, blocks no writer."""
     queue_lines(site, 1, 5000)
     site.sacct.behave("empty")
     run(site, "flush")
@@ -87,7 +87,7 @@ def test_a_slow_reader_holds_up_no_run(site: Site) -> None:
 
 
 class Count:
-    """A dashboard that only remembers which jobs it has taken."""
+    """A dashboard that only remembers which jobs it received."""
 
     def __init__(self, dashboard: ReceivingDashboard) -> None:
         self.jobs: set[int] = set()

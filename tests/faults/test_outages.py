@@ -1,4 +1,4 @@
-"""Slurm, the dashboard and the host at their worst: everything is kept, the next run says why, and then all arrives."""
+"""In any failure of Slurm, dashboard or host every job is kept, the next run names the cause, and then all arrive."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def expected(site: Site) -> dict[str, dict[str, Any]]:
-    """What the dashboard holds when nothing goes wrong."""
+    """What the dashboard holds if nothing fails."""
     assert site.agents.run("flush") == 0
     records = site.dashboard.records
     assert len(records) > 30
@@ -66,7 +66,7 @@ def waiting(site: Site) -> dict[str, str]:
 
 
 def make_due(site: Site) -> None:
-    """Lets no test wait for what was put off."""
+    """Makes delayed retries due at once."""
     site.agents.run("queue", "retry")
 
 
@@ -79,7 +79,7 @@ def assert_recovered(site: Site, expected: dict[str, dict[str, Any]]) -> None:
 
 @pytest.mark.parametrize("manners", ["no_slurmdbd", "no_mariadb", "half", "cut", "complain", "hang"])
 def test_sacct_that_cannot_be_trusted(site: Site, expected: dict[str, dict[str, Any]], manners: str) -> None:
-    """slurmdbd or MariaDB dead or frozen, half an answer, an error with exit 0: no job is touched, and it is told."""
+    """If sacct fails or answers in part, even with exit 0, no job is touched, and the failure is reported."""
     site.sacct.behave(manners)
     before = len(site.hook_lines())
     for _ in range(2):
@@ -92,7 +92,7 @@ def test_sacct_that_cannot_be_trusted(site: Site, expected: dict[str, dict[str, 
 
 
 def test_sacct_that_may_not_answer(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """An empty answer, as one gets without rights, reads as records that are not there yet."""
+    """An empty answer, as sacct gives without privileges, means that the records are not there yet."""
     site.sacct.behave("empty")
     assert site.agents.run("flush") == 0
     assert (site.dashboard.posts, set(waiting(site).values())) == ([], {"no record yet"})
@@ -101,7 +101,7 @@ def test_sacct_that_may_not_answer(site: Site, expected: dict[str, dict[str, Any
 
 
 def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
-    """While one run waits for it, others leave at once; at its time limit all of its processes are gone."""
+    """While one run waits for sacct, others exit at once; at the time limit all of sacct's processes are killed."""
     site.sacct.behave("hang")
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
     with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as first:
@@ -115,7 +115,7 @@ def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
 
 
 def test_a_hung_dashboard_holds_no_second_run(site: Site) -> None:
-    """Flushes and reconciles that come meanwhile leave at once; it has one POST to bear, not one a minute."""
+    """Flushes and reconciles that start meanwhile exit at once; the dashboard gets one POST, not one a minute."""
     site.dashboard.manners = faults.hang()
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
     with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as first:
@@ -144,7 +144,7 @@ def processes_of(site: Site) -> list[str]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stopped_on_request(site: Site, expected: dict[str, dict[str, Any]], number: signal.Signals) -> None:
-    """TERM and Ctrl-C end a run cleanly: no sacct stays behind, everything is kept."""
+    """SIGTERM and Ctrl-C stop a run cleanly: no sacct process is left, and every job is kept."""
     site.sacct.behave("hang")
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
     calls = site.sacct.calls
@@ -179,7 +179,7 @@ NOTHING_STORED: dict[str, tuple[Fault, int]] = {
 
 @pytest.mark.parametrize("name", NOTHING_STORED)
 def test_a_dashboard_that_takes_nothing(site: Site, expected: dict[str, dict[str, Any]], name: str) -> None:
-    """Whatever it says, nobody is set aside, nothing is forgotten, and few requests are made."""
+    """Whatever the dashboard answers, no job is set aside or dropped, and few requests are made."""
     site.dashboard.manners, status = NOTHING_STORED[name]
     assert site.agents.run("flush") == status, site.agents.log()
     assert site.agents.run("queue", "list") == 0
@@ -193,7 +193,7 @@ def test_a_dashboard_that_takes_nothing(site: Site, expected: dict[str, dict[str
 
 
 def forget_pause(site: Site) -> None:
-    """As if the time that the dashboard asked for were over."""
+    """Simulates that the dashboard's Retry-After has expired."""
     ledger, _ = open_ledger(site.spool / "ledger.db")
     with ledger.transaction():
         ledger.journal.set_fact(PAUSE, 0)
@@ -201,7 +201,7 @@ def forget_pause(site: Site) -> None:
 
 
 def test_a_dashboard_that_wants_to_be_left_alone(site: Site) -> None:
-    """The next runs keep to it without a request, and without asking sacct."""
+    """The next runs respect it without a request or a call of sacct."""
     site.dashboard.manners = faults.answer(429, "later", Retry_After="7200")
     assert [site.agents.run("flush") for _ in range(3)] == [UNREACHABLE] * 3
     assert site.agents.run(*site.reconcile_argv()) == UNREACHABLE
@@ -213,14 +213,14 @@ def test_a_dashboard_that_wants_to_be_left_alone(site: Site) -> None:
 def test_a_dashboard_that_stores_and_does_not_say_so(
     site: Site, expected: dict[str, dict[str, Any]], trouble: Fault
 ) -> None:
-    """What may have arrived is sent again, and stands there once."""
+    """Records that may have arrived are sent again, and are stored once."""
     site.dashboard.faults.append(trouble)
     site.agents.run("flush")
     assert_recovered(site, expected)
 
 
 def test_a_dashboard_that_counts_fewer(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """A success with a smaller number is none: what is not counted is found and shown."""
+    """A success that counts fewer records is a failure: the missing record is found and shown."""
 
     def miscount(answer: Answer) -> Answer:
         stored = answer.body.get("jobs_processed", 0)
@@ -233,7 +233,7 @@ def test_a_dashboard_that_counts_fewer(site: Site, expected: dict[str, dict[str,
 
 
 def test_a_poison_record(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """One that breaks the dashboard is found, shown with its words, and can be sent again or dropped."""
+    """A record that breaks the dashboard is found, shown with the error message, and can be retried or dropped."""
 
     def breaks(request: Any, connection: Any, serve: Any) -> None:
         bad = any(job["JobID"] == "104" for job in request.jobs)
@@ -253,7 +253,7 @@ def test_a_poison_record(site: Site, expected: dict[str, dict[str, Any]]) -> Non
 
 @pytest.mark.parametrize("leave_kilobytes", [0, 4, 16, 64])
 def test_a_full_disk(tmp_path: Path, leave_kilobytes: int) -> None:
-    """Whichever write it is for which no room is left: it is told, and with room again everything arrives."""
+    """Whichever write fails on a full disk, the failure is reported, and everything arrives once there is space."""
     with ReceivingDashboard() as dashboard:
         site = Site(tmp_path, dashboard)
         with site.agents, small_disk(site.spool, 2000):
@@ -268,7 +268,7 @@ def test_a_full_disk(tmp_path: Path, leave_kilobytes: int) -> None:
 
 
 def test_a_read_only_disk(tmp_path: Path) -> None:
-    """It is told, and when the disk can be written again everything arrives."""
+    """The failure is reported, and everything arrives once the disk is writable again."""
     with ReceivingDashboard() as dashboard:
         site = Site(tmp_path, dashboard)
         with site.agents, small_disk(site.spool, 2000):
@@ -282,7 +282,7 @@ def test_a_read_only_disk(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [b"", b"no database", b"SQLite format 3\0 and then nothing"])
 def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
-    """It is put aside and told of; reconcile brings what only it knew."""
+    """A corrupt ledger is set aside and reported; reconcile delivers what only it knew."""
     site.agents.run("flush")
     records = site.dashboard.records
     site.dashboard.stored.clear()
@@ -294,7 +294,7 @@ def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["add", "1"], ["retry"], ["drop", "1"]])
 def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[str]) -> None:
-    """No other command takes a ledger away from a run that may be at work on it, such as one of a newer version."""
+    """No command moves a ledger that another run may be using, such as one of a newer version."""
     ledger = site.spool / "ledger.db"
     ledger.write_bytes(b"no database")
     assert site.agents.run("queue", *command) == SpoolError.exit_code
@@ -304,7 +304,7 @@ def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[
 
 
 def test_a_spool_that_everybody_can_write_to(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """Nothing in it is believed until that is mended."""
+    """Nothing in it is trusted until that is fixed."""
     site.spool.chmod(0o777)
     assert site.agents.run("flush") == SpoolError.exit_code
     assert site.dashboard.posts == []
@@ -313,7 +313,7 @@ def test_a_spool_that_everybody_can_write_to(site: Site, expected: dict[str, dic
 
 
 def test_a_flush_during_a_reconcile(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """The one leaves at once and quietly, and what it would have brought is brought by the next."""
+    """The second run exits at once and quietly, and the next one delivers what it would have delivered."""
     site.sacct.behave("hang", "")
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), *site.reconcile_argv()]
     calls = site.sacct.calls
@@ -327,7 +327,7 @@ def test_a_flush_during_a_reconcile(site: Site, expected: dict[str, dict[str, An
 
 
 def test_hostile_surroundings(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """Garbage in the queue, odd files in the spool and a hostile environment change nothing."""
+    """Garbage in the queue, unknown files in the spool and a hostile environment change nothing."""
     with (site.spool / "queue").open("ab") as queue:
         queue.write(b"\n$(reboot)\n\xff\xfe\x00\n0\n99999999999\n4294967295\n- - - -\n" + b"x" * 100_000 + b"\n")
     os.mkfifo(site.spool / "queue.side.1.1")
@@ -352,7 +352,7 @@ def test_hostile_surroundings(site: Site, expected: dict[str, dict[str, Any]]) -
 
 
 def test_a_hung_sacct_outlives_its_killed_exporter_by_seconds(site: Site) -> None:
-    """It ends at its time limit all the same, so that killed runs do not pile up processes."""
+    """sacct still ends at its time limit, so that killed runs do not leave processes behind."""
     site.sacct.behave("hang")
     for _ in range(3):
         assert site.agents.run("flush", kill_after=0.7) < 0

@@ -1,4 +1,4 @@
-"""The spool belongs to the Slurm user, and so does whatever is written there, whoever runs the command."""
+"""Everything in the spool belongs to the Slurm user, regardless of who runs the command."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def house() -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_root_works_as_the_owner_of_the_spool(house: Path) -> None:
-    """What root runs leaves nothing that the Slurm user can't write; a file of root's is put aside."""
+    """A run by root leaves only files that the Slurm user can write; a file of root's is set aside."""
     need("setpriv")
     python = find_python(house, NOBODY)
     if not python:

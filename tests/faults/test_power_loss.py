@@ -1,4 +1,4 @@
-"""The power fails: what a run has taken off one place is on the disk in the next, whatever the file system orders."""
+"""After a power loss, moved jobs are on disk in the new place, in whatever order the file system writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support.tools import need
 
 
 def calls_of(site: Site, log: Path) -> list[str]:
-    """The system calls by which a flush changes the spool for good, with the paths of their files."""
+    """The system calls by which a flush changes the spool permanently, with the paths of their files."""
     names = "fsync,fdatasync,unlink,unlinkat,rename,renameat,renameat2"
     traced = ["strace", "-f", "-y", "-qq", "-e", f"trace={names}", "-o", str(log)]
     argv = [*traced, sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
@@ -23,7 +23,7 @@ def calls_of(site: Site, log: Path) -> list[str]:
 
 
 def test_a_claimed_file_goes_when_its_lines_are_on_the_disk(tmp_path: Path) -> None:
-    """The ledger is synced, and so is the folder once its journal is gone: else the journal would undo the commit."""
+    """The ledger is synced, and so is its folder once the journal is deleted: a journal would undo the commit."""
     need("strace")
     with ReceivingDashboard() as dashboard:
         site = Site(tmp_path, dashboard)

@@ -1,4 +1,4 @@
-"""Root works with files of others: what the Slurm user, or anybody, has written there gets nobody any further."""
+"""When root runs a command, no file of the Slurm user or anyone else gains anyone privileges."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root has anythin
 
 
 class House:
-    """A copy of the exporter that everybody can run, a configuration and a spool of the Slurm user's."""
+    """A copy of the exporter that everybody can run, and the Slurm user's configuration and spool."""
 
     def __init__(self, folder: Path) -> None:
         folder.chmod(0o755)
@@ -46,7 +46,7 @@ class House:
         self.evil.chmod(0o755)
 
     def configure(self, owner: int = SLURM, /, **settings: str) -> None:
-        """Writes the configuration, whose every command is one of the attacker's."""
+        """Writes a configuration in which every command is the attacker's."""
         keys = {"api_url": "http://127.0.0.1:9", "api_key": "k", "spool_dir": str(self.spool), "timeout": ""}
         keys.update({"sacct": str(self.evil), "scontrol": str(self.evil), **settings})
         self.config.write_text("".join(f'{key} = "{value}"\n' for key, value in keys.items() if value))
@@ -59,7 +59,7 @@ class House:
 
     @property
     def ran_as(self) -> set[str]:
-        """Every uid, gid and set of groups that the attacker's commands have run with."""
+        """Every uid, gid and set of groups that the attacker's commands ran with."""
         return set(self.trace.read_text().splitlines())
 
 
@@ -74,7 +74,7 @@ COMMANDS = (["flush"], ["reconcile"], ["status"], ["check"], ["queue", "list"], 
 
 @pytest.mark.parametrize("spool", ["/no/such", "/root", "/", "", "{bob}"])
 def test_commands_of_the_configuration_never_run_as_anybody_but_its_owner(house: House, spool: str) -> None:
-    """Wherever spool_dir leads: nowhere, to root's, to another user's."""
+    """This holds for a missing spool_dir, one of root's, and one of another user's."""
     bob = house.folder / "bob"
     bob.mkdir()
     os.chown(bob, BOB, BOB)
@@ -87,7 +87,7 @@ def test_commands_of_the_configuration_never_run_as_anybody_but_its_owner(house:
 
 
 def test_a_configuration_and_a_spool_of_two_users_are_refused(house: House) -> None:
-    """It says whose each is, and how to make them one user's."""
+    """The message names the owner of each, and how to give them to one user."""
     os.chown(house.spool, 1, 1)
     house.configure()
     done = house.run("flush")
@@ -109,7 +109,7 @@ def test_check_goes_on_after_a_spool_of_another_user(house: House, owner: int) -
 
 
 def test_a_key_file_of_roots_is_not_read(house: House) -> None:
-    """It would be posted to the attacker's dashboard."""
+    """The key would be sent to the attacker's dashboard."""
     secret = house.folder / "secret"
     secret.write_text("root-secret\n")
     secret.chmod(0o600)
@@ -193,7 +193,7 @@ def test_a_configuration_of_roots_with_a_spool_of_slurms_runs_as_slurm(house: Ho
 
 
 def test_a_spool_below_a_folder_of_another_user_is_refused(house: House) -> None:
-    """He could put another folder in its place, and have root become whoever owns that."""
+    """That user could replace the folder, and root would run as the owner of the new one."""
     middle = house.folder / "bobs"
     middle.mkdir()
     house.spool.rename(middle / "spool")
@@ -207,7 +207,7 @@ def test_a_spool_below_a_folder_of_another_user_is_refused(house: House) -> None
 @pytest.mark.parametrize("owner", [SLURM, 0], ids=["slurm's", "root's"])
 @pytest.mark.parametrize("command", COMMANDS)
 def test_root_makes_no_spool(house: House, owner: int, command: list[str]) -> None:
-    """The hook of another user could not write there, and would be silent about it."""
+    """Another user's hook could not write there, and would not report it."""
     house.configure(owner)
     house.spool.rmdir()
     assert 0 != house.run(*command).returncode
@@ -216,7 +216,7 @@ def test_root_makes_no_spool(house: House, owner: int, command: list[str]) -> No
 
 @pytest.mark.parametrize("kind", [Path.mkdir, os.mkfifo])
 def test_a_configuration_that_is_no_file_holds_nobody_up(house: House, kind: Callable[[Path], None]) -> None:
-    """A FIFO would be waited for."""
+    """The command would hang on a FIFO."""
     kind(house.config)
     os.chown(house.config, SLURM, SLURM)
     done = house.run("flush")
@@ -250,7 +250,7 @@ def test_setup_renews_the_key_as_the_configurations_owner(house: House, folder_o
 
 
 def test_a_new_configuration_belongs_to_the_spools_owner(house: House) -> None:
-    """And what asked the dashboard for it ran as that user."""
+    """The request to the dashboard also ran as that user."""
     env = {"SLURM_USAGE_HISTORY_SPOOL": str(house.spool)}
     with ReceivingDashboard() as dashboard:
         house.environ.update(env)
@@ -259,7 +259,7 @@ def test_a_new_configuration_belongs_to_the_spools_owner(house: House) -> None:
 
 
 def test_setup_gives_nobody_a_file_of_roots(house: House) -> None:
-    """In a folder of slurm's, whatever setup makes there is replaced by a link to a file of root's, again and again."""
+    """In a folder of slurm's, whatever setup makes there is replaced by a link to a file of root's, repeatedly."""
     victim = house.folder / "victim"
     victim.write_text("root's\n")
     victim.chmod(0o600)
@@ -298,7 +298,7 @@ def test_setup_writes_as_root_only_where_the_whole_way_is_roots(house: House) ->
 
 
 def test_memory_of_a_process_that_was_roots_is_out_of_reach(house: House) -> None:
-    """It holds root's terminal, and the writer's connection: the user it has become can't trace it."""
+    """The process holds root's terminal and the writer's connection: its new user can't trace it."""
     script = f"""
 import ctypes, os, sys
 sys.path.insert(0, {str(house.folder)!r})

@@ -1,4 +1,4 @@
-"""What others write is read by root on a terminal: no control character of theirs gets there, and no harmful advice."""
+"""Text from other users reaches root's terminal without control characters, and never as harmful advice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ESCAPE = "\x1b]0;pwned\x07\x1b[2J"
 @pytest.mark.parametrize("key", ["cluster_name", "sacct", "spool_dir", "metrics_file", "api_url"])
 @pytest.mark.parametrize("letter", ["\x1b", "\x9b", "\u202e", "\u2066", "\n", "\x00", "\x7f"])
 def test_a_setting_that_cannot_be_shown_is_refused(key: str, letter: str) -> None:
-    """Escapes, lines, and marks that turn the direction of writing; they are named, not repeated."""
+    """Escapes, line breaks and direction marks are named, not repeated."""
     with pytest.raises(ConfigError) as caught:
         parse_config({"api_url": "https://d", "api_key": "k", key: f"a{letter}b"}, {})
     assert f"{key}: must be " in str(caught.value)
@@ -30,39 +30,39 @@ def test_a_setting_that_cannot_be_shown_is_refused(key: str, letter: str) -> Non
 
 
 def test_an_unknown_key_is_named_without_its_escapes() -> None:
-    """It is repeated so that it can be found."""
+    """The text is repeated so that it can be found."""
     with pytest.raises(ConfigError) as caught:
         parse_config({"api_url": "https://d", "api_key": "k", ESCAPE: 1}, {})
     assert "?]0;pwned??[2J: unknown key" in str(caught.value)
 
 
 def test_a_password_in_a_url_is_not_repeated() -> None:
-    """Where it does not belong."""
+    """A password in a URL, which belongs elsewhere, is left out of messages."""
     with pytest.raises(ConfigError) as caught:
         parse_config({"api_url": "https://me:pass@d", "api_key": "k"}, {})
     assert ("pass" in str(caught.value), "https://***@d" in str(caught.value)) == (False, True)
 
 
 def test_every_error_is_printable() -> None:
-    """Whoever's words it holds: this is the one way into the log, the ledger and onto a screen."""
+    """The text is cleaned regardless of its source: this is the only way into the log, the ledger and onto a screen."""
     error = ExporterError(f"sacct says {ESCAPE}\ud800\u202e", hint=ESCAPE)
     assert ("sacct says ?]0;pwned??[2J??", "?]0;pwned??[2J") == (str(error), error.hint)
 
 
 @pytest.mark.parametrize("command", [["flush"], ["reconcile"], ["check"], ["status"]])
 def test_words_of_slurms_commands_reach_no_terminal_as_they_are(house: House, command: list[str]) -> None:
-    """On neither stream."""
+    """Neither stream carries a control character."""
     house.evil.write_text("#!/bin/sh\nprintf 'error: \\033[2J\\302\\233x\\n' | tee /dev/stderr\nexit 1\n")
     house.configure(cluster_name="c")
     (house.spool / "queue").write_text("7\n")
-    for _ in range(2):  # the second one shows what the first has stored
+    for _ in range(2):  # the second one shows what the first stored
         done = house.run(*command)
     shown = (done.stdout + done.stderr).replace("\n", "")
     assert [] == [letter for letter in shown if not letter.isprintable()]
 
 
 def test_words_of_the_ledger_reach_no_terminal_as_they_are(house: House) -> None:
-    """It is the Slurm user's: root's `status` and `queue list` show what that user has written there."""
+    """The ledger is the Slurm user's: root's `status` and `queue list` show what that user wrote there."""
     house.configure(cluster_name="c")
     (house.spool / "queue").write_text("7\n8\n")
     house.run("flush")
@@ -78,7 +78,7 @@ def test_words_of_the_ledger_reach_no_terminal_as_they_are(house: House) -> None
 
 
 def test_words_of_slurmctlds_reach_no_terminal_as_they_are(house: House) -> None:
-    """A setting that is as it should be is shown, too."""
+    """The value of a correct setting is shown, too."""
     house.evil.write_text(
         "#!/bin/sh\nprintf 'ClusterName = c\\033[2J\\nSLURM_VERSION = 24.05\\302\\233\\nJobCompType = jobcomp/script\\n"
         "JobCompLoc = /\\033]0;x\\007/jobcomp.sh\\nSlurmUser = \\342\\200\\256nobody(65534)\\n'\n"
@@ -94,7 +94,7 @@ def test_words_of_slurmctlds_reach_no_terminal_as_they_are(house: House) -> None
     "settings", [{"spool_dir": "/etc"}, {"spool_dir": "/etc/cron.x"}, {"api_key_file": "/etc/shadow"}]
 )
 def test_check_gives_root_no_line_that_gives_others_files_away(house: House, settings: dict[str, str]) -> None:
-    """Its remedies can be run as they stand, and the configuration is slurm's: chown slurm /etc/shadow."""
+    """Remedies are run as printed, and slurm owns the configuration: none may say chown slurm /etc/shadow."""
     house.configure(api_key="" if "api_key_file" in settings else "k", **settings)
     found = json.loads(house.run("check", "--json").stdout)["checks"]
     lines = [finding.get("run", "") + finding.get("mend", "") for finding in found]
@@ -104,7 +104,7 @@ def test_check_gives_root_no_line_that_gives_others_files_away(house: House, set
 
 
 def test_a_plain_http_address_of_another_host_is_warned_of(house: House) -> None:
-    """In each run, in status and in check, until the configuration says that it is meant so."""
+    """Each run, status and check warn until the configuration confirms it."""
     house.configure(api_url="http://192.0.2.1", timeout="")
     os.chown(house.config, SLURM, SLURM)
     words = "http://192.0.2.1 is not encrypted"

@@ -1,4 +1,4 @@
-"""Whatever status comes for too large a batch, or for the sake of one record: nothing else is held up."""
+"""Whatever status a batch gets for its size, or for one bad record, all other records are delivered."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support import dashboard_faults as faults
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
 
 JOBS = 20
-#: What the dashboard, proxies, load balancers and firewalls say, IIS's 404 for a body over its limit among them.
+#: Statuses of dashboards, proxies, load balancers and firewalls, including IIS's 404 for a body over its limit.
 STATUSES = (
     302,
     400,
@@ -32,7 +32,7 @@ STATUSES = (
     598,
     599,
 )
-#: Behind these a record is kept, and tried again later: another time they may not come.
+#: After these a record is kept and retried later: they may be temporary.
 PASSING = frozenset({408, *range(501, 600)})
 
 
@@ -43,7 +43,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def stumble(status: int, over: Callable[[Request], bool]) -> Fault:
-    """Answers with a status where a POST is of some kind."""
+    """Answers with a status if a POST matches."""
     refuse = faults.answer(status, "<html>no</html>", Location="/blocked")
 
     def fault(request: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
@@ -55,7 +55,7 @@ def stumble(status: int, over: Callable[[Request], bool]) -> Fault:
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_too_large_a_batch(tmp_path: Path, status: int) -> None:
-    """Smaller ones follow, and all is through in one run."""
+    """Smaller batches follow, and all are delivered in one run."""
     with ReceivingDashboard() as dashboard:
         dashboard.manners = stumble(status, lambda request: len(request.jobs) > 5)
         site = Deliveries(tmp_path, dashboard.url, JOBS)
@@ -66,7 +66,7 @@ def test_too_large_a_batch(tmp_path: Path, status: int) -> None:
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_one_record_that_does_not_get_through(tmp_path: Path, status: int) -> None:
-    """All others do, in one run."""
+    """All other records are delivered in one run."""
     with ReceivingDashboard() as dashboard:
         dashboard.manners = stumble(status, lambda request: any(job["JobID"] == "7" for job in request.jobs))
         site = Deliveries(tmp_path, dashboard.url, JOBS)
@@ -78,7 +78,7 @@ def test_one_record_that_does_not_get_through(tmp_path: Path, status: int) -> No
 
 @pytest.mark.parametrize("status", STATUSES)
 def test_a_status_for_everything(tmp_path: Path, status: int) -> None:
-    """Nothing is set aside, the run ends soon, and the next one brings all once that is over."""
+    """Nothing is set aside, the run ends soon, and the next one delivers everything once the outage is over."""
     with ReceivingDashboard() as dashboard:
         dashboard.manners = stumble(status, lambda request: True)
         site = Deliveries(tmp_path, dashboard.url, JOBS)
