@@ -73,7 +73,7 @@ class Site:
         return lines
 
     def queue_everything(self) -> None:
-        """Writes a line for each row into the queue, and into what a stuck lock, a killed flush and a killed hook leave."""
+        """Writes a line for each row: into the queue, and as a stuck lock, a killed flush and a killed hook would."""
         for number, line in enumerate(self.hook_lines()):
             job = line.split()[0]
             name = FILES[number % 5 if number % 5 < len(FILES) else 0].format(job=job)

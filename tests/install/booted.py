@@ -1,7 +1,7 @@
 """A production controller, booted for real: systemd, munge, MariaDB and Slurm from packages, as user slurm.
 
-Run by `make test-install`. The tests share one machine and go from the first installation to the last file removed, so
-they run in the order in which they stand here. What they measure they print: pytest -s shows it.
+Run by `make test-install`. The tests share one machine, from the first installation to the removal of the last file,
+and run in the order of this file. They print what they measure: pytest -s shows it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TIMERS = (f"{NAME}.timer", f"{NAME}-flush.timer")
 WATCH = f"{NAME}-flush.path"
 SHORT = f"/etc/systemd/system/{NAME}-flush-soon.timer.d/short.conf"
 WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
-#: Where an installation could leave something. Logs, Slurm's own state and what is in memory are not its doing.
+#: Where an installation could leave something. Logs, Slurm's own state and files in memory are not of its making.
 NOT_SEARCHED = (
     "/root/exporter",
     "/var/log/",
@@ -85,11 +85,11 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
 
 @pytest.fixture(scope="module")
 def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: ReceivingDashboard) -> float:
-    """Installs with four commands, and waits for the first job. Everything after this needs no hand."""
+    """Installs with four commands, and waits for the first job. Nothing after this is manual."""
     assert files_before
     began = time.monotonic()
     machine.run("git", "clone", "--quiet", "/wheels/exporter.git", "/root/exporter")
-    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine has no way to PyPI
+    options = ["--wheelhouse", "/wheels/bundle/wheelhouse", "--enable"]  # the machine can't reach PyPI
     options += ["--api-url", dashboard.url, "--deploy-key", "-"]
     said = machine.run("/root/exporter/install.sh", *options, stdin=DEPLOY_KEY)
     assert WIRING == "".join(f"{line}\n" for line in re.findall("^    ([A-Z]\\w+=.*)", said, re.MULTILINE))
@@ -103,7 +103,7 @@ def seconds_to_first_job(machine: Machine, files_before: set[str], dashboard: Re
 def wait_for_job(dashboard: ReceivingDashboard, job: str, limit_seconds: float = 400) -> float:
     """Waits until a job is on the dashboard, and returns the seconds it took from its end.
 
-    Slurm tells the end in whole seconds, so it is up to a second too much.
+    Slurm gives the end in whole seconds, so this is up to a second too long.
     """
     wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=limit_seconds)
     arrived = next(post.arrived for post in dashboard.posts if job in {record["JobID"] for record in post.jobs})
@@ -129,7 +129,7 @@ def flushes(machine: Machine, since: float) -> list[float]:
 def test_four_commands_bring_jobs_to_the_dashboard(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """Clone, install, wire, restart: the flush timer does the rest, as user slurm, under the sandbox."""
+    """Clone, install, wire, restart: then the flush timer delivers as user slurm, in the sandbox."""
     print(f"\nfrom git clone to the first job on the dashboard: {seconds_to_first_job:.0f} s")
     assert {"1"} == dashboard.records.keys()
     owners = machine.run("find", SPOOL, "-printf", "%u %f\n").splitlines()
@@ -148,7 +148,7 @@ def test_check_finds_all_well(machine: Machine, seconds_to_first_job: float) -> 
 
 @pytest.mark.parametrize("service", [NAME, f"{NAME}-flush"])
 def test_the_installed_sandbox_is_tight(machine: Machine, seconds_to_first_job: float, service: str) -> None:
-    """2.0 or better, by the systemd that runs it."""
+    """The exposure level is 2.0 or better, by the systemd that runs it."""
     (verdict,) = re.findall(r"Overall exposure.*", machine.run("systemd-analyze", "security", f"{service}.service"))
     print(f"\n{verdict}")
     assert float(re.findall(r": ([0-9.]+) ", verdict)[0]) <= 2.0
@@ -188,7 +188,7 @@ def test_the_path_unit_brings_a_job_within_its_interval(
 def test_a_busy_cluster_flushes_no_more_often_than_that(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """A stream of jobs for a minute: none is lost, and between two flushes there are five seconds."""
+    """Of a minute's stream of jobs none is lost, and flushes are at least five seconds apart."""
     posts, began = len(dashboard.posts), time.time()
     jobs = []
     while time.time() - began < 60:
@@ -206,12 +206,12 @@ def test_a_busy_cluster_flushes_no_more_often_than_that(
 def test_a_dashboard_that_is_down_is_not_hammered(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """The queue is claimed, so the path unit rests; when the dashboard is back the timer delivers by itself."""
+    """A claimed queue does not trigger the path unit; once the dashboard is back the timer delivers."""
     dashboard.manners = lambda _, connection, __: connection.send(Answer(503, "down"))
     began = time.time()
     job = machine.run_job()
     wait_for(lambda: "503" in machine.run(NAME, "status"), "a failed flush", limit_seconds=60)
-    time.sleep(max(0.0, began + 60 - time.time()))  # the minute in which it might be hammered
+    time.sleep(max(0.0, began + 60 - time.time()))  # the minute in which requests might pile up
     assert len(flushes(machine, began)) <= 5
     assert job not in dashboard.records
     dashboard.manners = lambda _, connection, serve: connection.send(serve())
@@ -221,7 +221,7 @@ def test_a_dashboard_that_is_down_is_not_hammered(
 def test_after_a_reboot_everything_goes_on(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """What was queued when the machine went down is delivered, and so is what comes after."""
+    """Jobs queued before the machine went down are delivered, and so are later ones."""
     machine.run("systemctl", "stop", WATCH, f"{NAME}-flush.timer")
     queued = machine.run_job()
     wait_for(lambda: machine.succeeds(f"test -e {SPOOL}/queue"), "the queue")
@@ -235,7 +235,7 @@ def test_after_a_reboot_everything_goes_on(
 def test_the_daily_run_works_under_its_sandbox(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """It says what it did in the journal, and the hook has missed no job."""
+    """Its summary is in the journal, and the hook has missed no job."""
     machine.run("systemctl", "start", f"{NAME}.service")
     said = machine.run("journalctl", "-u", NAME, "-b", "-o", "cat", "--no-pager")
     assert "Successfully submitted" in said
@@ -244,7 +244,7 @@ def test_the_daily_run_works_under_its_sandbox(
 
 
 def test_the_daily_run_waits_for_a_flush_that_is_under_way(machine: Machine, seconds_to_first_job: float) -> None:
-    """Otherwise a busy cluster would do without it, now and then for a day."""
+    """Otherwise a busy cluster would sometimes miss the reconcile for a day."""
     drop_in = f"/etc/systemd/system/{NAME}-flush.service.d/slow.conf"
     machine.write(drop_in, f"[Service]\nExecStart=\nExecStart=/usr/bin/flock {SPOOL}/agent.lock sleep 8\n")
     machine.run("systemctl", "daemon-reload")
@@ -286,7 +286,7 @@ def test_proxy_and_site_ca(
 def test_an_upgrade_over_a_running_version(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """Configuration, queue and ledger stay, the timers go on, and jobs that end meanwhile arrive."""
+    """Configuration, queue and ledger stay, the timers keep running, and jobs that end meanwhile arrive."""
     config, books = machine.run("cat", CONFIG), json.loads(machine.run(NAME, "status", "--json"))
     first = machine.run_job()
     assert "keeping" in machine.run("/wheels/bundle/install.sh")
@@ -301,7 +301,7 @@ def test_an_upgrade_over_a_running_version(
 def test_a_failed_upgrade_leaves_the_old_version_at_work(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """A package is missing, or the new version does not start: each time the path unit delivers with the old one."""
+    """If a package is missing or the new version does not start, the path unit delivers with the old one."""
     machine.run("cp", "-R", "/wheels/bundle", "/root/broken")
     version, environment = machine.run(NAME, "--version"), machine.run("readlink", f"/opt/{NAME}/venv")
     machine.run("sh", "-c", "rm /root/broken/wheelhouse/requests-*")
@@ -319,7 +319,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
 
 
 def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float) -> None:
-    """One file, which finds a Python by itself. Where the Slurm user can't read it, it says so."""
+    """The zipapp finds a Python by itself, and reports if the Slurm user can't read it."""
     assert machine.run("/wheels/" + NAME + ".pyz", "--version") == machine.run(NAME, "--version")
     machine.run("/wheels/" + NAME + ".pyz", "flush")
     machine.run("cp", "/wheels/" + NAME + ".pyz", "/root")
@@ -331,7 +331,7 @@ def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float)
 def test_epilogslurmctld_does_as_well(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """Where JobCompType is taken, install.sh prints that line; check knows it, and jobs arrive."""
+    """If JobCompType is in use, install.sh prints that line; check recognizes it, and jobs arrive."""
     conf, taken = (
         "/etc/slurm/slurm.conf",
         "s|^JobCompType=.*|JobCompType=jobcomp/filetxt|; s|^JobCompLoc=.*|JobCompLoc=/tmp/x|",
@@ -354,7 +354,7 @@ def test_epilogslurmctld_does_as_well(
 def test_another_user_is_told_which_right_he_lacks(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
-    """With an installation of his own. Given what check asks for, he sees the jobs of all users."""
+    """With their own installation and the privileges that check asks for, a user sees the jobs of all users."""
     as_user = ("runuser", "-u", "backup", "--", "env", "HOME=/tmp/home")
     machine.run("install", "-d", "-o", "backup", "/tmp/home")
     machine.write("/tmp/home/key", API_KEY)
@@ -397,7 +397,7 @@ def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before
 
 
 def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """Its config.json goes on working, its timer is ours now, and still enabled."""
+    """Its config.json keeps working, its timer is now ours, and still enabled."""
     machine.run("sh", "-c", f"rm -r /etc/{NAME} {SPOOL} {SHORT.rpartition('/')[0]}")
     machine.write(f"/etc/systemd/system/{NAME}.service", "[Service]\nType=oneshot\nExecStart=/bin/false\n")
     machine.write(f"/etc/systemd/system/{NAME}.timer", "[Timer]\nOnCalendar=02:00\n[Install]\nWantedBy=timers.target\n")
@@ -407,7 +407,7 @@ def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard:
     machine.run("/wheels/bundle/install.sh")
     assert "enabled\n" == machine.run("systemctl", "is-enabled", f"{NAME}.timer")
     job = machine.run_job()
-    # slurmdbd gets a record after the job's end, and of a short job first its end and then the rest.
+    # slurmdbd gets a record after the job's end; a short job's end comes before the rest.
     is_whole = f"sacct --noheader --state=CD --starttime=now-1hour --endtime=now --jobs={job} | grep -q main"
     wait_for(lambda: machine.succeeds(is_whole), "the job's whole record")
     machine.run("systemctl", "start", f"{NAME}.service")
@@ -416,7 +416,7 @@ def test_the_seeds_exporter_is_replaced_not_doubled(machine: Machine, dashboard:
 
 
 def test_purge_leaves_nothing(machine: Machine, files_before: set[str]) -> None:
-    """The machine's files are those of before."""
+    """The machine has the same files as before the installation."""
     machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()

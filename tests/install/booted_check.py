@@ -1,7 +1,7 @@
-"""`check` on a booted controller, broken on purpose: is the cause right, and does the remedy fix it as it is printed?
+"""`check` on a booted controller, broken on purpose: is the cause right, and does the printed remedy fix it?
 
-Run by `make test-install`. Each case breaks one thing. Then `check` is asked, and the line that it prints is run as it
-stands, again and again until nothing is wrong or no line is left. What becomes of it is a table, docs/check.md.
+Run by `make test-install`. Each case breaks one thing. Then `check` runs, and the line that it prints is run
+unchanged, repeatedly until nothing is wrong or no line is left. The results are a table, docs/check.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RESTART = "systemctl restart slurmctld"
 #: A shell's, with a folder in which no service looks.
 ADMINS_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/games"
 TABLE = CHECKOUT / "docs" / "check.md"
-#: More steps than this no remedy may take.
+#: No remedy may take more steps than this.
 MOST_STEPS = 3
 
 
@@ -39,9 +39,9 @@ class Break(NamedTuple):
     breaks: str
     found_by: str
     says: str  # in the text
-    by_hand: str = ""  # what the words ask for, where no line of shell can do it
-    undo: str = ""  # what the remedy leaves, back to how it was
-    slurm: bool = False  # whether slurm.conf is changed: then a real call of the hook has to come in the end
+    by_hand: str = ""  # what the text asks for, if no line of shell can do it
+    undo: str = ""  # undoes what the remedy leaves
+    slurm: bool = False  # whether slurm.conf is changed: then a real call of the hook has to follow
 
 
 def set_key(key: str, value: str) -> str:
@@ -49,12 +49,12 @@ def set_key(key: str, value: str) -> str:
     return f"cp -p {CONFIG} /tmp; sed -i 's|^{key} = .*|{key} = \"{value}\"|' {CONFIG}"
 
 
-#: Brings back what set_key has put aside.
+#: Restores what set_key has saved.
 RESTORE = f"cp -p /tmp/config.toml {CONFIG}"
 
 
 def rewire(lines: str, *, restart: bool = True) -> str:
-    """Takes the hook's lines out of slurm.conf and puts others in."""
+    """Replaces the hook's lines in slurm.conf."""
     change = f"sed -i '/^JobComp/d; /^Epilog/d' {CONF}; printf '%b' '{lines}' >>{CONF}"
     return f"{change}; {RESTART}; sleep 2" if restart else change
 
@@ -308,7 +308,7 @@ def table(machine: Machine) -> Iterator[Row]:
 
 
 class FirstDay(NamedTuple):
-    """What an admin saw who had edited slurm.conf first, and typed a wrong deploy key."""
+    """What an admin sees who edited slurm.conf first, and typed a wrong deploy key."""
 
     failed: str  # by install.sh
     unproved: dict[str, dict[str, Any]]  # by check, once all was set up
@@ -320,7 +320,7 @@ class FirstDay(NamedTuple):
 
 @pytest.fixture(scope="module")
 def first_day(machine: Machine, dashboard: ReceivingDashboard) -> FirstDay:
-    """From slurm.conf to the first reconcile, by what install.sh and check say and by nothing else."""
+    """Following only install.sh and check leads from slurm.conf to the first reconcile."""
     machine.run("install", "-m", "755", "/dev/null", "/etc/slurm/own.sh")
     machine.write("/etc/slurm/own.sh", "#!/bin/sh\necho called >>/tmp/own\nexit 0\n")
     machine.run("sh", "-c", f"cat >>{CONF}; cp {CONF} /root/slurm.conf", stdin=booted.WIRING)
@@ -346,7 +346,7 @@ def first_day(machine: Machine, dashboard: ReceivingDashboard) -> FirstDay:
 
 @pytest.fixture(scope="module")
 def installed(machine: Machine, first_day: FirstDay) -> Machine:
-    """A controller on which all is well, with a script of the site's that slurm.conf may name."""
+    """A healthy controller, with a script of the site's that slurm.conf may name."""
     machine.run("sh", "-c", f"echo SlurmctldLogFile=/var/log/slurm/slurmctld.log >>{CONF}; cp {CONF} /root/slurm.conf")
     machine.run("sh", "-c", f"install -d -o slurm /var/log/slurm; {RESTART}")
     machine.wait_for_slurm()
@@ -359,12 +359,12 @@ def installed(machine: Machine, first_day: FirstDay) -> Machine:
 def check(machine: Machine, *options: str) -> dict[str, dict[str, Any]]:
     """What `check` finds, by name."""
     printed = machine.run(NAME, "check", "--json", *options, expect=None, PATH=ADMINS_PATH)
-    answer = json.loads(printed[printed.index("{\n") :])  # behind what goes to standard error
+    answer = json.loads(printed[printed.index("{\n") :])  # after the output on standard error
     return {finding["name"]: finding for finding in answer["checks"]}
 
 
 def faults(machine: Machine, *options: str) -> dict[str, dict[str, Any]]:
-    """The findings that are not well, in the order in which they are printed."""
+    """The findings that are not ok, in the order printed."""
     return {name: finding for name, finding in check(machine, *options).items() if finding["ok"] is False}
 
 
@@ -398,14 +398,14 @@ def repair(machine: Machine, case: Break) -> tuple[str, str]:
 
 
 def test_a_failed_setup_says_what_is_there_and_how_to_go_on(first_day: FirstDay) -> None:
-    """What it says was enough to go on: without it there would be no first day."""
+    """The messages were enough to continue: otherwise there would be no first day."""
     assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key" in first_day.failed
     assert "Invalid, used or expired deploy key" in first_day.failed
     assert "has looked for it when it was not there yet.\nRestart slurmctld: " in first_day.failed
 
 
 def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> None:
-    """Its configuration is right and it calls nothing: check says so, and its line fixes it, seen by a real call."""
+    """slurm.conf is right but slurmctld calls nothing: check says so, and its line fixes it, proved by a real call."""
     faults = {name for name, finding in first_day.unproved.items() if finding["ok"] is False}
     assert ({"hook calls"}, False) == (faults, first_day.queued)
     assert "before the hook was last changed" in first_day.unproved["hook calls"]["text"]
@@ -415,7 +415,7 @@ def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> Non
 
 
 def test_the_first_reconcile_blames_nobody(first_day: FirstDay) -> None:
-    """The jobs of before the first call are delivered, and are no reproach to the hook."""
+    """Jobs from before the first call are delivered, and do not count as missed by the hook."""
     assert "0 missed by flush" in first_day.reconcile
     assert "2 delivered" in first_day.reconcile or "3 delivered" in first_day.reconcile
     assert ("ok", 0) == (first_day.status["level"], first_day.status["hook"]["missed"])
@@ -427,7 +427,7 @@ def test_the_first_reconcile_blames_nobody(first_day: FirstDay) -> None:
 
 @pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.what.replace(" ", "-"))
 def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case: Break) -> None:
-    """By the line that check prints, or by what its words ask for; the cause is named, and nothing else is blamed."""
+    """The printed line, or what the text asks for, fixes it; the cause is named, and nothing else is reported."""
     machine = installed
     machine.run("sh", "-c", case.breaks, expect=None)
     try:
@@ -454,7 +454,7 @@ def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case:
 
 
 def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashboard) -> None:
-    """Nobody tells him to give his spool away; that he has no systemd here is found, and who can help."""
+    """Users are not advised to give their spool away; the missing user systemd is found, and who can fix it."""
     machine = installed
     user = ("runuser", "-u", "backup", "--", "env", "HOME=/tmp/home")
     machine.run("install", "-d", "-o", "backup", "/tmp/home")
@@ -480,7 +480,7 @@ def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashbo
 
 
 def test_cron_without_a_cron_daemon(installed: Machine) -> None:
-    """The file alone starts nothing: install.sh says so at once, and check whenever it is asked."""
+    """The file alone starts nothing: install.sh says so at once, and check whenever it runs."""
     machine = installed
     said = machine.run("/wheels/bundle/install.sh", "--no-systemd")
     assert "No cron daemon is running." in said

@@ -1,7 +1,7 @@
 """A controller of a pair, booted for real: its user makes the folder that the controllers share, and the sandbox lets
 the services in there.
 
-Run by `make test-install`. The tests run in the order in which they stand here.
+Run by `make test-install`. The tests run in the order of this file.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
 
 
 def test_the_slurm_user_makes_the_folder(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """It is nobody else's."""
+    """Nobody else has access to it."""
     assert "700 slurm" == machine.run("stat", "-c", "%a %U", FOLDER).strip()
 
 
@@ -74,7 +74,7 @@ def test_check_sees_the_turns(machine: Machine, dashboard: ReceivingDashboard) -
 
 
 def test_a_folder_that_is_missing(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """The sandbox keeps the service from making it: the job goes out without a turn, and check and journal say why."""
+    """The sandbox keeps the service from making it: jobs are sent without a turn, and check and journal say why."""
     machine.run("mv", FOLDER, "/root/aside")
     assert not check(machine)["controllers"]["ok"]
     job = machine.run_job()
@@ -86,7 +86,7 @@ def test_a_folder_that_is_missing(machine: Machine, dashboard: ReceivingDashboar
 
 
 def test_purge_says_what_the_other_controllers_need(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """It is not this host's alone."""
+    """Other hosts use it, too."""
     machine.run("sed", "-i", "/^JobComp/d", CONF)
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()

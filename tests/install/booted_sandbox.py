@@ -16,7 +16,7 @@ from tests.install.machine import Machine
 
 pytestmark = pytest.mark.timeout(600)
 
-#: Tries to change a byte of another process, by each way that the kernel has, and tells which ones went.
+#: Tries to change a byte of another process, in each way that the kernel offers, and prints which ones worked.
 ATTACK = r"""
 import ctypes, json, os, sys
 pid, address = int(sys.argv[1]), int(sys.argv[2])
@@ -48,7 +48,7 @@ found["seen"] = pid in seen
 found["etc"] = tried(lambda: open("/etc/by-the-service", "w"))
 print("RESULT " + json.dumps(found))
 """
-#: Another process of the Slurm user's, which tells its number and where a byte of it is.
+#: Another process of the Slurm user's, which prints its process ID and the address of a byte.
 VICTIM = """
 import ctypes, os, time
 byte = ctypes.create_string_buffer(b"A", 1)
@@ -65,7 +65,7 @@ def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]
 
 
 def attack(machine: Machine, unit: str) -> dict[str, bool]:
-    """What code in a service can do, whose unit is the project's but for its command."""
+    """What code can do in the project's unit with another command."""
     pid, address = machine.run("cat", "/tmp/victim").split()
     text = (CHECKOUT / "etc/systemd" / unit).read_text()
     lines = [line for line in text.splitlines() if not line.startswith(("ExecStart=", "PrivateTmp="))]
@@ -82,7 +82,7 @@ def attack(machine: Machine, unit: str) -> dict[str, bool]:
 
 @pytest.mark.parametrize("unit", [f"{NAME}-flush.service", f"{NAME}.service"])
 def test_code_in_a_service_cannot_change_another_process_of_its_user(machine: Machine, unit: str) -> None:
-    """By no system call; by /proc it can where systemd is older than 257, and that is documented."""
+    """No system call can; /proc can with systemd older than 257, which is documented."""
     machine.write("/usr/local/attack.py", ATTACK)
     machine.write("/usr/local/victim.py", VICTIM)
     machine.run("systemd-run", "--quiet", "--uid=slurm", "--unit=victim", "/usr/bin/python3", "/usr/local/victim.py")

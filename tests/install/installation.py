@@ -33,7 +33,7 @@ class Installation:
         self.spool = root / "var" / "spool" / NAME
 
     def run(self, *options: str, expect: int = 0, stdin: str = "", within: Sequence[str] = (), **environ: str) -> str:
-        """Runs install.sh and returns what it said on both streams.
+        """Runs install.sh and returns its output on both streams.
 
         :param within: a command that runs it.
         """
@@ -52,24 +52,24 @@ class Installation:
         return done.stdout
 
     def environment(self, **environ: str) -> dict[str, str]:
-        """What install.sh sees: a Python of the tests' own, and no Slurm that may run on this machine."""
+        """The environment of install.sh: the tests' own Python, and none of this machine's Slurm."""
         path = f"{self._tools}:{PATH}"
         known = {"PATH": path, "PYTHON": sys.executable, "HOME": str(self.home), "DESTDIR": ""}
         return {**os.environ, **known, **environ}
 
     def _hide_slurm(self) -> None:
-        """No slurmctld that may run on this machine has a say."""
+        """Hides a slurmctld that may run on this machine."""
         self._tools.mkdir()
         (self._tools / "scontrol").write_text("#!/bin/sh\nexit 1\n")
         (self._tools / "scontrol").chmod(0o755)
 
     def call(self, *arguments: str) -> str:
-        """Runs the installed exporter as it stands below the root, and returns what it printed."""
+        """Runs the installed exporter below the root, and returns what it printed."""
         python = self.program / "venv" / "bin" / "python"
         return subprocess.run([python, "-m", "agent", *arguments], check=True, capture_output=True, text=True).stdout
 
     def environments(self) -> list[str]:
-        """The virtual environments there are, oldest first."""
+        """The virtual environments, oldest first."""
         return sorted(path.name for path in self.program.glob("venv-*"))
 
     def folders(self) -> set[str]:
@@ -77,7 +77,7 @@ class Installation:
         return {str(path.relative_to(self.root)) for path in self.root.rglob("*") if path.is_dir()}
 
     def files(self) -> dict[str, bytes | str]:
-        """Every file but those of the environments: its path below the root, and what is in it or where it leads."""
+        """Every file but those of the environments: its path below the root, and its content or link target."""
         found: dict[str, bytes | str] = {}
         for path in sorted(self.root.rglob("*")):
             name = str(path.relative_to(self.root))

@@ -60,7 +60,7 @@ def why_not_here() -> str:
 
 
 def build_base(suite: str) -> Path:
-    """The folder that holds a Debian with systemd and Slurm, built where it is missing."""
+    """The folder that holds a Debian with systemd and Slurm, built if missing."""
     environment = {**os.environ, "SUITE": suite}
     build = subprocess.run([str(SCRIPT), "build"], check=True, capture_output=True, text=True, env=environment)
     return Path(build.stdout.strip())
@@ -133,7 +133,7 @@ class Machine:
         return self._folder / "root"
 
     def door(self) -> list[str]:
-        """What stands before a command that is to run inside; good until the next reboot."""
+        """The prefix of a command that runs inside; valid until the next reboot."""
         inside = ["nsenter", "--target", str(self._first_process()), "--mount", "--uts", "--ipc", "--pid"]
         return [*inside, "--net", "--root", "--wd"]
 

@@ -42,7 +42,7 @@ boot() { # in namespaces of its own, with which the mounts and the network end
 
 inside() { # DIR WHEELS
     ip link set lo up
-    # Slurm resolves names with AI_ADDRCONFIG, for which 127.0.0.1 alone is no network; 192.0.2.1 is for documentation.
+    # Slurm resolves names with AI_ADDRCONFIG, which ignores 127.0.0.1 alone; 192.0.2.1 is for documentation.
     ip address add 192.0.2.1/32 dev lo
     mkdir -p "$1/upper" "$1/work" "$1/root"
     mount -t overlay overlay -o "lowerdir=$BASE,upperdir=$1/upper,workdir=$1/work" "$1/root"

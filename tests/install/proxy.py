@@ -1,4 +1,4 @@
-"""A proxy that passes HTTPS on, and remembers where to."""
+"""A proxy that forwards HTTPS, and remembers the destinations."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             back.join()
 
     def log_message(self, *_: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:

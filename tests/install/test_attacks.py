@@ -17,7 +17,7 @@ from tests.packaging.root import Root
 
 ALICE = "alice"
 OPT = f"/opt/{NAME}"
-#: Leaves a trace as whoever runs it, in Python.
+#: Python that records which user runs it.
 TRACE = "open('/tmp/pwned', 'a').write(str(__import__('os').geteuid()))\n"
 
 pytestmark = pytest.mark.timeout(300)
@@ -32,7 +32,7 @@ class Host:
         root.run("useradd", "--create-home", ALICE)
 
     def put(self, path: str, text: str, owner: str = ALICE, mode: int = 0o755) -> None:
-        """Writes a file as a user would, making its folder his."""
+        """Writes a file as a user would, who then owns its folder."""
         file = self.path / path.lstrip("/")
         if not file.parent.exists():
             file.parent.mkdir(parents=True)
@@ -51,7 +51,7 @@ class Host:
 
     @property
     def trace(self) -> str:
-        """The uids that planted code has run as."""
+        """The uids that planted code ran as."""
         file = self.path / "tmp/pwned"
         return file.read_text() if file.exists() else ""
 
@@ -63,7 +63,7 @@ def host(bundle: Path) -> Iterator[Host]:
 
 
 def test_nothing_is_run_from_the_folder_that_it_is_called_in(host: Host) -> None:
-    """Modules, tools and a Python planted in /tmp, where everybody may write: none of them runs as anybody."""
+    """Modules, tools and a Python planted in /tmp, where everybody may write: none of them ever runs."""
     for name in ("venv", "pip", "ensurepip", "runpy", "site", "sitecustomize", "usercustomize", "requests", "agent"):
         host.put(f"/tmp/{name}.py", TRACE)
     for name in ("sed", "stat", "scontrol", "python3", "dirname", "readlink", "setsid"):
@@ -76,7 +76,7 @@ def test_nothing_is_run_from_the_folder_that_it_is_called_in(host: Host) -> None
 
 
 def test_what_root_has_in_its_environment_is_not_imported_by_the_command(host: Host) -> None:
-    """sudo can be told to keep PYTHONPATH."""
+    """PYTHONPATH, which sudo can be configured to keep, is ignored."""
     host.install()
     host.put("/tmp/requests.py", TRACE)
     host.put("/tmp/sitecustomize.py", TRACE)
@@ -87,7 +87,7 @@ def test_what_root_has_in_its_environment_is_not_imported_by_the_command(host: H
 
 
 def test_a_relative_python_and_wheelhouse_are_those_of_the_caller(host: Host) -> None:
-    """install.sh leaves the folder, and finds them all the same."""
+    """install.sh leaves the folder, and still finds them."""
     host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/root/wheels")
     host.root.run("ln", "-s", "/usr/bin/python3", "/usr/local/own-python")
     said = host.install("--wheelhouse", "wheels", folder="/root", PYTHON="../usr/local/own-python")
@@ -96,7 +96,7 @@ def test_a_relative_python_and_wheelhouse_are_those_of_the_caller(host: Host) ->
 
 @pytest.mark.parametrize("owner", ["slurm", ALICE])
 def test_a_python_that_another_user_can_change_is_not_run(host: Host, owner: str) -> None:
-    """Neither where root names it, nor where it comes first in PATH."""
+    """This holds if root names it, and if it comes first in PATH."""
     host.put("/srv/tools/python3.40", '#!/bin/sh\nid -u >>/tmp/pwned\nexec /usr/bin/python3 "$@"\n', owner)
     assert "users other than root can change" in host.install(expect=1, PYTHON="/srv/tools/python3.40")
     host.install(PATH="/srv/tools:/usr/sbin:/usr/bin:/sbin:/bin")
@@ -104,7 +104,7 @@ def test_a_python_that_another_user_can_change_is_not_run(host: Host, owner: str
 
 
 def test_a_wheelhouse_that_another_user_can_change_is_refused(host: Host) -> None:
-    """Its wheels would be root's."""
+    """Its wheels would run as root."""
     host.root.run("cp", "-r", "/root/bundle/wheelhouse", "/srv/wheels")
     host.root.run("chmod", "777", "/srv/wheels")
     assert "users other than root can change /srv/wheels" in host.install("--wheelhouse", "/srv/wheels", expect=1)
@@ -130,14 +130,14 @@ def test_a_planted_source_distribution_does_not_run_its_setup(host: Host) -> Non
 
 
 def test_a_changed_wheel_of_the_bundle_is_refused(host: Host) -> None:
-    """What PyPI had is known by its hash."""
+    """A wheel from PyPI is verified by its hash."""
     host.root.run("sh", "-c", "echo x >>$(ls /root/bundle/wheelhouse/tqdm-*.whl)")
     assert "pip failed" in host.install(expect=1)
 
 
 @pytest.mark.parametrize("option", ["--uninstall", "--purge", "--enable"])
 def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) -> None:
-    """There it can be replaced by a link: /usr/local/bin was given away, and what lies behind a link was deleted."""
+    """It can be replaced by a link there: /usr/local/bin was given away, and a link's target was deleted."""
     spool = f"/var/lib/slurm/{NAME}"
     host.root.run("mkdir", "-p", "/srv/theirs", "/var/lib/slurm")
     host.root.run("touch", "/srv/theirs/queue")
@@ -151,7 +151,7 @@ def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) ->
 
 
 def test_a_spool_that_is_a_link_is_refused(host: Host) -> None:
-    """Even in a folder of root's: what is removed or given away is what it is named."""
+    """Even in a folder of root's, the named path itself is removed or given away."""
     host.root.run("ln", "-s", "/usr/local/bin", f"/var/spool/{NAME}")
     assert "is a link" in host.install(expect=1)
     assert "root 755" == host.owner("/usr/local/bin")
@@ -192,7 +192,7 @@ def test_a_prefix_with_an_acl_for_another_user_is_refused(host: Host) -> None:
 
 
 def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
-    """In which it could put a link to /etc/shadow in the configuration's place, for root to give away."""
+    """The owner could replace the configuration by a link to /etc/shadow, for root to give away."""
     before = host.owner("/etc/shadow")
     host.put(f"/etc/{NAME}/note", "", "slurm")
     host.root.run("ln", "-s", "/etc/shadow", f"/etc/{NAME}/config.toml")
@@ -209,7 +209,7 @@ def test_root_installs_for_no_other_user(host: Host) -> None:
 
 @pytest.mark.parametrize("user", ["slurm|e", "-u", "sl urm", "a\nb"])
 def test_a_slurm_user_that_is_no_name_is_refused(host: Host, user: str) -> None:
-    """It becomes part of a unit and of sed's own commands."""
+    """The name becomes part of a unit and of sed commands."""
     assert "which is not a name" in host.install(expect=1, SLURM_USER=user)
 
 
@@ -223,13 +223,13 @@ def test_words_of_slurmctlds_reach_the_terminal_without_escapes(host: Host) -> N
 
 
 def tell(host: Host, text: str) -> str:
-    """Has slurmctld say something, as the Slurm user can; returns the PATH on which it is asked."""
+    """Fakes slurmctld's answer, as the Slurm user can; returns the PATH to use."""
     host.put("/usr/local/bin/scontrol", f"#!/bin/sh\ncat <<'EOF'\n{text}\nEOF\n", "root")
     return "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def test_a_script_that_slurmctld_names_is_no_option(host: Host) -> None:
-    """Of sed, whose w empties a file of root's; nor a FIFO, for which root would wait."""
+    """No sed command, whose w would empty a file of root's, and no FIFO, on which root would hang."""
     host.put("/root/victim", "root's\n", "root")
     host.root.run("mkfifo", "/tmp/fifo")
     host.install(PATH=tell(host, "JobCompLoc = -ew/root/victim\nEpilogSlurmctld = /tmp/fifo,-fw/root/victim\n"))
@@ -237,7 +237,7 @@ def test_a_script_that_slurmctld_names_is_no_option(host: Host) -> None:
 
 
 def test_a_slurm_conf_that_slurmctld_names_is_roots_and_plain(host: Host) -> None:
-    """Its name becomes part of commands for root, and what it says is believed."""
+    """Its name becomes part of commands for root, and its answer is trusted."""
     for folder in ("/srv/a;id|sh;", "/srv/theirs"):
         host.put(f"{folder}/slurm.conf", "EpilogSlurmctld=/srv/theirs/x\nJobCompType=jobcomp/theirs\n", "slurm")
         said = host.install("--dry-run", PATH=tell(host, f"SLURM_CONF = {folder}/slurm.conf"))
@@ -269,7 +269,7 @@ def test_slurmctld_alone_gives_the_configuration_to_nobody(host: Host, user: str
 
 
 def test_adapt_takes_a_configuration_folder_of_slurms_back(host: Host) -> None:
-    """As install.sh does; what has another name, as a hard link to /etc/shadow has, stays whose it is."""
+    """Like install.sh, it keeps the owner of a file with several names, such as a hard link to /etc/shadow."""
     before = host.owner("/etc/shadow")
     host.put(f"/etc/{NAME}/note", "", "slurm")
     host.root.run("cp", "-a", "/etc/shadow", f"/etc/{NAME}/shadow")
@@ -281,7 +281,7 @@ def test_adapt_takes_a_configuration_folder_of_slurms_back(host: Host) -> None:
 
 
 def test_words_of_slurmctlds_reach_the_terminal_of_adapt_without_escapes(host: Host) -> None:
-    """It repeats a SlurmUser that is no name."""
+    """The message repeats an invalid SlurmUser."""
     said = host.root.run(
         "sh", "/root/bundle/etc/packaging/adapt.sh", expect=1, PATH=tell(host, "SlurmUser = \x1b[2J\x9bx y")
     )
@@ -293,7 +293,7 @@ def test_words_of_slurmctlds_reach_the_terminal_of_adapt_without_escapes(host: H
     [(".", "777"), ("wheelhouse", "775"), ("hooks/jobcomp.sh", "666"), ("etc/requirements/3.11.txt", "664")],
 )
 def test_a_copy_that_another_user_can_change_is_not_installed(host: Host, place: str, mode: str) -> None:
-    """As after unpacking with umask 0: its code, its units and its hashes would be anybody's."""
+    """As after unpacking with umask 0: anybody could change its code, units and hashes."""
     host.root.run("chgrp", "games", f"/root/bundle/{place}")
     host.root.run("chmod", mode, f"/root/bundle/{place}")
     said = host.install(expect=1)
@@ -312,7 +312,7 @@ def test_a_copy_of_the_callers_own_group_is_installed(host: Host) -> None:
 
 
 def test_settings_for_pip_name_no_other_python_and_no_other_place(host: Host) -> None:
-    """Whoever has set them: the caller's environment, another user's home that sudo has kept, or the folder."""
+    """Settings of the caller's environment, of another user's home that sudo kept, and of the folder are ignored."""
     host.put("/srv/evil", '#!/bin/sh\nid -u >>/tmp/pwned\nexec /usr/bin/python3 "$@"\n')
     lines = "[global]\npython = /srv/evil\ntarget = /srv/target\nno-binary = :all:\n"
     for file in (
@@ -336,7 +336,7 @@ def test_settings_for_pip_name_no_other_python_and_no_other_place(host: Host) ->
     assert ("", False) == (host.trace, (host.path / "srv/target").exists())
 
 
-#: As the Slurm user: puts a line into every terminal that can be had, and tells which ones it got.
+#: As the Slurm user: types a line into every terminal within reach, and prints which ones.
 TYPE = """
 import fcntl, os, sys, termios
 got = []
@@ -355,7 +355,7 @@ with open("/tmp/report", "a") as report:
 
 
 def test_the_slurm_users_child_gets_no_terminal(host: Host) -> None:
-    """With root's terminal it could type commands for root (TIOCSTI): it is in a session of its own, and sees none."""
+    """With root's terminal it could type commands for root (TIOCSTI): it has its own session without a terminal."""
     host.put("/usr/local/bin/type.py", TYPE, "root")
     attack = '[ "$(id -u)" = 0 ] || /usr/bin/python3 /usr/local/bin/type.py'
     host.put("/usr/local/bin/pythonx", f'#!/bin/sh\n{attack}\nexec /usr/bin/python3 "$@"\n', "root")
@@ -394,7 +394,7 @@ def test_the_slurm_users_child_gets_no_terminal(host: Host) -> None:
 
 
 def test_a_deploy_key_on_the_command_line_is_refused_and_not_repeated(host: Host) -> None:
-    """Everybody's ps would show it."""
+    """Otherwise ps would show it to everybody."""
     said = host.install("--api-url", "https://d", "--deploy-key", "very-secret", expect=1)
     assert "takes - (standard input) or a file" in said
     assert "very-secret" not in said

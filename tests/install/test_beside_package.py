@@ -1,4 +1,4 @@
-"""install.sh and the packages know each other: neither takes anything from the other."""
+"""install.sh and the packages recognize each other: neither removes anything of the other."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tests.install.installation import NAME, Installation
 
 
 def put_package(installation: Installation) -> Path:
-    """What install.sh knows a package by."""
+    """How install.sh recognizes a package."""
     folder = installation.root / "usr/share" / NAME
     folder.mkdir(parents=True)
     return folder
 
 
 def test_it_refuses_to_install_over_a_package(installation: Installation) -> None:
-    """Its units would hide the package's, and two programs would work on one spool."""
+    """Its units would hide the package's, and two programs would use one spool."""
     put_package(installation)
     said = installation.run(expect=1)
     assert f"a package of {NAME} is installed: upgrade that, or remove it first" in said
@@ -23,13 +23,13 @@ def test_it_refuses_to_install_over_a_package(installation: Installation) -> Non
 
 
 def test_a_user_may_have_his_own_beside_a_package(installation: Installation) -> None:
-    """Whose places are all in his home."""
+    """All their files are in their home."""
     put_package(installation)
     installation.run("--user")
 
 
 def test_purging_leaves_what_the_package_needs(installation: Installation) -> None:
-    """The configuration and the spool are its now; install.sh takes its own and says how to go on."""
+    """The package owns configuration and spool now; install.sh removes its own files and names the next step."""
     installation.run()
     put_package(installation)
     said = installation.run("--purge")
@@ -41,7 +41,7 @@ def test_purging_leaves_what_the_package_needs(installation: Installation) -> No
 
 
 def test_purging_takes_instances_along(installation: Installation) -> None:
-    """What adapt has made of them, and what an admin has edited and enabled."""
+    """What adapt has changed, and what an admin has edited and enabled, stays."""
     installation.run()
     made = [
         installation.etc / "physics/config.toml",
@@ -58,7 +58,7 @@ def test_purging_takes_instances_along(installation: Installation) -> None:
 
 
 def test_adapt_knows_the_places_of_install_sh(installation: Installation) -> None:
-    """The hook that an instance calls, and the example that its configuration is made of."""
+    """The hook that an instance calls, and the example that its configuration is based on."""
     installation.run("--prefix", "/apps")
     script = (installation.root / "apps" / NAME / "bin/adapt").read_text()
     assert f"\nHOOK=/apps/{NAME}/bin/jobcomp.sh\nEXAMPLE=/apps/{NAME}/config.toml.example\n" in script

@@ -33,7 +33,7 @@ def make_common_folder(root: Root, slurm_config: str) -> str:
 
 
 def test_the_slurm_user_makes_it(root: Root) -> None:
-    """root could not; and once it is there it stays as it is."""
+    """root could not create it; an existing one stays unchanged."""
     root.run(*SQUASHED, "mkdir", f"{STATE}/by-root", expect=1)
     for _ in range(2):
         assert "" == make_common_folder(root, PAIR)
@@ -47,6 +47,6 @@ def test_a_single_controller_needs_none(root: Root) -> None:
 
 
 def test_it_says_so_where_it_cannot(root: Root) -> None:
-    """The installation goes on: without turns jobs are still delivered."""
+    """The installation continues: jobs are still delivered without turns."""
     root.run("chown", "root", STATE)
     assert f"slurm cannot make {STATE}/{NAME}: see docs/controllers.md\n" == make_common_folder(root, PAIR)

@@ -1,4 +1,4 @@
-"""etc/config.toml.example is the truth about the configuration."""
+"""etc/config.toml.example describes the configuration correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""install.sh puts everything in its place, can be run again at any time, and takes everything away."""
+"""install.sh installs everything, can be run again at any time, and uninstalls everything."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.fixture(scope="module")
 def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Installation, str]:
-    """An installation to look at, and what install.sh said."""
+    """An installation to inspect, and the output of install.sh."""
     installation = Installation(bundle, tmp_path_factory.mktemp("installed"))
     return installation, installation.run()
 
@@ -75,7 +75,7 @@ def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple
 
 
 def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installation, str]) -> None:
-    """They can be copied as they stand; slurm.conf itself is left alone."""
+    """They can be copied unchanged; slurm.conf itself is not touched."""
     _, said = installed
     assert f"\n    JobCompType=jobcomp/script\n    JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n" in said
     assert f"systemctl enable --now {NAME}.timer {NAME}-flush.timer" in said
@@ -96,13 +96,13 @@ def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installati
 def test_the_lines_fit_the_slurm_conf_that_is_there(
     installation: Installation, tmp_path: Path, conf: str, words: str
 ) -> None:
-    """Where JobCompType is taken, EpilogSlurmctld has to do."""
+    """If JobCompType is in use, EpilogSlurmctld is the alternative."""
     (tmp_path / "slurm.conf").write_text(conf)
     assert words in installation.run("--dry-run", SLURM_CONF=str(tmp_path / "slurm.conf"))
 
 
 def test_a_second_run_is_an_upgrade(installation: Installation) -> None:
-    """Configuration, queue and ledger stay as they are; of the environments the new and the last one stay."""
+    """Configuration, queue and ledger stay unchanged; the new and the previous environment stay."""
     installation.run()
     mine = {installation.etc / "config.toml": "api_url = 'x'\n", installation.spool / "queue": "1\n"}
     mine[installation.spool / "ledger.db"] = "no real one"
@@ -135,7 +135,7 @@ def with_broken_wheel(bundle: Path, folder: Path) -> Path:
 def test_a_failed_upgrade_leaves_the_old_version_at_work(
     installation: Installation, bundle: Path, tmp_path: Path
 ) -> None:
-    """Whether it does not run or can't be installed: no file has changed, nothing of the new one is left over."""
+    """If the new version can't be installed or does not run, no file changes, and nothing of it is left."""
     installation.run()
     before, environments = installation.files(), installation.environments()
     installation.sources = with_broken_wheel(bundle, tmp_path)
@@ -149,7 +149,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
 
 
 def test_the_seeds_configuration_goes_on_working(installation: Installation) -> None:
-    """A config.toml beside it would take its place; its units have our names, and are replaced."""
+    """A config.toml beside it would take precedence; its units have our names, and are replaced."""
     installation.etc.mkdir(parents=True)
     installation.units.mkdir(parents=True)
     config = installation.etc / "config.json"
@@ -178,7 +178,7 @@ def test_another_spool_prefix_and_user_are_named_everywhere(installation: Instal
         assert {"User=hpcadm", f"ReadWritePaths={spool}"} <= set(lines)
         assert any(line.startswith(f"ExecStart=/apps/{NAME}/venv/bin/{NAME} ") for line in lines)
     assert [False, False] == [installation.spool.exists(), installation.program.exists()]
-    # The hook runs with the environment of jobcomp/script, which hands down next to nothing.
+    # The hook runs with the environment of jobcomp/script, which passes on almost nothing.
     Path(spool).mkdir()
     subprocess.run([program / "bin" / "jobcomp.sh"], check=True, env={"JOBID": "4711", "SUBMIT": "5", "END": "9"})
     assert "4711 5 9 -" == Path(spool, "queue").read_text().strip()
@@ -192,7 +192,7 @@ def test_slurms_commands_elsewhere_get_into_the_configuration(installed: tuple[I
 
 
 def test_cron_in_place_of_systemd_and_back(installation: Installation) -> None:
-    """One of them at a time, so that nothing runs twice; each machine waits for a time of its own."""
+    """Only one of both is active, so that nothing runs twice; each machine has its own random delay."""
     installation.units.mkdir(parents=True)
     (installation.units / f"{NAME}.timer").write_text("[Timer]\n")
     installation.run("--no-systemd", SLURM_USER="hpcadm")
@@ -228,7 +228,7 @@ def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation)
 
 
 def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation: Installation) -> None:
-    """As they say. What an admin has set in drop-ins is configuration, too."""
+    """This is what they promise. Drop-ins of an admin are configuration, too."""
     installation.run("--enable")
     assert (installation.units / "timers.target.wants" / f"{NAME}-flush.timer").is_symlink()
     (installation.spool / "queue").write_text("1\n")
@@ -276,7 +276,7 @@ def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installat
 
 @pytest.mark.parametrize("how", ["--uninstall", "--purge"])
 def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation, tmp_path: Path, how: str) -> None:
-    """slurmctld 24.11 would not start again without it. Once the line is gone, everything goes."""
+    """slurmctld 24.11 would not start again without it. Once the line is removed, so is everything else."""
     installation.run()
     before = installation.files()
     conf = tmp_path / "slurm.conf"
@@ -313,7 +313,7 @@ def test_a_wrong_option_is_told_before_anything_is_done(
 
 
 def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp_path: Path) -> None:
-    """In the words of the distribution's package manager; nothing is done."""
+    """The message names the package manager's command; nothing is changed."""
     tools = tmp_path / "tools"
     tools.mkdir()
     for tool in (
@@ -342,7 +342,7 @@ def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp
 
 
 def test_a_proxy_that_is_dead(installation: Installation) -> None:
-    """pip's failure is followed by where it was to go, without the password, and by the ways without PyPI."""
+    """pip's failure is followed by the index, without its password, and by the ways to install without PyPI."""
     installation.sources = CHECKOUT  # it has no wheels
     dead = {"HTTPS_PROXY": "http://bob:secret@127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
     dead.update(dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "https://pypi.org/simple"), PIP_FIND_LINKS="")
@@ -355,7 +355,7 @@ def test_a_proxy_that_is_dead(installation: Installation) -> None:
 
 @pytest.mark.parametrize("installed_before", [False, True])
 def test_a_read_only_opt(installation: Installation, installed_before: bool) -> None:
-    """It is named, with the option for another place; another place does."""
+    """The message names it, and the option for another place, which works."""
     need_to_run(["unshare", "--mount", "true"], "a read-only file system needs a mount namespace")
     if installed_before:
         installation.run()
@@ -376,7 +376,7 @@ def test_a_read_only_opt(installation: Installation, installed_before: bool) -> 
 
 
 def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> None:
-    """Everything lies below the home, the units ask for nothing that a user's systemd can't do, and it works."""
+    """Everything is below the home, the units use only what a user's systemd can do, and the exporter runs."""
     home = installation.home
     spool = home / ".local/state" / NAME
     with ReceivingDashboard() as dashboard:
@@ -401,7 +401,7 @@ def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> Non
 
 
 def test_a_user_is_told_that_he_has_no_hook(installation: Installation, tmp_path: Path) -> None:
-    """It runs as SlurmUser, who may not write to his spool, unless he is that user."""
+    """The hook runs as SlurmUser, who may not write to the user's spool, unless both are the same."""
     conf = tmp_path / "slurm.conf"
     for slurm_user, hooked in (("somebody", False), (getpass.getuser(), True)):
         conf.write_text(f"SlurmUser={slurm_user}\n")
@@ -410,14 +410,14 @@ def test_a_user_is_told_that_he_has_no_hook(installation: Installation, tmp_path
 
 
 def test_a_user_without_systemd_gets_lines_for_his_crontab(installation: Installation) -> None:
-    """Lines that crontab -e takes, without a user in them."""
+    """The lines suit crontab -e: they have no user field."""
     said = installation.run("--user", "--no-systemd", "--dry-run")
     (line,) = (line.strip() for line in said.splitlines() if line.startswith("  */5 * * * * sleep "))
     assert f"{installation.home}/.local/share/{NAME}/venv/bin/{NAME} flush" in line
 
 
 def test_a_deploy_key_sets_it_up(installation: Installation) -> None:
-    """After a wrong one, another run does; once there is a key, no second one is used up. The example stays around."""
+    """After a wrong one, another run works; once there is a key, no second one is used up. The example stays."""
     with ReceivingDashboard() as dashboard:
         options = ["--user", "--api-url", dashboard.url, "--deploy-key"]
         assert "does not accept the deploy key" in installation.run(*options, "-", stdin="wrong", expect=1)

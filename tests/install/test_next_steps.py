@@ -1,4 +1,4 @@
-"""What install.sh says at its end fits what is there: wiring that breaks nothing, a failed setup, timers and cron."""
+"""The next steps of install.sh fit the host: wiring that breaks nothing, a failed setup, timers and cron."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTART = f"R{RESTART_HINT[1:]}.\n    sudo systemctl restart slurmctld\n"
 
 
 class Controller:
-    """A slurm.conf, and a scontrol that tells what slurmctld has read."""
+    """A slurm.conf, and a scontrol that prints what slurmctld has read."""
 
     def __init__(self, installation: Installation, folder: Path) -> None:
         self.installation, self.conf = installation, folder / "slurm.conf"
@@ -42,7 +42,7 @@ class Controller:
         return self.installation.run("--dry-run", SLURM_CONF=str(self.conf))
 
     def advice(self) -> str:
-        """What check says in the same place."""
+        """The finding of check at the same step."""
         from agent.check.finding import NotWell  # noqa: PLC0415
 
         try:
@@ -74,7 +74,7 @@ def controller(installation: Installation, tmp_path: Path) -> Controller:
     ],
 )
 def test_the_lines_are_those_of_check(controller: Controller, conf: str, version: str, lines: list[str]) -> None:
-    """And each fits what slurm.conf has already."""
+    """Each also fits the lines already in slurm.conf."""
     controller.write(conf, version=version)
     said, advice = controller.install(), controller.advice()
     both = f"{controller.conf.parent}/call-both.sh"
@@ -100,7 +100,7 @@ def test_both_are_called_by_what_it_prints(controller: Controller) -> None:
 
 
 def test_a_hook_that_slurmctld_cannot_have_found(controller: Controller) -> None:
-    """slurm.conf was edited and slurmctld restarted before the installation; an upgrade says nothing of that."""
+    """slurm.conf was edited and slurmctld restarted before the installation; an upgrade does not mention it."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n")
     first = controller.installation.run(SLURM_CONF=str(controller.conf))
     assert f"has looked for it when it was not there yet.\n{RESTART}" in first
@@ -112,14 +112,14 @@ def test_a_hook_that_slurmctld_cannot_have_found(controller: Controller) -> None
 
 
 def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
-    """They need no repeating."""
+    """They are not repeated."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n", read=False)
     said = controller.install()
     assert f"names the hook already, and slurmctld has yet to read that.\n{RESTART}" in said
 
 
 def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controller) -> None:
-    """Nothing listens there. The wiring is printed all the same, the timers stay off, and the exit code tells."""
+    """Nothing listens there. The wiring is still printed, the timers stay off, and the exit code shows the failure."""
     controller.write("")
     options = ("--enable", "--api-url", "http://127.0.0.1:9", "--deploy-key", "-")
     said = controller.installation.run(*options, expect=1, stdin="one-time", SLURM_CONF=str(controller.conf))
@@ -132,7 +132,7 @@ def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controll
 
 
 def test_ctrl_c_at_the_question_for_the_key(controller: Controller) -> None:
-    """At a terminal, as an admin does who has to look for the key first: what is installed is still said."""
+    """At a terminal, as an admin does who has to look for the key first: the installed files are still listed."""
     controller.write("")
     installation = controller.installation
     options = ["--api-url", "http://127.0.0.1:9", "--deploy-key", "-"]
@@ -141,7 +141,7 @@ def test_ctrl_c_at_the_question_for_the_key(controller: Controller) -> None:
         os.environ.update(installation.environment(SLURM_CONF=str(controller.conf), DESTDIR=str(installation.root)))
         os.execv(str(installation.sources / "install.sh"), ["install.sh", *options])
     said = b""
-    # It is open already, and reading it fails where install.sh has ended.
+    # It is open already, and reading it fails if install.sh has ended.
     with open(terminal, "r+b", buffering=0) as screen, contextlib.suppress(OSError):  # noqa: PTH123
         for block in iter(lambda: screen.read(4096), b""):
             said += block

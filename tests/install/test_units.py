@@ -1,4 +1,4 @@
-"""The units say what they mean, to systemd's own judges."""
+"""The units pass systemd's own checks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.tools import need
 
 UNITS = sorted((CHECKOUT / "etc" / "systemd").iterdir())
 SERVICES = [unit for unit in UNITS if unit.suffix == ".service"]
-#: What systemd-analyze may find at most, in tenths.
+#: The highest exposure level that systemd-analyze may find, in tenths.
 WORST_EXPOSURE = 20
 
 
 @pytest.fixture
 def runnable(tmp_path: Path) -> list[Path]:
-    """The units with a program that is there on every machine."""
+    """The units with a program that exists on every machine."""
     for unit in UNITS:
         text = unit.read_text().replace(f"/opt/{NAME}/venv/bin/{NAME}", "/bin/true").replace("User=slurm", "User=root")
         (tmp_path / unit.name).write_text(text)
@@ -42,7 +42,7 @@ def test_systemd_understands_every_line(runnable: list[Path]) -> None:
 
 
 def test_a_misspelt_line_would_be_found(runnable: list[Path]) -> None:
-    """So that the test before this one means something."""
+    """Otherwise the previous test would prove nothing."""
     for unit in runnable:
         unit.write_text(unit.read_text().replace("PathExists=", "PathExist=").replace("OnCalendar=", "OnCalender="))
     verdict = analyze("verify", "--man=no", *runnable)
@@ -63,14 +63,14 @@ def sandbox_of(service: Path) -> str:
 
 
 def test_both_services_have_the_same_sandbox() -> None:
-    """It stands in two files, as older systemds know no other way."""
+    """The sandbox is in two files, because older systemds have no other way."""
     first, second = (sandbox_of(unit) for unit in SERVICES if "@" not in unit.name)
     assert first
     assert first == second
 
 
 def test_the_template_units_are_the_plain_ones_with_an_instance(tmp_path: Path) -> None:
-    """`make manual` was not forgotten, and no template is left of a unit that is not there any more."""
+    """`make manual` was not forgotten, and no template is left of a removed unit."""
     subprocess.run([sys.executable, CHECKOUT / "etc/templates.py", tmp_path], check=True)
     made = {unit.name: unit.read_text() for unit in tmp_path.iterdir()}
     assert made == {unit.name: unit.read_text() for unit in UNITS if "@" in unit.name}
@@ -96,12 +96,12 @@ def settings_of(unit: str) -> list[str]:
 
 
 def test_the_daily_run_is_made_up_for_and_spread() -> None:
-    """At 02:00, not in the same second everywhere, and after the machine was off."""
+    """It runs at 02:00 with a random delay, and catches up after the machine was off."""
     assert {"OnCalendar=*-*-* 02:00:00", "RandomizedDelaySec=30min", "Persistent=true"} <= set(settings_of(".timer"))
 
 
 def test_nothing_runs_without_an_end() -> None:
-    """Both services are oneshots with a limit."""
+    """Both services are oneshots with a time limit."""
     for service in (".service", "-flush.service"):
         assert {"Type=oneshot"} <= set(settings_of(service))
         assert any(line.startswith("TimeoutStartSec=") for line in settings_of(service))

@@ -1,5 +1,5 @@
 """Two clusters for the whole session, one wired by jobcomp/script and one by EpilogSlurmctld, with jobs of every kind
-on both. Other tests use them, too: they add jobs, but never take any away.
+on both. Other tests use them, too: they add jobs, but never remove any.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Delivered(NamedTuple):
 
     site: Site
     jobs: dict[str, int]  # kind → raw JobID
-    expected: Records  # what the accounting said then
+    expected: Records  # what the accounting held then
     shown: Records  # what the dashboard showed then
 
 
@@ -49,7 +49,7 @@ def small_site(*, jobcomp: bool = False, epilog: bool = False) -> Iterator[Site]
 
 
 def flush_all(site: Site) -> None:
-    """Flushes as a timer does, until no job waits for its record any more."""
+    """Flushes as a timer does, until no job waits for its record."""
 
     def nothing_is_left() -> bool:
         site.exporter.run("flush")
@@ -65,7 +65,7 @@ def sites() -> Iterator[dict[str, Delivered]]:
         sites = {"jobcomp": open_site(stack, jobcomp=True), "epilog": open_site(stack, epilog=True)}
         jobs = {wiring: submit_all(site.slurm) for wiring, site in sites.items()}
         for site in sites.values():
-            site.exporter.run("flush")  # in the midst of it, as timers do
+            site.exporter.run("flush")  # while jobs run, as timers do
         for site in sites.values():
             site.slurm.wait_until_idle()
             flush_all(site)

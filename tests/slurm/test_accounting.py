@@ -18,7 +18,7 @@ from .conftest import Site, small_site
 
 pytestmark = pytest.mark.slurm
 GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
-#: A whole row, as it was once printed, between lines: with the separator of then, and with those that others use.
+#: A complete row between line breaks: with the separator formerly used, and with other common ones.
 FORGED = (
     "666",
     "666",
@@ -55,7 +55,7 @@ ACCOUNTS = (
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """A cluster whose users may write what they like as their account, with a job for each."""
+    """A cluster whose users may name any account, with a job for each."""
     with small_site() as site:
         site.slurm.layout.slurm_conf.chmod(0o644)
         for account in ACCOUNTS:
@@ -66,7 +66,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture
 def dashboard(site: Site) -> Iterator[ReceivingDashboard]:
-    """An empty one for each test."""
+    """An empty dashboard for each test."""
     with ReceivingDashboard() as dashboard:
         yield dashboard
 
@@ -99,7 +99,7 @@ def job_ids(site: Site) -> set[str]:
 
 
 def test_accounts_of_any_bytes(site: Site, dashboard: ReceivingDashboard) -> None:
-    """Each job that slurmdbd has arrives under its own JobID, none is forged, and no terminal is told what to do."""
+    """Each job that slurmdbd has arrives under its own JobID, none is forged, and control characters are removed."""
     done = exporter_of(site, dashboard, "accounts").run("reconcile")
     records = dashboard.records
     assert job_ids(site) == set(records)
@@ -110,7 +110,7 @@ def test_accounts_of_any_bytes(site: Site, dashboard: ReceivingDashboard) -> Non
 
 
 def test_a_limited_range(site: Site, dashboard: ReceivingDashboard) -> None:
-    """A user who is no Operator gets 20 days at a time from slurmdbd, and a window of 40 arrives all the same."""
+    """slurmdbd gives a user without Operator rights 20 days at a time, and a window of 40 days still arrives."""
     slurm = site.slurm
     slurm.daemons.stop("slurmdbd")
     conf = slurm.folder / "slurmdbd.conf"
@@ -137,7 +137,7 @@ def test_a_limited_range(site: Site, dashboard: ReceivingDashboard) -> None:
 
 
 def test_a_first_slurmdbd_whose_name_does_not_resolve(site: Site, dashboard: ReceivingDashboard) -> None:
-    """Its backup answers, while sacct complains of it and of an odd line, and tries again for 10 s in each call."""
+    """The backup slurmdbd answers, though sacct reports the primary and an odd line, and retries for 10 s a call."""
     good = next(
         line
         for line in site.slurm.layout.slurm_conf.read_text().splitlines()
@@ -154,7 +154,7 @@ def test_a_first_slurmdbd_whose_name_does_not_resolve(site: Site, dashboard: Rec
 
 
 def test_slurms_cluster_and_the_dashboards_name(site: Site, dashboard: ReceivingDashboard) -> None:
-    """Two clusters of one slurmdbd: each one's jobs come under its own name, or one that is nobody else's."""
+    """Two clusters of one slurmdbd: each one's jobs arrive under its own name, or another unique one."""
     slurm = site.slurm
     slurm.sacctmgr("add", "cluster", "beta")
     slurm.sql("insert into beta_job_table select * from lab_job_table limit 1")
@@ -174,5 +174,5 @@ def test_slurms_cluster_and_the_dashboards_name(site: Site, dashboard: Receiving
 
 
 def test_fields_that_a_user_writes_are_not_asked_for() -> None:
-    """Account is the one that a user can write where nothing is enforced; its row may go over several lines."""
+    """Account is what users can set freely if nothing is enforced; its row may span several lines."""
     assert not {"JobName", "Comment", "WorkDir", "SubmitLine", "WCKey", "Reason", "AdminComment"} & set(FIELDS)

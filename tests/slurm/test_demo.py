@@ -1,4 +1,4 @@
-"""make demo, as a newcomer runs it."""
+"""`make demo`, as a newcomer runs it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def start_demo(*options: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slurm
 def test_shows_real_jobs_arrive_and_compares_them() -> None:
-    """Every job is a row, the dashboard equals the job table by flush alone and after reconcile, and that is exit 0."""
+    """Every job is printed, the dashboard equals the job table after flush and reconcile, and the demo exits 0."""
     demo = start_demo("--jobs", "60", "--interval", "1")
     said, _ = demo.communicate(timeout=110)
     rows = re.findall(r"^\d\d:\d\d:\d\d  \d\S* .* \d+\.\d$", said, re.MULTILINE)
@@ -44,7 +44,7 @@ def test_shows_real_jobs_arrive_and_compares_them() -> None:
 @pytest.mark.slurm
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_leaves_nothing_behind_when_it_is_stopped(how: signal.Signals) -> None:
-    """Ctrl-C in the midst of it ends every process and removes the folder."""
+    """Ctrl-C during the demo ends every process and removes the folder."""
     demo = start_demo()
     assert demo.stdout
     folder = next(found[1] for found in (re.search(r"runs after .* in (\S+)", line) for line in demo.stdout) if found)
@@ -58,7 +58,7 @@ def test_leaves_nothing_behind_when_it_is_stopped(how: signal.Signals) -> None:
 
 
 def test_replays_a_recording_and_says_so() -> None:
-    """Without a Slurm, recorded calls and answers go through the real hook and exporter, and are marked as recorded."""
+    """Without Slurm, the real hook and exporter get recorded calls and answers, marked as recorded."""
     demo = start_demo("--recorded", "--interval", "1")
     said, _ = demo.communicate(timeout=110)
     assert demo.returncode == 0, said
@@ -68,7 +68,7 @@ def test_replays_a_recording_and_says_so() -> None:
 
 
 def test_names_every_difference() -> None:
-    """A job that lacks, that is too much, or that differs in a field is told, and makes the demo fail."""
+    """A missing, extra or differing job is reported, and makes the demo fail."""
     expected = {"1": {"State": "COMPLETED"}, "2": {"State": "FAILED"}}
     shown = {"2": {"State": "COMPLETED"}, "3": {"State": "FAILED"}}
     assert describe_differences(expected, shown) == [
@@ -80,6 +80,6 @@ def test_names_every_difference() -> None:
 
 
 def test_tells_median_and_99_percent() -> None:
-    """Delays are summed up by their median, the 99th percentile and the longest one."""
+    """Delays are summarized by the median, the 99th percentile and the maximum."""
     delays = [float(second) for second in range(1, 201)]
     assert describe_delays(delays) == "median 100.5 s, 99 % within 198.0 s, slowest 200.0 s"

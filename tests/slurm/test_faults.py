@@ -1,4 +1,4 @@
-"""A real Slurm at its worst: a frozen database, accounting that hides jobs, users who write what they like."""
+"""A real Slurm with faults: a frozen database, accounting that hides jobs, and hostile names and comments."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from .conftest import Site, flush_all, small_site
 
 pytestmark = pytest.mark.slurm
 GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
-BYTES = "\udcff\udcfe\udc80"  # as Python hands on bytes that are no UTF-8
+BYTES = "\udcff\udcfe\udc80"  # as Python represents bytes that are not UTF-8
 
 
 @pytest.mark.parametrize("daemon", ["mariadbd", "slurmdbd"])
 def test_a_frozen_accounting(daemon: str) -> None:
-    """sacct hangs and is killed at its limit; meanwhile the timer's other runs leave at once, and nothing is lost."""
+    """sacct hangs and is killed at its time limit; the timer's other runs exit at once, and nothing is lost."""
     with small_site(jobcomp=True) as site:
         exporter = Exporter(site.slurm.folder, site.slurm.env, api_url=site.dashboard.url, sacct_timeout=8)
         site.slurm.sbatch("--array=1-5")
@@ -63,7 +63,7 @@ def children_of(slurm: Slurm) -> list[str]:
 
 
 def test_users_who_write_what_they_like() -> None:
-    """Names, comments, folders and environments of shell, newlines and bytes that are no UTF-8 change nothing."""
+    """Names, comments, folders and environments of shell code, newlines and bytes that are not UTF-8 change nothing."""
     with small_site(jobcomp=True) as site, tempfile.TemporaryDirectory(prefix=f"a\n4711 1 1 -\n$(x) {BYTES}") as odd:
         hostile = f"{HOSTILE}{BYTES}"
         site.slurm.env.update({"ODD": hostile, "SLURM_JOB_NAME": hostile, "LC_ALL": "C.UTF-8"})
@@ -80,7 +80,7 @@ def test_users_who_write_what_they_like() -> None:
 
 @contextmanager
 def hiding(slurm: Slurm) -> Iterator[None]:
-    """slurmdbd shows each user his own jobs alone."""
+    """slurmdbd shows each user only their own jobs."""
     conf = slurm.folder / "slurmdbd.conf"
     text = conf.read_text()
     conf.write_text(f"{text}PrivateData=jobs\n")
@@ -93,7 +93,7 @@ def hiding(slurm: Slurm) -> Iterator[None]:
 
 
 def test_without_the_right_to_see_all_jobs() -> None:
-    """sacct shows nothing and exits 0: the jobs wait, `check` says why, and with the right everything arrives."""
+    """If sacct shows nothing and exits 0, the jobs wait, `check` says why, and once privileged everything arrives."""
     with small_site(jobcomp=True) as site, tempfile.TemporaryDirectory(prefix="faults.", dir="/tmp") as name:
         copy_exporter(Path(name))
         python = find_python(Path(name), GUEST.pw_uid)
@@ -112,7 +112,7 @@ def test_without_the_right_to_see_all_jobs() -> None:
         with hiding(site.slurm):
             assert (run("flush").returncode, run("reconcile").returncode) == (0, 0)
             assert (site.dashboard.posts, reasons(site)) == ([], {"no record yet": 5})
-            # Slurm 26.05 does not tell that it hides them, only that it may.
+            # Slurm 26.05 does not report that it hides jobs, only that it may.
             assert re.search(r"PrivateData in slurmdbd.conf .*other users' jobs from games", run("check").stdout)
             site.slurm.sacctmgr("add", "user", "games", "account=root", "adminlevel=Operator")
             assert "games sees all jobs, as Operator" in run("check").stdout
@@ -122,7 +122,7 @@ def test_without_the_right_to_see_all_jobs() -> None:
 
 
 def reasons(site: Site) -> dict[str, int]:
-    """Why how many wait."""
+    """How many jobs wait, by reason."""
     ledger = view_ledger(site.slurm.spool / "ledger.db")
     found = ledger.waiting.reasons()
     ledger.close()

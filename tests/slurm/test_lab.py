@@ -1,4 +1,4 @@
-"""The lab that the other tests here stand on."""
+"""The lab that the other tests here build on."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def runs_below(pid: int, command: str) -> bool:
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_leaves_nothing_however_its_owner_ends(how: signal.Signals) -> None:
-    """When the process that started a lab is gone, its daemons, its jobs and its folder are, too."""
+    """When the process that started a lab ends, its daemons, jobs and folder are removed."""
     owner = subprocess.Popen(
         [sys.executable, "-c", OWNER],
         cwd=Path(__file__).parents[2],

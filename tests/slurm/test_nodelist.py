@@ -1,4 +1,4 @@
-"""Node lists are unfolded as the Slurm of this machine does it."""
+"""Node lists are expanded as this machine's Slurm expands them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ SUFFIXES = st.sampled_from(["", "", "-eth0", ".cluster", "b"])
 
 @st.composite
 def items(draw: st.DrawFn, *, suffixes: bool) -> str:
-    """One or two brackets, each behind a name; what stands behind the last one only where this version allows it."""
+    """One or two brackets, each behind a name; a suffix after the last one only if this version allows it."""
     if draw(st.booleans()):
         return draw(PLAIN)
     pieces = [draw(PREFIXES) + draw(BRACKETS) for _ in range(draw(st.integers(1, 2)))]
@@ -87,5 +87,5 @@ def test_long_lists(slurms: Unfold, node_list: str) -> None:
     "node_list", ["a[3-1]", "a[]", "a[1,,2]", "a[1-2-3]", "a[a-c]", "a[1-70000]", "a[1-99999999999]"]
 )
 def test_what_slurm_cannot_read(slurms: Unfold, node_list: str) -> None:
-    """What is no list to Slurm, or too long a one, has no names here either."""
+    """An invalid or too long list for Slurm has no names here either."""
     assert ([], "") == (slurms(node_list), unfold(node_list))

@@ -21,7 +21,7 @@ def test_jobcomp_and_flush_alone_bring_every_ended_job(jobcomp: Delivered) -> No
 
 
 def test_epilog_and_flush_alone_bring_every_job_that_ran(epilog: Delivered) -> None:
-    """EpilogSlurmctld is not called for a job that never ran; all others are there without any reconcile."""
+    """EpilogSlurmctld is not called for a job that never ran; all others arrive without any reconcile."""
     idle = {name: kind for name, kind in KINDS.items() if not kind.started}
     never_ran = {job_id for name, kind in idle.items() for job_id in kind.records(epilog.jobs[name])}
     assert {job_id: record for job_id, record in epilog.expected.items() if job_id not in never_ran} == epilog.shown
@@ -40,7 +40,7 @@ def test_each_kind_of_job_is_told_right(jobcomp: Delivered, kind: str) -> None:
 
 
 def test_every_run_of_a_requeued_job_counts(jobcomp: Delivered) -> None:
-    """The CPU-hours of a job that was requeued are those of both its runs."""
+    """A requeued job's CPU-hours are those of both runs."""
     job = jobcomp.jobs["requeued ended"]
     rows = jobcomp.site.slurm.sql(f"select time_end - time_start as seconds from lab_job_table where id_job = {job}")
     seconds = sum(int(row["seconds"]) for row in rows)
@@ -66,7 +66,7 @@ def test_repeats_change_nothing(delivered: Delivered) -> None:
 
 
 def test_only_missing_sends_nothing_twice(jobcomp: Delivered) -> None:
-    """A reconcile of what is missing finds nothing where flush has brought everything."""
+    """A reconcile finds nothing missing if flush has delivered everything."""
     jobcomp.site.exporter.run("reconcile")
     posts = len(jobcomp.site.dashboard.posts)
     jobcomp.site.exporter.run("reconcile", "--only-missing")
@@ -86,7 +86,7 @@ def test_a_dry_run_changes_nothing(jobcomp: Delivered) -> None:
 
 
 def test_a_requeued_job_is_held_until_it_has_ended_for_good(jobcomp: Delivered) -> None:
-    """A job that is pending again is not on the dashboard; when it ends, it is, with the hours of both runs."""
+    """A job that is pending again is not on the dashboard; once it ends, it is, with the hours of both runs."""
     site = jobcomp.site
     job = site.slurm.sbatch(
         "--requeue", "-n2", command='sleep "$([ -n "$SLURM_RESTART_COUNT" ] && echo 1 || echo 300)"'
@@ -105,7 +105,7 @@ def test_a_requeued_job_is_held_until_it_has_ended_for_good(jobcomp: Delivered) 
 
 
 def test_nothing_that_a_user_writes_reaches_the_queue(delivered: Delivered) -> None:
-    """A job name full of blanks, newlines and shell leaves digits in the queue, and is run by nobody."""
+    """A job name full of blanks, newlines and shell code leaves only digits in the queue, and is never executed."""
     site = delivered.site
     flush_all(site)
     KINDS["hostile names"].submit(site.slurm)
@@ -129,7 +129,7 @@ def test_both_hooks_at_once_deliver_each_job_once() -> None:
 
 
 def test_a_record_that_is_not_there_yet_is_waited_for() -> None:
-    """While slurmdbd is dead flush keeps everything and says 69; when the records have come, it delivers them."""
+    """While slurmdbd is down flush keeps everything and exits 69; once the records are there, it delivers them."""
     with small_site(jobcomp=True) as site:
         site.slurm.daemons.kill("slurmdbd")
         jobs = [site.slurm.sbatch() for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Jobs that run more than once on a real Slurm: the next run comes when COMPLETING ends, which an Epilog puts off.
+"""Jobs that run more than once on a real Slurm: the next run starts when COMPLETING ends, which an Epilog delays.
 
 ``REQUEUE_GAP=660`` in the environment makes the Epilog of the first test as slow as the ones that were reported.
 """
@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 GAP_SECONDS = int(os.environ.get("REQUEUE_GAP") or 6)
 HOUR = 3600
 USER = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
-#: An Epilog ends when its job's file is gone.
+#: An Epilog ends when its job's file is deleted.
 EPILOG = '#!/bin/sh\nwhile [ -e "{folder}/hold.$SLURM_JOB_ID" ]; do sleep 0.1; done\n'
 CONF = """\
 Epilog={epilog}
@@ -41,7 +41,7 @@ PreemptMode=REQUEUE
 
 @pytest.fixture(scope="module")
 def epilogs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the Epilog lies, and looks for its jobs' files."""
+    """The folder of the Epilog and its jobs' files."""
     folder = tmp_path_factory.mktemp("epilogs")
     (folder / "epilog.sh").write_text(EPILOG.format(folder=folder))
     (folder / "epilog.sh").chmod(0o755)
@@ -72,9 +72,9 @@ def slow_epilog(folder: Path, job: int) -> Iterator[None]:
 
 
 def run_twice(site: Site, *options: str) -> int:
-    """Submits a job that runs until it is requeued, and for a second then; waits until the accounting has it running.
+    """Submits a job that runs until requeued, and then for a second; waits until the accounting shows it running.
 
-    On 20.11 the row of a run of less than two seconds may stay half written for ever.
+    On 20.11 the row of a run of less than two seconds may stay incomplete forever.
     """
     user = (f"--uid={USER.pw_uid}", "--account=physics")
     job = site.slurm.sbatch("--requeue", "-n3", *user, *options, command=f"{FIRST_RUN_ONLY}sleep 900; sleep 1")
@@ -103,7 +103,7 @@ def is_shown(site: Site, job: int | str) -> bool:
 
 
 def finish(site: Site, *jobs: int | str) -> None:
-    """Waits until nothing runs any more, and compares all there is, first by flush alone, then after a reconcile."""
+    """Waits until nothing runs any more, and compares everything, first by flush alone, then after a reconcile."""
     site.slurm.wait_until_idle()
     flush_all(site)
     expected = expected_records(site.slurm)
@@ -113,7 +113,7 @@ def finish(site: Site, *jobs: int | str) -> None:
 
 
 def test_a_slow_epilog(site: Site, epilogs: Path) -> None:
-    """However long it takes, the run before it counts, and nothing is sent until the job has ended for good."""
+    """However late the next run starts, the earlier one counts, and nothing is sent until the job finally ends."""
     job = run_twice(site)
     with slow_epilog(epilogs, job):
         site.slurm.run("scontrol", "requeue", str(job))
@@ -150,13 +150,13 @@ def test_several_are_requeued_under_a_slow_epilog(
         for raw_id in raw_ids:
             wait_until_ended(site, raw_id, 1024)
         assert not any(is_shown(site, name) for name in shown.format(lead, lead).split())
-    site.slurm.wait_until_idle(limit_seconds=240)  # backfill alone starts a het job, after a minute or two
+    site.slurm.wait_until_idle(limit_seconds=240)  # only backfill starts a het job, after a minute or two
     finish(site, *shown.format(lead, lead).split())
     assert [2, 2] == [len(rows_of(site, raw_id)) for raw_id in raw_ids]
 
 
 def test_a_suspended_job_is_requeued(site: Site) -> None:
-    """Its first run's End is the second of the suspension, long before the next run's Submit; it is held then."""
+    """The first run's End is the second of the suspension, long before the next run's Submit; the job is held then."""
     job = run_twice(site)
     site.slurm.run("scontrol", "suspend", str(job))
     site.slurm.wait_for_state(job, "SUSPENDED")
@@ -175,7 +175,7 @@ def test_a_suspended_job_is_requeued(site: Site) -> None:
 def test_a_preempted_job_is_not_sent_while_it_is_completing(
     site: Site, epilogs: Path, partition: str, rows: int
 ) -> None:
-    """Whether it is requeued or not, its row says PREEMPTED, with an End; slurmctld knows that it is not over."""
+    """Requeued or not, its row says PREEMPTED, with an End; slurmctld knows that the job is not over."""
     job = run_twice(site, f"--partition={partition}", "--exclusive")
     with slow_epilog(epilogs, job):
         site.slurm.sbatch("--partition=urgent", "--exclusive")
@@ -186,7 +186,7 @@ def test_a_preempted_job_is_not_sent_while_it_is_completing(
 
 
 def test_a_job_whose_node_failed(site: Site) -> None:
-    """It is requeued and held, and counts with both runs."""
+    """The job is requeued and held, and counts with both runs."""
     job = run_twice(site, "--nodelist=n3")
     site.slurm.run("scontrol", "update", "nodename=n3", "state=down", "reason=test")
     site.slurm.run("scontrol", "hold", str(job))
@@ -197,7 +197,7 @@ def test_a_job_whose_node_failed(site: Site) -> None:
 
 
 def test_a_job_that_is_requeued_after_its_end(site: Site) -> None:
-    """What was sent of it is replaced; up to 24.11 its row becomes REQUEUED, on 26.05 Restarts tells."""
+    """The earlier record is replaced; up to 24.11 the row becomes REQUEUED, on 26.05 Restarts shows the requeue."""
     user = (f"--uid={USER.pw_uid}", "--account=physics")
     job = site.slurm.sbatch("--requeue", *user, command="sleep 3")
     site.slurm.wait_for_state(job, "COMPLETED")
@@ -213,11 +213,11 @@ def test_a_job_that_is_requeued_after_its_end(site: Site) -> None:
 def test_sreport_says_the_same(site: Site) -> None:
     """Slurm's own report counts what the dashboard shows of all these jobs, to the second.
 
-    It adds up whole hours that are over, so that the jobs are put back by two of them.
+    sreport adds up complete hours, so the jobs are moved back by two hours.
     """
     finish(site, _requeued(site))
     back = "time_start = time_start - 7200, time_end = time_end - 7200"
-    started = "where time_start > 0"  # a row may have none, as that of a job which was cancelled while it was held
+    started = "where time_start > 0"  # a row may have none, such as that of a job cancelled while held
     site.slurm.sql(f"update lab_job_table set {back}, time_eligible = time_eligible - 7200 {started}")
     site.slurm.sql(f"update lab_suspend_table set {back}")
     ((first, last),) = (

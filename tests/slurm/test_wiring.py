@@ -1,4 +1,4 @@
-"""`check` on a real slurmctld: it believes in calls, not in configurations, and its remedies wire the hook for real."""
+"""`check` on a real slurmctld: it relies on calls, not on the configuration, and its remedies wire the hook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.exporter import Exporter
 from tests.support.slurm import HOOK, Slurm, SlurmError
 from tests.support.waiting import wait_for
 
-#: From here on slurmctld does not start without a script that slurm.conf names. Seen on 24.11; 22.05 goes on.
+#: From here on slurmctld does not start without a script that slurm.conf names. Seen on 24.11; 22.05 keeps running.
 NEEDS_SCRIPTS = (24, 11)
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
@@ -35,7 +35,7 @@ def slurm() -> Iterator[Slurm]:
 
 
 class Controller:
-    """A slurmctld whose slurm.conf can be changed, and what check says of it."""
+    """A slurmctld whose slurm.conf can be changed, and the findings of check."""
 
     def __init__(self, slurm: Slurm, dashboard: ReceivingDashboard) -> None:
         self.slurm = slurm
@@ -50,7 +50,7 @@ class Controller:
         return path
 
     def hook(self) -> Path:
-        """A hook of this spool's, as install.sh would make it."""
+        """A hook for this spool, as install.sh would make it."""
         return self.script("jobcomp.sh", f"export SLURM_USAGE_HISTORY_SPOOL={self.slurm.spool}\nexec {HOOK}")
 
     def add(self, *lines: str) -> None:
@@ -62,7 +62,7 @@ class Controller:
         self.slurm.start("slurmctld")
 
     def carry_out(self, line: str) -> None:
-        """A remedy as it stands, with a slurmctld that no systemd knows."""
+        """A remedy as printed, for a slurmctld without systemd."""
         assert RESTART in line
         change = line.replace(RESTART, "true").replace("/opt/slurm-usage-history-exporter/bin", str(HOOK.parent))
         subprocess.run(["/bin/sh", "-ec", change], check=True)
@@ -92,7 +92,7 @@ def controller(slurm: Slurm, dashboard: ReceivingDashboard) -> Controller:
 
 @pytest.mark.parametrize("wiring", ["JobCompType=jobcomp/script\nJobCompLoc={}", "EpilogSlurmctld={}"])
 def test_a_slurmctld_that_started_before_the_script_was_there(controller: Controller, wiring: str) -> None:
-    """It never calls it, though its configuration looks right: check knows, before and after the first job."""
+    """slurmctld never calls the hook, though slurm.conf looks right: check finds it before and after the first job."""
     path = controller.slurm.folder / "jobcomp.sh"
     controller.add(*wiring.format(path).splitlines())
     log = controller.slurm.folder / "its.log"
@@ -122,7 +122,7 @@ def test_a_slurmctld_that_started_before_the_script_was_there(controller: Contro
 
 
 def test_jobs_that_end_without_a_call(controller: Controller) -> None:
-    """A hook that writes nowhere: after a minute the jobs themselves are the proof."""
+    """A hook that writes nowhere is found by the jobs themselves after a minute."""
     hook = controller.script(
         "jobcomp.sh", "# SLURM_USAGE_HISTORY_SPOOL: broken by hand\nSLURM_USAGE_HISTORY_SPOOL=/none"
     )
@@ -134,7 +134,7 @@ def test_jobs_that_end_without_a_call(controller: Controller) -> None:
 
 
 def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
-    """They are in slurm.conf since its last start."""
+    """The lines were added to slurm.conf after slurmctld's last start."""
     controller.add("JobCompType=jobcomp/script", f"JobCompLoc={controller.hook()}")
     told = controller.check()["slurm.conf"]
     assert told["text"].endswith(f"names {controller.hook()}, but slurmctld has not read that line yet")
@@ -155,7 +155,7 @@ def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
     ids=["nothing", "own-script", "plugin", "plugin-and-epilog", "no-such-script"],
 )
 def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, lines: list[str]) -> None:
-    """Run as check prints it: slurmctld calls the hook, and what it called before."""
+    """Once the remedy is run as printed, slurmctld calls the hook, and the script that it called before."""
     folder, own = controller.slurm.folder, controller.own
     lines = [line.format(own=own, folder=folder) for line in lines]
     if controller.slurm.version >= NEEDS_SCRIPTS and "/bin/" in lines[-1]:
@@ -166,7 +166,7 @@ def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, line
     (fault,) = [told[name] for name in ("slurm.conf", "hook") if told.get(name, {}).get("ok") is False]
     controller.carry_out(fault["run"])
     assert controller.check()["slurm.conf"]["ok"]
-    # The hook of the checkout writes to the system's spool: this one is told of the lab's.
+    # The hook of the checkout writes to the system's spool: this one gets the lab's.
     conf = controller.slurm.layout.slurm_conf
     conf.write_text(conf.read_text().replace(f"={HOOK}", f"={controller.hook()}"))
     both = folder / "call-both.sh"
@@ -183,7 +183,7 @@ def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, line
 
 @pytest.mark.parametrize("wiring", ["JobCompType=jobcomp/script\nJobCompLoc={}", "EpilogSlurmctld={}"])
 def test_a_test_job_brings_a_call_about(controller: Controller, wiring: str) -> None:
-    """Held and cancelled, or run, whichever makes this slurmctld call; without a call it says so."""
+    """The test job is held and cancelled, or run, whichever makes this slurmctld call; a missing call is reported."""
     controller.add(*wiring.format(controller.hook()).splitlines())
     controller.restart()
     text = controller.check("--test-job")["hook calls"]["text"]
