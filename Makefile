@@ -1,4 +1,4 @@
-# `make` lists what there is. Everything is done in a virtual environment of its own, .venv.
+# `make` lists the targets. Everything runs in the virtual environment .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +6,7 @@ READY := $(VENV)/.ready
 PINS := tests/support/pins.txt
 DOCUMENTS := README.md SECURITY.md CONTRIBUTING.md CHANGELOG.md docs
 SHELL_SCRIPTS := $(wildcard *.sh hooks/*.sh etc/*.sh etc/hooks/*.sh etc/packaging/*.sh etc/packaging/deb/p* tests/*/*.sh) .ci/run
-# Most tests wait for a Slurm. Those of one file share theirs, and stay together.
+# Most tests wait for Slurm. Those of one file share a lab, and stay together.
 SIDE_BY_SIDE := --numprocesses 3 --dist loadfile
 
 .PHONY: test-many test-matrix proof test-ends test-pythons test-install test-packages deb rpm help venv lint prose test unit coverage update-tools soak manual bundle zipapp release pins fuzz demo bench clean
@@ -17,15 +17,15 @@ help: ## this list
 venv: $(READY) ## the virtual environment, with the exporter and all tools in it
 
 $(READY): pyproject.toml $(PINS)
-	@tests/support/provision.sh python || echo 'trying with what is here'
+	@tests/support/provision.sh python || echo 'trying with the installed packages'
 	@$(PYTHON) -m venv $(VENV) 2>/dev/null || $(PYTHON) -m virtualenv --quiet $(VENV) || \
 		{ echo 'no virtual environment: install python3-venv or virtualenv' >&2; exit 1; }
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $(PINS) --editable '.[dev]'
 	@touch $@
 
-update-tools: $(READY) ## the newest development tools, pinned in tests/support/pins.txt for everybody
+update-tools: $(READY) ## pin the newest development tools in tests/support/pins.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager --editable '.[dev]'
-	@{ echo '# By `make update-tools`. Older Pythons take what they can have.'; \
+	@{ echo '# By `make update-tools`. Older Pythons take the newest versions that support them.'; \
 		$(BIN)/pip freeze --exclude-editable | sed "s/$$/ ; python_version >= '3.11'/"; } >$(PINS).new
 	@mv $(PINS).new $(PINS) && touch $(READY) && git --no-pager diff --stat $(PINS)
 
@@ -41,7 +41,7 @@ prose: $(READY) ## spelling and style of documents, messages, docstrings and com
 	@if [ -x $(BIN)/proselint ]; then $(BIN)/proselint check --config tests/support/proselint.json $(DOCUMENTS); fi
 	@$(BIN)/python -m tests.support.prose
 
-test: lint ## everything: lint, unit tests, and tests on a real Slurm where this machine can have one
+test: lint ## everything: lint, unit tests, and tests on a real Slurm if this machine can run one
 	@tests/support/provision.sh slurm monitoring proxies install packages || [ "$${CI:-}" != true ]
 	$(BIN)/pytest --quiet --durations=5 $(SIDE_BY_SIDE)
 
@@ -52,7 +52,7 @@ test-many: $(READY) ## two controllers, a federation, a frozen spool, forgotten 
 test-many-%: ## the same on another Debian's Slurm, such as test-many-sid
 	tests/support/chroots.sh run $* sh -c 'cd /src && ROUNDS=$(or $(ROUNDS),10) BURST=$(or $(BURST),10000) python3 -B -m tests.ha.many $(PARTS)'
 
-soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): is a job lost?
+soak: $(READY) ## kills and outages around a real Slurm, for SOAK_MINUTES (5): no job may be lost
 	@tests/support/provision.sh slurm proxies
 	$(BIN)/python -m tests.faults.soak
 
@@ -67,8 +67,8 @@ proof: $(SUITES:%=proof-%) ## random histories on those four, against SQL and sr
 proof-%:
 	tests/support/chroots.sh run $* sh -c $(call INSIDE,$(or $(PROOF_SEEDS),10),--durations=3 tests/proof)
 
-# The oldest and the newest Slurm, of which no folder may be there yet.
-test-ends: ## a cut of test-matrix for CI: jobs of all kinds, and one seed of the proof, on Slurm 20.11 and 26.05
+# The oldest and the newest Slurm; their folders may not exist yet.
+test-ends: ## the part of test-matrix for CI: jobs of all kinds, and one seed of the proof, on Slurm 20.11 and 26.05
 	@tests/support/provision.sh chroots || true
 	@for suite in bullseye sid; do \
 		tests/support/chroots.sh try $$suite sh -c $(call INSIDE,1,tests/slurm/test_pipeline.py tests/proof) || exit; done
@@ -80,7 +80,7 @@ test-pythons: ## the unit tests on Python 3.8 to 3.13, with the oldest and the n
 unit: $(READY) ## the tests that need no Slurm
 	$(BIN)/pytest --quiet -m 'not slurm'
 
-coverage: $(READY) ## which lines and branches of agent/ the unit tests reach, those of the commands they start included
+coverage: $(READY) ## which lines and branches of agent/ the unit tests reach, including the commands that they start
 	$(BIN)/coverage erase
 	-$(BIN)/coverage run -m pytest --quiet -m 'not slurm' tests/unit
 	$(BIN)/coverage combine --quiet
@@ -112,7 +112,7 @@ bundle: $(READY) ## an archive in dist/ that installs without internet
 zipapp: $(READY) ## the exporter as one file in dist/, for any Python from 3.8
 	$(BIN)/python etc/bundle.py --zipapp
 
-release: $(READY) ## all that a release consists of, in dist/: bundle, zipapp, packages, what is in them (SBOM), SHA256SUMS
+release: $(READY) ## all files of a release, in dist/: bundle, zipapp, packages, SBOM, SHA256SUMS
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(BIN)/python etc/bundle.py
 	@tests/support/provision.sh packages
@@ -122,7 +122,7 @@ pins: $(READY) ## the newest versions that install.sh and the bundle may install
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[release]'
 	$(BIN)/python etc/pin.py
 
-fuzz: $(READY) ## feeds everything that reads words of others with random ones, for MINUTES (6) in all
+fuzz: $(READY) ## fuzz everything that parses foreign input, for MINUTES (6) in all
 	$(BIN)/pip install --quiet --disable-pip-version-check atheris
 	$(BIN)/python -m tests.fuzz $(or $(MINUTES),6)
 
@@ -134,6 +134,6 @@ bench: $(READY) ## measure speed and memory on a real Slurm, into docs/benchmark
 	@tests/support/provision.sh slurm
 	$(BIN)/python -m tests.bench --output docs/benchmarks.md $(ARGS)
 
-clean: ## removes what the other targets made
+clean: ## remove what the other targets made
 	rm -rf $(VENV) build dist *.egg-info .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find agent tests -name __pycache__ -type d -prune -exec rm -rf {} +

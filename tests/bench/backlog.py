@@ -10,7 +10,7 @@ from .measure import Figure, expect, watch_memory
 from .site import CHECKOUT, YEAR, Job, Site
 
 BACKLOG = 1_000_000
-#: So many jobs of it are asked for in one bare call, to see what sacct itself is capable of.
+#: The number of its jobs in one bare call, to see what sacct itself is capable of.
 SAMPLE = 10_000
 
 

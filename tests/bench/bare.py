@@ -19,7 +19,7 @@ def ask_jobs(site: Site, cluster: str, jobs: Sequence[Job], *, since: int | None
     """One ``sacct -j`` of some jobs.
 
     :param since: epoch seconds; a year before the oldest of the jobs if absent.
-    :raises RuntimeError: where it does not print all of them.
+    :raises RuntimeError: if it does not print all of them.
     """
     since = min(job.submit for job in jobs) - LONG_AGO if since is None else since
     outcome = _sacct(site, cluster, "-S", f"uts{since}", "-j", ",".join(str(job.job_id) for job in jobs))
@@ -29,7 +29,7 @@ def ask_jobs(site: Site, cluster: str, jobs: Sequence[Job], *, since: int | None
 
 
 class Spent(NamedTuple):
-    """What some calls took, in the sum."""
+    """The sum of what some calls took."""
 
     seconds: float
     cpu: float  # seconds of processor time
@@ -38,7 +38,7 @@ class Spent(NamedTuple):
 def ask_days(site: Site, cluster: str, start: int, end: int) -> Spent:
     """What one call for each day between two instants takes.
 
-    :raises RuntimeError: where nothing ended on a day.
+    :raises RuntimeError: if nothing ended on a day.
     """
     seconds = cpu = 0.0
     day = local_day(start)
@@ -58,7 +58,7 @@ def ask_window(site: Site, cluster: str, start: int, end: int) -> Outcome:
 
 
 def ask_plainly(site: Site, cluster: str, days: int) -> float:
-    """The seconds of the call that comes to everybody's mind: ``sacct -a -X -P`` of the last days."""
+    """The seconds of the obvious call: ``sacct -a -X -P`` of the last days."""
     outcome = run(["sacct", "-a", "-X", "-P", "-S", f"now-{days}days", "-E", "now"], site.env(cluster))
     if not _rows(outcome):
         raise RuntimeError("the plain sacct found nothing")

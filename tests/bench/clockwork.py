@@ -9,7 +9,7 @@ from typing import Callable
 
 
 class Clockwork:
-    """Wakes whoever sleeps shortest, and moves the clock there. Nobody waits for real."""
+    """Wakes the worker that is due first, and moves the clock there. Nobody waits in real time."""
 
     def __init__(self, until: float) -> None:
         self.now = 0.0
@@ -23,7 +23,7 @@ class Clockwork:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Lets the others go on for so long; called by a worker."""
+        """Lets the others run for that long; called by a worker."""
         baton = threading.Semaphore(0)
         heapq.heappush(self._sleepers, (self.now + max(seconds, 0.0), next(self._order), baton))
         self._idle.release()

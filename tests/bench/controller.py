@@ -14,9 +14,9 @@ JOBS = 400
 
 
 def figures(site: Site, rounds: int) -> list[Figure]:
-    """Arrays of jobs that do nothing, in turns on two clusters that differ in JobCompType alone."""
+    """Arrays of jobs that do nothing, alternately on two clusters that differ only in JobCompType."""
     with Slurm(nodes=2) as plain, Slurm(nodes=2, jobcomp=True) as hooked:
-        for cluster in (plain, hooked):  # what is cold is warmed up
+        for cluster in (plain, hooked):  # warms up caches
             _completions(cluster)
         without, wired = [], []
         for _ in range(rounds):
@@ -43,6 +43,6 @@ def _completions(slurm: Slurm) -> float:
 
 
 def _queued(slurm: Slurm) -> set[str]:
-    """The different lines that the hook has left."""
+    """The distinct lines that the hook wrote."""
     queue = slurm.spool / "queue"
     return set(queue.read_text().split("\n")) - {""} if queue.exists() else set()

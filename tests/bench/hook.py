@@ -14,7 +14,7 @@ from .site import CHECKOUT, MONTH, Agent, Job, Site
 
 HOOK = str(CHECKOUT / "hooks" / "jobcomp.sh")
 TRUE = "/bin/true"
-#: What no shell script that calls anything at all can be quicker than.
+#: The lower limit for a shell script that starts any program.
 LEAST = "#!/bin/sh\n/bin/true\nexit 0\n"
 CALLS = 1200
 PARALLEL = 8
@@ -24,7 +24,7 @@ _NULL = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (
 
 
 def figures(site: Site, rounds: int) -> list[Figure]:
-    """Calls per second, one after the other, eight at once, and eight at once while a flush goes on."""
+    """Calls per second, one after the other, eight at once, and eight at once during a flush."""
     jobs = iter(site.ended(MONTH, 9 * (rounds + 1) * CALLS + 30 * (rounds + 1) * FLUSHED, in_arrays=False))
     result: list[Figure] = []
     with site.agent(MONTH) as agent, ProcessPoolExecutor(PARALLEL, mp_context=get_context("fork")) as callers:

@@ -23,7 +23,7 @@ JOBS = 60
 
 
 class Case(NamedTuple):
-    """A way of starting flush, and jobs of so many seconds."""
+    """A way of starting flush, and the seconds that jobs run."""
 
     what: str
     interval: float
@@ -91,7 +91,7 @@ def _timer(agent: Agent, interval: float, over: threading.Event) -> None:
 
 
 def _delivered(agent: Agent) -> list[float]:
-    """Seconds from End, which Slurm tells in whole seconds, to the answer of the dashboard."""
+    """Seconds from End, which Slurm gives in whole seconds, to the answer of the dashboard."""
     path = agent.spool / "ledger.db"
     if not path.exists():
         return []

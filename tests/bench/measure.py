@@ -53,8 +53,8 @@ class Figure(NamedTuple):
 def run(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None, ok: Sequence[int] = (0,)) -> Outcome:
     """Runs a command to its end, its output into files.
 
-    :param ok: the exit codes that are none of a failure.
-    :raises RuntimeError: where it exits otherwise.
+    :param ok: the exit codes that are not failures.
+    :raises RuntimeError: if it exits otherwise.
     """
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
@@ -137,7 +137,7 @@ def expect(counted: int, wanted: int, what: str) -> None:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round, what ours is of theirs."""
+    """Round by round, the ratio of ours to theirs."""
     return [one / other for one, other in zip(ours, theirs)]
 
 

@@ -17,7 +17,7 @@ class Receiver:
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self._posts = tempfile.TemporaryFile()  # noqa: SIM115  # gone with this object
+        self._posts = tempfile.TemporaryFile()  # noqa: SIM115  # deleted with this object
 
     def add(self, body: bytes) -> int:
         """Keeps a POST, which has no newlines, and returns how many records it holds."""
@@ -70,4 +70,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.encode())
 
     def log_message(self, format: str, *args: object) -> None:
-        """Says nothing."""
+        """Logs nothing."""

@@ -16,7 +16,7 @@ from .measure import Figure, load_average
 def write_tables(path: Path, tables: dict[str, Sequence[Figure]], notes: dict[str, str]) -> None:
     """Puts each table, with a note under it, into its place in the file.
 
-    :raises ValueError: where a benchmark has no place there.
+    :raises ValueError: if the file has no place for a benchmark.
     """
     text = path.read_text(encoding="utf-8")
     for name, figures in tables.items():

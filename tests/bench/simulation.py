@@ -36,7 +36,7 @@ class Scenario(NamedTuple):
     spread: float  # RandomizedDelaySec
     seconds_per_post: float = SECONDS_PER_POST
     shed_after: float | None = None  # a proxy answers 503 where more seconds of work are waiting
-    retry_after: float = 0.0  # and asks for so long
+    retry_after: float = 0.0  # and asks to wait that long
     clusters: int = 1000
     jobs_per_day: int = 1_000_000
     hours: float = 6.0
@@ -76,7 +76,7 @@ class Server:
         self.stored += records
         took = self._free_at - now
         self._time.sleep(min(took, TIMEOUT_SECONDS))
-        if took > TIMEOUT_SECONDS:  # the server does not know, and goes on
+        if took > TIMEOUT_SECONDS:  # the server does not notice, and continues
             raise DashboardUnreachable("no answer in time", timed_out=True, overwhelmed=True)
         return Answer(200, {}, f'{{"success": true, "jobs_processed": {records}}}')
 
@@ -102,7 +102,7 @@ class Cluster:
         return self._pause_until
 
     def run(self) -> None:
-        """Flushes for ever, as the timer says."""
+        """Flushes until the end of the simulation, as the timer says."""
         self._time.sleep(self._dice.uniform(0, self._scenario.interval))
         while True:
             started = self._time.now

@@ -61,7 +61,7 @@ class Agent:
         return run(self.argv(*arguments), self.env, cwd=CHECKOUT)
 
     def queue(self, jobs: Sequence[Job]) -> None:
-        """Queues jobs, as so many calls of the hook would."""
+        """Queues jobs, as one call of the hook for each would."""
         with locked(self.spool / QUEUE_LOCK, 10, Busy("a hook is stuck")), (self.spool / "queue").open("a") as queue:
             queue.writelines(job.line for job in jobs)
 

@@ -29,7 +29,7 @@ class Workload(NamedTuple):
     steps: int = 2  # of each job that has started
     #: This share of all jobs was submitted in the last ten days.
     crowded: float = 0.0
-    #: So many jobs in a row were cancelled while pending, all within one second.
+    #: The number of consecutive jobs that were cancelled while pending, all within one second.
     cancelled_at_once: int = 0
 
     @property
@@ -63,7 +63,7 @@ def fill(workload: Workload, sql: Sql, sacctmgr: Callable[..., str]) -> int:
 
 
 def ended_jobs(sql: Sql, cluster: str, start: int, end: int) -> int:
-    """How many jobs ended for good between two instants, both included: counted in the table, without Slurm."""
+    """How many jobs finally ended between two instants, both included: counted in the table, without Slurm."""
     (row,) = sql(
         f"select count(*) as jobs from {cluster}_job_table j"
         f" where time_end between {start} and {end} and state between 3 and 11 and not exists"

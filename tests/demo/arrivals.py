@@ -10,7 +10,7 @@ from tests.support.dashboard import Answer, Connection, Request
 
 
 class Arrivals:
-    """Stands before a dashboard, as its ``manners``.
+    """Watches a dashboard's requests, as its ``manners``.
 
     :param since: from when on a job's delay counts, in epoch seconds.
     """

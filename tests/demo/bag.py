@@ -8,7 +8,7 @@ import random
 from tests.support.job_kinds import KINDS
 from tests.support.slurm import Slurm
 
-#: Accounts of the system that are about everywhere; whoever is missing submits nothing.
+#: System accounts that exist nearly everywhere; a missing one submits nothing.
 USERS = ("nobody", "daemon", "games", "mail", "news", "backup", "www-data")
 ACCOUNTS = ("astro", "chemistry", "genomics", "physics")
 PARTITIONS = ("PartitionName=gpu Nodes=n1 MaxTime=INFINITE", "PartitionName=long Nodes=n[2-3] MaxTime=INFINITE")

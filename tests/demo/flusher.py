@@ -16,7 +16,7 @@ class Flusher:
 
     def __init__(self, exporter: Exporter, interval_seconds: float) -> None:
         self.runs = 0
-        #: What the runs that did not end well have said.
+        #: The output of the runs that failed.
         self.failures: list[str] = []
         self._exporter = exporter
         self._interval = interval_seconds

@@ -1,4 +1,4 @@
-"""The demo where there can be no Slurm: what a real one once said is replayed to the hook and the exporter."""
+"""The demo where there can be no Slurm: recorded output of a real one is replayed to the hook and the exporter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Recording:
         self.version = version
         calls = [path for path in sorted((DATA / "hook" / version).glob("*.jsonl")) if path.stem != REUSED]
         answers = DATA / "sacct" / version
-        #: What sacct said in the end of the jobs that the hook was called for: its header, and each row once.
+        #: sacct's final answer for the jobs that the hook was called for: its header, and each row once.
         said = (line for path in calls for line in (answers / f"{path.stem}.txt").read_text().split("\n") if line)
         self.lines = list(dict.fromkeys(said))
         #: The environment of each of jobcomp's calls, in their order.
@@ -44,7 +44,7 @@ class Recording:
             key=lambda call: int(call["END"]),
         )
         header, *rows = (line.split(SEPARATOR) for line in self.lines)
-        #: JobID → the raw one, which the hook is told.
+        #: JobID → the raw one, which the hook gets.
         self.raw_ids = {row[header.index("JobID")]: row[header.index("JobIDRaw")] for row in rows}
         expected = json.loads((answers / "expected.json").read_text())
         self.expected = {

@@ -105,7 +105,7 @@ def describe_delays(seconds: Sequence[float]) -> str:
 
 
 def describe_differences(expected: Records, shown: Records) -> list[str]:
-    """A line for each job that the dashboard lacks, has too much, or tells otherwise; none where both are equal."""
+    """A line for each job that is missing, extra or different on the dashboard; none if both are equal."""
     lines = [f"{job_id} is not on the dashboard" for job_id in sorted(set(expected) - set(shown))]
     lines += [f"{job_id} is on the dashboard alone" for job_id in sorted(set(shown) - set(expected))]
     for job_id in sorted(set(shown) & set(expected)):

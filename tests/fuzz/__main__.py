@@ -1,4 +1,4 @@
-"""Fuzzes everything that reads the words of others: `make fuzz`, with MINUTES for all of it.
+"""Fuzzes everything that parses foreign input: `make fuzz`, with MINUTES for all of it.
 
     python -m tests.fuzz MINUTES           each target for its share
     python -m tests.fuzz --target NAME SECONDS

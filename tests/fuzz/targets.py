@@ -1,4 +1,4 @@
-"""What reads the words of others: each takes bytes, and raises errors of ours or none."""
+"""Parsers of foreign input: each takes bytes, and raises only the project's own errors."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_refusal(data: bytes) -> None:
 
 
 def read_settings(data: bytes) -> None:
-    """A configuration in either form, as it is read and as setup changes it."""
+    """A configuration in either form, read and changed by setup."""
     text = data.decode("utf-8", "replace")
     for suffix, change in ((".toml", change_toml), (".json", change_json)):
         try:
@@ -86,7 +86,7 @@ def read_line(data: bytes) -> None:
 
 
 def read_words(data: bytes) -> None:
-    """Whoever's, surrogates included."""
+    """Text from anywhere, surrogates included."""
     text = data.decode("utf-8", "surrogateescape")
     check_words(clean(text, 100))
     check_words(printable(text))

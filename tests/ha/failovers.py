@@ -10,7 +10,7 @@ from tests.ha.sites import Pair, wait_until
 
 
 def kill(pair: Pair, seconds: float) -> None:
-    """kill -9 of the primary; it comes back after so many seconds and takes control again."""
+    """kill -9 of the primary; it comes back after ``seconds`` and takes control again."""
     pair.kill_slurmctld(pair.ctl1)
     pair.wait_for_control(pair.ctl2)
     time.sleep(seconds)

@@ -1,7 +1,7 @@
 """A file server that hangs: ``frozen.py FOLDER`` mounts a FUSE filesystem over a folder and answers no request.
 
-Whoever looks into the folder waits, until standard input ends. Then the filesystem goes, the waiting fail, and what was
-in the folder is there again.
+Processes that access the folder hang until standard input ends. Then the filesystem is unmounted, their calls fail,
+and the folder's files are visible again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Jobs without a pause, of all kinds, until they are told to stop."""
+"""Jobs of all kinds without a pause, until stopped."""
 
 from __future__ import annotations
 

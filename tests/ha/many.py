@@ -198,7 +198,7 @@ PARTS: dict[str, Callable[[], bool]] = {
 
 
 def main(names: list[str]) -> int:
-    """Runs some parts, and says which of them lost or spoilt anything."""
+    """Runs some parts, and prints which of them lost or corrupted anything."""
     reason = why_not_here()
     if reason:
         print(reason, file=sys.stderr)

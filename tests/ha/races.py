@@ -62,7 +62,7 @@ def flush_race(pair: Pair, number: int, *, seconds: float, rewrite_seconds: floa
 
     :param number: of jobs; spread over ``seconds``.
     :param turns: whether the controllers can take turns.
-    :returns: how many of the jobs that a host has delivered were erased in the end.
+    :returns: how many of the jobs that a host has delivered were finally erased.
     """
     base = add_old_jobs(pair, number)
     ids = [str(base + place) for place in range(1, number + 1)]

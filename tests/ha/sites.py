@@ -25,7 +25,7 @@ UP = re.compile(r"\((?:primary|backup\d*)\) at (\S+) is UP")
 
 
 class Exporter:
-    """The exporter on a host, as it is installed there, but run from the checkout.
+    """The exporter on a host, with an installation's paths, but run from the checkout.
 
     :param settings: keys of its configuration beside the dashboard's.
     """
@@ -270,7 +270,7 @@ class Federation(Site):
                 cluster, [controllers[cluster]], names, node_hosts[cluster], state=state, extra=()
             )
             spread.write_conf(self.lan.folder / _conf_of(cluster), conf, version)
-            if cluster == "alpha":  # slurmdbd's host needs some slurm.conf for sacctmgr; any cluster's will do
+            if cluster == "alpha":  # slurmdbd's host needs some slurm.conf for sacctmgr; any cluster's is enough
                 spread.write_conf(self.lan.folder / "slurm", conf, version)
         self.start_accounting(self.clusters)
         for host in controllers.values():

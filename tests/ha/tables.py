@@ -17,7 +17,7 @@ LOOK_SECONDS = 7.0
 
 
 def failovers(pair: Pair, rounds: int, *, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> Comparison:
-    """Jobs without a pause, a flush every few seconds on both hosts, and so many fail-overs; then all comes to rest.
+    """Jobs without a pause, a flush every few seconds on both hosts, and fail-overs; then waits until idle.
 
     :param seconds: between two fail-overs, and how long the other host is in control.
     """

@@ -1,4 +1,4 @@
-"""Two clusters of one slurmdbd in a federation: each job is told by the cluster that ran it, with all its hours."""
+"""Two clusters of one slurmdbd in a federation: each job is reported by the cluster that ran it, with all its hours."""
 
 from __future__ import annotations
 

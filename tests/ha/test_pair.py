@@ -44,7 +44,7 @@ def test_two_flushes_at_once_erase_nothing_of_each_other(pair: Pair) -> None:
 
 
 def test_a_state_folder_that_hangs_holds_up_no_job(pair: Pair) -> None:
-    """Its file server is waited for for some seconds, and the run says that it goes on without its turn."""
+    """A run waits some seconds for the file server, and reports that it continues without its turn."""
     base = add_old_jobs(pair, 1)
     exporter = pair.exporters["ctl2"]
     exporter.run("queue", "add", str(base + 1))
@@ -116,7 +116,7 @@ def test_a_name_that_was_never_told_is_out_of_reach(pair: Pair) -> None:
 
 
 def test_one_spool_for_both_is_refused(pair: Pair) -> None:
-    """Whichever host has been there first goes on; the other says whose spool it is."""
+    """The first host continues; the other reports whose spool it is."""
     common = pair.lan.folder / "common-spool"
     common.mkdir(mode=0o750)
     for exporter in pair.exporters.values():

@@ -58,7 +58,7 @@ def test_an_older_database_and_a_wiped_state(site: Pair) -> None:
     assert [] == compare(site, site.cluster).lost
     assert shown == {key: site.board.stored[key] for key in shown}
     troubles.wipe_state(site)
-    time.sleep(1)  # JobIDs that come again are told apart by the second of their Submit
+    time.sleep(1)  # reused JobIDs are distinguished by the second of their Submit
     troubles.run_jobs(site, 5)
     troubles.deliver_all(site)
     site.exporters["ctl1"].run("reconcile")

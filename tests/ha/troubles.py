@@ -20,7 +20,7 @@ PLAIN = ("--parsable", "--uid=65534", "-o", "/dev/null", "--chdir=/tmp")
 
 @contextmanager
 def frozen(host: Host, folder: str = SPOOL) -> Iterator[None]:
-    """While it lasts whoever looks into a folder waits."""
+    """Any access to the folder hangs while the block runs."""
     freezer = subprocess.Popen(
         host.argv(sys.executable, "-B", str(ROOT / "tests" / "ha" / "frozen.py"), folder),
         stdin=subprocess.PIPE,
@@ -36,7 +36,7 @@ def frozen(host: Host, folder: str = SPOOL) -> Iterator[None]:
 
 
 def run_jobs(pair: Pair, number: int, *, limit_seconds: float = 120) -> float:
-    """An array of so many, to its end; returns the seconds that took."""
+    """Runs an array of that many tasks to its end; returns the seconds that took."""
     began = time.monotonic()
     pair.nodes.run("sbatch", *PLAIN, f"--array=1-{number}", "--wrap", "true")
     wait_for(lambda: not pair.nodes.run("squeue", "-h"), "the end of all jobs", limit_seconds=limit_seconds)
@@ -63,7 +63,7 @@ class Freeze(NamedTuple):
     seconds: float  # until all had ended, by slurmctld
     stopping: float | None  # seconds while frozen, None where it has not stopped
     thawed: float | None  # and when the spool answered again
-    queued: int  # jobs that the hook has written in the end
+    queued: int  # jobs that the hook has finally written
     sdiag: str  # what sdiag said of the calls that waited
 
 
@@ -104,7 +104,7 @@ class Moment(NamedTuple):
 
 
 def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float) -> Iterator[Moment]:
-    """An array of so many at once, and a flush every few seconds, until the dashboard has them all."""
+    """Runs an array of that many tasks at once, and a flush every few seconds, until the dashboard has them all."""
     before = len(pair.board.stored)
     flushing = pair.exporters["ctl1"]
     calls_before = flushing.status()["hook"]["calls"]

@@ -1,7 +1,7 @@
 """The deb in booted Debians 11, 12 and 13, from the first installation to the last file removed.
 
-Run by `make test-packages`. The tests of one machine go on where the one before has ended, so they run in the order in
-which they stand here. What they measure they print: pytest -s shows it.
+Run by `make test-packages`. Each test of a machine continues where the previous one ended, so they run in the order of
+this file. They print what they measure: pytest -s shows it.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ def test_the_package_stays_while_slurm_conf_names_its_hook(machine: Machine, ins
 
 
 def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
-    """Configuration, queue and ledger; installed again, all goes on."""
+    """Configuration, queue and ledger; installed again, everything keeps running."""
     assert installed
     wire(machine, wired=False)
     machine.run("apt-get", "remove", "--yes", NAME)

@@ -1,6 +1,6 @@
 """The Ansible role against booted Debians with a Slurm: package and bundle, wiring, and a second run without a change.
 
-Run by `make test-packages`. In the order in which they stand here.
+Run by `make test-packages`. They run in the order of this file.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ def test_instances_have_a_configuration_and_timers_each(site: Site, machine: Mac
 
 
 def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
-    """By install.sh, with the same configuration, once the package is gone; and it is idempotent, too."""
+    """By install.sh, with the same configuration, once the package is removed; and it is idempotent, too."""
     machine.run("apt-get", "remove", "--yes", NAME)
     bundle = str(artefacts / f"{NAME}-{VERSION}-bundle.tar.gz")
     assert site.play(bundle=bundle, wire=True)[0] > 0
@@ -216,7 +216,7 @@ def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: Receiv
 def test_from_install_sh_to_the_package(
     machine: Machine, site: Site, dashboard: ReceivingDashboard, artefacts: Path
 ) -> None:
-    """By the lines that the package prints, in that order: slurm.conf first, as install.sh does not go before that."""
+    """By the lines that the package prints, in that order: slurm.conf first, as install.sh refuses earlier."""
     said = machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{Path(deb(artefacts)).name}")
     assert "install.sh's installation is here, too" in said
     assert f"let slurm.conf name {PACKAGE_HOOK}, and restart slurmctld" in said.replace("Let", "let")
@@ -242,7 +242,7 @@ def test_install_sh_does_not_go_over_the_package(machine: Machine, artefacts: Pa
 
 
 def test_an_upgrade_while_a_flush_runs(machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
-    """It goes on with the program that it has begun with, and delivers."""
+    """It keeps running the program that it was started with, and delivers."""
     machine.run("systemctl", "stop", f"{NAME}-flush.timer")
     job = machine.run_job()
     machine.run("systemctl", "start", "--no-block", f"{NAME}-flush.service")

@@ -1,6 +1,6 @@
 """Several from one booted host: two slurmctlds, two dashboards for one cluster, one cluster seen by slurmdbd alone.
 
-Run by `make test-packages`. In the order in which they stand here. Both clusters give the same JobIDs.
+Run by `make test-packages`. They run in the order of this file. Both clusters give the same JobIDs.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def test_a_hook_that_forgets_an_instance_is_noticed(machine: Machine, installed:
 
 
 def test_instances_survive_an_upgrade_and_go_with_a_purge(machine: Machine, installed: None, deb: Path) -> None:
-    """Their timers go on; removed with all the rest, they leave nothing."""
+    """Their timers keep running; removed with everything else, they leave nothing."""
     machine.run("apt-get", "install", "--yes", "--reinstall", f"/wheels/{deb.name}")
     timers = [timer for instance in ("", "test", "second") for timer in units(instance)]
     assert ["active"] * len(timers) == machine.run("systemctl", "is-active", *timers, expect=None).split()

@@ -86,7 +86,7 @@ def volumes(engine: Engine, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def sidecar(engine: Engine, volumes: list[str]) -> Iterator[str]:
-    """The exporter at work, as the manifest has it, but for the pace."""
+    """The exporter running as in the manifest, but for the interval."""
     options = ["--detach", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", *LIMITS, *volumes]
     name = engine("run", *options, "exporter", "run", "--every", "1s", "--health-file", "/tmp/health").strip()
     name = name.splitlines()[-1]

@@ -23,7 +23,7 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lintian_finds_nothing_that_is_not_explained(deb: Path) -> None:
-    """Not in its hints either; each exception stands in etc/packaging/deb/lintian-overrides."""
+    """Not in its hints either; each exception is listed in etc/packaging/deb/lintian-overrides."""
     need("lintian")
     assert "" == finish(["lintian", "--allow-root", "--pedantic", "--display-info", str(deb)], 0)
 

@@ -137,7 +137,7 @@ def test_several_controllers_share_a_folder(root: Root, rpms: dict[str, Path]) -
 
 
 def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) -> None:
-    """On upgrade and downgrade: the configuration, the services' environment, and what lies in the spool."""
+    """On upgrade and downgrade: the configuration, the services' environment, and the files in the spool stay."""
     (root.path / "etc" / NAME / "environment").write_text("HTTPS_PROXY=http://proxy\n")
     with (root.path / CONFIG.lstrip("/")).open("a") as config:
         config.write("# the site's own line\n")
@@ -268,7 +268,7 @@ def test_without_slurm_a_second_command_mends_it(root: Root, rpms: dict[str, Pat
 
 @pytest.mark.parametrize("name", ["", "../etc", "a b", "-x", "a/b", "ä", "a.b"])
 def test_an_instance_is_named_with_plain_letters(root: Root, rpms: dict[str, Path], name: str) -> None:
-    """Whatever is in a name, it makes no folder elsewhere. An empty one is no instance."""
+    """Whatever is in a name, it makes no folder elsewhere. An empty name is not an instance."""
     before = set((root.path / "etc").rglob("*"))
     root.run(ADAPT, name, expect=2 if name else 0)
     assert before == set((root.path / "etc").rglob("*"))
@@ -284,7 +284,7 @@ def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tm
 
 
 def test_rpmlint_finds_nothing_that_is_not_explained(rpms: dict[str, Path]) -> None:
-    """Each exception stands in etc/packaging/rpm/rpmlint.toml, with its reason."""
+    """Each exception is listed in etc/packaging/rpm/rpmlint.toml, with its reason."""
     need("rpmlint")
     settings = CHECKOUT / "etc/packaging/rpm/rpmlint.toml"
     said = finish(["rpmlint", "-c", str(settings), str(rpms["1"]), str(rpms["src"])], 0)

@@ -16,13 +16,13 @@ NO_TASK = 4294967294
 RUNNING, SUSPENDED, PENDING, COMPLETED = 1, 2, 0, 3
 CANCELLED, NODE_FAIL, PREEMPTED, REQUEUED, RESIZING, REVOKED = 4, 7, 8, 1024, 8192, 0x80000
 GOES_ON = (REQUEUED, RESIZING, PREEMPTED, NODE_FAIL)
-#: A row of these says that the job goes on, or may go on: whose next row is the same user's is the same job.
+#: A row in these states means that the job continues, or may: if the next row is the same user's, it is the same job.
 LEADS_ON = frozenset(GOES_ON)
 NORMAL, UNKNOWN_QOS = 1, 4711
 #: What a user may have typed as an account: separators, line ends, escapes, what looks like a row, ...
 ODD_TEXTS = ("a", "|", "\x1f", "\n", "\n\n", "\r", "\t", "\x1b[2J", "\x07", "\\", "'", '"', "%s", " ", "_", "é", "✘")
 ODD_TEXTS_OF_ROWS = ("\u202e", "\n1|1|lab|root|0|", "\n99999\x1f99999\x1flab\x1f")
-#: ... and what is no UTF-8.
+#: ... and bytes that are not UTF-8.
 ODD_BYTES = (*(text.encode() for text in (*ODD_TEXTS, *ODD_TEXTS_OF_ROWS)), b"\xff", b"\xc3", b"\x80")
 LONGEST_ACCOUNT = 255
 #: COMPLETED often, then every other way to end.
@@ -105,7 +105,7 @@ class Histories:
         self._old: list[Row] = []  # the last rows of jobs whose ID may be used again
 
     def rows(self, jobs: int) -> list[Row]:
-        """The rows of at least so many jobs, in no order."""
+        """The rows of at least that many jobs, in random order."""
         kinds: list[Callable[[Owner, int], Iterator[Row]]] = [
             *[self._plain] * 6,
             *[self._chain] * 5,
@@ -148,7 +148,7 @@ class Histories:
         return gap if gap <= longest else self._dice.randint(0, 1)
 
     def _new(self) -> int:
-        """A raw ID; the job's number goes on with it."""
+        """A raw ID; the job's number advances with it."""
         self._next_id += self._dice.randint(1, 3)
         self._job_name += 1
         return self._next_id
@@ -186,7 +186,7 @@ class Histories:
         yield run
 
     def _runs_that_go_on(self, owner: Owner, raw_id: int, submit: int, states: Sequence[int]) -> Iterator[Row]:
-        """Up to four runs after each of which the job goes on.
+        """Up to four runs after each of which the job continues.
 
         The accounts of some jobs had no association at first, so that their user goes by the uid alone. What was
         written before slurmdbd counted restarts has none.
@@ -203,7 +203,7 @@ class Histories:
             submit = run.time_end + (0 if run.state == RESIZING else self._gap(run.time_end))
 
     def _next(self, owner: Owner, before: Row, state: int) -> Row:
-        """A run of the job that goes on after another."""
+        """A run of the job that continues after another."""
         gap = 0 if before.state == RESIZING else self._gap(before.time_end)
         run = self._run(owner, before.id_job, before.time_end + gap, state)
         counts = self._has_restarts and (before.restart_cnt > 0 or self._dice.randint(0, 4) > 0)
@@ -318,7 +318,7 @@ class Histories:
     def _reused(self, owner: Owner, submit: int) -> Iterator[Row]:
         """A JobID that had an owner long before.
 
-        Another one, where the old job may have gone on for all that its last row says: such a row and the next one of
+        Another one, if the old job's last row allows that it continued: such a row and the next one of
         the same user are one job to anybody who reads the accounting.
         """
         before = [

@@ -20,7 +20,7 @@ from tests.support.slurm import Slurm
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
-#: All histories lie within so many days before today.
+#: All histories are within that many days before today.
 REACH = timedelta(days=425)
 LONGEST_WINDOW = 366  # days, for collection_window_days
 
@@ -71,10 +71,10 @@ def test_by_flush_alone(slurm: Slurm, rows: list[Row], tmp_path: Path, zone: str
 def test_by_flush_and_reconcile_in_any_order(
     slurm: Slurm, rows: list[Row], tmp_path: Path, zone: str, seed: int
 ) -> None:
-    """However they take turns, and whatever is repeated, in the end every job is there, and nothing is missing.
+    """In whatever order they run, and whatever is repeated, finally every job has arrived.
 
-    Half of the seeds have a ledger that remembers a week, as it is by default: there a JobID's first owner stays behind
-    the second where the days are replayed in their order. With one that remembers a year, any order will do.
+    Half of the seeds have a ledger that remembers a week, the default: there a JobID's first owner stays behind
+    the second where the days are replayed in their order. With one that remembers a year, any order is right.
     """
     expected = expected_stored(slurm)
     dice = random.Random(seed)

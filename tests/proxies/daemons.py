@@ -45,7 +45,7 @@ class _Daemon:
             self._process.wait()
 
     def start_again(self) -> None:
-        """On the same port, unless it has never gone."""
+        """On the same port, unless it never stopped."""
         if self._process is None or self._process.poll() is not None:
             self.start(self._argv)
 
@@ -126,7 +126,7 @@ class _Forward(_Daemon):
 
 
 class Squid(_Forward):
-    """Squid, with a file of passwords; ``rules`` go before the one that lets users through."""
+    """Squid, with a file of passwords; ``rules`` precede the one that lets users through."""
 
     def __init__(self, rules: str = "") -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Squid and tinyproxy on the way to the dashboard, with a password, and what is told where they refuse."""
+"""Squid and tinyproxy on the way to the dashboard, with a password, and what is reported if they refuse."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.proxies.site import Deliveries, stored
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import ReceivingDashboard
 
-#: Of a password whatever may not be told.
+#: Parts of a password that no message may contain.
 SECRETS = (PASSWORD, PASSWORD.replace(":", "%3A"), PASSWORD.replace(":", ""))
 
 

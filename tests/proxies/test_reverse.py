@@ -44,7 +44,7 @@ def test_a_limit_of_the_body(tmp_path: Path, dashboard: ReceivingDashboard, limi
 
 
 def test_a_limit_of_time(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """504 while the backend goes on and stores: all is through in one run, and ends as delivered."""
+    """504 while the backend still stores: all are delivered in one run, and recorded as delivered."""
     dashboard.manners = works_slowly(0.004)
     with Nginx(dashboard.url, "proxy_read_timeout 1s;") as nginx:
         site = Deliveries(tmp_path, nginx.url, 1500)
@@ -68,7 +68,7 @@ def test_slower_ones(tmp_path: Path, dashboard: ReceivingDashboard, milliseconds
 
 
 def test_a_backend_that_restarts(tmp_path: Path) -> None:
-    """502 for some seconds: the run waits a little and goes on with batches of the same size."""
+    """502 for some seconds: the run waits a little and continues with batches of the same size."""
     port = free_port()
     with Nginx(f"http://127.0.0.1:{port}") as nginx, ReceivingDashboard(port=0) as spare:
         site = Deliveries(tmp_path, nginx.url, JOBS)

@@ -19,7 +19,7 @@ STATES = {
     "10": "DEADLINE",
     "11": "OUT_OF_MEMORY",
 }
-#: A job with such a row goes on. Where no newer one has come for a day, slurmctld has lost it: these labs' slurmctld
+#: A job with such a row continues. If no newer one has come for a day, slurmctld has lost it: these labs' slurmctld
 #: has none of those jobs.
 GOES_ON = {"1024": "REQUEUED", "8192": "RESIZING"}
 REVOKED = str(0x80000)  # ran on another cluster
@@ -40,7 +40,7 @@ Tres = Dict[str, int]
 
 
 class Database(Protocol):
-    """A lab's Slurm, as far as it is needed here."""
+    """The part of a lab's Slurm that is needed here."""
 
     cluster: str
 
@@ -75,7 +75,7 @@ def expected_stored(
 def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: True) -> Iterator[dict[str, Any]]:
     """In the order of their newest Submit. A job is its raw ID and its name: an ID may have had another owner.
 
-    What a killed slurmctld has not told the name of goes by slurmdbd's own word for it, and stands for itself.
+    A job whose name a killed slurmctld never reported has slurmdbd's placeholder, and counts as a job of its own.
     """
     rows_of: dict[tuple[str, str], list[Row]] = {}
     table = f"{database.cluster}_job_table"

@@ -105,7 +105,7 @@ inside() {
     shift
     hostname node
     ip link set lo up
-    # Slurm resolves names with AI_ADDRCONFIG, for which 127.0.0.1 alone is no network; 192.0.2.1 is for documentation.
+    # Slurm resolves names with AI_ADDRCONFIG, which ignores 127.0.0.1 alone; 192.0.2.1 is for documentation.
     ip addr add 192.0.2.1/32 dev lo
     scratch=$CACHE/scratch
     mkdir -p "$scratch"

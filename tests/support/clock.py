@@ -6,7 +6,7 @@ import time
 
 
 class Clock:
-    """Epoch seconds, which go on when somebody sleeps.
+    """Epoch seconds, which advance when somebody sleeps.
 
     :param now: where it begins; at the real time where nothing is given.
     """

@@ -68,7 +68,7 @@ class Daemons:
         os.kill(self._pids[name], signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Lets a frozen one go on."""
+        """Resumes a frozen one (SIGCONT)."""
         os.kill(self._pids[name], signal.SIGCONT)
 
     def _end(self, name: str, how: signal.Signals) -> None:

@@ -97,7 +97,7 @@ class Connection:
         self._handler.close_connection = True
 
 
-#: Takes the place of an answer: ``serve`` does what the dashboard would do and returns what it would answer; a fault
+#: Replaces an answer: ``serve`` does what the dashboard would do and returns what it would answer; a fault
 #: calls it or not, and treats the connection as it likes.
 Fault = Callable[[Request, Connection, Callable[[], Answer]], None]
 
@@ -172,9 +172,9 @@ class ReceivingDashboard:
 
     @property
     def records(self) -> dict[str, dict[str, Any]]:
-        """What it shows: JobID → record.
+        """The records shown: JobID → record.
 
-        :raises ValueError: where a JobID stands there twice, under two years or hostnames.
+        :raises ValueError: if a JobID is stored twice, under two years or hostnames.
         """
         with self._lock:
             records = {job_id: record for (_, _, job_id), record in self.stored.items()}
@@ -183,7 +183,7 @@ class ReceivingDashboard:
         return records
 
     def handle(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
-        """Writes a request down and lets whoever's turn it is answer."""
+        """Records a request and has the next fault, or the manners, answer it."""
         with self._lock:
             self.requests.append(request)
             respond = self.faults.popleft() if self.faults else self.manners
@@ -287,7 +287,7 @@ class _Server(ThreadingHTTPServer):
             do_POST = do_GET
 
             def log_message(self, *_: object) -> None:
-                """Says nothing: the requests are written down."""
+                """Logs nothing: the requests are recorded."""
 
         super().__init__((address, port), Handler)
 
@@ -298,7 +298,7 @@ class _Server(ThreadingHTTPServer):
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is no news; anything else is a defect here."""
+        """A client that hung up is normal; anything else is a defect here."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # passed on as it came
 

@@ -1,4 +1,4 @@
-"""The exporter as it is installed at a cluster: a real process, with a configuration and a spool of its own."""
+"""The exporter as installed at a cluster: a real process, with a configuration and a spool of its own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The exporter where every user may run it: copied out of the checkout and its environment, for the system's Python.
 
-The Python that runs the tests often lies in root's home, and a process that has stepped down to another user can no
+The Python that runs the tests is often in root's home, and a process that has stepped down to another user can no
 longer read what it has not imported yet.
 """
 

@@ -61,10 +61,6 @@ LATER = (
     "tests/unit/test_hook.py",
     "tests/unit/test_instance.py",
     "tests/unit/test_messages.py",
-    "Makefile",
-    ".ci/",
-    ".pre-commit-config.yaml",
-    "pyproject.toml",
 )
 
 

@@ -31,7 +31,7 @@ class ReplayedSacct:
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self._folder = folder
         folder.mkdir()
-        program = shutil.copy(__file__, folder)  # whoever may read the folder may run it
+        program = shutil.copy(__file__, folder)  # anyone who may read the folder may run it
         shutil.copy(RECORDED / "failures.json", folder)
         self.path = folder / "sacct"
         self.path.write_text(f'#!/bin/sh\nexec {python} -S -E {program} {folder} "$@"\n')
@@ -49,7 +49,7 @@ class ReplayedSacct:
         (self._folder / "rows").write_text("".join(f"{row}\n" for row in rows))
 
     def make_jobs(self, jobs: int, first_end: int) -> None:
-        """From now on it knows nothing but so many like jobs, from JobID 1 on, one of which ends every other second."""
+        """From now on it knows only that many similar jobs, from JobID 1 on, one of which ends every other second."""
         header = self.rows[0]
         values = dict(zip(header.split(SEPARATOR), self.rows[1].split(SEPARATOR)))
         made = {"jobs": jobs, "first_end": first_end, "values": {**values, "NodeList": "n1"}}

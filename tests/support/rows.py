@@ -9,9 +9,9 @@ from agent.jobs.run import Run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD, parse_row
 
 NOON = 1_700_000_000
-#: Stands in files for the separator, which is drawn anew for each call.
+#: The placeholder in files for the separator, which is random for each call.
 SEPARATOR = "\x1f"
-#: The lines of a shell script that take the place of sacct: they make a file ANSWER with the separator of the call of
+#: The lines of a shell script that replace sacct: they make a file ANSWER with the separator of the call of
 #: one that holds :data:`SEPARATOR`.
 FILL_IN = """for word; do case $word in --delimiter=*) between=${word#*=} ;; esac; done
 sed "s/$(printf '\\037')/$between/g" '%(recorded)s' >'%(answer)s'
@@ -56,7 +56,7 @@ def make_output(*rows: list[str]) -> bytes:
 
 
 def make_bare_record(job_id: int, size: int = 0) -> Record:
-    """A record with little more than its JobID, of so many bytes with the comma behind it, where that is more."""
+    """A record with little more than its JobID, of that many bytes with the comma behind it, if that is more."""
     text = f'{{"JobID":"{job_id}","NodeList":""}}'
     return Record(
         (job_id, NOON - 100),

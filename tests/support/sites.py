@@ -56,7 +56,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         self._options = {"batch_size": batch_size, **options}
 
     def queue(self, *entries: QueueEntry) -> None:
-        """Ends that the hook has told of."""
+        """Job ends that the hook has reported."""
         with self.ledger.transaction():
             self.ledger.waiting.add(entries, self.now)
 
@@ -176,7 +176,7 @@ class SessionSite:
             yield session, spool
 
     def flush(self, *entries: QueueEntry) -> None:
-        """Runs a flush of what the hook has just told."""
+        """Runs a flush of what the hook has just queued."""
         with self.session() as (session, spool):
             spool.queue.append(entries)
             session.flush()

@@ -1,7 +1,7 @@
 """A real Slurm on this machine, in a folder of its own: munge, MariaDB, slurmdbd, slurmctld and several slurmd.
 
 ``with Slurm(jobcomp=True) as slurm:`` starts one in a few seconds; any number may run side by side.
-When the block is left, however it is left, every process and the folder are gone (:mod:`tests.support.keeper`).
+However the block is left, every process is ended and the folder removed (:mod:`tests.support.keeper`).
 """
 
 from __future__ import annotations

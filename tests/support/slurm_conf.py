@@ -95,7 +95,7 @@ def make_gres_conf(layout: Layout) -> str:
 
 
 def make_cgroup_conf(version: tuple[int, int]) -> str:
-    """cgroup.conf: a slurmd that uses no cgroups still wants some to be there, unless it is told otherwise."""
+    """cgroup.conf: a slurmd that uses no cgroups still wants some to be there, unless configured otherwise."""
     if version >= (23, 0):
         return "CgroupPlugin=disabled\n"
     # Has no such word; the old plugin looks for nothing until it is used.
@@ -103,7 +103,7 @@ def make_cgroup_conf(version: tuple[int, int]) -> str:
 
 
 def gpu_devices(layout: Layout) -> list[Path]:
-    """The device nodes that stand in for GPUs."""
+    """The device nodes that act as GPUs."""
     return [layout.folder / "dev" / f"{kind}-{number}" for kind, count in GPU_FILES.items() for number in range(count)]
 
 
