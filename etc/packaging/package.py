@@ -35,6 +35,12 @@ NAME = bundle.NAME
 #: Where install.sh puts the command and the hook, and where packages do.
 PLACES = {f"/opt/{NAME}/venv/bin/{NAME}": f"/usr/bin/{NAME}", f"/opt/{NAME}/bin/": f"/usr/libexec/{NAME}/"}
 DOCUMENTS = ("README.md", "CHANGELOG.md", "docs")
+#: Leaves the build folder as the only difference between two builds; the time comes from SOURCE_DATE_EPOCH.
+REPRODUCIBLE = {
+    "use_source_date_epoch_as_buildtime": "1",
+    "clamp_mtime_to_source_date_epoch": "1",
+    "_buildhost": "reproducible",
+}
 
 
 def main(argv: Sequence[str]) -> None:
@@ -176,14 +182,18 @@ def build_rpm(work: Path, zipapp: Path, release: str, folder: Path) -> list[Path
     put(CHECKOUT / "LICENSE", root / "usr/share/licenses" / NAME / "LICENSE")
     for name in ("SOURCES", "SPECS"):
         (work / name).mkdir()
-    with tarfile.open(work / "SOURCES" / f"{root.name}.tar.gz", "w:gz") as archive:
+    source = work / "SOURCES" / f"{root.name}.tar"
+    with tarfile.open(source, "w") as archive:
         archive.add(root, root.name, filter=bundle._as_root)
+    compress(source.read_bytes(), source.with_suffix(".tar.gz"))
+    source.unlink()
     spec = (PACKAGING / "rpm" / f"{NAME}.spec").read_text(encoding="utf-8")
     date = time.strftime("%a %b %d %Y", time.gmtime(int(bundle.source_date())))
     for mark, value in (("@VERSION@", __version__), ("@RELEASE@", release), ("@DATE@", date)):
         spec = spec.replace(mark, value)
     (work / "SPECS" / f"{NAME}.spec").write_text(spec, encoding="utf-8")
-    run("rpmbuild", "-ba", "--quiet", f"--define=_topdir {work}", "--target=noarch", work / f"SPECS/{NAME}.spec")
+    defines = [f"--define={name} {value}" for name, value in {"_topdir": work, **REPRODUCIBLE}.items()]
+    run("rpmbuild", "-ba", "--quiet", *defines, "--target=noarch", work / f"SPECS/{NAME}.spec")
     built = sorted([*work.glob("RPMS/noarch/*.rpm"), *work.glob("SRPMS/*.rpm")])
     return [Path(shutil.move(str(path), str(folder / path.name))) for path in built]
 

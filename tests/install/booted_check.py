@@ -475,7 +475,7 @@ def test_a_users_own_installation(installed: Machine, dashboard: ReceivingDashbo
     assert (None, None) == (found["hook"]["ok"], found["hook calls"]["ok"])
     machine.run(*user, "sh", "-c", found["spool"]["run"])
     found = findings()
-    assert (True, "loginctl enable-linger backup") == (found["spool"]["ok"], found["flush timer"]["run"])
+    assert (True, "loginctl enable-linger backup") == (found["spool"]["ok"], found["daily timer"]["run"])
     machine.run(*user, "/wheels/bundle/install.sh", "--user", "--purge")
 
 
