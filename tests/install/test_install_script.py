@@ -389,7 +389,7 @@ def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> Non
     found = {finding["name"]: finding["text"] for finding in json.loads(done.stdout)["checks"]}
     assert found["API key"].startswith("accepted")
     assert str(home / ".config" / NAME / "config.toml") == found["configuration"]
-    assert found["spool"].startswith(f"{spool}, of ")
+    assert found["spool"].startswith(f"{spool}, owned by ")
     assert {"home"} == {Path(name).parts[0] for name in installation.files()}
     service = (home / ".config/systemd/user" / f"{NAME}-flush.service").read_text()
     assert f"ExecStart={home}/.local/share/{NAME}/venv/bin/{NAME} flush\n" in service

@@ -193,7 +193,7 @@ def test_the_package_stays_while_a_slurm_conf_names_a_hook(
 def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path]) -> None:
     """And says so; nothing else is left."""
     said = root.rpm("-e", NAME)
-    assert f"Left: /etc/{NAME} and {SPOOL}" in said
+    assert f"Kept: /etc/{NAME} and {SPOOL}" in said
     found = root.run("find", "/", "-xdev", "-name", f"*{NAME}*", "-not", "-path", "/proc/*").split()
     assert {f"/etc/{NAME}", SPOOL, f"/etc/tmpfiles.d/{NAME}.conf"} == set(found)
     left = sorted(path.name for path in (root.path / "etc" / NAME).iterdir())
