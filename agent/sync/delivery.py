@@ -14,7 +14,7 @@ from typing import Callable, Protocol, Sequence
 from agent.dashboard import backoff
 from agent.dashboard.answer import refused_key
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
-from agent.jobs.entry import QueueEntry
+from agent.jobs.entry import QueueEntry, is_task
 from agent.jobs.record import Record, place
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
@@ -109,7 +109,7 @@ class Delivery:
             self._waiting.setdefault((newer or record).key, []).append(waiting)
         if newer:  # the older one would arrive last and overwrite it
             return
-        if _is_of_array(record):
+        if is_task(record.job_id):
             self._newest_tasks[place(record.job_id, record.submit)] = record
         if is_booked:
             self._booked.add(record.key)
@@ -122,7 +122,7 @@ class Delivery:
 
     def _newer_task(self, record: Record) -> Record | None:
         """A later run of the same task in the outbox: it may have another raw ID, and the order is arbitrary."""
-        if not _is_of_array(record):
+        if not is_task(record.job_id):
             return None
         newest = self._newest_tasks.get(place(record.job_id, record.submit))
         return newest if newest and (newest.submit, newest.end) > (record.submit, record.end) else None
@@ -377,11 +377,6 @@ class Delivery:
 
 
 _LOG_HINT = "see the dashboard's own log; everything is kept"
-
-
-def _is_of_array(record: Record) -> bool:
-    """Whether it is a task of an array. Only such a job may have several raw IDs."""
-    return "_" in record.job_id
 
 
 def _bytes_of(record: Record) -> int:
