@@ -13,7 +13,7 @@ from agent.errors import ConfigError, ExporterError
 
 #: Imported late: one of our modules, one of a dependency and one of Python's.
 LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
-#: Who has started this process, before it became somebody else: root, or the user that it still is.
+#: The user that started this process; root may have become another user since.
 CALLER = os.geteuid()
 _LONGEST_CHAIN = 40  # symbolic links to follow, the kernel's limit
 _ACL = "system.posix_acl_access"

@@ -1,12 +1,12 @@
 #!/bin/sh
-# Fits the exporter to this host: makes the spool and the configuration where they are missing, gives both to the user
-# that slurmctld runs as, and tells systemd of that user. Packages run it when they are installed. Run it again as root
-# once Slurm is there, or when SlurmUser has changed. It never touches slurm.conf and never restarts Slurm.
+# Adapts the exporter to this host: creates the spool and the configuration if they are missing, makes the user that
+# slurmctld runs as their owner, and sets that user in the systemd units. Packages run it at installation. Run it
+# again as root after installing Slurm or changing SlurmUser. It never edits slurm.conf and never restarts Slurm.
 #
 #   adapt               the host's own cluster
 #   adapt INSTANCE      another cluster or dashboard: see docs/instances.md
 #
-# Environment: SLURM_USER, where slurmctld can't be asked; SLURM_CONF, the slurm.conf of the instance.
+# Environment: SLURM_USER overrides SlurmUser; SLURM_CONF is the slurm.conf of the instance.
 set -u
 umask 022
 
@@ -19,7 +19,7 @@ LABEL='# Written by slurm-usage-history-exporter'
 say() { printf '%s\n' "$@"; }
 err() { say "adapt: $1" >&2 && exit "${2:-1}"; }
 
-check_instance() { # sets the places: the names that systemd, the hook and the command take for an instance
+check_instance() { # sets the paths and names that systemd, the hook and the command use for an instance
     case $instance in
     -* | *[!A-Za-z0-9_-]*) err "$instance: an instance is named with letters, digits, - and _" 2 ;;
     esac
@@ -28,21 +28,21 @@ check_instance() { # sets the places: the names that systemd, the hook and the c
     services="$NAME${instance:+@$instance} $NAME-flush${instance:+@$instance}"
 }
 
-find_conf() { # exports SLURM_CONF where the instance has one of its own: named now, or when it was made
+find_conf() { # exports SLURM_CONF if the instance has its own, named now or when it was created
     [ -z "$instance" ] || [ -n "${SLURM_CONF:-}" ] ||
         SLURM_CONF=$(sed -n 's/^SLURM_CONF=//p' "$etc/environment" 2>/dev/null)
     [ -z "${SLURM_CONF:-}" ] || export SLURM_CONF
 }
 
-# Words of the Slurm user's, who has slurmctld say anything: no control character of theirs reaches root's terminal.
+# The Slurm user controls what slurmctld prints, so control characters are removed before root's terminal shows it.
 plain() { LC_ALL=C tr -cd '\012\040-\176'; }
 
-slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
-    value=$(told_setting "$1")
+slurm_setting() { # KEY: its value according to slurmctld, else to slurm.conf
+    value=$(reported_setting "$1")
     say "${value:-$(conf_setting "$1")}"
 }
 
-conf_setting() { # KEY: its value by slurm.conf, which is root's
+conf_setting() { # KEY: its value in slurm.conf, which root controls
     for file in "${SLURM_CONF:-}" $CONFS; do
         [ -r "$file" ] || continue
         sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" |
@@ -51,24 +51,24 @@ conf_setting() { # KEY: its value by slurm.conf, which is root's
     done
 }
 
-told_setting() { # KEY: its value by slurmctld, which is the Slurm user's
+reported_setting() { # KEY: its value according to slurmctld, which the Slurm user controls
     timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//' | head -n 1 | plain
 }
 
-find_user() { # sets $user and, where he exists, $owner as numbers
+find_user() { # sets $user and, if that user exists, $owner as numbers
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
-    told_user=''
+    reported_user=''
     user=${SLURM_USER:-$(conf_setting SlurmUser)}
-    [ -n "$user" ] || user=$(told_setting SlurmUser) told_user=$user
+    [ -n "$user" ] || user=$(reported_setting SlurmUser) reported_user=$user
     user=${user:-slurm}
     case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser $user: not a name" ;; esac
-    user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may have its number
-    [ -z "$told_user" ] || check_told
+    user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may contain a uid
+    [ -z "$reported_user" ] || check_reported
     owner=$(id -u "$user" 2>/dev/null):$(id -g "$user" 2>/dev/null) || owner=''
 }
 
-# Another SlurmUser than before gets the configuration, with what the one before wrote there, only by root's own word.
-check_told() {
+# slurmctld alone cannot give the configuration, which may contain commands of its present owner, to another user.
+check_reported() {
     for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
         [ -e "$place" ] || continue
         before=$(stat -c %U "$place")
@@ -82,7 +82,7 @@ check_told() {
 
 make_places() {
     mkdir -p "$etc" "$spool" || exit 1
-    # In a folder of its own the Slurm user could put a link to any file, to be given away.
+    # In a folder of its own, the Slurm user could plant a link to any file and so become its owner.
     chown root:root "/etc/$NAME" "$etc" && chmod go-w "/etc/$NAME" "$etc" || exit 1
     chmod 750 "$spool" || exit 1
     [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || exit 1
@@ -92,7 +92,7 @@ make_places() {
     fi
 }
 
-write_hook() { # what slurmctld runs for this instance: jobcomp/script hands down no argument and no environment
+write_hook() { # the script for slurmctld: jobcomp/script passes neither arguments nor environment
     cat >"$etc/jobcomp.sh" <<EOF || exit 1
 #!/bin/sh
 # JobCompLoc of the slurmctld whose jobs go to the instance $instance.
@@ -103,27 +103,27 @@ EOF
     chmod 755 "$etc/jobcomp.sh"
 }
 
-give_away() { # links are not followed: the spool's owner could have set them
+give_away() { # does not follow links, which the spool's owner could have planted
     for file in "$etc/config.toml" "$etc/config.json"; do
         if [ ! -f "$file" ] || [ -L "$file" ] || [ "$(stat -c %h "$file")" != 1 ]; then continue; fi
         chmod 600 "$file" && chown -h "$owner" "$file" || exit 1
     done
-    if [ "$(stat -c %u:%g "$spool")" != "$owner" ]; then # what the owner before had linked here is not ours to give
+    if [ "$(stat -c %u:%g "$spool")" != "$owner" ]; then # a previous owner may have linked other files here
         find "$spool" -xdev -maxdepth 1 '(' -type d -o -type f -links 1 ')' -exec chown -h "$owner" {} + || exit 1
     fi
-    # By number: systemd-tmpfiles runs before name services are up.
+    # By number, because systemd-tmpfiles runs before name services are up.
     say "$LABEL." "d $spool 0750 $(say "$owner" | tr : ' ') -" >"/etc/tmpfiles.d/$NAME${instance:+@$instance}.conf"
 }
 
-# Several controllers take turns in a folder of slurm.conf's StateSaveLocation. Its user makes it, as a file server may
-# squash root.
-make_common_folder() { # sets $common; empty where there is a single controller
+# Several controllers take turns through a folder in StateSaveLocation. The Slurm user creates it, because a file server
+# may squash root.
+make_common_folder() { # sets $common; empty if there is only one controller
     common=''
     has_backup || return 0
     state=$(slurm_setting StateSaveLocation)
     case $state in [!/]* | *[!A-Za-z0-9/._@+-]* | '') return 0 ;; esac
     common=$state/$NAME
-    # In a session of its own and without a terminal: into root's it could type commands (TIOCSTI).
+    # In a session of its own without a terminal: otherwise the child could type commands into root's (TIOCSTI).
     timeout 60 setsid -w runuser -u "$user" -- mkdir -p -m 700 "$common" </dev/null >/dev/null 2>&1 ||
         say "$user cannot make $common: see docs/controllers.md"
 }
@@ -139,7 +139,7 @@ has_backup() {
     false
 }
 
-tell_units() { # the units say User=slurm, and their sandbox lets them into the spool alone
+configure_units() { # the units have User=slurm, and their sandbox allows access to the spool only
     for service in $services; do
         folder=/etc/systemd/system/$service.service.d
         put_drop_in slurm-user "$([ "$user" = slurm ] || say "User=$user")"
@@ -148,7 +148,7 @@ tell_units() { # the units say User=slurm, and their sandbox lets them into the 
     [ ! -d /run/systemd/system ] || systemctl --quiet daemon-reload
 }
 
-put_drop_in() { # NAME LINE: into $folder; without a line there is none
+put_drop_in() { # NAME LINE: writes LINE to $folder; removes the file if LINE is empty
     if [ -n "$2" ]; then
         mkdir -p "$folder" && say "$LABEL." '[Service]' "$2" >"$folder/$1.conf" || exit 1
     else
@@ -171,7 +171,7 @@ main() {
         mkdir -p /etc/tmpfiles.d
         give_away
         make_common_folder
-        tell_units
+        configure_units
     else
         say "There is no user $user yet. Once Slurm is installed: sudo $0${instance:+ $instance}"
     fi
