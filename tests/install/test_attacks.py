@@ -354,25 +354,27 @@ with open("/tmp/report", "a") as report:
 """
 
 
-def test_the_slurm_users_child_gets_no_terminal(host: Host) -> None:
-    """With root's terminal it could type commands for root (TIOCSTI): it has its own session without a terminal."""
+@pytest.fixture
+def typing_host(host: Host) -> Host:
+    """What children of the Slurm user do with a terminal goes into /tmp/report."""
     host.put("/usr/local/bin/type.py", TYPE, "root")
-    attack = '[ "$(id -u)" = 0 ] || /usr/bin/python3 /usr/local/bin/type.py'
-    host.put("/usr/local/bin/pythonx", f'#!/bin/sh\n{attack}\nexec /usr/bin/python3 "$@"\n', "root")
-    (host.path / "tmp/report").touch()
-    (host.path / "tmp/report").chmod(0o666)
+    host.put("/tmp/report", "", "root", 0o666)
     host.root.run("chmod", "1777", "/tmp")
+    return host
+
+
+def plant_typing(host: Host, tool: str, program: str) -> None:
+    """A tool that types if it does not run as root, and then does what *program* does."""
+    attack = '[ "$(id -u)" = 0 ] || /usr/bin/python3 /usr/local/bin/type.py'
+    host.put(f"/usr/local/bin/{tool}", f'#!/bin/sh\n{attack}\nexec {program} "$@"\n', "root")
+
+
+def typed(host: Host, *command: str, **environ: str) -> set[str]:
+    """Root calls it at a terminal; every user who ran the tool, and what that user could type."""
     ours, theirs = pty.openpty()
-    inside = [
-        "chroot",
-        str(host.path),
-        "env",
-        "-i",
-        "PATH=/usr/sbin:/usr/bin:/sbin:/bin",
-        "PYTHON=/usr/local/bin/pythonx",
-    ]
+    settings = [f"{name}={value}" for name, value in {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **environ}.items()]
     done = subprocess.Popen(
-        ["setsid", "--ctty", "--wait", *inside, "/root/bundle/install.sh", "--no-systemd"],
+        ["setsid", "--ctty", "--wait", "chroot", str(host.path), "env", "-i", *settings, *command],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,
@@ -388,9 +390,30 @@ def test_the_slurm_users_child_gets_no_terminal(host: Host) -> None:
     except OSError:  # the terminal's end
         pass
     assert 0 == done.wait(240), said
-    report = (host.path / "tmp/report").read_text().splitlines()
-    slurm = host.root.run("id", "-u", "slurm").strip()
-    assert {f"{slurm} []"} == set(report)
+    return set((host.path / "tmp/report").read_text().splitlines())
+
+
+def test_the_slurm_users_child_gets_no_terminal(typing_host: Host) -> None:
+    """With root's terminal it could type commands for root (TIOCSTI): it has its own session without a terminal."""
+    plant_typing(typing_host, "pythonx", "/usr/bin/python3")
+    slurm = typing_host.root.run("id", "-u", "slurm").strip()
+    assert {f"{slurm} []"} == typed(
+        typing_host, "/root/bundle/install.sh", "--no-systemd", PYTHON="/usr/local/bin/pythonx"
+    )
+
+
+def test_the_slurm_users_child_of_adapt_gets_no_terminal(typing_host: Host) -> None:
+    """It makes the folder in StateSaveLocation through which two controllers take turns."""
+    plant_typing(typing_host, "mkdir", "/usr/bin/mkdir")
+    typing_host.put(f"/etc/{NAME}/config.toml", "", "root", 0o600)
+    hosts = "SlurmctldHost=ctl1\nSlurmctldHost=ctl2\nStateSaveLocation=/srv/state\n"
+    typing_host.put("/etc/slurm/slurm.conf", hosts, "root")
+    typing_host.put("/srv/state/clustername", "c", "slurm")
+    slurm = typing_host.root.run("id", "-u", "slurm").strip()
+    assert {f"{slurm} []"} == typed(
+        typing_host, "sh", "/root/bundle/etc/packaging/adapt.sh", PATH="/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    )
+    assert "slurm 700" == typing_host.owner(f"/srv/state/{NAME}")
 
 
 def test_a_deploy_key_on_the_command_line_is_refused_and_not_repeated(host: Host) -> None:
