@@ -160,6 +160,22 @@ class _Session(requests.Session):
         """Reports no redirect."""
 
 
+class _Response(http.client.HTTPResponse):
+    """Skips interim answers, such as 102 and 103: http.client skips 100, and takes any other for the final one."""
+
+    def begin(self) -> None:
+        """Reads up to the final answer.
+
+        :raises http.client.HTTPException: if there is none because the other side changes the protocol.
+        """
+        super().begin()
+        while self.status < 200:
+            if self.status == 101:
+                raise http.client.HTTPException("101, a change of protocol that was not requested")
+            self.headers = self.msg = None  # type: ignore[assignment]  # otherwise begin() returns at once
+            super().begin()
+
+
 class _Adapter(HTTPAdapter):
     """Keeps track of the connection in use, so that an abandoned request does not continue in its thread."""
 
@@ -191,11 +207,15 @@ class _Adapter(HTTPAdapter):
         adapter = self
 
         class Plain(HTTPConnection):
+            response_class = _Response
+
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()
 
         class Safe(HTTPSConnection):
+            response_class = _Response
+
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()

@@ -85,6 +85,12 @@ class Connection:
             self._handler.wfile.write(body[start : start + step])
             self.hang(drip_seconds)
 
+    def send_raw(self, *parts: bytes, close: bool) -> None:
+        """Writes bytes of an HTTP answer, each part with a write of its own."""
+        for part in parts:
+            self._handler.wfile.write(part)
+        self._handler.close_connection = close
+
     def hang(self, seconds: float) -> None:
         """Keeps the client waiting, until the dashboard closes at the longest."""
         self._closing.wait(seconds)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+import json
+from typing import Any, Callable, Sequence
 
 from .dashboard import Answer, Connection, Fault, Request, behave
 
-__all__ = ["answer", "behave", "drip", "hang", "reset", "rewrite", "store_and_reset"]
+__all__ = ["answer", "behave", "drip", "hang", "raw", "reset", "rewrite", "store_and_reset"]
 
 
 def answer(status: int, body: Any = "", **headers: str) -> Fault:
@@ -18,6 +19,20 @@ def answer(status: int, body: Any = "", **headers: str) -> Fault:
 def rewrite(change: Callable[[Answer], Answer]) -> Fault:
     """Does what was asked, and answers something else."""
     return lambda _, connection, serve: connection.send(change(serve()))
+
+
+def raw(make: Callable[[int, bytes], Sequence[bytes]], *, close: bool = False) -> Fault:
+    """Does what was asked, and answers in an unusual form.
+
+    :param make: takes the status and the JSON of the usual answer, returns the bytes to send.
+    :param close: whether the connection ends with the answer.
+    """
+
+    def fault(_: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
+        usual = serve()
+        connection.send_raw(*make(usual.status, json.dumps(usual.body).encode()), close=close)
+
+    return fault
 
 
 def hang(seconds: float = 3600) -> Fault:

@@ -129,11 +129,13 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
         floods(b"HTTP/1.1 200 ", b"y" * 65536),
         floods(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2000),
         floods(b"", b"HTTP/1.1 100 Continue\r\nX: " + b"z" * 60_000 + b"\r\n\r\n"),
+        floods(b"", b"HTTP/1.1 103 Early\r\n\r\n" * 2000),
         floods(b"", b"\0" * 65536),
     ],
     ids=[
         "gzip", "gzip twice", "a redirect with a bomb", "a refusal with a bomb", "no end", "chunks", "a chunk's size",
-        "trailers", "a chunk without end", "a length", "headers", "a header", "a reason", "100s", "long 100s", "nuls",
+        "trailers", "a chunk without end", "a length", "headers", "a header", "a reason", "100s", "long 100s", "103s",
+        "nuls",
     ],
 )  # fmt: skip
 def test_no_answer_takes_memory_or_time(write: Writer) -> None:
