@@ -14,17 +14,19 @@ from tests.support.exporter import Exporter
 
 ZONEINFO = Path("/usr/share/zoneinfo")
 #: Days without an end of a job that are not worth a reconcile of their own.
-FEW_DAYS = 3
+FEW_DAYS = 14
 
 
 class ZonedExporter(Exporter):
     """The exporter on a host of another time zone: it sees another /etc/localtime, in a mount namespace of its own."""
 
     zone = "UTC"
-    module = "agent"
+    walking = False
 
     def argv(self, *arguments: str) -> list[str]:
-        command = [sys.executable, "-m", self.module, "--config", str(self.config), *arguments]
+        options = ["walk"] if self.walking else []
+        options += ["--config", str(self.config)]
+        command = [sys.executable, "-m", "tests.proof.running", *options, *arguments]
         if not (ZONEINFO / self.zone).exists():
             return command
         mount = f"mount --bind {ZONEINFO / self.zone} {Path('/etc/localtime').resolve()}"
@@ -56,7 +58,7 @@ class Site:
         :param walking: as if many more jobs waited, which are then found by the time they ended.
         """
         (self.spool / "queue").write_text("".join(map(queue_line, rows)))
-        self._exporter.module = "tests.proof.walking" if walking else "agent"
+        self._exporter.walking = walking
         self._exporter.run("flush")
 
     def reconcile(self, first: date, last: date, *options: str) -> None:

@@ -104,9 +104,7 @@ inside() {
     folder=$1
     shift
     hostname node
-    ip link set lo up
-    # Slurm resolves names with AI_ADDRCONFIG, which ignores 127.0.0.1 alone; 192.0.2.1 is for documentation.
-    ip addr add 192.0.2.1/32 dev lo
+    sh "$SRC/tests/support/loopback.sh"
     scratch=$CACHE/scratch
     mkdir -p "$scratch"
     mount -t tmpfs tmpfs "$scratch"
