@@ -9,7 +9,7 @@ belong to an earlier owner: IDs are reused after 67 million jobs, or when slurmc
 
 from __future__ import annotations
 
-from typing import Iterable, List, Sequence
+from typing import Iterable, Iterator, List, Sequence
 
 from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
@@ -25,7 +25,7 @@ Runs = List[Run]
 
 def own_runs(rows: Iterable[Run]) -> Runs:
     """The runs of the newest job among the rows of one raw ID, without those of the ID's earlier owners."""
-    jobs = _split_by_job(rows)
+    jobs = _split_by_job(_without_abandoned(list(rows)))
     return _within_reach(jobs[-1]) if jobs else []
 
 
@@ -71,6 +71,17 @@ def runs_here(runs: Sequence[Run]) -> Sequence[Run]:
 def ever_started(runs: Sequence[Run]) -> bool:
     """Whether any run of a job started on this cluster, even one that ``requeued_runs`` does not count."""
     return not all(run.never_started for run in runs_here(runs))
+
+
+def _without_abandoned(rows: Sequence[Run]) -> Iterator[Run]:
+    """The rows except those that slurmctld has abandoned.
+
+    A slurmctld that is killed before it saves a requeue, or its backup, runs the job again under the previous Submit.
+    The row of the requeue stays pending or running for ever (seen on 22.05): another run ended after its Submit, which
+    no other way of getting a newer row allows.
+    """
+    last_end = max((run.end or 0 for run in rows if run.ended and run.state not in CONTINUED_STATES), default=0)
+    return (run for run in rows if run.ended or run.submit >= last_end)
 
 
 def _split_by_job(rows: Iterable[Run]) -> list[Runs]:

@@ -71,6 +71,19 @@ def test_requeue_after_the_end_where_slurm_tells() -> None:
     assert (again, reused[1:]) == (own_runs(again), own_runs(reused))
 
 
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_a_requeue_that_a_killed_slurmctld_forgot(state: str) -> None:
+    """Its row is never finished. The job ran on under the previous Submit, and ended after that of the requeue."""
+    ended, requeue = make_requeue("COMPLETED", gap=-500, State=state, End="Unknown")
+    assert [ended] == own_runs([ended, requeue])
+
+
+def test_a_reused_id_whose_job_is_running_is_another_job() -> None:
+    """It was submitted after the end of the earlier owner, perhaps in the same second."""
+    _, running = runs = make_requeue("COMPLETED", State="RUNNING", End="Unknown")
+    assert [running] == own_runs(runs)
+
+
 def test_another_users_requeued_job_is_not_mixed_in() -> None:
     """A JobID reused after slurmctld lost its state does not inherit a stranger's requeued run."""
     runs = make_requeue(UID="1001")
