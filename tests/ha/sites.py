@@ -6,11 +6,13 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import sys
 import threading
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
+from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
 
 from tests.ha import spread
@@ -65,6 +67,12 @@ class Exporter:
         done = self.host.attempt(*self._argv("status", "--json"), folder=str(ROOT))
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
+
+    def waiting(self) -> list[tuple[int, int | None, int | None, str]]:
+        """The jobs in its ledger that wait: raw ID, Submit and End by the hook (epoch seconds), and why."""
+        path = self.host.disk / "spool" / Path(SPOOL).name / "ledger.db"
+        with closing(sqlite3.connect(path, timeout=60)) as ledger:
+            return ledger.execute("SELECT job_id, submit, ended, reason FROM waiting").fetchall()
 
     def run_later(self, seconds: float, *arguments: str) -> str:
         """Runs a command whose clock is ahead."""
@@ -185,6 +193,7 @@ class Pair(Site):
         self._extra = extra
         self._settings = settings
         self._backup = backup
+        self.kills: list[float] = []  # when a slurmctld was killed, in epoch seconds
 
     def set_up(self) -> None:
         (self.lan.folder / "slurm").mkdir()
@@ -237,7 +246,9 @@ class Pair(Site):
         wait_for(in_control, f"{host.name} in control", limit_seconds=limit_seconds, pause_seconds=0.3)
 
     def kill_slurmctld(self, host: Host) -> None:
+        """What it has not reported yet is lost with it: calls of the hook, and messages to slurmdbd."""
         host.kill(spread.SLURMCTLD_PID)
+        self.kills.append(time.time())
 
     def is_running(self, host: Host) -> bool:
         """Whether there is a slurmctld on a host."""

@@ -8,16 +8,17 @@ from typing import Iterator
 import pytest
 
 from agent.config import NAME
-from tests.ha import spread
 from tests.ha.failovers import drain, fail_over
 from tests.ha.load import Submitting
 from tests.ha.races import add_old_jobs, flush_race, race
-from tests.ha.sites import SPOOL, Pair
+from tests.ha.sites import SPOOL, Exporter, Pair, wait_until
 from tests.ha.tables import flushing
 from tests.ha.troubles import frozen
-from tests.ha.truth import compare
+from tests.ha.truth import compare, overdue
 from tests.support.waiting import wait_for
 
+#: slurmctld calls the hook within this time, even on a busy machine.
+HOOK_SECONDS = 10
 LATER_SECONDS = 1200  # by then a job is no longer fresh to a reconcile
 
 
@@ -70,47 +71,34 @@ def test_clocks_that_differ(pair: Pair, ahead: int) -> None:
     assert {str(base + number) for number in range(1, 21)} <= set(pair.board.records)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_fail_over_loses_nothing(pair: Pair) -> None:
     """Killed, the primary leaves its jobs to the backup; both hosts send; and ``status`` is well on both."""
     pair.board.rewrite_seconds = 0.3
     with flushing(pair), Submitting(pair.nodes):
         time.sleep(4)
-        fail_over(pair, "kill", seconds=6)
-        time.sleep(4)
+        fail_over(pair, "kill", seconds=4)
+        time.sleep(2)
     drain(pair)
     pair.board.rewrite_seconds = 0.0
-    wait_for(lambda: _flush_both(pair) == 0, "everything delivered", limit_seconds=60, pause_seconds=1)
-    found = compare(pair, pair.cluster)
-    assert ([], [], []) == (found.lost, found.foreign, found.wrong)
+    undelivered: list[str] = []
+    wait_until("delivery", lambda: not _deliver(pair, undelivered), limit_seconds=120)
+    assert [] == undelivered
+    missed = compare(pair, pair.cluster).lost
     for exporter in pair.exporters.values():
         exporter.run_later(LATER_SECONDS, "reconcile")
         status = exporter.status()
-        assert ("ok", []) == (status["level"], status["problems"])
+        assert missed or (status["level"], status["problems"]) == ("ok", [])
+    found = compare(pair, pair.cluster)
+    assert ([], [], []) == (found.lost, found.foreign, found.wrong)
     days = [day for exporter in pair.exporters.values() for day in exporter.status()["coverage"]["days"]]
-    assert sum(day["jobs"] for day in days) == sum(day["hooked"] for day in days) > 0
-
-
-def test_neither_needs_slurmctld(pair: Pair) -> None:
-    """The cluster's name is what it was; slurmdbd knows the jobs."""
-    job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
-    wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
-    ended = f"select 1 from {pair.cluster}_job_table where id_job = {job} and time_end and `partition` != ''"
-    wait_for(lambda: pair.sql(ended), "the job's record in slurmdbd")  # which a killed slurmctld would take along
-    for host in pair.controllers:
-        pair.kill_slurmctld(host)
-    for exporter in pair.exporters.values():
-        exporter.run("flush")
-        exporter.run("reconcile")
-    assert job in pair.board.records
-    for host in pair.controllers:
-        spread.start_slurmctld(host)
-        pair.wait_for_control(pair.ctl1)
+    assert sum(day["hooked"] for day in days) > 0
+    assert sum(day["jobs"] - day["hooked"] for day in days) <= len(missed) * len(pair.exporters)
 
 
 def test_a_name_that_was_never_told_is_out_of_reach(pair: Pair) -> None:
     """Not a matter for the configuration: exit 69, and everything is kept."""
-    nowhere = pair.add_exporter(pair.nodes, scontrol="/bin/false")
+    nowhere = Exporter(pair.nodes, pair.board.url, scontrol="/bin/false")
     nowhere.run("queue", "add", "1")
     nowhere.run("flush", expect=69)
 
@@ -131,9 +119,32 @@ def test_one_spool_for_both_is_refused(pair: Pair) -> None:
             exporter.configure(spool_dir=None)
 
 
-def _flush_both(pair: Pair) -> int:
-    """How many whole records wait after a flush on each."""
+def test_neither_needs_slurmctld(pair: Pair) -> None:
+    """The cluster's name is what it was; slurmdbd knows the jobs. (The last test: slurmctld stays down.)"""
+    job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
+    wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
+    newest = f"select time_end, `partition` from {pair.cluster}_job_table where id_job = {job} order by job_db_inx"
+    # A killed slurmctld would take what it has not reported along.
+    wait_for(lambda: all(part not in {"0", ""} for part in pair.sql(newest)[-1]), "the job's record in slurmdbd")
+    for host in pair.controllers:
+        pair.kill_slurmctld(host)
     for exporter in pair.exporters.values():
         exporter.run("flush")
-    backlogs = [exporter.status()["backlog"] for exporter in pair.exporters.values()]
-    return sum(backlog["queued"] + backlog["waiting"] - backlog["half_written"] for backlog in backlogs)
+        exporter.run("reconcile")
+    assert job in pair.board.records, pair.sql(newest)
+
+
+def _deliver(pair: Pair, undelivered: list[str]) -> list[str]:
+    """Flushes on both, and returns what is not delivered although it could be, also in ``undelivered``."""
+    for exporter in pair.exporters.values():
+        exporter.run("queue", "retry")
+        exporter.run("flush")
+    found = compare(pair, pair.cluster)
+    lost = [f"lost: {job}" for job in found.lost if not _went_with_slurmctld(pair, job.end)]
+    undelivered[:] = [*lost, *found.foreign, *overdue(pair, pair.cluster)]
+    return undelivered
+
+
+def _went_with_slurmctld(pair: Pair, end: int) -> bool:
+    """Whether a job ended so shortly before slurmctld was killed that the hook may not have been called for it."""
+    return any(0 <= kill - end <= HOOK_SECONDS for kill in pair.kills)

@@ -84,7 +84,7 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     """
     stored = {key[2]: record for key, record in site.board.stored.items() if key[0] == cluster}
     rows = read_rows(site, cluster)
-    newest = {row.raw_id: row for row in rows}
+    newest = {row.raw_id: row for row in rows if not _is_abandoned(row, rows)}
     # A JobID that comes again, under another raw ID, is the newer job's on the dashboard.
     jobs = list({row.job_id: row for row in sorted(newest.values(), key=lambda row: row.submit)}.values())
     ended = [job for job in jobs if job.has_ended and not job.is_revoked]
@@ -116,9 +116,34 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     )
 
 
+def overdue(site: Site, cluster: str) -> list[str]:
+    """The jobs that wait on some host although slurmdbd has all of them that the hook announced.
+
+    What is left out cannot be delivered yet: a killed slurmctld has reported such a job to slurmdbd by halves, without
+    the end that the hook was called for, or never.
+    """
+    rows = read_rows(site, cluster)
+    found: list[str] = []
+    for name, exporter in site.exporters.items():
+        queued = exporter.status()["backlog"]["queued"]
+        found += [f"{name}: {queued} queued"] * bool(queued)
+        for raw_id, submit, end, reason in exporter.waiting():
+            own = [row for row in rows if row.raw_id == raw_id and row.submit >= (submit or 0) and row.has_ended]
+            if any(row.end >= (end or 0) - 1 and not row.is_half for row in own):
+                found.append(f"{name}: {raw_id} of {submit} to {end}: {reason}; {own}")
+    return found
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """Of sorted values; 0 where there is none."""
     return values[min(int(len(values) * share), len(values) - 1)] if values else 0.0
+
+
+def _is_abandoned(row: Job, rows: Iterable[Job]) -> bool:
+    """A requeue that slurmctld, killed before it was saved, knows nothing of: the job ran on under its older Submit."""
+    return not row.has_ended and any(
+        other.raw_id == row.raw_id and other.submit < row.submit < other.end and other.has_ended for other in rows
+    )
 
 
 def _count_sent_by_several(site: Site, cluster: str) -> int:
