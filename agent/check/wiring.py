@@ -12,7 +12,8 @@ from agent.check.finding import NotWell
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
 from agent.privilege import CALLER, find_stranger
-from agent.slurm.conf import USUAL_PLACES, Conf, Setting, read_slurm_conf
+from agent.slurm.conf import Conf, Setting, read_slurm_conf
+from agent.slurm.environment import USUAL_PLACES
 
 RESTART = "systemctl restart slurmctld"
 #: The reset is needed because systemd refuses to start a unit after several failures in a row.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple
+from typing import Iterator, NamedTuple
 
 from agent.slurm.controllers import Controllers
 
-#: Where Slurm's packages expect it.
-USUAL_PLACES = ("/etc/slurm/slurm.conf", "/etc/slurm-llnl/slurm.conf", "/opt/slurm/etc/slurm.conf")
 #: Deeper than any site nests its files; stops a file that includes itself.
 DEEPEST_INCLUDE = 8
 _PAIR = re.compile(r'([A-Za-z][\w-]*)\s*=\s*("[^"]*"|\S*)')
@@ -44,12 +42,6 @@ class Conf(NamedTuple):
     def get_all(self, key: str) -> list[Setting]:
         """Every setting of a key that may be repeated."""
         return [setting for setting in self.settings if setting.key.lower() == key.lower()]
-
-
-def find_slurm_conf(environ: Mapping[str, str]) -> Path | None:
-    """The file that Slurm's commands read on this host; None where they fetch it from slurmctld instead."""
-    places = [environ["SLURM_CONF"]] if environ.get("SLURM_CONF") else USUAL_PLACES
-    return next((Path(place) for place in places if Path(place).is_file()), None)
 
 
 def read_slurm_conf(path: Path, cluster: str = "") -> Conf:

@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Callable, Iterator, Mapping, Sequence
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRangeTooWide
-from agent.slurm.conf import find_slurm_conf, read_slurm_conf
-from agent.slurm.environment import make_environment
+from agent.slurm.conf import read_slurm_conf
+from agent.slurm.environment import find_slurm_conf, make_environment
 from agent.slurm.process import Child, Output, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.scontrol import QUICK_SECONDS, Scontrol

@@ -1,7 +1,7 @@
 """The controllers of the cluster: who they are, whose turn it is to send, and what they have done.
 
 Slurm's answer is remembered and refreshed now and then: slurmctld may be down, busy or failing over while the
-accounting and the dashboard work.
+accounting and the dashboard work. Until it has answered once, slurm.conf says whose turns to wait for.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from bisect import bisect_right
 from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers, controls, is_this_host
+from agent.slurm.environment import find_slurm_conf
 from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm
     from agent.sync.delivery import Receiver
 
-#: How long Slurm's answer about its controllers is valid.
+#: How long Slurm's answer about its controllers is valid. If slurm.conf had just changed, an answer as old as that
+#: change is asked for again: slurmctld may have been restarted since, with a backup or another StateSaveLocation.
 REMEMBERED_SECONDS = 3600.0
 #: The note's lines: when Slurm was asked, ClusterName, StateSaveLocation, and each SlurmctldHost.
 _NOTE = "controllers_said"
@@ -54,6 +56,7 @@ class Control:
         clock: Callable[[], float],
         is_here: Callable[[str], bool] = is_this_host,
         host: str = os.uname().nodename,
+        environ: Mapping[str, str] = os.environ,
     ) -> None:
         self._host = host
         self._slurm = slurm
@@ -62,6 +65,7 @@ class Control:
         self._journal = journal
         self._clock = clock
         self._is_here = is_here
+        self._environ = environ
         self._found: Controllers | None = None
         self._turns: Turns | None = None
         self._folder: SharedFolder | None = None
@@ -85,13 +89,13 @@ class Control:
 
     @property
     def controllers(self) -> Controllers:
-        """What is known about them; empty if slurmctld does not answer and never has."""
+        """What is known about them, by slurm.conf if slurmctld does not answer and never has."""
         if self._found is None:
             try:
                 self._found = self._known_lately() or self._ask()
             except SlurmUnreachable as error:
                 logger.debug("%s", error)
-                self._found = Controllers("", (), "")
+                self._found = self._by_conf()
                 self._remember(self._found)
             if self._journal.fact(ELSEWHERE) != self._is_elsewhere(self._found):
                 self._journal.set_fact(ELSEWHERE, self._is_elsewhere(self._found))
@@ -175,7 +179,23 @@ class Control:
 
     def _known_lately(self) -> Controllers | None:
         asked_at, known = self._remembered()
-        return known if 0 <= self._clock() - asked_at < REMEMBERED_SECONDS else None
+        valid_seconds = min(REMEMBERED_SECONDS, asked_at - self._conf_changed_at())
+        return known if 0 <= self._clock() - asked_at < valid_seconds else None
+
+    def _conf_changed_at(self) -> float:
+        """When slurm.conf was last changed on this host, in epoch seconds; 0 where there is none."""
+        conf = find_slurm_conf(self._environ)
+        with suppress(OSError):  # it may be replaced at this moment
+            return conf.stat().st_ctime if conf else 0.0
+        return 0.0
+
+    def _by_conf(self) -> Controllers:
+        """Who the controllers are by slurm.conf, without the cluster's name, which slurmctld has to confirm."""
+        from agent.slurm.conf import controllers_of, read_slurm_conf  # noqa: PLC0415
+
+        conf = find_slurm_conf(self._environ)
+        found = controllers_of(read_slurm_conf(conf)) if conf else Controllers("", (), "")
+        return found._replace(cluster="")
 
     def _ask(self) -> Controllers:
         try:

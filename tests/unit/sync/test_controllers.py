@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any, Callable
 
@@ -28,6 +29,7 @@ class Site:
         self.asked = 0
         self.now = float(NOON)
         self.ledger = ledger
+        self.conf = state / "slurm.conf"
 
     def controllers(self) -> Controllers:
         self.asked += 1
@@ -41,7 +43,14 @@ class Site:
         slurm: Any = Slurm(lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
         journal = self.ledger.journal
         return Control(
-            slurm, journal, cluster=cluster, instance=instance, clock=lambda: self.now, is_here=is_here, host=host
+            slurm,
+            journal,
+            cluster=cluster,
+            instance=instance,
+            clock=lambda: self.now,
+            is_here=is_here,
+            host=host,
+            environ={"SLURM_CONF": str(self.conf)},
         )
 
 
@@ -64,6 +73,42 @@ def test_slurmctld_is_asked_once_in_a_while(ledger: Ledger, tmp_path: Path) -> N
     site.now += 1
     site.known = Controllers("renamed", PAIR, str(tmp_path))
     assert "renamed" == site.control().cluster_name()
+
+
+def test_a_backup_that_was_just_added_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
+    """slurmctld may be restarted some time after slurm.conf changed: an answer from then is soon asked for again."""
+    site = Site(ledger, tmp_path, ("ctl1",))
+    site.now = time.time() + 60
+    site.conf.write_text("SlurmctldHost=ctl1\nSlurmctldHost=ctl2\n")
+    assert site.control().turns() is None
+    site.known = Controllers("ha", PAIR, str(tmp_path))
+    site.now += 50
+    assert site.control().turns() is None
+    site.now += 20
+    assert site.control().turns() is not None
+    assert 2 == site.asked
+
+
+def test_an_answer_from_before_a_change_of_slurm_conf_is_not_used(ledger: Ledger, tmp_path: Path) -> None:
+    """The next flush after the change asks again."""
+    site = Site(ledger, tmp_path, ("ctl1",))
+    site.now = time.time() - 60
+    assert site.control().turns() is None
+    site.conf.write_text("SlurmctldHost=ctl1\nSlurmctldHost=ctl2\n")
+    site.known = Controllers("ha", PAIR, str(tmp_path))
+    site.now = time.time() + 1
+    assert site.control().turns() is not None
+
+
+def test_slurm_conf_says_whose_turn_to_wait_for_where_slurmctld_never_answered(ledger: Ledger, tmp_path: Path) -> None:
+    """A controller whose first run falls into a fail-over takes turns, too; the cluster's name stays unknown."""
+    site = Site(ledger, tmp_path)
+    site.conf.write_text(f"ClusterName=ha\nSlurmctldHost=ctl1\nSlurmctldHost=ctl2\nStateSaveLocation={tmp_path}\n")
+    site.known = None
+    for _ in range(2):
+        assert site.control().turns() is not None
+    with pytest.raises(SlurmUnreachable):
+        site.control().cluster_name()
 
 
 def test_a_name_that_was_never_told_is_no_configuration_error(ledger: Ledger, tmp_path: Path) -> None:
