@@ -1,10 +1,11 @@
 """Which of sacct's answers can be trusted. Pure, except that it reads the output.
 
 An answer is trusted if it has exit status 0, the expected header, complete lines, and no error about the query on
-standard error. Up to 23.11.3 a failed query could exit 0 and print nothing. But sacct also prints ``error:`` about
-things unrelated to the query: an odd line of slurm.conf, or a first slurmdbd that is unreachable while its backup
-answers. Such a line is harmless if it also appears, word for word, when no jobs are requested: when sacct lists its
-fields, which reads slurm.conf and, up to 24.11, opens the connection; or when sacctmgr lists the clusters.
+standard error. Up to 23.11.3 a failed query could exit 0 and print nothing. If sacct cannot fetch the names of TRES
+after the jobs, it exits 0 and prints rows without GPUs. But sacct also prints ``error:`` about things unrelated to
+the query: an odd line of slurm.conf, a first slurmdbd that is unreachable while its backup answers, or a damaged row.
+A line is harmless if it also appears, word for word, when no jobs are requested: when sacct lists its fields, which
+reads slurm.conf and, up to 24.11, opens the connection; or when sacctmgr lists the clusters.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ _ATTEMPT = re.compile(
     r"|persist_?(conn|init|_recv|ent connection)",
     re.IGNORECASE,
 )
+#: What sacct reports about a single row while it prints it, or after the last one: the name service failed to look up a
+#: uid (24.11, 26.05), TRES or array tasks are damaged (20.11 to 26.05), slurmdbd was stopped (26.05).
+_ABOUT_ROWS = re.compile(r"getpwuid|no value found|bit_unfmt_hexmask|response to message type: DBD_FINI")
 _TOO_WIDE = "Too wide of a date range"
 _NUMBER = re.compile(r"-?\d+")
 _COMMAND = re.compile(r"\w+: (?=error:|fatal:)")
@@ -49,7 +53,7 @@ def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
     unusual = [line for line in complaints if _bare(line) not in usual]
     if _TOO_WIDE in output.stderr:
         raise TimeRangeTooWide("slurmdbd refuses a time range this wide to users who are not Operators")
-    if output.returncode or any("fatal:" in line or not (lines and _ATTEMPT.search(line)) for line in unusual):
+    if output.returncode or any("fatal:" in line or not (lines and _is_harmless(line)) for line in unusual):
         raise failure(output, unusual or complaints)
     if last and not last.endswith(b"\n"):
         raise SlurmUnreachable(
@@ -72,6 +76,11 @@ def failure(output: Output, complaints: Sequence[str] = ()) -> SlurmUnreachable:
         f"sacct failed with exit status {output.returncode}: {said}",
         hint="check that slurmdbd and its database respond: sacctmgr show cluster; everything is kept",
     )
+
+
+def _is_harmless(line: str) -> bool:
+    """Whether the rows beside this error are complete."""
+    return bool(_ATTEMPT.search(line) or _ABOUT_ROWS.search(line))
 
 
 def speaks_of_attempts(stderr: str) -> bool:

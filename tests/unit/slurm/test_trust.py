@@ -35,6 +35,24 @@ REFUSED = [
     "sacct: error: Sending PersistInit msg: Connection refused",
     "sacct: error: Problem talking to the database: Connection refused",
 ]
+#: Beside all rows: a uid whose look-up fails (24.11.5, 26.05.5), a damaged tres_alloc (20.11.4 to 26.05.5) or
+#: array_task_str (22.05.8 to 26.05.5), and a slurmdbd that is stopped after the last row (26.05.5).
+ABOUT_ROWS = [
+    "sacct: error: slurm_getpwuid_r: getpwuid_r(4000001): Input/output error",
+    "sacct: error: slurmdb_find_tres_count_in_string: no value found",
+    "sacct: error: slurmdb_make_tres_string_from_simple: no value found",
+    "sacct: error: xlate_array_task_str: bit_unfmt_hexmask error on '0xzz'",
+    "sacct: error: Getting response to message type: DBD_FINI",
+]
+#: sacct fetches the names of QOS and TRES after the jobs. If that fails, it exits with 0 and prints every row without
+#: QOS, GPUs and memory. Seen on all four versions, with a connection cut in between and with a query killed in MariaDB.
+WITHOUT_NAMES = [
+    "sacct: error: DBD_GET_QOS failure: No error",
+    "sacct: error: DBD_GET_TRES failure: Transport endpoint is not connected",
+    "sacct: error: Getting response to message type: DBD_GET_TRES",
+    "sacct: error: Unknown error 1317",
+    "sacct: error: Immediate execution impossible, insufficient priority",
+]
 
 
 def count(stdout: bytes, stderr: str, *, usual: str = "", returncode: int = 0) -> int:
@@ -60,6 +78,22 @@ def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
     told = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
     assert 1 == count(ROW, told, usual=UNRESOLVED.format(-4))
     assert 1 == count(ROW, told)
+
+
+@pytest.mark.parametrize("complaint", ABOUT_ROWS)
+def test_what_sacct_says_of_a_single_row_keeps_back_no_other(complaint: str) -> None:
+    """One damaged row, or one user that a name service can't look up, does not stop everybody's delivery."""
+    assert 1 == count(ROW, complaint)
+    with pytest.raises(SlurmUnreachable):
+        count(EMPTY, complaint)
+
+
+@pytest.mark.parametrize("complaint", WITHOUT_NAMES)
+def test_rows_that_lack_their_gpus_are_not_trusted(complaint: str) -> None:
+    """Even beside the connection attempts that go with it: such rows would count no GPU."""
+    for usual in ("", "\n".join(REFUSED)):
+        with pytest.raises(SlurmUnreachable):
+            count(ROW, f"{REFUSED[0]}\n{complaint}", usual=usual)
 
 
 @pytest.mark.parametrize("returncode", [0, 1])
