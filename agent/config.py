@@ -21,8 +21,9 @@ API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
 #: Safe without quoting in unit names, folder names and shell commands.
 INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
-#: The placeholder for the key in our example, as in the earlier exporter's.
+#: The placeholder for the key in our example, and those in the earlier exporter's manual and example.
 PLACEHOLDER = "your-secret-api-key"
+PLACEHOLDERS = frozenset({PLACEHOLDER, f"{PLACEHOLDER}-here"})
 #: UTF-8, with or without the byte order mark that Windows editors write.
 ENCODING = "utf-8-sig"
 

@@ -13,6 +13,7 @@ from agent.admin.config_writer import ConfigWriter
 from agent.config import (
     ENCODING,
     PLACEHOLDER,
+    PLACEHOLDERS,
     Config,
     candidate_paths,
     find_config,
@@ -225,7 +226,7 @@ def _parsed(text: str, path: Path) -> dict[str, Any] | None:
 
 
 def _holds_key(content: Mapping[str, Any]) -> bool:
-    return bool(content.get(RIVAL)) or content.get("api_key") not in {None, "", PLACEHOLDER}
+    return bool(content.get(RIVAL)) or content.get("api_key") not in {None, "", *PLACEHOLDERS}
 
 
 def _without_rival(content: Mapping[str, Any]) -> dict[str, Any]:

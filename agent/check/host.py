@@ -12,7 +12,7 @@ from agent.check.finding import NotWell
 from agent.check.mounts import sandbox_allows
 from agent.config import (
     NAME,
-    PLACEHOLDER,
+    PLACEHOLDERS,
     PLAIN_HTTP,
     PLAIN_HTTP_HINT,
     SYSTEM_SPOOL,
@@ -34,7 +34,7 @@ def check_configuration(config: Config) -> str:
     beside = passed_over(config.path) if config.path else None
     if beside:
         raise NotWell(f"{beside} is ignored because {config.path} takes precedence", hint="remove one of the two")
-    if config.api_key == PLACEHOLDER:
+    if config.api_key in PLACEHOLDERS:
         raise NotWell(f"{config.path} still has the example's API key", hint=f"enter yours, or run `{NAME} setup`")
     if is_plain_http(config.api_url) and not config.allow_http:
         raise NotWell(PLAIN_HTTP.format(config.api_url), hint=PLAIN_HTTP_HINT)

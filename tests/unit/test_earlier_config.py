@@ -45,6 +45,17 @@ SHAPES: dict[str, dict[str, Any]] = {
         "timeout": 30,
         "collection_window_days": 14,
     },
+    "its example, untouched": {
+        "api_url": "https://your-dashboard-server.example.com",
+        "api_key": "your-secret-api-key-here",
+        "timeout": 30,
+        "cluster_name": "cluster01",
+        "collection_window_days": 7,
+        "comments": {
+            "api_url": "the URL of the dashboard's backend, without a trailing slash",
+            "collection_window_days": "optional, default: 7",
+        },
+    },
     "its example, with comments": {
         "api_url": "https://dashboard.example.com",
         "api_key": "a-key",
@@ -76,10 +87,11 @@ def test_empty_means_not_set(blank: str | None) -> None:
     assert parse_config(least, {}) == parse_config({**optional, **least}, {})
 
 
-def test_setup_fills_in_an_empty_key_unasked(tmp_path: Path) -> None:
-    """There is nothing to lose in it."""
+@pytest.mark.parametrize("key", ["", None, "your-secret-api-key", "your-secret-api-key-here"])
+def test_setup_replaces_a_key_that_is_none_unasked(tmp_path: Path, key: str | None) -> None:
+    """An empty one and the placeholders of both exporters' examples hold nothing that could be lost."""
     path = tmp_path / "config.json"
-    path.write_text(json.dumps({"api_url": "https://d", "api_key": "", "cluster_name": ""}))
+    path.write_text(json.dumps({"api_url": "https://d", "api_key": key, "cluster_name": ""}))
     setup.set_up(path, "https://d", lambda _: ("lab", "new"), may_replace=lambda: False)
     assert {"api_url": "https://d", "api_key": "new", "cluster_name": "lab"} == read_config_file(path)
 

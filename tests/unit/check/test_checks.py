@@ -25,7 +25,7 @@ from agent.check.mounts import Mount, mount_of
 from agent.check.output import as_lines
 from agent.check.wiring import Call
 from agent.cli import main
-from agent.config import PLACEHOLDER, Config, load_config, parse_config
+from agent.config import PLACEHOLDERS, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
@@ -97,9 +97,10 @@ def no_systemd(_: Sequence[str]) -> Output:
 # --- the host
 
 
-def test_the_examples_key_is_no_key() -> None:
+@pytest.mark.parametrize("key", sorted(PLACEHOLDERS))
+def test_the_examples_key_is_no_key(key: str) -> None:
     """An example configuration that nobody has filled in is distinguished from one with a key."""
-    assert "enter yours" in complaint(lambda: check_host.check_configuration(make_config(api_key=PLACEHOLDER)))[1]
+    assert "enter yours" in complaint(lambda: check_host.check_configuration(make_config(api_key=key)))[1]
     assert "None" == check_host.check_configuration(make_config())
 
 
