@@ -9,7 +9,7 @@ from typing import Callable, Mapping
 from urllib.parse import urlsplit
 
 from agent.check.finding import NotWell
-from agent.config import Config
+from agent.config import PLAIN_HTTP_HINT, Config, is_plain_http
 from agent.dashboard.answer import Answer, shown_clusters
 from agent.dashboard.client import Dashboard
 from agent.wording import span
@@ -20,13 +20,14 @@ CLOCK_SECONDS = 60.0
 
 def check_encryption(config: Config, environ: Mapping[str, str]) -> str:
     """Whether the key is sent encrypted. The certificate was verified by the request before."""
-    url = urlsplit(config.api_url)
-    if url.scheme == "https":
+    if urlsplit(config.api_url).scheme == "https":
         store = config.ca_bundle or environ.get("REQUESTS_CA_BUNDLE") or "this host's trust store"
         return f"https, verified with {store}"
-    if url.hostname in {"localhost", "127.0.0.1", "::1"}:
+    if not is_plain_http(config.api_url):
         return "http, within this host"
-    raise NotWell(f"{config.api_url} is not encrypted: others can read the API key in transit", hint="use https")
+    if config.allow_http:
+        return "none: allow_http permits plain http"
+    raise NotWell(f"{config.api_url} is not encrypted: others can read the API key in transit", hint=PLAIN_HTTP_HINT)
 
 
 def check_clock(answer: Answer, clock: Callable[[], float] = time.time) -> str:

@@ -378,11 +378,19 @@ def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) ->
 
 
 @pytest.mark.parametrize(
-    ("url", "well"), [("https://d.example.com", True), ("http://127.0.0.1:8000", True), ("http://d.example.com", False)]
+    ("url", "allowed", "well"),
+    [
+        ("https://d.example.com", False, True),
+        ("http://127.0.0.1:8000", False, True),
+        ("http://127.0.0.53", False, True),
+        ("http://d.example.com", False, False),
+        ("http://d.example.com", True, True),
+    ],
 )
-def test_the_key_goes_encrypted_or_nowhere_far(url: str, well: bool) -> None:
-    """Nobody can eavesdrop within the host, so only the URL of another one needs https."""
-    assert well == examine("", lambda: check_dashboard.check_encryption(make_config(api_url=url), {})).ok
+def test_the_key_goes_encrypted_or_nowhere_far(url: str, allowed: bool, well: bool) -> None:
+    """Nobody can eavesdrop within the host, so only the URL of another one needs https, or allow_http."""
+    config = make_config(api_url=url, allow_http=allowed)
+    assert well == examine("", lambda: check_dashboard.check_encryption(config, {})).ok
 
 
 def test_the_authority_is_told() -> None:

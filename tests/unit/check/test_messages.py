@@ -252,7 +252,7 @@ DASHBOARD = [
         "no encryption",
         lambda _: check_dashboard.check_encryption(make_config(api_url="http://d.example.com"), {}),
         "http://d.example.com is not encrypted: others can read the API key in transit",
-        "use https",
+        "use https://, or set allow_http = true if you trust that network",
     ),
     Lack("a clock that is fast", clock(7200), "this host is 2 h ahead of the dashboard", NETWORK_TIME),
     Lack("a clock that is slow", clock(-3600), "this host is 1 h behind the dashboard", NETWORK_TIME),
