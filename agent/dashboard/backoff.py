@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 #: Tries of one request within a run, the first included.
 TRIES = 4
 FIRST_DELAY_SECONDS = 1.0
@@ -23,9 +25,9 @@ def parse_retry_after(text: str, now: float) -> float:
 
     :param now: epoch seconds.
     """
-    text = text.strip()
-    if text.isascii() and text.isdigit():
-        return float(text)
+    seconds = re.match(r"\s*([0-9]+)(\.[0-9]+)?\s*(,|$)", text)  # two proxies' headers arrive joined by a comma
+    if seconds:
+        return float(seconds[1])
     from email.utils import parsedate_to_datetime  # noqa: PLC0415  # a tenth of an idle flush, and rarely needed
 
     try:

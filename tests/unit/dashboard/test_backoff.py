@@ -20,7 +20,7 @@ def test_delays_double_and_are_bounded(attempt: int, dice: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("120", 120.0), (" 7 ", 7.0), ("", 0.0), ("soon", 0.0), ("-5", 0.0), ("1.5", 0.0), ("²", 0.0)],
+    [("120", 120.0), (" 7 ", 7.0), ("", 0.0), ("soon", 0.0), ("-5", 0.0), ("1.5", 1.0), ("²", 0.0), ("9, 9", 9.0)],
 )
 def test_retry_after_in_seconds(text: str, seconds: float) -> None:
     """A number is a number of seconds; anything else asks for no delay."""
