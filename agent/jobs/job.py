@@ -77,10 +77,12 @@ def _without_abandoned(rows: Sequence[Run]) -> Iterator[Run]:
     """The rows except those that slurmctld has abandoned.
 
     A slurmctld that is killed before it saves a requeue, or its backup, runs the job again under the previous Submit.
-    The row of the requeue never ends (seen on 22.05): another run ended after its Submit, which
-    no other way of getting a newer row allows.
+    The row of the requeue never ends (seen on 22.05): another run ended after its Submit, which no other way of getting
+    a newer row allows.
     """
-    last_end = max((run.end or 0 for run in rows if run.ended and run.state not in CONTINUED_STATES), default=0)
+    last_end = max(
+        (run.end or 0 for run in rows if run.ended and run.state not in {*CONTINUED_STATES, REVOKED}), default=0
+    )
     return (run for run in rows if run.ended or run.submit >= last_end)
 
 

@@ -10,7 +10,7 @@ import enum
 from typing import Container, Iterable, NamedTuple, Sequence
 
 from agent.jobs.entry import QueueEntry
-from agent.jobs.finality import Stage, is_for_slurmctld, stage, stage_by_slurmctld
+from agent.jobs.finality import HALF_WRITTEN_SECONDS, Stage, is_for_slurmctld, stage, stage_by_slurmctld
 from agent.jobs.job import own_runs
 from agent.jobs.run import Run
 
@@ -33,6 +33,7 @@ class Verdict(NamedTuple):
     fate: Fate
     reason: str
     runs: Sequence[Run] = ()
+    is_half: bool = False  # a killed slurmctld may have left the record like this
 
 
 _FATES = {
@@ -54,14 +55,18 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     runs = own_runs(rows)
     if not runs:
         return Verdict(Fate.WAIT, "no record yet")
-    if not _is_up_to_date(entry, runs):
-        return Verdict(Fate.WAIT, "record not up to date yet" if runs[-1].ended else "still running in the accounting")
     reached = stage(runs, now)
+    if not _is_up_to_date(entry, runs):
+        if not runs[-1].ended:
+            return Verdict(Fate.WAIT, "still running in the accounting")
+        ran_again = _has_ended_before(entry, runs) and reached is not Stage.CONTINUES
+        if not ran_again or now - (entry.end or 0) < HALF_WRITTEN_SECONDS:
+            return Verdict(Fate.WAIT, "record not up to date yet", is_half=ran_again)
     if reached is Stage.IN_DOUBT and not is_for_slurmctld(runs, now):
         reached = Stage.FINAL
     if reached in {Stage.LIVE, Stage.CONTINUES} and not entry.submit and entry.end is None:
         return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
-    return Verdict(_FATES[reached], reached.value, runs)
+    return Verdict(_FATES[reached], reached.value, runs, is_half=reached is Stage.HALF_WRITTEN)
 
 
 def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -> Verdict:
@@ -82,3 +87,12 @@ def _is_up_to_date(entry: QueueEntry, runs: Iterable[Run]) -> bool:
     if entry.end is not None:
         ended = [run for run in ended if run.end is not None and run.end >= entry.end - END_SLACK_SECONDS]
     return bool(ended)
+
+
+def _has_ended_before(entry: QueueEntry, runs: Sequence[Run]) -> bool:
+    """Whether the newest run is the one that the entry stands for, with an earlier end.
+
+    A slurmctld that is killed before it saves the end of a run, or its backup, runs the job again under the same
+    Submit. If it is killed once more, slurmdbd may never learn of the later end. (Seen on 22.05.)
+    """
+    return entry.submit is not None and 0 < entry.submit <= runs[-1].submit

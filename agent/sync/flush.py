@@ -10,7 +10,7 @@ import logging
 import time
 from typing import Callable, Iterable, Iterator, List, Tuple
 
-from agent.jobs.finality import HALF_WRITTEN_SECONDS, is_half_written
+from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.retry import attempts_within, record_delay
 from agent.jobs.rows import Rows
@@ -194,13 +194,11 @@ class Flush:
         clock ends them.
         """
         attempts = item.attempts + 1
-        now = self._clock()
-        is_half = bool(verdict.runs) and is_half_written(verdict.runs[-1], now)
         return item._replace(
             attempts=attempts,
-            due_at=now + record_delay(attempts),
+            due_at=self._clock() + record_delay(attempts),
             reason=verdict.reason,
-            state=HALF_WRITTEN if is_half else NO_RECORD,
+            state=HALF_WRITTEN if verdict.is_half else NO_RECORD,
         )
 
     def _deliver(self, final: Judged) -> None:

@@ -38,6 +38,19 @@ def test_a_record_that_is_not_there_yet_is_waited_for(rows: list[Run], reason: s
     assert (Fate.WAIT, reason) == (verdict.fate, verdict.reason)
 
 
+def test_an_end_that_slurmdbd_never_learns_of() -> None:
+    """A slurmctld killed twice has run the job again and kept its later end: after a day the earlier one counts."""
+    rows = [make_run(End=str(ENDED - 100))]
+    early, late = (judge_entry(TOLD, rows, ENDED + age) for age in (HALF_WRITTEN_SECONDS - 1, HALF_WRITTEN_SECONDS))
+    assert ((Fate.WAIT, True), (Fate.SEND, rows)) == ((early.fate, early.is_half), (late.fate, late.runs))
+
+
+def test_a_later_end_after_a_requeue_is_waited_for_however_long() -> None:
+    """The requeued run is not the last one, and slurmdbd may be days behind."""
+    verdict = judge_entry(TOLD, [make_run(State="REQUEUED", End=str(ENDED - 100))], ENDED + HALF_WRITTEN_SECONDS)
+    assert (Fate.WAIT, False) == (verdict.fate, verdict.is_half)
+
+
 def test_requeued_job_is_let_go() -> None:
     """The hook was called for the end of a run; the next end calls it again."""
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), Start="Unknown", **{**LIVE, "State": "PENDING"})]
