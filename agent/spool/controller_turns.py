@@ -46,6 +46,8 @@ class Turns:
         self.path = folder.path / LOCK_NAME
         #: Why this run had to send without a turn; empty if it did not.
         self.failure = ""
+        #: Whether this run has had a turn.
+        self.taken = False
         self._folder = folder
         self._clock = clock
         self._sleep = sleep
@@ -73,6 +75,7 @@ class Turns:
         while True:
             try:
                 self._folder.ask(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                self.taken = True
                 return file
             except OSError as error:
                 if error.errno not in {errno.EAGAIN, errno.EACCES}:

@@ -26,6 +26,8 @@ BATCH_CEILING = "batch_ceiling_bytes"
 BATCH_CEILING_AT = "batch_ceiling_at"
 #: 1 if slurm_cluster names a cluster that this host does not control: no slurmctld calls a hook for it here.
 ELSEWHERE = "cluster_elsewhere"
+#: Since when runs have had to send without taking turns with the other controllers; 0 if they take turns.
+WITHOUT_TURNS = "without_turns_since"
 #: When the hook was first called.
 HOOK_SINCE = "hook_since"
 #: When the first run began.

@@ -39,6 +39,7 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
         *_plain_http(snapshot),
         *_endless_run(snapshot),
         *_old_queue(snapshot),
+        *_without_turns(snapshot),
         *_late_runs(snapshot),
         *_silent_hook(snapshot),
         *_low_coverage(snapshot),
@@ -86,6 +87,16 @@ def _old_queue(snapshot: Snapshot) -> Iterator[Problem]:
         jobs = count(backlog.queued + backlog.waiting - backlog.half_written, "job")
         text = f"{jobs} not delivered yet; the oldest has waited {span(age)}"
         yield Problem(level, text, "`queue list` shows why each is waiting")
+
+
+def _without_turns(snapshot: Snapshot) -> Iterator[Problem]:
+    since = snapshot.without_turns
+    if since:
+        text = (
+            f"runs have sent without taking turns with the other controllers since {moment(since, snapshot.taken_at)}"
+        )
+        hint = "run `check` to find the cause, then `reconcile` on each controller, which resends what was overwritten"
+        yield Problem(Level.WARNING, text, hint)
 
 
 def _late_runs(snapshot: Snapshot) -> Iterator[Problem]:

@@ -28,6 +28,7 @@ from agent.spool.facts import (
     ODD_ROWS,
     OTHERS_RECONCILED,
     PAUSE,
+    WITHOUT_TURNS,
 )
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
@@ -147,6 +148,7 @@ class Snapshot(NamedTuple):
     begun: float | None = None  # when this ledger's first run began
     history_since: float | None = None  # since when reconcile has delivered everything
     elsewhere: bool = False  # whether slurm_cluster names a cluster that this host does not control
+    without_turns: float | None = None  # since when runs have sent without taking turns with the other controllers
 
     @property
     def no_hook(self) -> str:
@@ -179,6 +181,7 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         begun=ledger.journal.fact(LEDGER_SINCE) or None,
         history_since=ledger.journal.fact(HISTORY_SINCE) or None,
         elsewhere=bool(config.slurm_cluster and ledger.journal.fact(ELSEWHERE)),
+        without_turns=ledger.journal.fact(WITHOUT_TURNS) or None,
     )
 
 

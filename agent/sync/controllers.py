@@ -20,7 +20,7 @@ from agent.slurm.controllers import Controllers, controls, is_this_host
 from agent.slurm.environment import find_slurm_conf
 from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
-from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
+from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
 from agent.spool.journal import Journal
 from agent.spool.shared_folder import SharedFolder
 
@@ -128,6 +128,16 @@ class Control:
         if self._turns is None and self.several and self.controllers.state_folder:
             self._turns = Turns(self._common)
         return self._turns
+
+    def note_turns(self) -> None:
+        """Records since when runs have had to send without their turn, for ``status``."""
+        since = self._journal.fact(WITHOUT_TURNS)
+        if self._turns is None:  # nothing was sent
+            failed = bool(since) and self.several
+        else:
+            failed = bool(self._turns.failure or (since and not self._turns.taken))
+        if failed != bool(since):
+            self._journal.set_fact(WITHOUT_TURNS, self._clock() if failed else 0)
 
     def publish_calls(self, ends: Range | None, *, forget_before: float) -> None:
         """Notifies the other controllers when the jobs ended for which the hook was called here."""

@@ -324,6 +324,8 @@ class Session:
             outcome.delivery.rejected if outcome.delivery else 0,
             outcome.missed,
         )
+        if not self._dry_run:
+            self._control.note_turns()
         self._books.write_down(report, failure, odd_rows=self._slurm.odd_rows)
         if failure:
             raise failure

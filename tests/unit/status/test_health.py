@@ -50,6 +50,11 @@ def test_a_healthy_exporter_has_no_problem() -> None:
             "3 jobs not delivered yet; the oldest has waited 30 min",
         ),
         ({"backlog": BACKLOG._replace(oldest=NOON - 7200)}, Level.CRITICAL, "3 jobs not delivered yet"),
+        (
+            {"without_turns": NOON - 60},
+            Level.WARNING,
+            "runs have sent without taking turns with the other controllers since",
+        ),
         ({"backlog": BACKLOG._replace(odd_rows=2)}, Level.WARNING, "cannot parse 2 rows of sacct's output"),
         (
             {"flush": make_runs(RunReport("flush", NOON - 1800, 0.1, 0, "nothing to do"), NOON - 1800)},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any, Callable
@@ -9,14 +10,17 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ConfigError, SlurmUnreachable
+from agent.jobs.entry import QueueEntry
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm
-from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED
+from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
 from agent.spool.ledger import Ledger
+from agent.spool.spool import look_at_ledger
 from agent.sync.controllers import REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
-from tests.support.rows import NOON
+from tests.support.rows import NOON, make_run
+from tests.support.sites import SessionSite
 
 PAIR = ("ctl1(10.77.0.1)", "ctl2(10.77.0.2)")
 
@@ -184,6 +188,50 @@ def test_without_the_common_folder_they_may_meet(ledger: Ledger, tmp_path: Path)
     assert not control.may_meet_others
     TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
     assert control.may_meet_others
+
+
+def test_runs_without_a_turn_are_recorded_until_one_gets_it(ledger: Ledger, tmp_path: Path) -> None:
+    """status warns from the first run that had to send without its turn; a run with nothing to send changes nothing."""
+    site = Site(ledger, tmp_path / "missing")
+
+    def run(*, sends: bool = True) -> float:
+        site.now += REMEMBERED_SECONDS
+        control = site.control()
+        turns = control.turns() if sends else None
+        if turns:
+            TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
+        control.note_turns()
+        return ledger.journal.fact(WITHOUT_TURNS) - NOON
+
+    assert [3600, 3600, 3600] == [run(), run(sends=False), run()]
+    (tmp_path / "missing").mkdir()
+    assert -NOON == run()
+
+
+def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
+    """Until a later one gets it."""
+    site = SessionSite(tmp_path / "spool", make_run(), now=NOON + 600.0)
+    (tmp_path / "spool").mkdir(mode=0o750)
+    state = tmp_path / "state"
+    site.slurm.controllers = lambda: Controllers("lab", (os.uname().nodename, "other"), str(state))
+
+    def flush() -> float:
+        site.flush(QueueEntry(make_run().raw_id))
+        with look_at_ledger(tmp_path / "spool") as ledger:
+            return ledger.journal.fact(WITHOUT_TURNS)
+
+    assert NOON + 600 == flush()
+    state.mkdir()
+    site.slurm.runs = [make_run(End=str(NOON + 60))]
+    assert not flush()
+
+
+def test_a_cluster_without_a_second_controller_needs_no_turns_any_more(ledger: Ledger, tmp_path: Path) -> None:
+    """Then status stops warning that they cannot be had."""
+    site = Site(ledger, tmp_path, ("ctl1",))
+    ledger.journal.set_fact(WITHOUT_TURNS, NOON)
+    site.control().note_turns()
+    assert not ledger.journal.fact(WITHOUT_TURNS)
 
 
 def test_what_another_host_was_called_for(ledger: Ledger, tmp_path: Path) -> None:
