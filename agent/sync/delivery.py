@@ -1,48 +1,35 @@
 """Sends records to the dashboard in batches of a size that it accepts.
 
 Only here are jobs acknowledged: in the transaction that follows a 2xx, or after a single record was refused by a
-dashboard that demonstrably accepts others. :mod:`agent.sync.batch_size` decides how large a batch may be, and
-:mod:`agent.sync.culprit` finds the record for which a batch was refused.
+dashboard that demonstrably accepts others. :mod:`agent.sync.outbox` holds the records until then,
+:mod:`agent.sync.batch_size` decides how large a batch may be, :mod:`agent.sync.culprit` finds the record for which a
+batch was refused, and :mod:`agent.sync.witness` tells its fault from the dashboard's.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import Callable, Protocol, Sequence
+from typing import Callable, Sequence
 
 from agent.dashboard import backoff
-from agent.dashboard.answer import refused_key
-from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable
-from agent.jobs.entry import QueueEntry, is_task
-from agent.jobs.record import Record, place
+from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
+from agent.jobs.entry import QueueEntry
+from agent.jobs.record import Record
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
 from agent.sync.culprit import Budget, Search
+from agent.sync.outbox import Outbox, size_of
+from agent.sync.witness import Receiver, Witness
 
 #: The number of requests that a run may spend on searching. One bad record among n takes 2 x log2(n) of them, and up to
 #: eight more to check the dashboard before and after, and to retry the batch and the record itself.
 SEARCH_REQUESTS = 200
-#: If a dashboard that has not accepted anything yet refuses this many single records of a batch, or this many batches,
-#: the fault is its own, and no more are tried.
-MOST_UNPROVEN = 3
 #: A record that was refused without proof of its fault is retried after this long, or together with the next job.
 REFUSED_PAUSE_SECONDS = 1800.0
 
 logger = logging.getLogger(__name__)
-
-
-class Receiver(Protocol):
-    """Accepts the records: a Dashboard, or its stand-in for a dry run."""
-
-    ingest_url: str
-
-    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = ...) -> str:
-        """See :meth:`agent.dashboard.client.Dashboard.submit`."""
-
-    def answers(self) -> bool:
-        """See :meth:`agent.dashboard.client.Dashboard.answers`."""
 
 
 class Delivery:
@@ -78,8 +65,7 @@ class Delivery:
         self.cpu_seconds = 0
         self.gpu_seconds = 0
         self._budget = Budget(SEARCH_REQUESTS)
-        self._witness: Record | None = None  # the last record that the dashboard accepted
-        self._unproven = 0  # batches refused before it accepted any
+        self._witness = Witness(dashboard, cluster)
         self._suspects: list[Record] = []  # refused alone before it accepted any
         self._dashboard = dashboard
         self._ledger = ledger
@@ -92,11 +78,7 @@ class Delivery:
         self._clock = clock
         self._stopwatch = stopwatch
         self._level = level
-        self._outbox: dict[tuple[int, int], Record] = {}
-        self._outbox_bytes = 0
-        self._booked: set[tuple[int, int]] = set()  # records of the outbox that the ledger lists as delivered
-        self._newest_tasks: dict[tuple[str, int], Record] = {}  # of the outbox, by their place on the dashboard
-        self._waiting: dict[tuple[int, int], list[tuple[int, int]]] = {}
+        self._outbox = Outbox()
 
     def add(self, record: Record, waiting: tuple[int, int] | None = None, *, is_booked: bool = False) -> None:
         """Adds a record to the outbox; a full batch is sent at once.
@@ -104,28 +86,9 @@ class Delivery:
         :param waiting: the ledger's key of the queue entry that this record settles.
         :param is_booked: whether the ledger already lists this very record as delivered.
         """
-        newer = self._newer_task(record)
-        if waiting is not None:
-            self._waiting.setdefault((newer or record).key, []).append(waiting)
-        if newer:  # the older one would arrive last and overwrite it
-            return
-        if is_task(record.job_id):
-            self._newest_tasks[place(record.job_id, record.submit)] = record
-        if is_booked:
-            self._booked.add(record.key)
-        if record.key in self._outbox:  # an older version of it
-            self._take_out([record])
-        self._outbox[record.key] = record
-        self._outbox_bytes += _bytes_of(record)
-        while len(self._outbox) >= self._most_records or self._outbox_bytes > self._size.bytes:
+        self._outbox.add(record, waiting, is_booked=is_booked)
+        while len(self._outbox) >= self._most_records or self._outbox.bytes > self._size.bytes:
             self._send_next()
-
-    def _newer_task(self, record: Record) -> Record | None:
-        """A later run of the same task in the outbox: it may have another raw ID, and the order is arbitrary."""
-        if not is_task(record.job_id):
-            return None
-        newest = self._newest_tasks.get(place(record.job_id, record.submit))
-        return newest if newest and (newest.submit, newest.end) > (record.submit, record.end) else None
 
     def flush(self) -> None:
         """Sends the outbox.
@@ -144,7 +107,7 @@ class Delivery:
 
     def forget_witness(self) -> None:
         """Stops resending the last accepted record as a probe: after other deliveries it may be out of date."""
-        self._witness = None
+        self._witness.forget()
 
     @property
     def _hooked(self) -> bool:
@@ -154,10 +117,10 @@ class Delivery:
 
     def _send_next(self) -> None:
         """Sends a batch. Settled records leave the outbox, delivered or not; the others are sent again."""
-        batch = self._cut()
-        full = len(batch) < len(self._outbox) or _size_of(batch) >= self._size.bytes
+        batch = self._outbox.next_batch(self._most_records, self._size.bytes)
+        full = len(batch) < len(self._outbox) or size_of(batch) >= self._size.bytes
         rest = {record.key for record in self._send(batch, full=full)}
-        self._take_out([record for record in batch if record.key not in rest])
+        self._outbox.take_out([record for record in batch if record.key not in rest])
         self._troubled = max(self._troubled - len(batch) + len(rest), 0)
 
     def _send(self, batch: Sequence[Record], *, full: bool) -> Sequence[Record]:
@@ -176,24 +139,6 @@ class Delivery:
             return self._recover(batch, error)
         return []
 
-    def _cut(self) -> list[Record]:
-        """The next batch: as many records as are allowed, and at least one."""
-        batch: list[Record] = []
-        left = self._size.bytes
-        for record in self._outbox.values():
-            left -= _bytes_of(record)
-            if batch and (left < 0 or len(batch) >= self._most_records):
-                break
-            batch.append(record)
-        return batch
-
-    def _take_out(self, records: Sequence[Record]) -> None:
-        for record in records:
-            removed = self._outbox.pop(record.key, None)
-            self._outbox_bytes -= _bytes_of(removed) if removed else 0
-        if not self._outbox:
-            self._newest_tasks.clear()
-
     def _post(self, records: Sequence[Record], *, tries: int = backoff.TRIES, full: bool = False) -> None:
         """Sends records, and acknowledges those that the dashboard accepted."""
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
@@ -202,15 +147,14 @@ class Delivery:
         seconds = self._stopwatch() - started
         logger.log(self._level, "Successfully submitted: %s", message)
         before = self._size.trust
-        self._size.went_through(_size_of(records), seconds, self._clock(), full=full)
+        self._size.went_through(size_of(records), seconds, self._clock(), full=full)
         with self._ledger.transaction():
-            news = [record for record in records if record.key not in self._booked]
+            news = self._outbox.unbooked(records)
             self._ledger.delivered.add(self._cluster, news, self._command, self._clock(), hooked=self._hooked)
-            self._ledger.waiting.forget(key for record in records for key in self._waiting.pop(record.key, []))
+            self._ledger.waiting.forget(self._outbox.settle(records))
             if self._size.trust != before:
                 self._write_trust()
-        self._booked.difference_update(record.key for record in records)
-        self._witness = records[-1]
+        self._witness.accepted(records[-1])
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
@@ -242,7 +186,7 @@ class Delivery:
     def _go_smaller(self, batch: Sequence[Record], words: str) -> Sequence[Record]:
         """Makes the next batches smaller; all records of this one are sent again."""
         self._enter_trouble(batch)
-        self._size.failed(_size_of(batch))
+        self._size.failed(size_of(batch))
         with self._ledger.transaction():
             self._write_trust()
         if words:
@@ -256,8 +200,8 @@ class Delivery:
 
     def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
         """Keeps a record that the dashboard does not answer, though it is reachable and may accept others."""
-        self._give_up_where_nothing_was_taken(str(error))
-        proven = self._check_dashboard(BatchRefused(str(error)))
+        self._witness.count_refusal(str(error))
+        proven = self._witness.confirm(BatchRefused(str(error)))
         if not proven:
             self._suspects.append(record)
         if self._troubled:  # parts of a batch failed because of this record, not because of their size
@@ -281,14 +225,14 @@ class Delivery:
 
         :returns: the records to send again: those of parts that failed without being refused.
         """
-        self._give_up_where_nothing_was_taken(str(refusal))
+        self._witness.count_refusal(str(refusal))
         if len(batch) > 1:
-            self._check_dashboard(refusal)
+            self._witness.confirm(refusal)
             logger.warning("%s; looking for the record at fault among %d", refusal, len(batch))
         before = self._size.trust
-        self._size.failed(_size_of(batch))
+        self._size.failed(size_of(batch))
         too_much: list[Record] = []
-        search = Search(lambda part: self._attempt(part, too_much), self._budget, self._has_enough_suspects)
+        search = Search(lambda part: self._attempt(part, too_much), self._budget, self._witness.has_enough)
         search.look_into(batch, refusal)
         suspects, unsearched = search.findings
         if suspects:
@@ -309,7 +253,7 @@ class Delivery:
             self._post(part, tries=backoff.TRIES if len(part) == 1 else 1)
         except BatchRefused as refusal:
             if not refusal.named:
-                self._size.failed(_size_of(part))
+                self._size.failed(size_of(part))
             return refusal
         except DashboardUnreachable as error:
             if error.foreign:
@@ -317,12 +261,9 @@ class Delivery:
             too_much += self._recover(part, error)
         return None
 
-    def _has_enough_suspects(self, suspects: int) -> bool:
-        return self._witness is None and suspects >= MOST_UNPROVEN
-
     def _judge(self, suspects: Sequence[tuple[Record, str]]) -> None:
         """Sets aside the records that were refused alone, or keeps them if the fault may be the dashboard's."""
-        if suspects and self._check_dashboard(BatchRefused(suspects[-1][1])):
+        if suspects and self._witness.confirm(BatchRefused(suspects[-1][1])):
             for record, words in suspects:
                 self._reject(record, words)
             return
@@ -330,33 +271,11 @@ class Delivery:
             self._suspects.append(record)
             self._keep([record], words)
 
-    def _give_up_where_nothing_was_taken(self, words: str) -> None:
-        if not self._witness:
-            self._unproven += 1
-            if self._unproven > MOST_UNPROVEN:
-                raise DashboardUnreachable(f"the dashboard refuses every record: {words}", hint=_LOG_HINT)
-
-    def _check_dashboard(self, refusal: BatchRefused) -> bool:
-        """Resends the last accepted record, or an empty batch if there is none yet.
-
-        :returns: whether the dashboard accepts records.
-        :raises DashboardUnreachable: if it refuses that, too: the fault is its own.
-        :raises KeyRefused: if it forbids that, too.
-        """
-        texts = [self._witness.text] if self._witness else []
-        try:
-            self._dashboard.submit(self._cluster, texts, tries=1)
-        except BatchForbidden as error:
-            raise refused_key(str(error)) from refusal
-        except BatchRefused:
-            raise DashboardUnreachable(f"the dashboard accepts nothing: {refusal}", hint=_LOG_HINT) from refusal
-        return self._witness is not None
-
     def _reject(self, record: Record, words: str) -> None:
         """Sets a record aside permanently, with the error message."""
         with self._ledger.transaction():
             self._ledger.rejected.add(self._cluster, record, words, self._clock(), hooked=self._hooked)
-            self._ledger.waiting.forget(self._waiting.pop(record.key, []))
+            self._ledger.waiting.forget(self._outbox.settle([record]))
         self.rejected += 1
         logger.error(
             "job %s was rejected by the dashboard and set aside: %s; `queue retry %d` sends it again",
@@ -370,22 +289,10 @@ class Delivery:
         now = self._clock()
         with self._ledger.transaction():
             for record in records:
-                for key in self._waiting.setdefault(record.key, [QueueEntry(record.raw_id).key]):
+                for key in self._outbox.waiting_for(record, [QueueEntry(record.raw_id).key]):
                     self._ledger.waiting.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
         self.refused += len(records)
         logger.warning("%d jobs (first: %s) were refused and kept: %s", len(records), records[0].job_id, words)
-
-
-_LOG_HINT = "see the dashboard's own log; everything is kept"
-
-
-def _bytes_of(record: Record) -> int:
-    """What a record adds to a POST, in bytes: its text is ASCII."""
-    return len(record.text) + 1
-
-
-def _size_of(records: Sequence[Record]) -> int:
-    return sum(map(_bytes_of, records))
 
 
 def _load_trust(ledger: Ledger, timeout: float) -> Trust:

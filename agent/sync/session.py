@@ -31,10 +31,11 @@ from agent.sync.controllers import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
 
 if TYPE_CHECKING:
-    from agent.sync.delivery import Delivery, Receiver
+    from agent.sync.delivery import Delivery
     from agent.sync.flush import Flush
     from agent.sync.prepare import Settings
     from agent.sync.reconcile import Progress
+    from agent.sync.witness import Receiver
 
 #: During a reconcile, newly queued jobs are delivered this often.
 INTERLUDE_SECONDS = 60.0
