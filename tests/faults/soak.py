@@ -108,11 +108,11 @@ class Soak:
 
     def _submit(self) -> None:
         tasks = self._dice.randint(2, JOBS_A_ROUND // 2)
-        # The name distinguishes jobs with the same ID.
+        # Names distinguish jobs with the same ID: a killed slurmctld runs an array again under IDs that it forgot.
         name = f"--job-name={self.rounds}"
         self._slurm.sbatch(name, f"--array=1-{tasks}", command=self._dice.choice(["true", "false", "sleep 1"]))
-        for _ in range(JOBS_A_ROUND - tasks):
-            self._slurm.sbatch(name, command=self._dice.choice(["true", "exit 3", "sleep 1"]))
+        for number in range(JOBS_A_ROUND - tasks):
+            self._slurm.sbatch(f"{name}.{number}", command=self._dice.choice(["true", "exit 3", "sleep 1"]))
         self.submitted += JOBS_A_ROUND
 
     def _run(self) -> None:
@@ -129,6 +129,7 @@ class Soak:
 
     def unsettled(self) -> str:
         """What has not reached slurmdbd yet; empty if nothing is missing."""
+        self._help_slurmdbd()
         squeue, sdiag = self._slurm.run("squeue", "-h", "-a"), self._slurm.run("sdiag")
         if squeue and self.faults["slurmctld killed"] and int(time.monotonic()) % 20 == 0:
             self._help_slurmctld()
@@ -146,6 +147,21 @@ class Soak:
         held = self._slurm.run("squeue", "-h", "-r", "-t", "PD", "-o", "%i %r").splitlines()
         for job in (line.split()[0] for line in held if "held" in line):  # slurmctld was dead at their launch
             self._slurm.run("scontrol", "release", job)
+
+    def _help_slurmdbd(self) -> None:
+        """What an admin does after slurmdbd has ended by itself.
+
+        That of 22.05 does if MariaDB is killed during a query: "fatal: You haven't inited this storage yet." Until it
+        runs again, slurmctld keeps its reports.
+        """
+        if not self._slurm.daemons.alive("slurmdbd"):
+            self.faults["slurmdbd ended with MariaDB"] += 1
+            self._slurm.start("slurmdbd")
+
+    def logs(self) -> str:
+        """The ends of the daemons' logs."""
+        names = ("slurmctld", "slurmdbd", "mariadbd")
+        return "\n".join(f"the end of {name}'s log:\n{self._slurm.daemons.log(name)[-2000:]}" for name in names)
 
     def _recover(self) -> None:
         """Flushes until the dashboard equals the accounting, with one reconcile for what killed hooks lost."""
@@ -341,7 +357,7 @@ def main() -> int:
             soak.finish()  # after `run` has ended: to a clock that is a day ahead it would hold the lock for a day
             print(f"a day later: {len(dashboard.records)} jobs of {len(expected_records(slurm))}", flush=True)
         except TimeoutError as error:
-            print(f"{error}: {soak.unsettled()}", flush=True)
+            print(f"{error}: {soak.unsettled()}\nafter {_tell(soak, slurm, dashboard)}\n{soak.logs()}", flush=True)
             return 2
         except AssertionError as error:
             print(f"LOST: {error}\nafter {_tell(soak, slurm, dashboard)}\n{agents.log()[-5000:]}", flush=True)
