@@ -319,27 +319,32 @@ def _proxy_for(url: str) -> str:
 
 
 def _no_proxy(url: str) -> str | None:
-    """``*`` if NO_PROXY covers an address in a notation that requests does not support; None otherwise.
+    """``*`` if NO_PROXY covers a URL, in the notations of curl, Go and others too; None otherwise.
 
-    These notations are ``[::1]``, ``fd00::/8`` and ``192.0.2.1:8443``.
+    requests does not support ``*.example.com``, ``example.com:443``, spaces between names, ``[::1]``, ``fd00::/8`` and
+    ``192.0.2.1:8443``.
     """
     parts = urlsplit(url)
-    try:
-        address = ipaddress.ip_address((parts.hostname or "").partition("%")[0])
-    except ValueError:
-        return None
+    host = (parts.hostname or "").partition("%")[0].rstrip(".")
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    entries = (os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "").split(",")
-    return "*" if any(_covers(entry.strip(), address, port) for entry in entries) else None
+    entries = re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "")
+    return "*" if any(_covers(entry, host, port) for entry in entries) else None
 
 
-def _covers(entry: str, address: Any, port: int | None) -> bool:
-    """Whether an entry of NO_PROXY covers an address and a port."""
+def _covers(entry: str, host: str, port: int | None) -> bool:
+    """Whether an entry of NO_PROXY covers a host, given by its name or address, and a port."""
     name, wanted = entry, ""
     if entry.count(":") == 1 or "]:" in entry:
         name, _, wanted = entry.rpartition(":")
+    if wanted not in {"", str(port)}:
+        return False
     try:
-        return address in ipaddress.ip_network(name.strip("[]"), strict=False) and wanted in {"", str(port)}
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        domain = name.lower().lstrip("*").strip(".")
+        return name == "*" or (bool(domain) and f".{host}".endswith(f".{domain}"))
+    try:
+        return name == "*" or address in ipaddress.ip_network(name.strip("[]"), strict=False)
     except ValueError:
         return False
 

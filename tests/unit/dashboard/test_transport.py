@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -42,3 +43,33 @@ def test_the_configuration_and_the_environment_go_before_the_host(
         assert 200 == ask(dashboard.url, ca_bundle=tmp_path / "certificate.pem")
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
         assert 200 == ask(dashboard.url)
+
+
+@pytest.mark.parametrize(
+    ("entries", "goes_directly"),
+    [
+        ("LOCALHOST", True),
+        ("*.localhost", True),
+        ("localhost.", True),
+        ("localhost:PORT", True),
+        ("localhost:1", False),
+        ("one.example.com localhost", True),
+        ("one.example.com, *", True),
+        ("host", False),
+        ("*.example.com,10.0.0.0/8,:PORT", False),
+    ],
+)
+def test_names_in_no_proxy(monkeypatch: pytest.MonkeyPatch, entries: str, goes_directly: bool) -> None:
+    """Wildcards, ports and spaces are understood as curl, Go and others do; the rest goes through the proxy."""
+    for name in ("HTTP_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with ReceivingDashboard() as dashboard, socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # and does not listen
+        url = dashboard.url.replace("127.0.0.1", "localhost")
+        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("no_proxy", entries.replace("PORT", url.rpartition(":")[2]))
+        if goes_directly:
+            assert 200 == ask(url)
+        else:
+            with pytest.raises(DashboardUnreachable, match="cannot connect through the proxy"):
+                ask(url)
