@@ -11,13 +11,13 @@ SERVICES="$NAME.service $NAME-flush.service"
 TIMERS="$NAME.timer $NAME-flush.timer"
 WATCH="$NAME-flush.path"
 UNITS="$SERVICES $TIMERS $WATCH $NAME-flush-soon.timer $NAME-flush-soon.target"
-# Of instances, which `adapt` makes: docs/instances.md.
+# For the instances that `adapt` creates: docs/instances.md.
 TEMPLATES="$NAME@.service $NAME@.timer $NAME-flush@.service $NAME-flush@.timer $NAME-flush@.path"
 TEMPLATES="$TEMPLATES $NAME-flush-soon@.timer $NAME-flush-soon@.target"
 INSTANCES="$NAME@*.timer $NAME-flush@*.timer $NAME-flush@*.path"
 PACKAGED=/usr/share/$NAME
 MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
-# What check says, too.
+# `check` prints the same text.
 RESTART_MEANS='running jobs continue, and it makes all pending hook calls before it stops'
 RESTART_MEANS="$RESTART_MEANS (after a burst that takes a while; sdiag does not show them)"
 
@@ -26,23 +26,23 @@ usage() {
 Usage: sudo ./install.sh [OPTION]...
 
 Installs into /opt/$NAME, with the configuration in /etc and the spool
-in /var/spool. An older version is replaced once the new one has shown that it runs.
+in /var/spool. An older version is replaced only after the new one has been tested.
 
   --api-url URL        set up for this dashboard, with one of
     --deploy-key FILE    a file that holds a one-time key; - reads it from standard input
     --api-key-file FILE  a file that holds the API key
   --enable             start the timers now and at every boot
-  --user               install for yourself alone, below ~/.local and ~/.config; needs no root
+  --user               install for the current user only, in ~/.local and ~/.config; needs no root
   --prefix DIR         put the program into DIR/$NAME instead of /opt
   --wheelhouse DIR     take Python packages from DIR, and nothing from the network
   --no-systemd         install a cron file instead of systemd units
-  --uninstall          remove the program; configuration and spool stay
-  --purge              remove everything, undelivered jobs included
+  --uninstall          remove the program, but keep configuration and spool
+  --purge              remove everything, including undelivered jobs
   --dry-run            print every action and do nothing
   --help               print this
 
-Environment: PYTHON, a Python of your choice; SLURM_USER, the user that slurmctld runs as, where it can't be asked;
-SLURM_USAGE_HISTORY_SPOOL, another spool; DESTDIR, a folder that stands for /, to make packages.
+Environment: PYTHON, the Python to use; SLURM_USER, the user that slurmctld runs as, if slurmctld cannot be asked;
+SLURM_USAGE_HISTORY_SPOOL, another spool; DESTDIR, a folder to install into as if it were /, to build packages.
 EOF
 }
 
@@ -58,7 +58,7 @@ run() { # COMMAND...: runs it, or prints it in a dry run
 }
 ensure() { run "$@" || err "failed: $*"; }
 
-make_folder() { # FOLDER: with those above it; the new ones are noted, so that removing leaves none of them
+make_folder() { # FOLDER: creates it with its parents, and lists the new ones, so that --uninstall can remove them
     missing='' above=$1
     until [ -d "$above/" ]; do
         missing="${above#"$root"} $missing" above=${above%/*}
@@ -71,12 +71,12 @@ make_folder() { # FOLDER: with those above it; the new ones are noted, so that r
 
 cannot_make() { # FOLDER
     case $1 in
-    "$root$program"*) err "cannot make ${1#"$root"}. Where ${program%/*} is read-only, name another place: --prefix FOLDER" ;;
-    *) err "cannot make ${1#"$root"}" ;;
+    "$root$program"*) err "cannot create ${1#"$root"}. If ${program%/*} is read-only, choose another folder: --prefix DIR" ;;
+    *) err "cannot create ${1#"$root"}" ;;
     esac
 }
 
-put() { # MODE FILE: makes standard input the content of FILE, whole or not at all
+put() { # MODE FILE: writes standard input to FILE atomically
     make_folder "${2%/*}"
     if [ "$dry_run" = yes ]; then
         say "+ write $2 (mode $1)"
@@ -85,7 +85,7 @@ put() { # MODE FILE: makes standard input the content of FILE, whole or not at a
     fi
 }
 
-# --- what is asked for
+# --- options
 
 parse_options() {
     mode=install dry_run=no for_user=no systemd=yes enable=no set_up_failed=no
@@ -110,7 +110,7 @@ parse_options() {
     done
     case $api_url,$deploy_key,$api_key_file in
     ,, | ?*,?*, | ?*,,?*) ;;
-    *) err '--api-url goes with one of --deploy-key and --api-key-file' ;;
+    *) err '--api-url needs either --deploy-key or --api-key-file' ;;
     esac
 }
 
@@ -120,9 +120,9 @@ take_value() { # OPTION VALUE
     --deploy-key)
         deploy_key=-
         [ "$2" = - ] || deploy_key=$(absolute "$2")
-        # Not repeated: it may be the key.
+        # The value is not printed: it may be the key itself.
         [ "$deploy_key" = - ] || [ -f "$deploy_key" ] ||
-            err '--deploy-key takes - (standard input) or a file. A key on the command line can be seen by everybody.'
+            err '--deploy-key takes - (standard input) or a file. Every user can see a key on the command line.'
         ;;
     --api-key-file) api_key_file=$(absolute "$2") ;;
     --prefix) prefix=$(absolute "$2") ;;
@@ -137,12 +137,12 @@ absolute() {
     esac
 }
 
-# The current folder may belong to anybody: leaves it, so that nothing is looked up there.
-leave_folder() { # sets $start, the folder left, and $sources, that of install.sh
+# Leaves the current folder, which may belong to any user, so that no file is looked up in it.
+leave_folder() { # sets $start, the folder that was left, and $sources, the folder of install.sh
     unset CDPATH PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONUSERBASE PYTHONINSPECT PYTHONEXECUTABLE PYTHONPYCACHEPREFIX
     unset PYTHONPLATLIBDIR PYTHONWARNINGS PYTHONBREAKPOINT
     start=$(pwd -P) && cd / || exit 1
-    keep_pip_settings # calls commands, and PATH may name the folder left
+    keep_pip_settings # only now: it calls commands, and PATH may name that folder
     case $0 in
     /*) sources=${0%/*} ;;
     */*) sources=$start/${0%/*} ;;
@@ -156,8 +156,8 @@ leave_folder() { # sets $start, the folder left, and $sources, that of install.s
     esac
 }
 
-# Of the caller's settings for pip only where it finds packages, which are known by their hashes. Another, such as
-# PIP_TARGET, would have it write elsewhere, and PIP_PYTHON run another Python.
+# Keeps only the caller's pip settings that say where packages are; their hashes are checked. Other settings could make pip
+# write elsewhere (PIP_TARGET) or run another Python (PIP_PYTHON).
 keep_pip_settings() {
     for name in $(env | sed -n 's/^\(PIP_[A-Za-z_]*\)=.*/\1/p'); do
         case ${name#PIP_} in
@@ -171,10 +171,10 @@ keep_pip_settings() {
 
 check_rights() {
     [ "$for_user" = yes ] || [ -n "$root" ] || [ "$dry_run" = yes ] || [ "$(id -u)" = 0 ] ||
-        err 'needs root: run it with sudo, or with --user to install for yourself alone'
+        err 'needs root: run it with sudo, or use --user to install for the current user only'
 }
 
-# --- where it goes; $root precedes a path that is touched, not one that is written into a file
+# --- paths; $root precedes a path that is used here, but not one that is written into a file
 
 find_places() {
     root=${DESTDIR:-}
@@ -192,7 +192,7 @@ find_places() {
         stamps=/var/lib/systemd/timers
     fi
     cron=/etc/cron.d/$NAME
-    phase=$(($(uname -n | cksum | cut -d' ' -f1) % 290)) # seconds: each machine its own, so that they spread
+    phase=$(($(uname -n | cksum | cut -d' ' -f1) % 290)) # seconds, different on each machine, to spread the load
     prefix=${prefix:-$(installed_prefix)}
     program=${prefix:-$usual_prefix}/$NAME
     hook=$program/bin/jobcomp.sh
@@ -200,23 +200,23 @@ find_places() {
     spool=${spool:-$usual_spool}
     for place in "$program" "$spool" "$etc"; do
         case $place in
-        [!/]* | *[!A-Za-z0-9/._@+-]* | */.. | */../*) err "$place: must be a full path of plain characters" ;;
+        [!/]* | *[!A-Za-z0-9/._@+-]* | */.. | */../*) err "$place: must be an absolute path of letters, digits and . _ @ + -" ;;
         esac
     done
 }
 
-# Root must not write, delete or chown anything in a place that another user could redirect.
+# Root must not write, delete or chown anything under a path that another user could redirect.
 check_places() {
     [ "$(id -u)" = 0 ] || return 0
     for place in "$program" "${spool%/*}" "${etc%/*}" "$units" "${link%/*}" "$share"; do check_owners "$place"; done
     for place in "$spool" "$etc"; do
-        [ ! -L "$root$place" ] || err "$place is a link: put a folder there, or name the one that it leads to"
+        [ ! -L "$root$place" ] || err "$place is a link: replace it with a folder, or name the folder that it points to"
     done
     [ -z "$root" ] && [ "$mode" = install ] || return 0
     for place in "$sources" ${wheelhouse:+"$wheelhouse"}; do check_copy "$place"; done
 }
 
-# Whose this copy is, has root run it, and so what is in it. Nobody else may change that.
+# The owner of this copy has chosen to run it as root. Nobody else may be able to change it.
 check_copy() { # FOLDER
     owner=$(stat -c %u "$sources")
     check_owners "$1" "$owner"
@@ -227,18 +227,18 @@ check_copy() { # FOLDER
     [ -z "$changed" ] || refuse_strangers "$changed"
 }
 
-private_group() { # FILE: prints the number of its group where that has the owner's name: his alone, as on EL and Ubuntu
+private_group() { # FILE: prints its gid if the group is named after the owner, who is its only member on EL and Ubuntu
     # shellcheck disable=SC2046  # three words
     set -- $(stat -c '%g %U %G' "$1")
     [ "$2" != "$3" ] || [ "$2" = UNKNOWN ] || say "$1"
 }
 
 refuse_strangers() { # FILE
-    err "users other than root can change ${1#"$root"}, and so what root puts there.
-  Make it root's (chown root, chmod go-w), or name another place"
+    err "users other than root can change ${1#"$root"}, and with it what root installs.
+  Give it to root (chown root, chmod go-w), or choose another folder"
 }
 
-check_owners() { # PLACE [UID]: everything on the way there, links included, has to be root's, or that user's
+check_owners() { # PATH [UID]: each part of it, links included, must belong to root or to that user
     todo=$1 way='' hops=0
     while [ -n "$todo" ]; do
         todo=${todo#/} step=${todo%%/*}
@@ -248,7 +248,7 @@ check_owners() { # PLACE [UID]: everything on the way there, links included, has
         ..) way=${way%/*} && continue ;;
         esac
         here=$root$way/$step
-        [ -e "$here" ] || [ -L "$here" ] || return 0 # root will make it
+        [ -e "$here" ] || [ -L "$here" ] || return 0 # root will create it
         nobody_else_changes "$here" "${2:-0}" || refuse_strangers "$here"
         if [ -z "$root" ] && [ -L "$here" ] && hops=$((hops + 1)) && [ $hops -le 40 ]; then
             target=$(readlink "$here")
@@ -260,19 +260,19 @@ check_owners() { # PLACE [UID]: everything on the way there, links included, has
     done
 }
 
-nobody_else_changes() { # FILE UID: but root and that user. Debian gives /usr/local to its group staff, which is as good
+nobody_else_changes() { # FILE UID: only root and that user can. Debian's group staff, for /usr/local, counts as root
     # shellcheck disable=SC2046  # three words
     set -- "$1" "$2" $(stat -c '%u %g 0%a' "$1")
     [ "$3" = 0 ] || [ "$3" = "$2" ] || return
-    [ ! -L "$1" ] && [ $(($5 & 01000)) = 0 ] || return 0 # in a folder with the sticky bit everybody has his own
+    [ ! -L "$1" ] && [ $(($5 & 01000)) = 0 ] || return 0 # with the sticky bit, users can change only their own files
     [ $(($5 & 02)) = 0 ] || return
     [ $(($5 & 020)) != 0 ] || return 0
     case $1 in "$root/usr/local"*) return ;; esac
     [ "$4" = 0 ] || [ "$4" = "$(private_group "$1")" ] || return
-    case $(ls -ld "$1") in ??????????+*) false ;; esac # an ACL may name anybody
+    case $(ls -ld "$1") in ??????????+*) false ;; esac # an ACL may grant access to anyone
 }
 
-installed_prefix() { # where the command leads to, so that an upgrade finds its place again
+installed_prefix() { # found by following the command's link, so that an upgrade keeps it
     target=$(readlink "$root$link") && case $target in
     */"$NAME/venv/bin/$NAME") say "${target%"/$NAME/venv/bin/$NAME"}" ;;
     esac
@@ -281,22 +281,22 @@ installed_prefix() { # where the command leads to, so that an upgrade finds its 
 # shellcheck disable=SC2016  # the hook's own line, verbatim
 installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "$root$hook" 2>/dev/null; }
 
-refuse_over_package() { # its units and its command would be hidden by ours, and both would work on one spool
+refuse_over_package() { # ours would hide its units and its command, and both would use the same spool
     [ "$for_user" = yes ] || [ ! -d "$root$PACKAGED" ] ||
         err "a package of $NAME is installed: upgrade that, or remove it first (its configuration and spool stay)"
 }
 
 # --- Slurm
 
-find_slurm() { # sets $user and $group, as whom the exporter will run, and $slurm_config, what slurmctld says of itself
+find_slurm() { # sets $user and $group, which the exporter will run as, and $slurm_config, slurmctld's settings
     PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
     slurm_config='' reported_user=''
-    user=${SLURM_USER:-$(conf_setting SlurmUser)} # by root's own file, before slurmctld, which is the Slurm user's
+    user=${SLURM_USER:-$(conf_setting SlurmUser)} # root's file takes precedence over slurmctld, which the Slurm user runs
     slurm_config=$(timeout 30 scontrol show config 2>/dev/null | plain)
     [ -n "$user" ] || user=$(slurm_setting SlurmUser) reported_user=$user
     user=${user:-slurm}
     state=$(slurm_setting StateSaveLocation)
-    case $state in [!/]* | *[!A-Za-z0-9/._@+-]*) state='' ;; esac # it becomes part of a unit and of sed's commands
+    case $state in [!/]* | *[!A-Za-z0-9/._@+-]*) state='' ;; esac # it is inserted into a unit and into sed's commands
     case $user in -* | *[!A-Za-z0-9._@-]*) err "SlurmUser is '$user', which is not a name" ;; esac
     user=$(id -un "$user" 2>/dev/null || say "$user") # slurm.conf may have its number
     [ "$for_user" = no ] || user=$(id -un)
@@ -304,10 +304,10 @@ find_slurm() { # sets $user and $group, as whom the exporter will run, and $slur
         err "there is no user $user: set SLURM_USER to the user that slurmctld runs as"
 }
 
-# Words of the Slurm user's, who has slurmctld say anything: no control character of theirs reaches root's terminal.
+# The Slurm user controls what slurmctld prints. Removes control characters before the text reaches root's terminal.
 plain() { LC_ALL=C tr -cd '\011\012\040-\176'; }
 
-slurm_setting() { # KEY: its value by slurmctld, else by slurm.conf
+slurm_setting() { # KEY: its value according to slurmctld, or else slurm.conf
     if [ -n "$slurm_config" ]; then slurmctld_setting "$1"; else conf_setting "$1"; fi
 }
 
@@ -316,14 +316,14 @@ slurmctld_setting() { # KEY
     [ "$value" = '(null)' ] || say "$value"
 }
 
-conf_setting() { # KEY: the last value that slurm.conf gives it
+conf_setting() { # KEY: its last value in slurm.conf
     sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$(conf_file)" 2>/dev/null |
         sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
 }
 
 conf_file() {
     reported=$(slurmctld_setting SLURM_CONF)
-    case $reported in [!/]* | *[!A-Za-z0-9/._@%+-]*) reported='' ;; esac # it becomes part of commands that root is asked to run
+    case $reported in [!/]* | *[!A-Za-z0-9/._@%+-]*) reported='' ;; esac # it is inserted into commands that root is asked to run
     [ -z "$reported" ] || is_safe "$reported" || reported=''
     for file in "$reported" "${SLURM_CONF:-}" /etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf; do
         if [ -f "$file" ] && [ -r "$file" ]; then say "$file" && return; fi
@@ -331,7 +331,7 @@ conf_file() {
     say /etc/slurm/slurm.conf
 }
 
-# Another SlurmUser than before gets the configuration, with what the one before wrote there, only by root's own word.
+# If SlurmUser has changed, the configuration, which the previous user could write, changes its owner only if root says so.
 check_user() {
     [ -n "$reported_user" ] && [ -z "$root" ] && [ "$for_user" = no ] || return 0
     for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
@@ -339,25 +339,25 @@ check_user() {
         before=$(stat -c %U "$place")
         case $before in
         root | "$user") ;;
-        *) err "$place belongs to $before, but slurmctld says that SlurmUser is $user.
-  If that is right, name the user yourself: ${sudo}SLURM_USER=$user ./install.sh" ;;
+        *) err "$place belongs to $before, but slurmctld reports SlurmUser=$user.
+  If that is correct, confirm it: ${sudo}SLURM_USER=$user ./install.sh" ;;
         esac
     done
 }
 
-# Into a terminal that it shares with root a process could type commands (TIOCSTI): so a session of its own, and nothing
-# open that leads there.
+# A process that shares root's terminal could type commands into it (TIOCSTI). This one therefore gets a separate session,
+# and no open file of that terminal.
 said=/dev/null
-as_user() { # COMMAND...: as the user that the exporter will run as; what it says goes to the file $said
+as_user() { # COMMAND...: runs it as the user that the exporter will run as; its output goes to the file $said
     if [ "$(id -u)" = 0 ] && [ "$user" != root ] && [ -z "$root" ]; then
         set -- setsid -w runuser -u "$user" -- env -i PATH="$PATH" "$@"
     fi
     timeout 60 "$@" </dev/null >"$said" 2>&1 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 }
 
-make_common_folder() { # where several controllers take turns: the sandbox lets the services into nothing else there
+make_common_folder() { # for the controllers' turns; the services' sandbox allows nothing else in StateSaveLocation
     [ -z "$root" ] && [ "$for_user" = no ] && [ -d "$state" ] && has_backup || return 0
-    run as_user mkdir -p -m 700 "$state/$NAME" || say "$user cannot make $state/$NAME: see docs/controllers.md"
+    run as_user mkdir -p -m 700 "$state/$NAME" || say "$user cannot create $state/$NAME: see docs/controllers.md"
 }
 
 has_backup() {
@@ -368,13 +368,13 @@ has_backup() {
     fi
 }
 
-give_away() { # FILE...: to that user
+give_away() { # FILE...: changes the owner to that user
     [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown -h "$user:$group" "$@"
 }
 
 # --- Python
 
-find_python() { # sets $python to the newest that works; the first in PATH may be one that only root can read
+find_python() { # sets $python to the newest one that works; the first in PATH may be readable by root only
     if [ -n "${PYTHON:-}" ]; then
         python=$(command -v "$PYTHON") || python=''
         is_safe "$python" || err "users other than root can change $python, or a folder above it"
@@ -387,9 +387,9 @@ find_python() { # sets $python to the newest that works; the first in PATH may b
             done
         done
     fi
-    err "needs Python 3.8 or later with venv, ssl and sqlite3, in a place that the user $user can read.
+    err "needs Python 3.8 or later with venv, ssl and sqlite3, which the user $user can run. Install it:
   $(how_to_get_python)
-  or name one: ${sudo}PYTHON=/path/to/python3.x ./install.sh"
+  or choose one: ${sudo}PYTHON=/path/to/python3.x ./install.sh"
 }
 
 can_do() { # PYTHON
@@ -398,14 +398,14 @@ can_do() { # PYTHON
     [ -n "$1" ] && as_user "$1" -I -c "import sys, $modules; sys.exit(sys.version_info < (3, 8))"
 }
 
-is_safe() { # PYTHON: root runs none that somebody else can change
+is_safe() { # FILE: nobody but root can change it
     [ "$(id -u)" != 0 ] || [ -n "$root" ] || (check_owners "$1") 2>/dev/null
 }
 
 has_pip_wheel() { ls "$wheelhouse"/pip-*.whl >/dev/null 2>&1; }
 
 how_to_get_python() {
-    # shellcheck source=/dev/null  # the distribution's words on itself
+    # shellcheck source=/dev/null  # the distribution's own description
     case $(. /etc/os-release 2>/dev/null && say "${ID:-} ${ID_LIKE:-}") in
     *debian*) say 'apt install python3-venv' ;;
     *rhel* | *fedora*) say 'dnf install python3.12' ;;
@@ -414,12 +414,12 @@ how_to_get_python() {
     esac
 }
 
-# --- the program: an environment beside the old one, whose place it takes once it has shown that it runs
+# --- the program: a new environment beside the old one, which it replaces once it has been tested
 
 install_program() {
     new=venv-$(date +%Y%m%d-%H%M%S)
     say "installing into $program with $python"
-    build=$root$program/.build # not where $TMPDIR says: that may be anybody's
+    build=$root$program/.build # not in $TMPDIR, which may belong to anyone
     make_folder "$root$program/bin"
     trap 'rm -rf "$build" "$root$program/$new"' EXIT
     trap 'exit 1' HUP INT TERM
@@ -437,13 +437,13 @@ install_program() {
 make_environment() { # FOLDER
     pip_wheel=$(has_pip_wheel && ls "$wheelhouse"/pip-*.whl)
     environment=$1
-    if [ -n "$pip_wheel" ]; then # a wheel runs without installation: a Debian without python3-venv has no pip to install
+    if [ -n "$pip_wheel" ]; then # pip runs from its wheel: a Debian without python3-venv has no pip to install
         ensure "$python" -I -m venv --without-pip "$1"
     else
         ensure "$python" -I -m venv "$1"
     fi
     case $wheelhouse in
-    '') # the exporter from a copy: a build leaves files behind in its folder
+    '') # builds the exporter from a copy, because a build leaves files in its folder
         ensure cp -R "$sources/agent" "$sources/pyproject.toml" "$sources/README.md" "$sources/LICENSE" "$build"
         pip_install --require-hashes --no-deps -r "$(pinned)" -r "$sources/etc/requirements/build.txt"
         pip_install --no-index --no-deps --no-build-isolation "$build"
@@ -454,36 +454,36 @@ make_environment() { # FOLDER
         ;;
     *) pip_install --no-index --find-links "$wheelhouse" "$NAME$EXTRAS" ;;
     esac
-    [ -z "$root" ] || # what was made below DESTDIR has to work without it
+    [ -z "$root" ] || # what was built in DESTDIR must work without it
         ensure find "$1" -maxdepth 2 -type f '(' -path '*/bin/*' -o -name pyvenv.cfg ')' -exec sed -i "s|$root||g" {} +
     # Nothing of the caller's environment, such as PYTHONPATH, is imported.
     [ "$dry_run" = yes ] || ensure sed -i '1s|^\(#!/[^ ]*python[0-9.]*\)$|\1 -I|' "$1/bin/$NAME"
 }
 
-pinned() { # prints the file of the versions for $python and their hashes; for a newer Python that of the newest
+pinned() { # prints the requirements file, with hashes, for $python, or the newest file if $python is newer than all
     version=$("$python" -I -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     file=$sources/etc/requirements/$version.txt
     [ -e "$file" ] || file=$(find "$sources/etc/requirements" -name '3.*.txt' | sort -V | tail -n 1)
     say "$file"
 }
 
-pip_install() { # PIP-OPTION...: no package's own code runs while it is installed
+pip_install() { # PIP-OPTION...: runs no code of a package while installing it
     proxy=${HTTPS_PROXY:-${https_proxy:-}}
     if [ -n "$pip_wheel" ]; then set -- "$pip_wheel/pip" install "$@"; else set -- -m pip install "$@"; fi
     set -- "$environment/bin/python" -I "$@" --quiet --no-input --disable-pip-version-check --only-binary :all:
-    # sudo may keep HOME, and in another user's home a pip.conf could name a Python to run.
+    # sudo may keep HOME, and a pip.conf in another user's home could name a Python to run.
     roots_home=~root
     [ "$(id -u)" != 0 ] || set -- env -u XDG_CONFIG_HOME HOME="$roots_home" "$@"
     run "$@" ||
         err "pip failed; the previous installation is unchanged.
-  ${proxy:+HTTPS_PROXY is ${proxy##*@}. }Without a way to PyPI, install from the bundle (make bundle), or name a --wheelhouse."
+  ${proxy:+HTTPS_PROXY is ${proxy##*@}. }If PyPI cannot be reached, install from the bundle (make bundle), or use --wheelhouse."
 }
 
 try() { # COMMAND...
     said=$build/said
     [ "$dry_run" = yes ] || as_user "$@" || {
         head -c 4000 "$said" | plain >&2
-        err "the new version does not run for the user $user; the previous installation is unchanged"
+        err "the user $user cannot run the new version; the previous installation is unchanged"
     }
 }
 
@@ -496,7 +496,7 @@ remove_others() { # NEW OLD: a run may still be using OLD, so the next upgrade r
     done
 }
 
-# --- the files around it
+# --- the other files
 
 install_files() {
     make_folder "$root$spool"
@@ -519,9 +519,9 @@ install_files() {
     [ -n "$root" ] || ! command -v restorecon >/dev/null || ensure restorecon -R "$program" "$spool" "$etc"
 }
 
-# In a folder named bin, because there SELinux' policy lets services run what they find.
+# In a folder named bin, from which SELinux allows services to run programs.
 # shellcheck disable=SC2016  # the hook's own line, verbatim
-install_hook() { # one that is the same stays untouched: `check` tells by its age whether slurmctld can have seen it
+install_hook() { # an unchanged hook is not rewritten: from its age, `check` knows whether slurmctld can have seen it
     hook_was_there=no
     if [ -x "$root$hook" ]; then hook_was_there=yes; fi
     new_hook=$(sed 's|^\(: "${SLURM_USAGE_HISTORY_SPOOL:=\).*|\1'"$spool"'}"|' "$sources/hooks/jobcomp.sh") || exit 1
@@ -529,7 +529,7 @@ install_hook() { # one that is the same stays untouched: `check` tells by its ag
         say "$new_hook" | put 755 "$root$hook" || exit 1
 }
 
-install_adapt() { # what makes instances; packages bring it, too
+install_adapt() { # creates instances; packages contain it, too
     sed -e "s|/usr/libexec/\$NAME/jobcomp.sh|$hook|" -e "s|/usr/share/\$NAME/|$program/|" \
         "$sources/etc/packaging/adapt.sh" | put 755 "$root$program/bin/adapt" || exit 1
 }
@@ -538,7 +538,7 @@ install_config() { # sets $config
     keep_folder
     for config in "$etc/config.toml" "$etc/config.json"; do
         if [ -L "$root$config" ] || has_other_names "$root$config"; then
-            say "keeping $config: what this link leads to has to be a file of $user's, mode 600"
+            say "keeping $config, which is a link: its target must belong to $user and have mode 600"
             return
         elif [ -f "$root$config" ]; then
             say "keeping $config"
@@ -552,14 +552,14 @@ install_config() { # sets $config
     give_away "$root$config"
 }
 
-has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links: one may be /etc/shadow
+has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links, of which one may be /etc/shadow
 
-keep_folder() { # in a folder of its own the Slurm user could put a link to any file, for root to give away
+keep_folder() { # takes it back: in its own folder the Slurm user could link to any file, whose owner root then changes
     make_folder "$root$etc"
     [ -n "$root" ] || [ "$for_user" = yes ] || { ensure chown root:root "$etc" && ensure chmod go-w "$etc"; }
 }
 
-local_settings() { # what lies elsewhere on this machine than the program looks for it
+local_settings() { # the paths that differ from the program's defaults on this machine
     [ "$spool" = "$SYSTEM_SPOOL" ] || say "spool_dir = \"$spool\""
     for tool in sacct scontrol; do
         case $(command -v $tool) in
@@ -576,24 +576,24 @@ install_units() {
     ensure rm -f "$root$cron"
     if manager_runs; then
         # shellcheck disable=SC2086  # a list
-        { control daemon-reload && control try-restart $TIMERS $WATCH $INSTANCES; } || err 'systemd does not take the units'
+        { control daemon-reload && control try-restart $TIMERS $WATCH $INSTANCES; } || err 'systemd rejects the units'
     fi
 }
 
-adapt() { # FILE: prints it with this machine's user and places
+adapt() { # FILE: prints it with this machine's user and paths
     sed -e "s|-/var/spool/slurmctld/$NAME|-${state:-/var/spool/slurmctld}/$NAME|" \
         -e "s|^User=slurm|User=$user|" -e "s|/opt/$NAME|$program|g" -e "s|/var/spool/$NAME|$spool|g" \
         -e "s|/etc/$NAME|$etc|g" -e "s| slurm sleep 42;| $user sleep $phase;|" \
         -e "s| slurm sleep 252;| $user sleep $((6 * phase));|" \
         "$1" | if [ "$for_user" = yes ]; then
-        # A user's systemd cannot change users, has other targets, and may not set up the sandbox.
+        # A user's systemd cannot change users, has other targets, and may be unable to set up the sandbox.
         sed -e '/^User=/d' -e '/network-online/d' -e 's/multi-user.target/default.target/' -e '/^# Sandbox/,$d'
     else
         cat
     fi
 }
 
-manager_runs() { # whether there is a running systemd to load the units
+manager_runs() { # whether a systemd is running that can load the units
     [ -z "$root" ] && [ -d /run/systemd/system ] &&
         { [ "$for_user" = no ] || systemctl --user show-environment >/dev/null 2>&1; }
 }
@@ -622,7 +622,7 @@ set_up() {
         return 0
     fi
     set -- "$root$program/venv/bin/$NAME" --config "$root$config" setup --api-url "$api_url"
-    trap : INT # Ctrl-C ends the prompt for the key; the next steps are printed all the same
+    trap : INT # Ctrl-C ends the prompt for the key, but the next steps are still printed
     if [ -n "$api_key_file" ]; then
         run "$@" --api-key-file "$api_key_file" || set_up_failed=yes
     else
@@ -639,13 +639,13 @@ enable_timers() {
     elif manager_runs; then
         set -- --now
     elif [ "$for_user" = yes ]; then
-        return 0 # nobody to tell: print_timers says what to do
+        return 0 # no systemd to ask: print_timers says what to do
     fi
     # shellcheck disable=SC2086  # a list
     control "$@" enable $TIMERS || err 'the timers cannot be enabled'
 }
 
-# --- what is left to the admin
+# --- next steps for the admin
 
 print_next_steps() {
     command=$sudo$NAME
@@ -653,7 +653,7 @@ print_next_steps() {
     if [ "$set_up_failed" = yes ]; then
         say '' 'NOT SET UP: the program, its hook and its units are installed, but there is no API key. Continue with:' \
             "    $command setup --api-url $api_url --deploy-key -" \
-            'A deploy key that was accepted once is used up; the dashboard makes another. Or: --api-key-file FILE.' ''
+            'A deploy key works only once: if it was accepted, get another from the dashboard. Or use --api-key-file FILE.' ''
     elif [ "$dry_run" = no ]; then
         say '' 'Done.'
         ! grep -q your-secret-api-key "$root$config" || say "Fill in $config."
@@ -661,8 +661,8 @@ print_next_steps() {
     print_hook
     if [ "$systemd" = yes ]; then print_timers; else print_cron; fi
     [ -n "$root" ] || [ -e "$spool/ledger.db" ] ||
-        say "Earlier jobs, if you want them: $command reconcile brings those of the last week," \
-            "$command --start-date 2024-01-01 those of any time."
+        say "To deliver the jobs of the last week: $command reconcile" \
+            "To deliver everything since a day: $command --start-date 2024-01-01"
     say "Check the installation: $command check"
     [ "$set_up_failed" = no ]
 }
@@ -672,32 +672,32 @@ print_hook() {
         if [ "$hook_was_there" = yes ]; then
             say 'slurm.conf names the hook already.'
         else
-            say 'slurm.conf names the hook already, but slurmctld has looked for it when it was not there yet.'
+            say 'slurm.conf names the hook already, but when slurmctld looked for it, it was not installed yet.'
             print_restart
         fi
     elif names_hook conf_setting; then
-        say "$(conf_file) names the hook already, and slurmctld has yet to read that."
+        say "$(conf_file) names the hook already, but slurmctld has not read that line yet."
         print_restart
     elif [ "$for_user" = no ] || [ "$user" = "$(slurm_setting SlurmUser)" ]; then
         print_wiring
     else
-        say "Slurm's hook cannot write to your spool, so that the daily reconcile brings all jobs. Set in $config:" \
+        say "Slurm's hook cannot write to your spool, so the daily reconcile delivers all jobs. Set in $config:" \
             '    status_coverage_percent = [0, 0]'
     fi
 }
 
-names_hook() ( # READER: whether slurmctld_setting, or conf_setting, has the hook in it, or a script that calls it
+names_hook() ( # READER, slurmctld_setting or conf_setting: whether it names the hook, or a script that calls the hook
     set -f
     for script in $("$1" JobCompLoc) $("$1" 'EpilogSlurmctld[][0-9]*' | tr , ' '); do
         [ "$script" != "$hook" ] || exit 0
-        # slurmctld may say anything: an option of sed's, which writes files, or a FIFO.
+        # slurmctld may name anything, such as an option with which sed writes files, or a FIFO.
         case $script in /*) [ -f "$script" ] || continue ;; *) continue ;; esac
         if sed 's/^[[:blank:]]*#.*//' "$script" 2>/dev/null | grep -qF "$hook"; then exit 0; fi
     done
     exit 1
 )
 
-print_wiring() { # the same lines as `check` gives: no script and no plugin of the site's is taken away
+print_wiring() { # prints the same lines as `check`, which keep the site's own script or plugin
     jobcomp=$(slurm_setting JobCompType) location=$(slurm_setting JobCompLoc)
     epilog=$(slurm_setting 'EpilogSlurmctld[][0-9]*')
     case ${jobcomp##*/},$epilog in
@@ -708,11 +708,11 @@ print_wiring() { # the same lines as `check` gives: no script and no plugin of t
         if [ -e "$location" ]; then
             print_both JobCompLoc "$location"
         else
-            print_lines " in place of JobCompLoc=$location" "JobCompLoc=$hook"
+            print_lines ", instead of JobCompLoc=$location" "JobCompLoc=$hook"
         fi
         ;;
     *,)
-        print_lines ", as $jobcomp has the place of JobCompType" "EpilogSlurmctld=$hook"
+        print_lines ", because JobCompType is used by $jobcomp" "EpilogSlurmctld=$hook"
         ;;
     *)
         if several_epilogs; then
@@ -734,13 +734,13 @@ print_lines() { # WHERE LINE...
 
 print_both() { # KEY SCRIPT
     case $2 in
-    *[!A-Za-z0-9/._@%+-]*) # no name to put into a command that root is asked to run
-        say "$1 is '$2' already. Have a script of your own call both, that one and $hook."
+    *[!A-Za-z0-9/._@%+-]*) # unsafe in a command that root is asked to run
+        say "$1 is already '$2'. Write a script that calls both, that one and $hook."
         return
         ;;
     esac
     both=$(dirname "$(conf_file)")/call-both.sh
-    say "$1 is $2 already. Have a script call both: $2 is still called, and its exit status is returned." \
+    say "$1 is already $2. Use a script that calls both: $2 is still called, and its exit status is returned." \
         "    sed 's|^site_script=.*|site_script=$2|' $program/call-both.sh | ${sudo}tee $both" \
         "    ${sudo}chmod 755 $both" \
         "and in $(conf_file)" \
@@ -749,7 +749,7 @@ print_both() { # KEY SCRIPT
 }
 
 print_roll_out() {
-    say 'Nodes compare their slurm.conf with the controllers: roll it out to all of them, as you always do.'
+    say "Nodes compare their slurm.conf with the controller's: distribute it to all of them, as usual."
     print_restart
 }
 
@@ -763,7 +763,7 @@ several_epilogs() { # from 24.05 on
 
 print_timers() {
     if [ "$for_user" = yes ] && [ -z "$root" ] && ! manager_runs; then
-        say 'Your own systemd cannot be reached: su and sudo open no session. Log in by ssh, or let root keep one:' \
+        say 'Your own systemd cannot be reached, because su and sudo open no session. Log in by ssh, or have root keep one:' \
             "    sudo loginctl enable-linger $user && export XDG_RUNTIME_DIR=/run/user/$(id -u)" \
             "Then: systemctl --user daemon-reload && systemctl --user enable --now $TIMERS"
         return
@@ -773,7 +773,7 @@ print_timers() {
         say "Start the timers: ${sudo}systemctl$manager enable --now $TIMERS"
     is_active "$WATCH" || say "Optional, seconds instead of minutes: ${sudo}systemctl$manager enable --now $WATCH"
     [ "$for_user" = no ] || [ -n "$root" ] || [ -e "/var/lib/systemd/linger/$user" ] ||
-        say "The timers stop when you log out, unless: loginctl enable-linger $user"
+        say "The timers stop when you log out, unless you run: loginctl enable-linger $user"
 }
 
 is_active() { # UNIT...: all of them
@@ -791,15 +791,15 @@ print_cron() {
 
 # --- removing
 
-# From 24.11 on, slurmctld does not start where a script is missing that slurm.conf names.
+# From 24.11 on, slurmctld does not start if a script that slurm.conf names is missing.
 check_unwired() {
     [ "$for_user" = no ] && slurm_conf_names_it || return 0
-    err "$(conf_file) still names $hook, and without it slurmctld might not start again.
-  Take that line out and run this again. Nothing has been removed. In between
+    err "$(conf_file) still names $hook, without which slurmctld might not start again.
+  Nothing has been removed. Take that line out and run this again; in between,
   restart slurmctld: $RESTART_MEANS."
 }
 
-slurm_conf_names_it() { # ignores a script of the site's that calls the hook: it works without it
+slurm_conf_names_it() { # a script of the site's that calls the hook does not count: it works without the hook
     reader=conf_setting
     [ -r "$(conf_file)" ] || reader=slurmctld_setting
     case ",$("$reader" JobCompLoc),$("$reader" 'EpilogSlurmctld[][0-9]*')," in
@@ -810,7 +810,7 @@ slurm_conf_names_it() { # ignores a script of the site's that calls the hook: it
 
 remove() {
     check_unwired
-    folders=$(sort -r "$root$program/folders" 2>/dev/null) # the innermost first
+    folders=$(sort -r "$root$program/folders" 2>/dev/null) # innermost first
     remove_units
     ensure rm -f "$root$cron" "$root$link"
     for file in $MANUAL; do ensure rm -f "$root$share/$file"; done
@@ -827,18 +827,18 @@ remove() {
             ensure rm -f "$root/etc/tmpfiles.d/$NAME.conf" "$root/etc/tmpfiles.d/$NAME"@*.conf
         remove_spool
     fi
-    for folder in $folders; do # in which there is nothing of others
+    for folder in $folders; do # only if empty: others may have put files there
         [ "$mode,$folder" = "uninstall,$spool" ] || run rmdir "$root$folder" 2>/dev/null
     done
     if [ "$mode,$dry_run" = purge,no ]; then say_what_is_left; fi
-    [ "$mode,$dry_run" != uninstall,no ] || say "Left: $etc and $spool; --purge removes these, too."
+    [ "$mode,$dry_run" != uninstall,no ] || say "Kept: $etc and $spool; --purge removes these, too."
     ! names_hook slurmctld_setting ||
         say "slurmctld still calls $hook, which has been removed." && print_restart
 }
 
 say_what_is_left() {
     if [ "$for_user" = no ] && [ -n "$state" ] && as_user test -d "$state/$NAME"; then
-        say "Left: $state/$NAME, which the controllers share. With the last of them, remove it: rm -r $state/$NAME"
+        say "Kept: $state/$NAME, which the controllers share. When no controller uses it any more: rm -r $state/$NAME"
     else
         say 'Everything has been removed.'
     fi
@@ -863,13 +863,13 @@ remove_units() {
     fi
 }
 
-remove_spool() { # of a folder that was not made for this alone, only what is known
+remove_spool() { # if the folder may contain other files, removes only known ones
     case $spool in
     */"$NAME") ensure rm -rf "$root$spool" ;;
     *)
         ensure rm -rf "$root$spool"/queue "$root$spool"/queue.* "$root$spool"/odd.queue* \
             "$root$spool"/agent.lock "$root$spool"/host "$root$spool"/ledger.db*
-        run rmdir "$root$spool" 2>/dev/null || say "$spool holds files of others and stays."
+        run rmdir "$root$spool" 2>/dev/null || say "Kept: $spool, which contains other files."
         ;;
     esac
 }
@@ -889,7 +889,7 @@ main() {
     refuse_over_package
     check_user
     need_cmd flock util-linux
-    [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'no systemd here: use --no-systemd'
+    [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'systemd was not found: use --no-systemd'
     find_python
     install_program
     install_files

@@ -345,8 +345,8 @@ def _add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-job",
         action="store_true",
-        help="submit a job that ends at once and wait for the call; the job appears on the dashboard (with JobCompLoc"
-        " with zero hours: it is cancelled before it starts)",
+        help="submit a job that ends at once and wait for the call; the job appears on the dashboard, with zero hours"
+        " if JobCompLoc calls the hook",
     )
 
 

@@ -116,7 +116,7 @@ def write_sums(folder: Path, made: Sequence[Path]) -> None:
 
 
 def build_own_wheel(work: Path) -> Path:
-    """The wheel of this project, built from a copy, as a build leaves files behind in its folder."""
+    """The wheel of this project, built from a copy, because a build leaves files in its folder."""
     copy = work / "source"
     copy.mkdir()
     shutil.copytree(CHECKOUT / "agent", copy / "agent", ignore=shutil.ignore_patterns("__pycache__"))
@@ -126,7 +126,7 @@ def build_own_wheel(work: Path) -> Path:
         path.chmod(0o755 if path.is_dir() else 0o644)  # whatever the umask of the checkout
     source_date()
     tools = download(PINS / "build.txt", work / "tools")
-    # setuptools itself, unpacked by its wheel's own layout: so nothing but the pinned one builds.
+    # The pinned setuptools, unpacked from its wheel, so that no other version can run the build.
     for tool in tools:
         with zipfile.ZipFile(tool) as archive:
             archive.extractall(work / "setuptools")  # noqa: S202  # it has the hash that is pinned
@@ -150,10 +150,10 @@ def download(pins: Path, folder: Path, *options: str) -> list[Path]:
 
 
 def run_pip(command: str, *arguments: str, folder: Path, env: Mapping[str, str] | None = None) -> list[Path]:
-    """Has pip put wheels into a folder, and returns them."""
+    """Downloads wheels into a folder with pip, and returns them."""
     pip = [sys.executable, "-m", "pip", command, "--quiet", "--disable-pip-version-check"]
     option = "--wheel-dir" if command == "wheel" else "--dest"
-    subprocess.run(  # noqa: S603  # no shell, and nobody else's words
+    subprocess.run(  # noqa: S603  # no shell, and only our own arguments
         [*pip, option, str(folder), *arguments], check=True, env=env, stdout=sys.stderr
     )
     return sorted(folder.glob("*.whl"))
@@ -164,7 +164,7 @@ def write_bundle(folder: Path, own: Path, wheels: Iterable[Path]) -> Path:
     top = f"{NAME}-{own.name.split('-')[1]}"
     bundle = folder / f"{top}-bundle.tar.gz"
     date = int(source_date())
-    # Without the file's name and the time in its header, gzip makes the same of the same.
+    # Without the file's name and the time in its header, gzip's output is reproducible.
     with ExitStack() as stack:
         file = stack.enter_context(bundle.open("wb"))
         packed = stack.enter_context(gzip.GzipFile("", "wb", 9, file, mtime=date))
@@ -185,7 +185,7 @@ def _as_root(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 
 
 def write_zipapp(path: Path, own: Path, wheels: Mapping[str, Sequence[Path]]) -> Path:
-    """Writes the program and its packages as one file; each Python takes those that are for it."""
+    """Writes the program and its packages as one file; each Python uses the packages built for it."""
     packages = {
         tuple(map(int, python.split("."))): [_package_folder(wheel) for wheel in chosen if wheel.name != own.name]
         for python, chosen in wheels.items()
@@ -215,7 +215,7 @@ def _add_wheel(archive: zipfile.ZipFile, wheel: Path, folder: str) -> None:
 
 @functools.lru_cache(maxsize=None)
 def _date() -> tuple[int, int, int, int, int, int]:
-    """The source's date as zip files have it, which begin in 1980."""
+    """The source's date for zip files, whose dates begin in 1980."""
     return max(time.gmtime(int(source_date()))[:6], (1980, 1, 1, 0, 0, 0))
 
 

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def compile_pins(what: Sequence[str], python: str, stdin: str = "") -> str:
-    """What uv makes of some requirements for a Python on Linux."""
+    """Requirements resolved by uv for one Python version on Linux."""
     argv = [
         "uv",
         "pip",
@@ -46,7 +46,7 @@ def compile_pins(what: Sequence[str], python: str, stdin: str = "") -> str:
         "--no-emit-index-url",
     ]
     target = ["--python-version", python, "--python-platform", "linux", "--only-binary", ":all:"]
-    done = subprocess.run(  # noqa: S603  # no shell, and nobody else's words
+    done = subprocess.run(  # noqa: S603  # no shell, and only our own arguments
         [str(Path(sys.executable).with_name(argv[0])), *argv[1:], *target, *what],
         input=stdin,
         stdout=subprocess.PIPE,
@@ -57,7 +57,7 @@ def compile_pins(what: Sequence[str], python: str, stdin: str = "") -> str:
 
 
 def write(name: str, pins: str) -> None:
-    """One file, with a line on where it comes from."""
+    """Writes one file, with a first line that says how it is generated."""
     (FOLDER / name).write_text(_HEADER + pins, encoding="utf-8")
 
 

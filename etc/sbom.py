@@ -16,7 +16,7 @@ from typing import Any, Iterable
 
 
 def is_possible() -> bool:
-    """Whether the library is there."""
+    """Whether the library is installed."""
     return importlib.util.find_spec("cyclonedx") is not None
 
 
@@ -48,7 +48,7 @@ def write_sbom(folder: Path, own: Path, wheels: Iterable[Path], date: int) -> Pa
 
 
 def make_component(wheel: Path) -> Any:
-    """One wheel, by what its metadata says."""
+    """A component for one wheel, from the wheel's metadata."""
     from cyclonedx.model import HashAlgorithm, HashType  # noqa: PLC0415
     from cyclonedx.model.component import Component, ComponentType  # noqa: PLC0415
     from cyclonedx.model.license import DisjunctiveLicense  # noqa: PLC0415

@@ -136,10 +136,12 @@ def _check_slurm(
         try:
             settings.update(slurm.scontrol.read_config())
         except SlurmUnreachable as error:
-            told = daemons.explain(error, states, "slurmctld")
+            reported = daemons.explain(error, states, "slurmctld")
             is_down = states.get("slurmctld", "active") not in {"active", "reloading"}
             installed = find_hook(config.instance)
-            raise (wiring.why_not_started(wiring.find_conf(environ), installed) if is_down else None) or told from error
+            raise (
+                wiring.why_not_started(wiring.find_conf(environ), installed) if is_down else None
+            ) or reported from error
         return f"answers, runs as {check_slurm.slurm_user(settings)}"
 
     def ask_slurmdbd() -> str:

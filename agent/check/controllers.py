@@ -29,7 +29,7 @@ def check_controllers(found: Controllers, sandbox: str, mounts: str) -> str:
     except OSError as error:
         raise NotWell(
             f"cannot look into {folder}, which {names} need to take turns: {error.strerror}",
-            hint="see that slurm.conf's StateSaveLocation answers; until then each run sends without a turn",
+            hint="check that StateSaveLocation in slurm.conf is accessible; until then each run sends without a turn",
         ) from error
     if not there:
         raise NotWell(

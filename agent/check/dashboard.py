@@ -33,8 +33,8 @@ def check_encryption(config: Config, environ: Mapping[str, str]) -> str:
 def check_clock(answer: Answer, clock: Callable[[], float] = time.time) -> str:
     """Whether this host's clock agrees with the dashboard's."""
     try:
-        told = parsedate_to_datetime(answer.headers["Date"][:100])
-        theirs = (told if told.tzinfo else told.replace(tzinfo=timezone.utc)).timestamp()
+        reported = parsedate_to_datetime(answer.headers["Date"][:100])
+        theirs = (reported if reported.tzinfo else reported.replace(tzinfo=timezone.utc)).timestamp()
     except (KeyError, ValueError, TypeError, IndexError, OverflowError, OSError):  # the header may hold anything
         return "unknown: the dashboard does not report its time"
     ahead = clock() - theirs

@@ -141,9 +141,9 @@ def check_timer(
             hint="enable lingering; if you are not allowed to, root can",
             run=f"loginctl enable-linger {user}",
         )
-    told = _check_last_run(units, service, rest_is_well=rest_is_well)
+    reported = _check_last_run(units, service, rest_is_well=rest_is_well)
     ran = unit["LastTriggerUSec"]
-    return told or (f"active, last ran {ran}" if ran not in _NEVER else "active, has not run yet")
+    return reported or (f"active, last ran {ran}" if ran not in _NEVER else "active, has not run yet")
 
 
 def _check_cron(units: Units, timer: str, cron: Cron, user: str) -> str:

@@ -143,7 +143,7 @@ class Dashboard:
             self.submit(cluster, [], tries=1)
             return ""
         raise KeyRefused(
-            f"the dashboard does not know the API key as that of a cluster: {describe(answer)}",
+            f"the dashboard does not assign the API key to any cluster: {describe(answer)}",
             hint="a key that several clusters share can only be tested with cluster_name (or --cluster-name)",
         )
 

@@ -254,7 +254,7 @@ class Sacct:
         self.widest_seconds = allowed if allowed and allowed < refused_seconds else half
         if self.widest_seconds < NARROWEST_SECONDS:
             raise SlurmUnreachable(
-                "slurmdbd's MaxQueryTimeRange refuses even the shortest time range to this user",
+                "slurmdbd's MaxQueryTimeRange does not allow this user even the shortest time range",
                 hint="make the user an Operator: sacctmgr modify user NAME set AdminLevel=Operator",
             )
 

@@ -106,7 +106,7 @@ def put_aside(path: Path) -> Path:
         if journal.exists():
             journal.replace(aside.with_name(f"{aside.name}-journal"))
     except OSError as error:
-        raise SpoolError(f"cannot put the damaged {path} aside: {error.strerror}", hint=_DISK_HINT) from error
+        raise SpoolError(f"cannot set the damaged {path} aside: {error.strerror}", hint=_DISK_HINT) from error
     return aside
 
 

@@ -48,7 +48,7 @@ def _check_owner(mark: Path, owner: tuple[str, float], host: str, now: float) ->
     if abs(now - owner[1]) < LEFT_SECONDS:
         raise SpoolError(
             f"the spool {mark.parent} is shared with {other}, which used it {span(abs(now - owner[1]))} ago",
-            hint="each host needs a spool on a disk of its own: SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh; "
+            hint="each host needs its own spool on a local disk: SLURM_USAGE_HISTORY_SPOOL=DIR ./install.sh; "
             f"if {other} is this host under an earlier name, remove {mark}",
         )
 

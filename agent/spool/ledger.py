@@ -20,7 +20,7 @@ from agent.spool.waiting import WaitingJobs
 if TYPE_CHECKING:
     from agent.spool.earlier_runs import RememberedRuns
 
-LEFT = "the next flush or reconcile puts it aside and starts a new one; no job is lost"
+LEFT = "the next flush or reconcile sets it aside and starts a new one; no job is lost"
 
 
 class Ledger:
@@ -57,11 +57,11 @@ class Ledger:
 
 
 def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
-    """Opens the ledger, or creates a new one. An unusable one is first put aside: if it is damaged or too new.
+    """Opens the ledger, or creates a new one. An unusable one is first set aside: if it is damaged or too new.
 
-    :param alone: whether no run can be using it; otherwise it is not put aside.
-    :returns: the ledger, and what was put aside and why; empty if nothing was.
-    :raises LedgerDamaged: if it is unusable and was not put aside.
+    :param alone: whether no run can be using it; otherwise it is not set aside.
+    :returns: the ledger, and what was set aside and why; empty if nothing was.
+    :raises LedgerDamaged: if it is unusable and was not set aside.
     :raises SpoolError: if the disk or the permissions don't allow it.
     """
     try:
@@ -72,13 +72,13 @@ def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
             raise
         aside = put_aside(path)
         ledger = Ledger(path)
-        return ledger, f"{error}; it was put aside as {aside}. The next reconcile replays the whole window"
+        return ledger, f"{error}; it was set aside as {aside}. The next reconcile replays the whole window"
 
 
 def view_ledger(path: Path) -> Ledger:
     """Opens the ledger only for reading; it is empty if there is none yet.
 
-    :raises LedgerDamaged: if it can't be used; the next run puts it aside.
+    :raises LedgerDamaged: if it can't be used; the next run sets it aside.
     :raises SpoolError: if the permissions don't allow it.
     """
     return Ledger(path, look=True)

@@ -23,11 +23,11 @@ def check_spool(spool: Path) -> None:
         spool.mkdir(mode=0o750, parents=True, exist_ok=True)
         info = spool.stat()
     if info.st_mode & stat.S_IWOTH:
-        raise SpoolError(f"the spool {spool} is writable for everyone", hint=f"chmod 750 {spool}")
+        raise SpoolError(f"the spool {spool} is writable by everyone", hint=f"chmod 750 {spool}")
     # A container's volume belongs to root and to the Slurm user's group.
     own = {_primary_group(uid) for uid in (info.st_uid, os.geteuid())}
     if all(group_can_write(spool, info, gid) for gid in own):
-        raise SpoolError(f"the spool {spool} is writable for a group", hint=f"chmod g-w {spool}")
+        raise SpoolError(f"the spool {spool} is writable by a group", hint=f"chmod g-w {spool}")
     if not os.access(spool, os.W_OK | os.X_OK):
         is_own = info.st_uid == os.geteuid()
         hint = f"chmod u+rwx {spool}" if is_own else "run as root, or as the spool's owner"

@@ -67,7 +67,7 @@ class Queue:
         # Start a new line, as a full disk may have cut the last one short.
         text = "".join(f"\n{entry.asked} 0\n" for entry in entries)
         if _exists(self._path) and not _is_plain(self._path):
-            raise SpoolError(f"{self._path} is not a regular file", hint="a flush puts it aside")
+            raise SpoolError(f"{self._path} is not a regular file", hint="a flush sets it aside")
         with self._locked(), explained(self._path), self._path.open("a", encoding="ascii") as file:
             file.write(text)
             file.flush()
@@ -151,7 +151,7 @@ class Queue:
         aside = path.with_name(f"odd.{path.name}")
         with suppress(FileNotFoundError):  # renamed by the hook, or taken over by another process
             path.rename(aside)
-            self._complain(SpoolError(f"{path} is not a readable regular file and was put aside as {aside}"))
+            self._complain(SpoolError(f"{path} is not a readable regular file and was set aside as {aside}"))
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

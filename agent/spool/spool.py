@@ -102,7 +102,7 @@ def open_spool(
             # Damage deep in the file is noticed only when that part is read. The next run starts a new file.
             if alone:
                 ledger.close()
-                error.hint = f"it was put aside as {put_aside(path)}; the next reconcile replays the whole window"
+                error.hint = f"it was set aside as {put_aside(path)}; the next reconcile replays the whole window"
             raise
         finally:
             ledger.close()

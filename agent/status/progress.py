@@ -88,7 +88,7 @@ class _Bar:
     def __call__(self, done_to: int, jobs: int) -> None:
         """Takes note of a step."""
         rate = jobs / max(time.monotonic() - self._began, 0.1)
-        told = f"{local_day(done_to)}, {count(jobs, 'job')}, {rate:,.0f}/s"
-        self._bar.set_description_str(told, refresh=False)
+        reported = f"{local_day(done_to)}, {count(jobs, 'job')}, {rate:,.0f}/s"
+        self._bar.set_description_str(reported, refresh=False)
         self._bar.n = done_to - self._start + 1
         self._bar.refresh()

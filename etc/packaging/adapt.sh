@@ -37,7 +37,7 @@ find_conf() { # exports SLURM_CONF if the instance has its own, named now or whe
 # The Slurm user controls what slurmctld prints, so control characters are removed before root's terminal shows it.
 plain() { LC_ALL=C tr -cd '\012\040-\176'; }
 
-slurm_setting() { # KEY: its value according to slurmctld, else to slurm.conf
+slurm_setting() { # KEY: its value according to slurmctld, or else slurm.conf
     value=$(reported_setting "$1")
     say "${value:-$(conf_setting "$1")}"
 }
@@ -74,8 +74,8 @@ check_reported() {
         before=$(stat -c %U "$place")
         case $before in
         root | "$user") ;;
-        *) err "$place belongs to $before, but slurmctld says that SlurmUser is $user.
-  If that is right, name the user yourself: sudo SLURM_USER=$user $0${instance:+ $instance}" ;;
+        *) err "$place belongs to $before, but slurmctld reports SlurmUser=$user.
+  If that is correct, confirm it: sudo SLURM_USER=$user $0${instance:+ $instance}" ;;
         esac
     done
 }
@@ -123,9 +123,9 @@ make_common_folder() { # sets $common; empty if there is only one controller
     state=$(slurm_setting StateSaveLocation)
     case $state in [!/]* | *[!A-Za-z0-9/._@+-]* | '') return 0 ;; esac
     common=$state/$NAME
-    # In a session of its own without a terminal: otherwise the child could type commands into root's (TIOCSTI).
+    # In a separate session without a terminal: otherwise the child could type commands into root's (TIOCSTI).
     timeout 60 setsid -w runuser -u "$user" -- mkdir -p -m 700 "$common" </dev/null >/dev/null 2>&1 ||
-        say "$user cannot make $common: see docs/controllers.md"
+        say "$user cannot create $common: see docs/controllers.md"
 }
 
 has_backup() {

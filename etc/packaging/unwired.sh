@@ -8,7 +8,7 @@ NAME=slurm-usage-history-exporter
 NAMED="^[^#]*(JobCompLoc|EpilogSlurmctld)[[:blank:]]*=[^#]*(/usr/libexec|/etc)/$NAME/([A-Za-z0-9_-]+/)?jobcomp\\.sh"
 PATH=$PATH:/usr/sbin:/opt/slurm/bin:/usr/local/slurm/bin:/cm/shared/apps/slurm/current/bin
 
-folders() { # of every slurm.conf: slurmctld's, those of instances and the usual ones. What they include lies there, too
+folders() { # of every slurm.conf: slurmctld's, the instances' and the usual ones. Included files are in the same folders
     {
         timeout 30 scontrol show config 2>/dev/null | sed -n 's/^SLURM_CONF *= *//p'
         cat /etc/"$NAME"/environment /etc/"$NAME"/*/environment 2>/dev/null | sed -n 's/^SLURM_CONF=//p'
@@ -18,9 +18,9 @@ folders() { # of every slurm.conf: slurmctld's, those of instances and the usual
 
 found=$(folders | while read -r folder; do
     [ ! -d "$folder" ] || timeout 30 find "$folder/" -maxdepth 2 -name '*.conf' -exec grep -lsiE "$NAMED" {} +
-done | LC_ALL=C tr -cd '\012\040-\176') # a name of the Slurm user's choice cannot speak to root's terminal
+done | LC_ALL=C tr -cd '\012\040-\176') # the Slurm user can choose a file's name, which root's terminal shows
 [ -n "$found" ] || exit 0
-printf '%s\n' "$NAME: this file still names the hook, and without it slurmctld might not start again:" "$found" \
+printf '%s\n' "$NAME: this file still names the hook, without which slurmctld might not start again:" "$found" \
     'Remove that line, and restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops' \
     '(after a burst that takes a while; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
 exit 1

@@ -1,1 +1,1 @@
-"""The benchmarks: ``python -m tests.bench`` measures, and writes what it has measured into docs/benchmarks.md."""
+"""The benchmarks: ``python -m tests.bench`` measures, and writes the results into docs/benchmarks.md."""

@@ -29,7 +29,7 @@ SIMULATION = "simulation"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exits with 0 if every goal is met, else with 1."""
+    """Exits 0 if every goal is met, otherwise 1."""
     options = _parse(argv)
     if options.keep:
         keep_site(options.scale, options.keep)

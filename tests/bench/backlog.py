@@ -10,7 +10,7 @@ from .measure import Figure, expect, watch_memory
 from .site import CHECKOUT, YEAR, Job, Site
 
 BACKLOG = 1_000_000
-#: The number of its jobs in one bare call, to see what sacct itself is capable of.
+#: How many of its jobs one bare call requests, to see what sacct itself can do.
 SAMPLE = 10_000
 
 

@@ -1,4 +1,4 @@
-"""The bare sacct calls that ours are measured against: the same rows and fields, printed and thrown away."""
+"""The bare sacct calls that ours are measured against: the same rows and fields, printed and discarded."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def ask_jobs(site: Site, cluster: str, jobs: Sequence[Job], *, since: int | None
 
 
 class Spent(NamedTuple):
-    """The sum of what some calls took."""
+    """The total cost of several calls."""
 
     seconds: float
     cpu: float  # seconds of processor time
 
 
 def ask_days(site: Site, cluster: str, start: int, end: int) -> Spent:
-    """What one call for each day between two instants takes.
+    """The cost of one call for each day between two instants.
 
     :raises RuntimeError: if nothing ended on a day.
     """
@@ -53,12 +53,12 @@ def ask_days(site: Site, cluster: str, start: int, end: int) -> Spent:
 
 
 def ask_window(site: Site, cluster: str, start: int, end: int) -> Outcome:
-    """One call for what ended between two instants, both included."""
+    """One call for the jobs that ended between two instants, inclusive."""
     return _sacct(site, cluster, "-s", ENDED, "-S", f"uts{start}", "-E", f"uts{end}")
 
 
 def ask_plainly(site: Site, cluster: str, days: int) -> float:
-    """The seconds of the obvious call: ``sacct -a -X -P`` of the last days."""
+    """The seconds that the obvious call takes: ``sacct -a -X -P`` of the last days."""
     outcome = run(["sacct", "-a", "-X", "-P", "-S", f"now-{days}days", "-E", "now"], site.env(cluster))
     if not _rows(outcome):
         raise RuntimeError("the plain sacct found nothing")

@@ -1,4 +1,4 @@
-"""Many real agents' worth of ordinary blocking code on one virtual clock: each in a thread, one running at a time."""
+"""Runs the ordinary blocking code of many agents on one virtual clock, each in a thread, one at a time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Callable
 
 
 class Clockwork:
-    """Wakes the worker that is due first, and moves the clock there. Nobody waits in real time."""
+    """Wakes the worker that is due first, and advances the clock to that time. Nothing waits in real time."""
 
     def __init__(self, until: float) -> None:
         self.now = 0.0
@@ -23,21 +23,21 @@ class Clockwork:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Lets the others run for that long; called by a worker."""
+        """Lets the other workers run for that long; called by a worker."""
         baton = threading.Semaphore(0)
         heapq.heappush(self._sleepers, (self.now + max(seconds, 0.0), next(self._order), baton))
         self._idle.release()
         baton.acquire()
         if self.now >= self._until:
-            raise SystemExit  # the thread's silent end
+            raise SystemExit  # ends the thread silently
 
     def start(self, work: Callable[[], None]) -> None:
-        """Adds a worker, which begins at once and should soon sleep."""
+        """Adds a worker, which starts at once and should soon sleep."""
         threading.Thread(target=self._run, args=(work,), daemon=True).start()
         self._idle.acquire()
 
     def run(self) -> None:
-        """Works until the end of time."""
+        """Runs the workers until the given time."""
         while self._sleepers:
             self.now, _, baton = heapq.heappop(self._sleepers)
             baton.release()

@@ -1,4 +1,4 @@
-"""What slurmctld notices of the hook: how many jobs a second it completes with the hook wired and without."""
+"""The hook's effect on slurmctld: jobs completed a second, with and without the hook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""flush and reconcile against the bare sacct calls that they can't do without."""
+"""flush and reconcile, compared with the bare sacct calls that they need."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def reconcile_figures(site: Site, rounds: int) -> list[Figure]:
     jobs = ended_jobs(site.sql, MONTH, start, end)
     plain, bare_calls, dry, sent, daily = [], [], [], [], []
     with site.agent(MONTH) as agent:
-        first = agent.run("reconcile")  # from now on it knows which jobs were requeued before the week
+        first = agent.run("reconcile")  # from now on the ledger has the jobs that were requeued before the week
         expect(site.receiver.take_jobs(), jobs, "jobs delivered by the first reconcile")
         for _ in range(rounds):
             plain.append(bare.ask_plainly(site, MONTH, WINDOW_DAYS))
@@ -96,7 +96,7 @@ def _cpu(outcomes: Sequence[Outcome], sacct: Sequence[float]) -> list[float]:
 
 
 def memory_figures(site: Site, rounds: int) -> list[Figure]:
-    """The peak of resident memory of the agent, and of sacct under it, for a week and for a year."""
+    """The peak resident memory of the agent and of its sacct, for a week and for a year."""
     figures = []
     for cluster, options in ((MONTH, ()), (YEAR, ("--start-date", _days_ago(364)))):
         ours, sacct = [], []

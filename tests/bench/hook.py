@@ -1,4 +1,4 @@
-"""What a call of the hook costs, against a call of /bin/true by the same caller."""
+"""What a call of the hook costs, compared with a call of /bin/true by the same caller."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LEAST = "#!/bin/sh\n/bin/true\nexit 0\n"
 CALLS = 1200
 PARALLEL = 8
 FLUSHED = 500
-#: How slurmctld gives its children their standard files.
+#: The standard files that slurmctld gives its children.
 _NULL = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (0, 1, 2)]
 
 
@@ -72,7 +72,7 @@ def _rate(callers: Executor, program: str, jobs: Sequence[Job], agent: Agent, pa
 
 
 def _call(program: str, jobs: Sequence[Job], spool: str) -> int:
-    """Calls a program for each job as jobcomp/script does: one child at a time, with these variables."""
+    """Calls a program for each job like jobcomp/script: one child at a time, with these variables."""
     for job in jobs:
         env = {
             "JOBID": str(job.job_id),

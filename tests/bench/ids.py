@@ -11,7 +11,7 @@ DAY = 86_400
 
 
 def figures(site: Site, rounds: int) -> list[Figure]:
-    """The bare ``sacct -j`` of that many jobs that ended last, looking back for a year or for a day."""
+    """The bare ``sacct -j`` for that number of the latest jobs, looking back a year or a day."""
     result = []
     for cluster in (MONTH, YEAR):
         jobs = site.ended(cluster, max(COUNTS))

@@ -42,7 +42,7 @@ CASES = (
 
 
 def figures(site: Site, rounds: int) -> list[Figure]:
-    """The age on arrival of 60 jobs that end at different moments of two intervals."""
+    """The age on arrival of 60 jobs that end at various moments of two intervals."""
     result = []
     for case in CASES:
         ages = sorted(_ages(site, case))

@@ -1,4 +1,4 @@
-"""Runs commands and says how long they took and how much memory they held; figures with their spread."""
+"""Runs commands and measures their time and memory; figures with their spread."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ MIB = 1024.0
 
 
 class Outcome(NamedTuple):
-    """What a finished command has left."""
+    """The output and the cost of a finished command."""
 
-    seconds: float  # by the clock on the wall
+    seconds: float  # wall-clock time
     own_cpu: float  # seconds of processor time, user and system, of the command itself
-    children_cpu: float  # likewise, of what it has started
+    children_cpu: float  # likewise, of its children
     stdout: str
     stderr: str
 
 
 class Figure(NamedTuple):
-    """One line of a table: what was measured, round by round, and the goal it is held against."""
+    """One line of a table: what was measured in each round, and the goal."""
 
     what: str
     values: Sequence[float]
@@ -44,7 +44,7 @@ class Figure(NamedTuple):
 
     @property
     def met(self) -> bool | None:
-        """Whether the median meets the goal; None where there is none."""
+        """Whether the median meets the goal; None if there is no goal."""
         if self.limit is None:
             return None
         return self.median >= self.limit if self.higher_is_better else self.median <= self.limit
@@ -101,7 +101,7 @@ def watch_memory(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | Non
 
 @contextmanager
 def meanwhile(work: Callable[[], object]) -> Iterator[Callable[[], int]]:
-    """Does some work again and again while the block runs; yields a function that says how often it was done.
+    """Repeats some work while the block runs; yields a function that returns how often it was done.
 
     :raises Exception: what the work has raised, when the block ends.
     """
@@ -128,7 +128,7 @@ def meanwhile(work: Callable[[], object]) -> Iterator[Callable[[], int]]:
 
 
 def expect(counted: int, wanted: int, what: str) -> None:
-    """A benchmark that has not done its work must not pass.
+    """Fails a benchmark that has not done its work.
 
     :raises RuntimeError: where the counts differ.
     """
@@ -137,14 +137,14 @@ def expect(counted: int, wanted: int, what: str) -> None:
 
 
 def ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Round by round, the ratio of ours to theirs."""
+    """The ratio of ours to theirs in each round."""
     return [one / other for one, other in zip(ours, theirs)]
 
 
 def _note_peak(peaks: dict[str, float], pid: int, name: str | None = None) -> None:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
-    except OSError:  # it ended meanwhile
+    except OSError:  # the process has ended
         return
     fields = dict(line.split(":", 1) for line in status.splitlines())
     if "VmHWM" in fields:
@@ -157,7 +157,7 @@ def _descendants(pid: int) -> list[int]:
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = [int(child) for child in task.read_text().split()]
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         for child in children:
             found += [child, *_descendants(child)]
@@ -165,5 +165,5 @@ def _descendants(pid: int) -> list[int]:
 
 
 def load_average() -> float:
-    """How many processes wanted a core over the last minute."""
+    """The load average of the last minute."""
     return os.getloadavg()[0]

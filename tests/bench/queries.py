@@ -1,4 +1,4 @@
-"""How many queries MariaDB has to answer for a delivered job: counted in its general log."""
+"""How many queries of MariaDB a delivered job costs, counted in its general log."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def figures(site: Site, rounds: int) -> list[Figure]:
 
 @contextmanager
 def _counting(site: Site) -> Iterator[list[int]]:
-    """Yields a list that holds the number of queries when the block is left."""
+    """Yields a list that contains the number of queries after the block."""
     log = Path(site.folder) / "queries.log"
     log.unlink(missing_ok=True)
     counted: list[int] = []

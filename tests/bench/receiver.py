@@ -1,4 +1,4 @@
-"""A dashboard that takes everything at once, and afterwards says exactly what it was sent."""
+"""A dashboard that accepts everything at once, and afterwards reports exactly what it received."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ API_KEY = "bench"
 
 
 class Receiver:
-    """What has come in since the last :meth:`take`. It is parsed only then, so that no sender waits for it."""
+    """What was received since the last :meth:`take`. It is parsed only then, so that no sender waits."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -25,14 +25,14 @@ class Receiver:
         return body.count(b'{"JobID":')
 
     def take(self) -> Iterator[list[dict[str, Any]]]:
-        """The records of each POST, in the order they came."""
+        """The records of each POST, in order of arrival."""
         posts, self._posts = self._posts, tempfile.TemporaryFile()  # noqa: SIM115
         posts.seek(0)
         for body in posts:
             yield json.loads(body)["jobs"]
 
     def take_jobs(self) -> int:
-        """How many different jobs have come, in full and readable."""
+        """How many different jobs have arrived complete and readable."""
         return len({hash((record["JobID"], record["Submit"])) for batch in self.take() for record in batch})
 
 

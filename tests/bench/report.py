@@ -25,7 +25,7 @@ def write_tables(path: Path, tables: dict[str, Sequence[Figure]], notes: dict[st
 
 
 def replace_block(text: str, name: str, content: str) -> str:
-    """The text with what stands between a benchmark's marks replaced."""
+    """The text with a benchmark's part between its marks replaced."""
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     if begin not in text or end not in text:
         raise ValueError(f"no place for {name}: {begin} … {end} is missing")
@@ -45,7 +45,7 @@ def make_table(figures: Sequence[Figure]) -> str:
 
 
 def describe_machine() -> str:
-    """The machine and the versions, as far as they matter."""
+    """The machine and the versions that matter."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     return (

@@ -35,7 +35,7 @@ class Scenario(NamedTuple):
     interval: float  # seconds from one flush to the next
     spread: float  # RandomizedDelaySec
     seconds_per_post: float = SECONDS_PER_POST
-    shed_after: float | None = None  # a proxy answers 503 where more seconds of work are waiting
+    shed_after: float | None = None  # a proxy answers 503 if more seconds of work are waiting
     retry_after: float = 0.0  # and asks to wait that long
     clusters: int = 1000
     jobs_per_day: int = 1_000_000
@@ -43,17 +43,17 @@ class Scenario(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What came of it. Seconds, and POSTs a second."""
+    """The results: seconds, and POSTs a second."""
 
     calm_latency: tuple[float, float]  # median and 99th percentile before the outage
     calm_posts: float
     rush_posts: float  # in the busiest minute after the outage
-    recovery: float | None  # until the latency is back below twice its old 99th percentile; None: not within the time
+    recovery: float | None  # until the latency is again below twice its old 99th percentile; None: never
     wasted: float  # share of the stored records that had been stored before
 
 
 class Server:
-    """The dashboard behind its proxy: one POST at a time, in the order they came."""
+    """The dashboard behind its proxy: one POST at a time, in order of arrival."""
 
     def __init__(self, scenario: Scenario, time: Clockwork) -> None:
         self.stored = 0
@@ -63,7 +63,7 @@ class Server:
         self._free_at = 0.0
 
     def post(self, records: int) -> Answer:
-        """Serves a POST, and returns when its sender hears of it."""
+        """Serves a POST, and returns when its sender gets the answer."""
         now = self._time.now
         self.posts.append(now)
         if OUTAGE[0] <= now < OUTAGE[1]:
@@ -98,7 +98,7 @@ class Cluster:
         )
 
     def fact(self, name: str) -> float:
-        """What the ledger remembers: until when the dashboard wants to be left alone."""
+        """Until when the dashboard has asked for a pause, which the ledger remembers."""
         return self._pause_until
 
     def run(self) -> None:
@@ -156,7 +156,7 @@ def simulate(scenario: Scenario, seed: int = 1) -> Outcome:
 
 
 def _recovery(latencies: list[tuple[float, float]], limit: float) -> float | None:
-    """Seconds from the end of the outage until nothing older than the limit comes in any more."""
+    """Seconds from the end of the outage until nothing older than the limit arrives any more."""
     if not latencies:
         return None
     late = [at for at, age in latencies if at >= OUTAGE[1] and age > limit]

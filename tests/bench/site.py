@@ -1,4 +1,4 @@
-"""A site to measure at: a real slurmdbd with filled accounting, agents with spools of their own, and a receiver."""
+"""A site to measure: a real slurmdbd with filled accounting, agents with their own spools, and a receiver."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .receiver import API_KEY, Receiver, receiving
 
 MONTH, YEAR = "month", "year"  # the clusters
 CHECKOUT = Path(__file__).parents[2]
-#: What a real slurmdbd's MariaDB would have; the tests' lab is content with less.
+#: As for a real slurmdbd's MariaDB; the tests' lab needs less.
 DATABASE_SETTINGS = "set global innodb_buffer_pool_size = 1 << 30; set global innodb_log_file_size = 1 << 30"
 
 
 class Job(NamedTuple):
-    """A finished job as the hook would have queued it."""
+    """A finished job, as the hook would queue it."""
 
     job_id: int
     submit: int
@@ -79,7 +79,7 @@ class Site:
         self._scale = scale
 
     def scaled(self, count: int) -> int:
-        """A number of jobs, as this site is large."""
+        """A number of jobs, scaled to this site."""
         return int(count * self._scale)
 
     def env(self, cluster: str) -> dict[str, str]:
@@ -136,7 +136,7 @@ def open_site(scale: float, kept: Path | None) -> Iterator[Site]:
 
 
 def keep_site(scale: float, kept: Path) -> None:
-    """Makes a site, writes down where it is, and holds it until interrupted: for work on a single benchmark."""
+    """Creates a site, records where it is, and keeps it until interrupted, to work on a single benchmark."""
     with Slurm(nodes=1) as slurm:
         _fill(slurm, scale)
         kept.write_text(json.dumps({"folder": str(slurm.folder), "env": slurm.env, "scale": scale}))

@@ -49,7 +49,7 @@ def year(end: int, scale: float = 1.0) -> Workload:
 
 
 def fill(workload: Workload, sql: Sql, sacctmgr: Callable[..., str]) -> int:
-    """Adds the cluster to the accounting with all its jobs, and returns how many rows that made."""
+    """Adds the cluster with all its jobs to the accounting, and returns the number of rows."""
     cluster = workload.cluster
     users = ",".join(f"u{number:03d}" for number in range(USERS))
     accounts = ",".join(f"acct{number:02d}" for number in range(ACCOUNTS))
@@ -63,7 +63,7 @@ def fill(workload: Workload, sql: Sql, sacctmgr: Callable[..., str]) -> int:
 
 
 def ended_jobs(sql: Sql, cluster: str, start: int, end: int) -> int:
-    """How many jobs finally ended between two instants, both included: counted in the table, without Slurm."""
+    """How many jobs finally ended between two instants, inclusive: counted in the table, without Slurm."""
     (row,) = sql(
         f"select count(*) as jobs from {cluster}_job_table j"
         f" where time_end between {start} and {end} and state between 3 and 11 and not exists"
@@ -90,7 +90,7 @@ def _statements(workload: Workload, gpu_ids: tuple[str, str, str]) -> Iterator[s
 
 
 def _insert_jobs(workload: Workload, gpu_ids: tuple[str, str, str], first: int, last: int) -> str:
-    """Numbers become jobs: each column is made of the job's number and of hashes of it."""
+    """Turns numbers into jobs: each column is computed from the job's number and its hashes."""
     gpu, a100, h100 = gpu_ids
     total, start, end = workload.jobs, workload.start, workload.end
     once_from = total // 2
@@ -135,7 +135,7 @@ from jobs"""
 
 
 def _submit_sql(workload: Workload) -> str:
-    """When a job was submitted, from its number: evenly, but for the crowded days."""
+    """When a job was submitted, from its number: evenly, except in the crowded days."""
     start, share = workload.start, f"(came / {workload.jobs})"
     crowd, quiet_seconds = workload.crowded, (workload.days - 10) * DAY
     if not crowd:
@@ -161,7 +161,7 @@ def _insert_requeued_runs(table: str) -> str:
 
 
 def _insert_steps(cluster: str, step: int, first: int, last: int) -> str:
-    """The batch script, and then one srun after the other."""
+    """The batch script, followed by one srun after the other."""
     step_id, name = (-5, "batch") if step == 0 else (step - 1, "python")
     usage = "1=3600,2=1048576,3=0,6=52428800,7=2097152,8=120"
     return f"""

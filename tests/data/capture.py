@@ -1,4 +1,4 @@
-"""Runs jobs of every kind on a real Slurm, and keeps what sacct says of them and what the hook was told.
+"""Runs jobs of every kind on a real Slurm, and records sacct's answers and the hook's environment.
 
 In a throwaway system, for it adds and removes users::
 
@@ -137,19 +137,19 @@ class Capture:
 
     def keep_failure(self, name: str, done: Done[bytes]) -> None:
         """Exit status and both outputs of a call that answers less than was asked."""
-        told = {"returncode": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
-        (self._answers / f"failure_{name}.json").write_text(json.dumps(told, indent=1) + "\n")
+        reported = {"returncode": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
+        (self._answers / f"failure_{name}.json").write_text(json.dumps(reported, indent=1) + "\n")
 
     def keep_calls(self) -> None:
         """The hook's environment at each call, a file for each scenario, in the order of the calls."""
-        told: dict[str, list[str]] = {name: [] for name in self.jobs}
+        reported: dict[str, list[str]] = {name: [] for name in self.jobs}
         for file in sorted(self.slurm.spool.glob("*.call")):
             pairs = (item.decode("utf-8", "surrogateescape").partition("=") for item in file.read_bytes().split(b"\0"))
             call = {name: value for name, _, value in sorted(pairs) if name not in OURS}
             job = self._root(int(call.get("JOBID") or call["SLURM_JOB_ID"]))
             for name in (name for name, jobs in self.jobs.items() if job in jobs):
-                told[name].append(json.dumps(call))
-        for name, calls in told.items():
+                reported[name].append(json.dumps(call))
+        for name, calls in reported.items():
             (self._calls / f"{name}.jsonl").write_text("".join(f"{call}\n" for call in calls))
 
     def _root(self, job: int) -> int:

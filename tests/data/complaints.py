@@ -116,7 +116,7 @@ class Witness:
 
     def __init__(self, slurm: Slurm) -> None:
         self.slurm = slurm
-        self.told: list[dict[str, Any]] = []
+        self.reported: list[dict[str, Any]] = []
         self._conf = slurm.layout.slurm_conf.read_text()
         self._now = int(time.time()) + 10
 
@@ -133,7 +133,7 @@ class Witness:
         path.write_bytes(f"{conf}\n{lines}\n".encode("latin-1"))
         path.chmod(0o644)
         env = make_environment({**self.slurm.env, "SLURM_CONF": str(path)}, SLURM_TIME_FORMAT="%s")
-        self.told.append(
+        self.reported.append(
             {
                 "name": name,
                 "lines": lines,
@@ -147,8 +147,10 @@ class Witness:
                 ),
             }
         )
-        told = self.told[-1]
-        shown = [(key, told[key]["returncode"], told[key]["lines"], told[key]["stderr"][:2]) for key in KEPT]
+        reported = self.reported[-1]
+        shown = [
+            (key, reported[key]["returncode"], reported[key]["lines"], reported[key]["stderr"][:2]) for key in KEPT
+        ]
         print(name, *shown, sep="\n   ", file=sys.stderr, flush=True)
 
     @staticmethod
@@ -187,7 +189,7 @@ def listen(folder: Path) -> None:
         version = slurm.run("sacct", "-V").split()[1]
     target = folder / "sacct" / version
     target.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(told) for told in witness.told)
+    lines = ",\n".join(json.dumps(reported) for reported in witness.reported)
     (target / "complaints.json").write_text(f"[\n{lines}\n]\n")
 
 

@@ -52,7 +52,7 @@ STATES = {
     "REQUEUED": 1024,
     "RESIZING": 8192,
 }
-#: Field separators, newlines, shell, and a byte that is no UTF-8.
+#: Field separators, newlines, shell, and a byte that is not UTF-8.
 HOSTILE = "a|b\x1fc\nJOBID=1\n$(touch /tmp/pwned);'\"\udcff"
 
 
@@ -343,13 +343,13 @@ def _cancel_requeued(c: Capture, job: int) -> None:
 
 
 def hostile_text(c: Capture) -> None:
-    """A name and a comment full of separators, newlines, shell, and a byte that is no UTF-8."""
+    """A name and a comment full of separators, newlines, shell, and a byte that is not UTF-8."""
     job = c.submit("hostile_text", f"--job-name={HOSTILE}", f"--comment={HOSTILE}")
     c.until_rows(job, "COMPLETED")
 
 
 def user_gone(c: Capture) -> None:
-    """By two users who are gone since: carol had an association in the accounting, dave had none."""
+    """By two users who were deleted afterwards: carol had an association in the accounting, dave had none."""
     for user in ("carol", "dave"):
         c.until_rows(c.submit("user_gone", user=user), "COMPLETED")
         subprocess.run(["userdel", user], check=True)

@@ -1,8 +1,8 @@
-"""Real Slurm jobs arrive on a dashboard, before your eyes: ``make demo``.
+"""``make demo``: watch real Slurm jobs arrive on a dashboard.
 
 Starts a Slurm and a dashboard on this machine, runs a mixed bag of jobs, flushes on a short timer and prints each job
 as it arrives. Then reconcile replays the day, and the dashboard is compared with slurmdbd's job table. Exits 0 only if
-they are equal. Where there can be no Slurm, recorded output of sacct is replayed instead.
+they are equal. If this machine cannot run Slurm, it replays recorded output of sacct instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="another number, another bag (default: %(default)s)")
     parser.add_argument("--recorded", action="store_true", help="replay recorded output, even where Slurm could run")
     options = parser.parse_args()
-    os.environ.pop("TZ", None)  # the exporter goes by the host's zone, whatever the shell's
+    os.environ.pop("TZ", None)  # the exporter uses the host's time zone, not the shell's
     time.tzset()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     obstacle = "as you asked" if options.recorded else why_not_here()

@@ -1,4 +1,4 @@
-"""Watches what the dashboard takes, and prints each job the first time."""
+"""Watches what the dashboard receives, and prints each job once."""
 
 from __future__ import annotations
 

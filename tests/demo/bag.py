@@ -1,4 +1,4 @@
-"""A mixed bag of jobs: what a day on a cluster brings, in a minute."""
+"""A mixed bag of jobs: a cluster's day in a minute."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.support.slurm import Slurm
 USERS = ("nobody", "daemon", "games", "mail", "news", "backup", "www-data")
 ACCOUNTS = ("astro", "chemistry", "genomics", "physics")
 PARTITIONS = ("PartitionName=gpu Nodes=n1 MaxTime=INFINITE", "PartitionName=long Nodes=n[2-3] MaxTime=INFINITE")
-#: The kinds whose jobs need something done to them; the rest of the bag runs by itself.
+#: The kinds whose jobs must be acted on; all other jobs run by themselves.
 SPECIAL = tuple(name for name in KINDS if name not in ("plain", "burst"))
 LARGEST_ARRAY = 40
 FEW = 6  # there are six GPUs: larger arrays would wait for them all day
 
 
 def run(slurm: Slurm, wanted: int, dice: random.Random) -> None:
-    """Submits *wanted* jobs or some more: one of each special kind, then arrays and single jobs of all sizes."""
+    """Submits at least *wanted* jobs: one of each special kind, then arrays and single jobs of all sizes."""
     special = {name: KINDS[name].submit(slurm) for name in SPECIAL}
     submitted = sum(len(KINDS[name].records(job)) for name, job in special.items())
     while submitted < wanted:
@@ -32,7 +32,7 @@ def run(slurm: Slurm, wanted: int, dice: random.Random) -> None:
 
 def _options(dice: random.Random, size: int) -> list[str]:
     uids = {entry.pw_name: entry.pw_uid for entry in pwd.getpwall()}
-    # By number: sbatch of 26.05 does not take "nobody".
+    # By number: sbatch of 26.05 does not accept "nobody".
     uid = uids[dice.choice([user for user in USERS if user in uids])]
     options = [f"--uid={uid}", f"--account={dice.choice(ACCOUNTS)}"]
     gpus = dice.choice(("", "", "", "gpu:1", "gpu:a100:2", "gpu:h100:1")) if size < FEW else ""

@@ -1,4 +1,4 @@
-"""A short timer that runs flush, as systemd's would."""
+"""A short timer that runs flush, like systemd's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.support.exporter import Exporter
 
 
 class Flusher:
-    """Runs flush as a process of its own, again and again, for as long as its ``with`` lasts.
+    """Runs flush repeatedly as a separate process, as long as its ``with`` lasts.
 
     :param interval_seconds: the pause between two runs.
     """

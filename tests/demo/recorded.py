@@ -1,4 +1,4 @@
-"""The demo where there can be no Slurm: recorded output of a real one is replayed to the hook and the exporter."""
+"""The demo without Slurm: recorded output of a real one is replayed to the hook and the exporter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REUSED = "reused"
 
 
 class Recording:
-    """What one version of Slurm was recorded to say: of its jobs by sacct, and to the hook."""
+    """What was recorded of one version of Slurm: sacct's answers, and the hook's environment."""
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -60,7 +60,7 @@ class Recording:
 
 
 def run(interval_seconds: float, obstacle: str) -> int:
-    """Replays the newest recording; returns 0 where the dashboard equals the accounting as it was recorded."""
+    """Replays the newest recording; returns 0 if the dashboard equals the recorded accounting."""
     recording = Recording(max(path.name for path in (DATA / "sacct").iterdir()))
     screen = Screen("from the hook to the dashboard")
     screen.title(f"NO SLURM IS RUNNING ({obstacle})")
@@ -97,7 +97,7 @@ def run(interval_seconds: float, obstacle: str) -> int:
 
 
 def _in_this_zone(record: dict[str, Any]) -> dict[str, Any]:
-    """A record with its times, which were recorded in UTC, on this machine's clock."""
+    """A record with its times, recorded in UTC, converted to this machine's time zone."""
     moments = {field: datetime.fromisoformat(f"{record[field]}+00:00") for field in ("Submit", "Start", "End")}
     local = {field: moment.astimezone().strftime("%Y-%m-%dT%H:%M:%S") for field, moment in moments.items()}
     return {**record, **local}

@@ -1,4 +1,4 @@
-"""What the demo prints: plain text, in colour only where a terminal shows it."""
+"""What the demo prints: plain text, in colour only on a terminal."""
 
 from __future__ import annotations
 
@@ -68,12 +68,12 @@ class Screen:
         print(painted, flush=True)
 
     def complain(self, failures: Sequence[str]) -> None:
-        """Prints what runs of flush that failed have said."""
+        """Prints the output of failed runs of flush."""
         for said in failures:
             self.say(f"✘ a flush failed: {said.strip()}", colour=COLOURS["FAILED"])
 
     def report(self, when: str, expected: Records, shown: Records) -> list[str]:
-        """Prints and returns how the dashboard differs from the accounting; nothing where it does not."""
+        """Prints and returns how the dashboard differs from the accounting, if it does."""
         differences = describe_differences(expected, shown)
         for line in differences[:LONGEST_REPORT]:
             self.say(f"✘ {line}", colour=COLOURS["FAILED"])

@@ -21,7 +21,7 @@ LIMIT_SECONDS = 300
 
 
 def run(jobs: int, interval_seconds: float, seed: int) -> int:
-    """Runs about that many jobs; returns 0 if the dashboard finally equals the accounting."""
+    """Runs about that number of jobs; returns 0 if the dashboard finally equals the accounting."""
     screen = Screen("from a job's end to the dashboard")
     screen.title("Starting munge, MariaDB, slurmdbd, slurmctld and three slurmd")
     began = time.monotonic()

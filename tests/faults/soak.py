@@ -307,11 +307,11 @@ class Soak:
         time.sleep(0.1)
         os.killpg(holder.pid, signal.SIGSTOP)
 
-        def mend() -> None:
+        def repair() -> None:
             os.killpg(holder.pid, signal.SIGKILL)
             holder.wait()
 
-        return mend
+        return repair
 
     def _kill_hooks(self) -> Callable[[], object]:
         """Kills hooks of jobs that never existed: the files that they leave must be harmless."""
@@ -374,12 +374,12 @@ def make_agents(exporter: Exporter, slurm: Slurm, dice: random.Random) -> Forked
 
 def _tell(soak: Soak, slurm: Slurm, dashboard: ReceivingDashboard) -> str:
     late = soak.half_written()
-    told = ", ".join(f"{name} {count}" for name, count in sorted(soak.faults.items()))
+    known = ", ".join(f"{name} {count}" for name, count in sorted(soak.faults.items()))
     killed = f"half written {len(late)}, forgotten or given a second job's ID {soak.forgotten}, stale {soak.stale}"
     return (
         f"rounds {soak.rounds}, jobs in {len(_without(late, expected_records(slurm)))}, "
         f"jobs out {len(_without(late, dashboard.records))}, kills {soak.kills}, faults {sum(soak.faults.values())}, "
-        f"slowest recovery {soak.slowest:.1f} s ({told}); by kills of slurmctld: {killed}"
+        f"slowest recovery {soak.slowest:.1f} s ({known}); by kills of slurmctld: {killed}"
     )
 
 

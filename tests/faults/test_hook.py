@@ -215,7 +215,7 @@ def hook_with_logger(folder: Path, logger: str) -> Path:
     return folder / "hook.sh"
 
 
-def test_a_job_that_cannot_be_queued_is_told_of(tmp_path: Path) -> None:
+def test_a_job_that_cannot_be_queued_is_reported(tmp_path: Path) -> None:
     """The message in syslog names the job and the file that it should have been written to."""
     said = tmp_path / "said"
     hook = Hook(tmp_path / "missing", hook_with_logger(tmp_path, f'echo "$@" >"{said}"'))

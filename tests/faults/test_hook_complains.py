@@ -69,7 +69,7 @@ def a_folder_for_each_file(spool: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [not_to_be_entered, not_to_be_written, not_there, a_folder_for_each_file])
-def test_a_job_that_cannot_be_queued_is_told(place: Place, spoil: Callable[[Path], None]) -> None:
+def test_a_job_that_cannot_be_queued_is_logged(place: Place, spoil: Callable[[Path], None]) -> None:
     """The hook logs each cause that keeps it out of the spool, and still exits 0."""
     spoil(place.spool)
     assert f"job 7 could not be queued in {place.spool}" in place.call()

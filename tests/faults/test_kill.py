@@ -65,11 +65,11 @@ def test_killed_at_every_step(site: Site, name: str) -> None:
     steps = site.agents.steps(*command)
     expected = site.dashboard.records
     assert len(expected) > 30
-    killed = Counter(died_and_mended(site, start, command, number, expected) for number in chosen(steps))
+    killed = Counter(died_and_recovered(site, start, command, number, expected) for number in chosen(steps))
     assert killed[True] > 10 * killed[False]
 
 
-def died_and_mended(
+def died_and_recovered(
     site: Site, start: Callable[[Site], None], command: Sequence[str], number: int, expected: Records
 ) -> bool:
     """Whether the run died at that step; the order of steps in threads varies."""

@@ -289,7 +289,7 @@ def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
     (site.spool / "ledger.db").write_bytes(damage)
     assert site.agents.run(*site.reconcile_argv()) == 0
     assert site.dashboard.records == records
-    assert bool(damage) == ("it was put aside as" in site.agents.log())
+    assert bool(damage) == ("it was set aside as" in site.agents.log())
 
 
 @pytest.mark.parametrize("command", [["list"], ["add", "1"], ["retry"], ["drop", "1"]])
@@ -299,7 +299,7 @@ def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[
     ledger.write_bytes(b"no database")
     assert site.agents.run("queue", *command) == SpoolError.exit_code
     assert ledger.read_bytes() == b"no database"
-    assert "the next flush or reconcile puts it aside" in site.agents.log()
+    assert "the next flush or reconcile sets it aside" in site.agents.log()
     assert site.agents.run("flush") == 0
 
 

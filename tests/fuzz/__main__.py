@@ -3,7 +3,7 @@
     python -m tests.fuzz MINUTES           each target for its share
     python -m tests.fuzz --target NAME SECONDS
 
-What breaks one is written down in crash-… and shown. Needs atheris, which PyPI has for some versions of Python.
+An input that breaks a target is saved as crash-… and shown. Needs atheris, which PyPI has for some versions of Python.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 
 
 def main() -> int:
-    """Runs one target in this process, or all of them, each in a process of its own."""
+    """Runs one target in this process, or each target in a separate process."""
     if sys.argv[1:2] == ["--target"]:
         fuzz(sys.argv[2], int(sys.argv[3]))
         return 0

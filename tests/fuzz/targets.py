@@ -14,12 +14,12 @@ from agent.jobs.entry import parse_line
 from agent.sanitize import clean, printable
 from agent.slurm.row import parse_row
 
-#: The columns that sacct is asked for are as many.
+#: The number of columns that sacct is asked for.
 COLUMNS = 22
 
 
 def check_words(text: str) -> None:
-    """Nothing that moves a cursor, ends a line, or can't be stored."""
+    """The text contains nothing that moves a cursor, ends a line, or cannot be stored."""
     text.encode("utf-8")
     assert text.replace("\n", "").isprintable(), repr(text)
 
@@ -44,7 +44,7 @@ def read_answer(data: bytes) -> None:
 
 
 def read_refusal(data: bytes) -> None:
-    """A 422 as FastAPI lays it out, with anything in its fields."""
+    """A 422 in FastAPI's layout, with anything in its fields."""
     text = data.decode("utf-8", "surrogatepass" if data[:1] < b"\x80" else "replace") if data.isascii() else repr(data)
     problem = {"loc": ["body", "jobs", len(data) % 3, text[:40]], "msg": text + "\ud800\x1b[2J", "input": text}
     body = json.dumps({"detail": [problem] * (1 + len(data) % 20)})

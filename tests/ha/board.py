@@ -1,4 +1,4 @@
-"""The dashboard of several hosts: it remembers who sent what, and can rewrite a year's file as the real one does."""
+"""The dashboard of several hosts: it records who sent what, and can rewrite a year's file like the real one."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ File = Dict[Tuple[str, int, str], Dict[str, Any]]
 
 
 class Arrival(NamedTuple):
-    """The first time that a job came."""
+    """The first arrival of a job."""
 
     at: float  # epoch seconds
     record: dict[str, Any]
 
 
 class Board(ReceivingDashboard):
-    """A dashboard on a host, for all other hosts.
+    """A dashboard on one host, reachable from all others.
 
     :param host: where it listens.
     """
 
     def __init__(self, host: Host) -> None:
-        #: How long it works on a year's file between reading it and writing it back, without a lock.
+        #: The seconds between reading a year's file and writing it back, without a lock.
         self.rewrite_seconds = 0.0
         self.first: dict[Key, Arrival] = {}
-        #: How often a host has sent a job: (its address, Key) → times.
+        #: (address of a host, Key) → how often that host sent the job.
         self.sent: Counter[tuple[str, Key]] = Counter()
         super().__init__(address=host.address)
 
@@ -46,7 +46,7 @@ class Board(ReceivingDashboard):
         super().handle(request, handler)
 
     def store(self, hostname: str, jobs: list[dict[str, Any]]) -> None:
-        """What another request has written between this one's reading and its writing is lost, as with the real one."""
+        """What another request writes between this one's read and write is lost, as with the real one."""
         if not self.rewrite_seconds:
             super().store(hostname, jobs)
             return
@@ -68,5 +68,5 @@ class Board(ReceivingDashboard):
 
 
 def open_board(host: Host) -> Board:
-    """A dashboard in the network of a host; to be used in a ``with``."""
+    """A dashboard in a host's network; use it in a ``with``."""
     return host.in_network(lambda: Board(host))

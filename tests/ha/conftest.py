@@ -1,4 +1,4 @@
-"""Tests on several hosts are skipped where there can be none; in CI they fail, unless the kernel forbids namespaces."""
+"""Tests on several hosts are skipped if they are impossible; in CI they fail, unless the kernel forbids namespaces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def hosts_are_possible() -> None:
-    """Before any host is booted."""
+    """Runs before any host is booted."""
     reason = why_not_here()
     if reason and os.environ.get("CI") == "true" and not reason.startswith(FORBIDDEN):
         pytest.fail(f"CI has to run every test, but: {reason}")

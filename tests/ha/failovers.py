@@ -1,4 +1,4 @@
-"""Five kinds of fail-over of a pair. Each ends with ctl1 in control again and ctl2 behind it."""
+"""Five kinds of fail-over of a pair. Each ends with ctl1 in control again and ctl2 as its backup."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ha.sites import Pair, wait_until
 
 
 def kill(pair: Pair, seconds: float) -> None:
-    """kill -9 of the primary; it comes back after ``seconds`` and takes control again."""
+    """kill -9 of the primary, which is restarted after ``seconds`` and takes control again."""
     pair.kill_slurmctld(pair.ctl1)
     pair.wait_for_control(pair.ctl2)
     time.sleep(seconds)
@@ -18,7 +18,7 @@ def kill(pair: Pair, seconds: float) -> None:
 
 
 def hand(pair: Pair, seconds: float) -> None:
-    """``scontrol takeover`` from a living primary, which is then started again."""
+    """``scontrol takeover`` from a running primary, which is then started again."""
     pair.ctl2.attempt("scontrol", "takeover")
     pair.wait_for_control(pair.ctl2)
     time.sleep(seconds)
@@ -38,7 +38,7 @@ def both(pair: Pair, seconds: float) -> None:
 
 
 def back(pair: Pair, seconds: float) -> None:
-    """kill -9 of the primary; when the backup is in control kill -9 of it, too, and the primary is started."""
+    """kill -9 of the primary, then of the backup once it is in control; then the primary is started."""
     pair.kill_slurmctld(pair.ctl1)
     pair.wait_for_control(pair.ctl2)
     time.sleep(seconds)
@@ -68,9 +68,9 @@ KINDS: dict[str, Callable[[Pair, float], None]] = {
 
 
 def fail_over(pair: Pair, kind: str, *, seconds: float) -> None:
-    """Does it, and waits until the pair is whole again.
+    """Runs a fail-over, and waits until both controllers work again.
 
-    :param seconds: how long the other is in control, or nobody.
+    :param seconds: how long the other controller, or none, is in control.
     """
     KINDS[kind](pair, seconds)
     pair.wait_for_control(pair.ctl1)
@@ -80,12 +80,12 @@ def fail_over(pair: Pair, kind: str, *, seconds: float) -> None:
         time.sleep(1)
         spread.start_slurmctld(pair.ctl2)
         wait_until("the backup", lambda: len(pair.up()) == 2, limit_seconds=20)
-    # A JobID that is given twice drains the node of its first owner.
+    # A JobID that is assigned twice drains the node of its first owner.
     pair.nodes.attempt("scontrol", "update", "nodename=ALL", "state=resume")
 
 
 def drain(pair: Pair) -> None:
-    """Waits for the end of all jobs, and cancels those that slurmctld believes in and nobody runs."""
+    """Waits for the end of all jobs, and cancels those that slurmctld lists but no node runs."""
     nobody = wait_until("no jobs", lambda: not _running(pair), limit_seconds=30)
     for _ in range(1 if nobody else 3):
         for user in spread.USERS:

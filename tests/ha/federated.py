@@ -1,4 +1,4 @@
-"""Jobs in a federation, and Slurm's own word for what ran on which cluster."""
+"""Jobs in a federation, and what ran on which cluster according to Slurm."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ClusterResult(NamedTuple):
     comparison: Comparison
     revoked: int
     hours_told: float  # CPU-hours on the dashboard
-    hours_run: float  # by the job table: what ended here, all runs
+    hours_run: float  # by the job table: all runs of jobs that ended here
 
     @property
     def hours_missing(self) -> float:
@@ -25,9 +25,9 @@ class ClusterResult(NamedTuple):
 
 
 def federate(site: Federation, seconds: float, *, rest_seconds: float = 120) -> dict[str, ClusterResult]:
-    """Jobs on both clusters for so long, a flush every five seconds on each, then all comes to rest.
+    """Runs jobs on both clusters for some time, flushing every five seconds, and waits until all have ended.
 
-    :param rest_seconds: how long jobs are waited for; a requeued one may begin again after two minutes only.
+    :param rest_seconds: how long to wait for jobs; a requeued one may start again only after two minutes.
     """
     with ExitStack() as stack:
         for name in site.clusters:
@@ -54,5 +54,5 @@ def _result(site: Federation, name: str) -> ClusterResult:
         f" where not {revoked} and time_end and time_start and nodelist != 'None assigned'"
         f" and id_job not in (select id_job from {name}_job_table where not time_end or not {revoked} and state < 3)"
     )
-    told = sum(record["CPUHours"] for key, record in site.board.stored.items() if key[0] == name)
-    return ClusterResult(compare(site, name), int(rows[0][0]), told, float(rows[1][0]) / 3600)
+    reported = sum(record["CPUHours"] for key, record in site.board.stored.items() if key[0] == name)
+    return ClusterResult(compare(site, name), int(rows[0][0]), reported, float(rows[1][0]) / 3600)

@@ -1,4 +1,4 @@
-"""A file server that hangs: ``frozen.py FOLDER`` mounts a FUSE filesystem over a folder and answers no request.
+"""A hanging file server: ``frozen.py FOLDER`` mounts a FUSE filesystem over a folder and answers no request.
 
 Processes that access the folder hang until standard input ends. Then the filesystem is unmounted, their calls fail,
 and the folder's files are visible again.
@@ -12,7 +12,7 @@ import sys
 
 
 def main(folder: str) -> None:
-    """Freezes a folder as long as standard input is open."""
+    """Freezes a folder while standard input is open."""
     device = os.open("/dev/fuse", os.O_RDWR)
     options = f"fd={device},rootmode=40000,user_id=0,group_id=0"
     subprocess.run(
@@ -20,7 +20,7 @@ def main(folder: str) -> None:
     )
     print("frozen", flush=True)
     sys.stdin.read()
-    os.close(device)  # the kernel gives up on whatever was asked
+    os.close(device)  # the kernel fails all pending requests
     subprocess.run(["umount", "-l", folder], check=True, timeout=10)
 
 

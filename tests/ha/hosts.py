@@ -23,7 +23,7 @@ from tests.support.waiting import wait_for
 
 T = TypeVar("T")
 
-NETWORK = "10.77.0"  # of these namespaces alone
+NETWORK = "10.77.0"  # for these namespaces only
 FORBIDDEN = "the kernel forbids namespaces here"
 CLONE_NEWNET = 0x40000000  # linux/sched.h
 _INIT = Path(__file__).with_name("host.sh")
@@ -36,7 +36,7 @@ exec env --ignore-signal=CHLD cat # ends when the tests do
 
 
 def why_not_here() -> str:
-    """What keeps this machine from having hosts; empty where nothing does."""
+    """Why this machine cannot run hosts; empty if it can."""
     if os.geteuid() != 0:
         return "namespaces need root"
     missing = [name for name in ("unshare", "nsenter", "ip") if not shutil.which(name, path=PATH)]
@@ -59,7 +59,7 @@ class HostError(RuntimeError):
 
 
 class Lan:
-    """A switch in a network namespace, and the folder that hosts share. Use it in a ``with``."""
+    """A switch in a network namespace, and a folder shared by the hosts. Use it in a ``with``."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="slurm-hosts-"))
@@ -87,7 +87,7 @@ class Lan:
         shutil.rmtree(self.folder)
 
     def add(self, name: str, number: int, env: Mapping[str, str]) -> Host:
-        """Boots a new host; all others can find it by its name."""
+        """Boots a new host, which all others can reach by its name."""
         with self.addresses.open("a") as file:
             file.write(f"{NETWORK}.{number} {name}\n")
         host = self.hosts[name] = Host(self, name, number, env)
@@ -95,7 +95,7 @@ class Lan:
         return host
 
     def ip(self, *arguments: str) -> None:
-        """Changes the network: ``ip`` where the switch is."""
+        """Changes the network: runs ``ip`` in the switch's namespace."""
         done = subprocess.run(
             ["nsenter", f"--target={self.pid}", "--net", "ip", *arguments], capture_output=True, text=True, check=False
         )
@@ -104,9 +104,9 @@ class Lan:
 
 
 class Host:
-    """One host. Made by :meth:`Lan.add`.
+    """One host, created by :meth:`Lan.add`.
 
-    :param env: the environment of what runs there.
+    :param env: the environment of its processes.
     """
 
     def __init__(self, lan: Lan, name: str, number: int, env: Mapping[str, str]) -> None:
@@ -120,11 +120,11 @@ class Host:
 
     @property
     def pid(self) -> int:
-        """Of its process 1, as this machine sees it."""
+        """The process ID of its process 1 on this machine."""
         return int((self.disk / "pid").read_text())
 
     def boot(self) -> None:
-        """Powers it on, and plugs it in."""
+        """Powers it on, and connects it to the switch."""
         with (self.disk / "boot.log").open("ab") as log:
             self._init = subprocess.Popen(
                 [
@@ -145,21 +145,21 @@ class Host:
         self.run("ip", "link", "set", "eth0", "up")
 
     def power_off(self) -> None:
-        """Kills everything on it at once."""
+        """Kills all its processes at once."""
         os.kill(self.pid, signal.SIGKILL)
         self.close()
-        # The kernel removes the wire some moments after the last process.
+        # The kernel removes the network cable shortly after the last process.
         wait_for(self._is_unplugged, f"{self.name} is off")
 
     def close(self) -> None:
-        """Waits for the end of its process 1."""
+        """Waits until its process 1 has ended."""
         if self._init:
             self._init.wait()
             self._init = None
             (self.disk / "pid").unlink()
 
     def argv(self, *argv: str, folder: str = "/") -> list[str]:
-        """What to start on this machine to run a command on the host."""
+        """The command line that runs a command on the host."""
         pid = self.pid
         return [
             *("nsenter", f"--target={pid}", *_NAMESPACES, f"--root=/proc/{pid}/root"),
@@ -170,7 +170,7 @@ class Host:
     def run(self, *argv: str, folder: str = "/", limit_seconds: float = 100) -> str:
         """Runs a command on the host and returns what it printed.
 
-        :raises HostError: when it exits other than 0, or takes longer.
+        :raises HostError: if it does not exit 0 in time.
         """
         done = self.attempt(*argv, folder=folder, limit_seconds=limit_seconds)
         if done.returncode:
@@ -180,7 +180,7 @@ class Host:
         return done.stdout
 
     def attempt(self, *argv: str, folder: str = "/", limit_seconds: float = 100) -> subprocess.CompletedProcess[str]:
-        """Runs a command that may fail; one that takes longer ends with 137, as a killed one does."""
+        """Runs a command that may fail; one that takes too long ends with 137, like a killed one."""
         limited = ("timeout", "--signal=KILL", str(limit_seconds), *argv)
         return subprocess.run(
             self.argv(*limited, folder=folder),
@@ -203,18 +203,18 @@ class Host:
             )
 
     def kill(self, pid_file: str, how: signal.Signals = signal.SIGKILL) -> None:
-        """Signals the process that a file on the host names, where it lives."""
+        """Signals the process whose ID is in a file on the host."""
         self.attempt("sh", "-c", f"kill -{how.value} $(cat {pid_file})")
 
     def log(self, name: str) -> str:
-        """A file below /var/log there; empty where there is none."""
+        """A file in its /var/log; empty if it does not exist."""
         path = self.disk / "log" / name
         return path.read_text(errors="replace") if path.exists() else ""
 
     def in_network(self, make: Callable[[], T]) -> T:
-        """Calls something of this program where the host's network is, such as to open a socket there.
+        """Calls a function in the host's network, for example to open a socket there.
 
-        The network is a thread's own, so it is a thread that moves there.
+        Each thread has its own network namespace, so a new thread enters the host's.
         """
         made: list[T] = []
 

@@ -1,4 +1,4 @@
-"""Jobs of all kinds without a pause, until stopped."""
+"""Submits jobs of all kinds continuously, until stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ha.hosts import Host
 from tests.support.waiting import wait_for
 
 #: A few jobs a second, by nobody, daemon and games (26.05 wants numbers): plain, arrays, failing, cancelled while they
-#: wait, requeued. $STOP is a file.
+#: wait, requeued. $STOP names a file.
 PAIR = r"""
 while [ ! -e "$STOP" ]; do
     user=$(shuf -n1 -e 65534 1 5) s=$((RANDOM % 8))
@@ -46,7 +46,7 @@ done
 
 
 class Submitting:
-    """Submits as long as its ``with`` lasts.
+    """Submits jobs as long as its ``with`` lasts.
 
     :param pause_seconds: between two submissions.
     """

@@ -28,7 +28,7 @@ BURST = int(os.environ.get("BURST", "10000"))
 
 
 def pair() -> bool:
-    """Fail-overs of five kinds: what flush alone brings, what reconcile adds, and what status says all the while."""
+    """Five kinds of fail-over: what flush alone delivers, what reconcile adds, and what status reports meanwhile."""
     site = Pair()
     with site:
         said: Counter[tuple[str, str]] = Counter()
@@ -58,7 +58,7 @@ def pair() -> bool:
             days = status["coverage"]["days"]
             caught = f"{sum(day['hooked'] for day in days)} of {sum(day['jobs'] for day in days)} caught"
             problems = [problem["text"] for problem in status["problems"]]
-            rows.append([name, f"in the end {status['level']}, {caught} {'; '.join(problems)}", 1])
+            rows.append([name, f"finally {status['level']}, {caught} {'; '.join(problems)}", 1])
         _show("status", rows)
     return not (after.lost or after.wrong or after.foreign)
 
@@ -76,7 +76,7 @@ def _look(site: Pair, said: Counter[tuple[str, str]], stop: threading.Event) -> 
 
 
 def races() -> bool:
-    """A dashboard that takes two seconds for a file, without a lock: a reconcile there, flushes here."""
+    """A dashboard that takes two seconds for a file, without a lock; one host reconciles, the other flushes."""
     site = Pair(batch_size=100)
     with site:
         add_old_jobs(site, 2000)
@@ -93,7 +93,7 @@ def races() -> bool:
 
 
 def flushes() -> bool:
-    """Both controllers flush all the time, with jobs on each, with turns and without."""
+    """Both controllers flush continuously, with jobs on each, with turns and without."""
     site = Pair(batch_size=100)
     with site:
         rows: list[list[Any]] = [["", "s for a POST", "jobs", "of ctl1 erased", "of ctl2 erased"]]
@@ -110,7 +110,7 @@ def federation() -> bool:
     site = Federation()
     with site:
         results = federate(site, float(os.environ.get("FEDERATION", "60")))
-        rows = [[*HEAD, "revoked", "CPU-hours told", "CPU-hours run"]]
+        rows = [[*HEAD, "revoked", "CPU-hours shown", "CPU-hours run"]]
         for name, found in results.items():
             hours = [f"{found.hours_told:.3f}", f"{found.hours_run:.3f}"]
             rows.append([name, *map(str, describe(found.comparison)), str(found.revoked), *hours])
@@ -137,7 +137,7 @@ def frozen() -> bool:
 
 
 def state() -> bool:
-    """slurmctld, and slurmdbd's database, that have forgotten."""
+    """A slurmctld without its state, and an older database of slurmdbd."""
     site = Pair(backup=False)
     with site:
         rows: list[list[Any]] = [["", "JobIDs in the accounting", "lost", "wrong", "on the dashboard"]]
@@ -170,7 +170,7 @@ def state() -> bool:
 
 
 def burst() -> bool:
-    """An array whose tasks end all at once."""
+    """An array whose tasks all end at once."""
     site = Pair(backup=False)
     with site:
         rows: list[list[Any]] = [["s", "in slurmdbd", "hook called", "on the dashboard", "sdiag"]]
@@ -198,7 +198,7 @@ PARTS: dict[str, Callable[[], bool]] = {
 
 
 def main(names: list[str]) -> int:
-    """Runs some parts, and prints which of them lost or corrupted anything."""
+    """Runs the given parts, and prints which of them lost or corrupted records."""
     reason = why_not_here()
     if reason:
         print(reason, file=sys.stderr)

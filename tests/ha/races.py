@@ -1,4 +1,4 @@
-"""Two hosts that send at the same time, to a dashboard that rewrites a year's file without a lock."""
+"""Two hosts send at the same time to a dashboard that rewrites a year's file without a lock."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def add_old_jobs(pair: Pair, number: int, *, hours_ago: float = 3) -> int:
 def race(
     pair: Pair, *, seconds: float, rewrite_seconds: float, flush_seconds: float, pause_seconds: float
 ) -> Comparison:
-    """Jobs for some seconds; flush on ctl1, which is in control, all the while; one long reconcile on ctl2.
+    """Runs jobs for some seconds, with flushes on ctl1, which is in control, and one long reconcile on ctl2.
 
     :param pause_seconds: between two jobs.
-    :returns: what is wrong when both have done, of what ended since the beginning.
+    :returns: what is wrong afterwards among the jobs that ended since the start.
     """
     began = time.time()
     pair.board.rewrite_seconds = rewrite_seconds
@@ -58,11 +58,11 @@ def race(
 
 
 def flush_race(pair: Pair, number: int, *, seconds: float, rewrite_seconds: float, turns: bool) -> dict[str, int]:
-    """Finished jobs are queued on both controllers by turns, and both flush without a pause.
+    """Queues finished jobs alternately on both controllers, which both flush continuously.
 
     :param number: of jobs; spread over ``seconds``.
     :param turns: whether the controllers can take turns.
-    :returns: how many of the jobs that a host has delivered were finally erased.
+    :returns: how many of the jobs that each host delivered were finally overwritten.
     """
     base = add_old_jobs(pair, number)
     ids = [str(base + place) for place in range(1, number + 1)]
@@ -70,7 +70,7 @@ def flush_race(pair: Pair, number: int, *, seconds: float, rewrite_seconds: floa
     if not turns:
         common.mkdir(mode=0o700, exist_ok=True)
         common.rename(common.with_suffix(".aside"))
-        common.write_text("a file is no folder\n")
+        common.write_text("not a folder\n")
     pair.board.rewrite_seconds = rewrite_seconds
 
     def deliver(exporter: Exporter, own: list[str], steps: int) -> None:
@@ -99,7 +99,7 @@ def flush_race(pair: Pair, number: int, *, seconds: float, rewrite_seconds: floa
 
 
 def _is_done(exporter: Exporter) -> bool:
-    """Flushes once more: a flush sends only what has not been delivered yet, and so hides nothing that was erased."""
+    """Flushes once more. A flush sends only undelivered jobs, so it does not restore overwritten ones."""
     exporter.run("flush")
     backlog = exporter.status()["backlog"]
     return int(backlog["queued"] + backlog["waiting"] - backlog["half_written"]) == 0

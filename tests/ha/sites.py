@@ -1,4 +1,4 @@
-"""A pair of controllers, and a federation: Slurm, exporters and a dashboard on hosts of their own."""
+"""A pair of controllers, and a federation: Slurm, exporters and a dashboard on separate hosts."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ UP = re.compile(r"\((?:primary|backup\d*)\) at (\S+) is UP")
 
 
 class Exporter:
-    """The exporter on a host, with an installation's paths, but run from the checkout.
+    """The exporter on a host, with the paths of an installation, but run from the checkout.
 
-    :param settings: keys of its configuration beside the dashboard's.
+    :param settings: keys of its configuration, except the dashboard's.
     """
 
     def __init__(self, host: Host, api_url: str, **settings: Any) -> None:
@@ -44,26 +44,26 @@ class Exporter:
         self._thread: threading.Thread | None = None
 
     def configure(self, **settings: Any) -> None:
-        """Changes keys of its configuration; None takes one away."""
+        """Changes keys of its configuration; None removes one."""
         self.settings.update(settings)
         known = {name: value for name, value in self.settings.items() if value is not None}
         self.config.write_text(json.dumps(known))
 
     def run(self, *arguments: str, expect: int = 0, limit_seconds: float = 600) -> str:
-        """Runs a command to its end and returns what it said."""
+        """Runs a command to its end and returns its output."""
         code, said = self.attempt(*arguments, limit_seconds=limit_seconds)
         assert code == expect, f"{self.host.name}: {arguments}: exit {code}\n{said}"
         return said
 
     def attempt(self, *arguments: str, limit_seconds: float = 600) -> tuple[int, str]:
-        """Runs a command, and returns its exit code and what it said."""
+        """Runs a command, and returns its exit code and output."""
         done = self.host.attempt(*self._argv(*arguments), folder=str(ROOT), limit_seconds=limit_seconds)
         with (self.host.disk / "log" / "exporter.log").open("a") as log:
             log.write(f"--- {time.strftime('%T')} {' '.join(arguments)}: exit {done.returncode}\n{done.stderr}")
         return done.returncode, done.stdout + done.stderr
 
     def status(self) -> dict[str, Any]:
-        """What ``status --json`` says."""
+        """The output of ``status --json``."""
         done = self.host.attempt(*self._argv("status", "--json"), folder=str(ROOT))
         assert done.returncode == 0, done.stderr
         return dict(json.loads(done.stdout))
@@ -83,13 +83,13 @@ class Exporter:
         return done.stdout + done.stderr
 
     def flush_every(self, seconds: float) -> None:
-        """Flushes as a timer does, until :meth:`stop`, power losses or not."""
+        """Flushes like a timer, until :meth:`stop`, and across power losses."""
         self._stop.clear()
         self._thread = threading.Thread(target=self._flush_on, args=(seconds,))
         self._thread.start()
 
     def stop(self) -> None:
-        """Ends the flushing."""
+        """Stops flushing."""
         self._stop.set()
         if self._thread:
             self._thread.join()
@@ -136,7 +136,7 @@ class Site:
         raise NotImplementedError
 
     def add_host(self, name: str, number: int, conf: str = "slurm") -> Host:
-        """Boots a host whose commands find slurm.conf in the folder ``conf``."""
+        """Boots a host whose commands use the slurm.conf in the folder ``conf``."""
         env = {"SLURM_CONF": str(self.lan.folder / conf / "slurm.conf")}
         host = self.lan.add(name, number, env)
         spread.start_munged(host, self._key)
@@ -148,7 +148,7 @@ class Site:
         spread.start_munged(host, self._key)
 
     def start_accounting(self, clusters: Sequence[str]) -> None:
-        """MariaDB, slurmdbd, and users with an account."""
+        """Starts MariaDB and slurmdbd, and adds users with an account."""
         self.dbd = self.lan.hosts["dbd"]
         spread.start_mariadb(self.dbd)
         spread.start_slurmdbd(self.dbd)
@@ -162,7 +162,7 @@ class Site:
         self._stack.enter_context(self.board)
 
     def add_exporter(self, host: Host, **settings: Any) -> Exporter:
-        """An exporter on a host. Before slurmctld: one that finds no hook as it starts never calls it."""
+        """Installs an exporter on a host, before slurmctld starts: otherwise slurmctld never calls the hook."""
         self.exporters[host.name] = Exporter(host, self.board.url, **settings)
         return self.exporters[host.name]
 
@@ -173,7 +173,7 @@ class Site:
 
     @property
     def slurm_version(self) -> tuple[int, int]:
-        """Such as (22, 5)."""
+        """Slurm's version, such as (22, 5)."""
         year, month = next(iter(self.lan.hosts.values())).run("slurmctld", "-V").split()[1].split(".")[:2]
         return int(year), int(month)
 
@@ -183,7 +183,7 @@ class Pair(Site):
 
     :param extra: more lines for slurm.conf.
     :param settings: of both exporters.
-    :param backup: whether there is a second controller at all.
+    :param backup: whether there is a second controller.
     """
 
     cluster = "ha"
@@ -222,7 +222,7 @@ class Pair(Site):
             wait_for(lambda: len(self.up()) == 2, "both controllers up")
 
     def _save_state(self) -> None:
-        """Restarts the primary: a backup of 26.05 refuses to take over (no assoc_usage) before that was saved once."""
+        """Restarts the primary, which saves assoc_usage: without it, a backup of 26.05 refuses to take over."""
         self.ctl1.kill(spread.SLURMCTLD_PID, signal.SIGTERM)
         wait_for(lambda: not self.is_running(self.ctl1), "the end of slurmctld")
         spread.start_slurmctld(self.ctl1)
@@ -233,7 +233,7 @@ class Pair(Site):
         return UP.findall(self.nodes.attempt("scontrol", "ping", limit_seconds=20).stdout)
 
     def wait_for_control(self, host: Host, *, limit_seconds: float = 90) -> None:
-        """Waits until a host's slurmctld is the one that answers."""
+        """Waits until the slurmctld that answers is that host's."""
 
         def in_control() -> bool:
             lines = re.findall("Running as primary|background mode|slurmctld version", host.log("slurmctld.log"))
@@ -251,12 +251,12 @@ class Pair(Site):
         self.kills.append(time.time())
 
     def is_running(self, host: Host) -> bool:
-        """Whether there is a slurmctld on a host."""
+        """Whether a slurmctld runs on a host."""
         return host.attempt("sh", "-c", f"kill -0 $(cat {spread.SLURMCTLD_PID})").returncode == 0
 
 
 class Federation(Site):
-    """Two clusters, ``alpha`` and ``beta``, of one slurmdbd, each with a controller of its name and a host of nodes."""
+    """Two clusters of one slurmdbd, ``alpha`` and ``beta``, each with a controller of that name and a nodes' host."""
 
     clusters = ("alpha", "beta")
 
@@ -281,14 +281,14 @@ class Federation(Site):
                 cluster, [controllers[cluster]], names, node_hosts[cluster], state=state, extra=()
             )
             spread.write_conf(self.lan.folder / _conf_of(cluster), conf, version)
-            if cluster == "alpha":  # slurmdbd's host needs some slurm.conf for sacctmgr; any cluster's is enough
+            if cluster == "alpha":  # sacctmgr on slurmdbd's host needs the slurm.conf of any cluster
                 spread.write_conf(self.lan.folder / "slurm", conf, version)
         self.start_accounting(self.clusters)
         for host in controllers.values():
             self.add_exporter(host)
             spread.start_slurmctld(host)
             wait_for(partial(_answers, host), f"{host.name} answers")
-        # Now that slurmdbd can tell each of them where the other is.
+        # Only now does slurmdbd know both clusters' addresses.
         self.dbd.run("sacctmgr", "-i", "add", "federation", "fed", f"clusters={','.join(self.clusters)}")
         for cluster, host in node_hosts.items():
             spread.start_slurmds(host, self.node_names(cluster))
@@ -319,7 +319,7 @@ def _is_federated(host: Host, other: str) -> bool:
 
 
 def wait_until(what: str, condition: Callable[[], bool], *, limit_seconds: float) -> bool:
-    """Waits for something that need not come; says whether it has."""
+    """Waits for something that may not happen; returns whether it did."""
     try:
         wait_for(condition, what, limit_seconds=limit_seconds, pause_seconds=0.5)
     except TimeoutError:

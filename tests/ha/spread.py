@@ -1,4 +1,4 @@
-"""A Slurm whose daemons are on several hosts: their configuration files as text, and how they are started."""
+"""A Slurm with daemons on several hosts: their configuration files as text, and how they are started."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ StorageLoc=slurm_acct_db
 
 
 def write_conf(folder: Path, slurm: str, version: tuple[int, int]) -> None:
-    """Makes the folder that SLURM_CONF is in."""
+    """Creates the folder of SLURM_CONF."""
     folder.mkdir(exist_ok=True)
     cgroup = slurm_conf.make_cgroup_conf(version)
     for name, text in {"slurm.conf": slurm, "slurmdbd.conf": SLURMDBD_CONF, "cgroup.conf": cgroup}.items():
@@ -91,15 +91,15 @@ def write_conf(folder: Path, slurm: str, version: tuple[int, int]) -> None:
 
 
 def start_munged(host: Host, key: Path) -> None:
-    """munged where Slurm looks for it, which is below the host's own /run."""
+    """Starts munged with the socket where Slurm expects it, in the host's own /run."""
     options = {"key-file": key, "pid-file": "/run/munge/munged.pid", "seed-file": "/run/munge/seed"}
     named = [f"--{name}={file}" for name, file in {**options, "log-file": "/var/log/munged.log"}.items()]
     host.run("munged", "--force", "--num-threads=4", *named)
 
 
 def start_mariadb(host: Host) -> None:
-    """A MariaDB that syncs nothing; its files are on the host's disk, its socket is where slurmdbd looks for it."""
-    # Hosts share /tmp, and give their processes the same ids: two servers would take each other's temporary tables.
+    """Starts a MariaDB that syncs nothing: files on the host's disk, its socket where slurmdbd expects it."""
+    # Hosts share /tmp and use the same process IDs: two servers would remove each other's temporary tables.
     options = ["--no-defaults", "--user=root", f"--datadir={host.disk}/db", f"--tmpdir={host.disk}/sqltmp"]
     (host.disk / "sqltmp").mkdir(exist_ok=True)
     host.run("mkdir", "-p", "/run/mysqld")
@@ -132,5 +132,5 @@ def start_slurmds(host: Host, nodes: Sequence[str]) -> None:
 
 
 def start_slurmctld(host: Host) -> None:
-    """As primary, or as backup where slurm.conf names another first."""
+    """Starts it as primary, or as backup if slurm.conf names another host first."""
     host.run("slurmctld")

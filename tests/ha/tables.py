@@ -1,4 +1,4 @@
-"""What is measured on a pair, a federation and single hosts, as Markdown tables for docs/controllers.md."""
+"""Measurements on a pair, a federation and single hosts, as Markdown tables for docs/controllers.md."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.ha.sites import Pair
 from tests.ha.truth import Comparison, compare, percentile
 
 FLUSH_SECONDS = 5.0
-#: How often somebody looks at status meanwhile.
+#: Seconds between two looks at status meanwhile.
 LOOK_SECONDS = 7.0
 
 
 def failovers(pair: Pair, rounds: int, *, seconds: float, kinds: Sequence[str] = tuple(KINDS)) -> Comparison:
-    """Jobs without a pause, a flush every few seconds on both hosts, and fail-overs; then waits until idle.
+    """Runs jobs continuously, a flush every few seconds on both hosts, and fail-overs; then waits until idle.
 
-    :param seconds: between two fail-overs, and how long the other host is in control.
+    :param seconds: between two fail-overs, and for which the other host is in control.
     """
     with flushing(pair), Submitting(pair.nodes):
         time.sleep(seconds)
@@ -34,7 +34,7 @@ def failovers(pair: Pair, rounds: int, *, seconds: float, kinds: Sequence[str] =
 
 @contextmanager
 def flushing(pair: Pair) -> Iterator[None]:
-    """While it lasts both hosts flush, as their timers do."""
+    """Makes both hosts flush like their timers while the block runs."""
     for exporter in pair.exporters.values():
         exporter.flush_every(FLUSH_SECONDS)
     try:

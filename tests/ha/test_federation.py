@@ -1,4 +1,4 @@
-"""Two clusters of one slurmdbd in a federation: each job is reported by the cluster that ran it, with all its hours."""
+"""In a federation of two clusters, each job is reported by the cluster that ran it, with all its hours."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def site() -> Iterator[Federation]:
 
 
 @pytest.mark.timeout(240)
-def test_nothing_is_lost_or_told_twice(site: Federation) -> None:
+def test_no_job_is_lost_or_reported_twice(site: Federation) -> None:
     """Jobs for either cluster, for both, arrays, cancelled and requeued ones."""
     results = federate(site, 12, rest_seconds=15)
     for found in results.values():

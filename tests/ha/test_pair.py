@@ -1,4 +1,4 @@
-"""A primary and a backup controller: nothing is lost, sent wrong, erased or complained of."""
+"""With a primary and a backup controller, no job is lost, sent wrong or overwritten, and no alarm is raised."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 
 #: slurmctld calls the hook within this time, even on a busy machine.
 HOOK_SECONDS = 10
-LATER_SECONDS = 1200  # by then a job is no longer fresh to a reconcile
+LATER_SECONDS = 1200  # after that time, reconcile counts a job as missed
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def pair() -> Iterator[Pair]:
 
 
 def test_a_reconcile_on_one_controller_erases_nothing_of_the_other(pair: Pair) -> None:
-    """They take turns, though the dashboard rewrites a year's file without a lock."""
+    """Neither overwrites the other's records, although the dashboard rewrites a year's file without a lock."""
     add_old_jobs(pair, 600)
     found = race(pair, seconds=8, rewrite_seconds=0.6, flush_seconds=1, pause_seconds=0.25)
     assert ([], [], []) == (found.lost, found.foreign, found.wrong)
@@ -39,7 +39,7 @@ def test_a_reconcile_on_one_controller_erases_nothing_of_the_other(pair: Pair) -
 
 
 def test_two_flushes_at_once_erase_nothing_of_each_other(pair: Pair) -> None:
-    """Jobs wait on both controllers, and both deliver them at the same time."""
+    """If jobs wait on both controllers and both flush at once, all of them arrive."""
     erased = flush_race(pair, 60, seconds=6, rewrite_seconds=0.5, turns=True)
     assert {"ctl1": 0, "ctl2": 0} == erased
 
@@ -58,7 +58,7 @@ def test_a_state_folder_that_hangs_holds_up_no_job(pair: Pair) -> None:
 
 @pytest.mark.parametrize("ahead", [280, -280])
 def test_clocks_that_differ(pair: Pair, ahead: int) -> None:
-    """By as much as munge lets Slurm's daemons differ: jobs of now are delivered, and nobody complains."""
+    """With clocks that differ by as much as munge allows, new jobs are delivered, and no problem is reported."""
     base = add_old_jobs(pair, 20, hours_ago=0.1)
     first, second = pair.exporters.values()
     first.run("queue", "add", *(str(base + number) for number in range(1, 11)))
@@ -73,7 +73,7 @@ def test_clocks_that_differ(pair: Pair, ahead: int) -> None:
 
 @pytest.mark.timeout(600)
 def test_a_fail_over_loses_nothing(pair: Pair) -> None:
-    """Killed, the primary leaves its jobs to the backup; both hosts send; and ``status`` is well on both."""
+    """When the primary is killed the backup takes over its jobs; both hosts send, and ``status`` is ok on both."""
     pair.board.rewrite_seconds = 0.3
     with flushing(pair), Submitting(pair.nodes):
         time.sleep(4)
@@ -96,15 +96,15 @@ def test_a_fail_over_loses_nothing(pair: Pair) -> None:
     assert sum(day["jobs"] - day["hooked"] for day in days) <= len(missed) * len(pair.exporters)
 
 
-def test_a_name_that_was_never_told_is_out_of_reach(pair: Pair) -> None:
-    """Not a matter for the configuration: exit 69, and everything is kept."""
+def test_an_unknown_cluster_name_exits_69(pair: Pair) -> None:
+    """The command exits 69, not 78, and everything is kept."""
     nowhere = Exporter(pair.nodes, pair.board.url, scontrol="/bin/false")
     nowhere.run("queue", "add", "1")
     nowhere.run("flush", expect=69)
 
 
 def test_one_spool_for_both_is_refused(pair: Pair) -> None:
-    """The first host continues; the other reports whose spool it is."""
+    """The first host continues; the other names the spool's owner."""
     common = pair.lan.folder / "common-spool"
     common.mkdir(mode=0o750)
     for exporter in pair.exporters.values():
@@ -120,11 +120,11 @@ def test_one_spool_for_both_is_refused(pair: Pair) -> None:
 
 
 def test_neither_needs_slurmctld(pair: Pair) -> None:
-    """The cluster's name is what it was; slurmdbd knows the jobs. (The last test: slurmctld stays down.)"""
+    """The remembered cluster name is used, and slurmdbd knows the jobs. (The last test: slurmctld stays down.)"""
     job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
     wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
     newest = f"select time_end, `partition` from {pair.cluster}_job_table where id_job = {job} order by job_db_inx"
-    # A killed slurmctld would take what it has not reported along.
+    # A killed slurmctld would lose what it has not reported.
     wait_for(lambda: all(part not in {"0", ""} for part in pair.sql(newest)[-1]), "the job's record in slurmdbd")
     for host in pair.controllers:
         pair.kill_slurmctld(host)

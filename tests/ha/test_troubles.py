@@ -1,4 +1,4 @@
-"""A spool that hangs, a burst, a slurmctld and an accounting that have forgotten: no job is lost or sent wrong."""
+"""With a spool that hangs, a burst, a lost StateSaveLocation or an older database, no job is lost or sent wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def site() -> Iterator[Pair]:
 
 
 def is_well(site: Pair) -> None:
-    """Everything that the accounting knows is on the dashboard, and nothing wrong beside it."""
+    """Checks that the dashboard has every job of the accounting, and no wrong record."""
     troubles.deliver_all(site)
     site.exporters["ctl1"].run("reconcile")
     found = compare(site, site.cluster)
@@ -28,17 +28,17 @@ def is_well(site: Pair) -> None:
 
 
 def test_a_spool_that_hangs(site: Pair) -> None:
-    """Jobs end as always; slurmctld does not stop before the spool answers, and then makes its calls."""
+    """Jobs end as usual; slurmctld does not stop before the spool answers, and then makes the pending calls."""
     found = troubles.freeze(site, 12, patience_seconds=3)
     assert found.stopping is None
     assert found.thawed is not None
-    assert 12 - 3 <= found.queued <= 12  # those that looked when the spool went are lost to the hook
+    assert 12 - 3 <= found.queued <= 12  # the calls that were running when the spool hung are lost
     assert "DBD Agent queue size: 0" in found.sdiag
     is_well(site)
 
 
 def test_a_burst(site: Pair) -> None:
-    """Every task of an array that ends all at once is called for and delivered by flush alone."""
+    """If all tasks of an array end at once, the hook is called for each, and flush alone delivers them."""
     moments = list(troubles.burst(site, 300, every_seconds=1, limit_seconds=60))
     assert (300, 300) == (moments[-1].called, moments[-1].delivered)
     is_well(site)
@@ -46,7 +46,7 @@ def test_a_burst(site: Pair) -> None:
 
 @pytest.mark.timeout(180)
 def test_an_older_database_and_a_wiped_state(site: Pair) -> None:
-    """What the accounting has forgotten stays on the dashboard; where JobIDs come again the newer job stands."""
+    """Jobs that the accounting has lost stay on the dashboard; of a reused JobID, the newer job is shown."""
     saved = troubles.dump(site)
     troubles.run_jobs(site, 5)
     is_well(site)
@@ -67,7 +67,7 @@ def test_an_older_database_and_a_wiped_state(site: Pair) -> None:
 
 
 def test_a_first_job_id_above_the_old_ones(site: Pair) -> None:
-    """slurmctld has lost its state, and FirstJobId keeps the new jobs from the places of the old ones."""
+    """After slurmctld has lost its state, FirstJobId keeps new jobs from replacing old ones."""
     shown = dict(site.board.stored)
     troubles.wipe_state(site, first_job_id=5000)
     troubles.run_jobs(site, 5)

@@ -1,4 +1,4 @@
-"""A spool that hangs, a burst, a slurmctld or an accounting that has forgotten: each on a real Slurm, with figures."""
+"""A spool that hangs, a burst, a lost StateSaveLocation, an older database: each on a real Slurm, with figures."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN = ("--parsable", "--uid=65534", "-o", "/dev/null", "--chdir=/tmp")
 
 @contextmanager
 def frozen(host: Host, folder: str = SPOOL) -> Iterator[None]:
-    """Any access to the folder hangs while the block runs."""
+    """Makes any access to the folder hang while the block runs."""
     freezer = subprocess.Popen(
         host.argv(sys.executable, "-B", str(ROOT / "tests" / "ha" / "frozen.py"), folder),
         stdin=subprocess.PIPE,
@@ -36,7 +36,7 @@ def frozen(host: Host, folder: str = SPOOL) -> Iterator[None]:
 
 
 def run_jobs(pair: Pair, number: int, *, limit_seconds: float = 120) -> float:
-    """Runs an array of that many tasks to its end; returns the seconds that took."""
+    """Runs an array to its end; returns the seconds that it took."""
     began = time.monotonic()
     pair.nodes.run("sbatch", *PLAIN, f"--array=1-{number}", "--wrap", "true")
     wait_for(lambda: not pair.nodes.run("squeue", "-h"), "the end of all jobs", limit_seconds=limit_seconds)
@@ -44,12 +44,12 @@ def run_jobs(pair: Pair, number: int, *, limit_seconds: float = 120) -> float:
 
 
 def queued(host: Host) -> int:
-    """How many lines the hook has written."""
+    """The number of lines that the hook has written."""
     return int(host.run("sh", "-c", f"cat {SPOOL}/queue* 2>/dev/null | grep -c . || true"))
 
 
 def stop_slurmctld(pair: Pair, *, limit_seconds: float) -> float | None:
-    """Asks ctl1's slurmctld to end; returns the seconds until it has, None where it has not."""
+    """Stops ctl1's slurmctld; returns the seconds that it took, or None if it did not stop."""
     began = time.monotonic()
     pair.ctl1.run("sh", "-c", f"kill $(cat {spread.SLURMCTLD_PID})")
     ended = wait_until("its end", lambda: not pair.is_running(pair.ctl1), limit_seconds=limit_seconds)
@@ -57,23 +57,23 @@ def stop_slurmctld(pair: Pair, *, limit_seconds: float) -> float | None:
 
 
 class Freeze(NamedTuple):
-    """What a spool that hangs has done."""
+    """The effects of a spool that hangs."""
 
     jobs: int
-    seconds: float  # until all had ended, by slurmctld
-    stopping: float | None  # seconds while frozen, None where it has not stopped
-    thawed: float | None  # and when the spool answered again
-    queued: int  # jobs that the hook has finally written
-    sdiag: str  # what sdiag said of the calls that waited
+    seconds: float  # until all had ended, according to slurmctld
+    stopping: float | None  # seconds while frozen; None if it did not stop
+    thawed: float | None  # and once the spool answered again
+    queued: int  # jobs that the hook wrote in total
+    sdiag: str  # what sdiag reported about the pending calls
 
 
 def freeze(pair: Pair, number: int, *, patience_seconds: float) -> Freeze:
-    """Jobs end while the spool hangs, and slurmctld is asked to stop meanwhile."""
+    """Ends jobs while the spool hangs, and asks slurmctld to stop meanwhile."""
     before = queued(pair.ctl1)
     with frozen(pair.ctl1):
         seconds = run_jobs(pair, number)
-        told = "DBD Agent queue size: 0"  # slurmdbd knows them all, and the hook has been called for none
-        wait_for(lambda: told in agent_queues(pair.ctl1), "an idle slurmctld", pause_seconds=0.5)
+        known = "DBD Agent queue size: 0"  # slurmdbd has all of them, and the hook has been called for none
+        wait_for(lambda: known in agent_queues(pair.ctl1), "an idle slurmctld", pause_seconds=0.5)
         sdiag = agent_queues(pair.ctl1)
         stopping = stop_slurmctld(pair, limit_seconds=patience_seconds)
         began = time.monotonic()
@@ -86,7 +86,7 @@ def freeze(pair: Pair, number: int, *, patience_seconds: float) -> Freeze:
 
 
 def agent_queues(host: Host) -> str:
-    """Every queue size that sdiag prints; a slurmctld in the middle of a burst may not answer it in time."""
+    """Every queue size that sdiag prints; during a burst, slurmctld may not answer in time."""
     try:
         printed = host.run("sdiag")
     except HostError:
@@ -95,16 +95,16 @@ def agent_queues(host: Host) -> str:
 
 
 class Moment(NamedTuple):
-    """How far a burst has come."""
+    """The progress of a burst."""
 
     seconds: float
-    ended: int  # by slurmdbd
-    called: int  # by the hook
+    ended: int  # according to slurmdbd
+    called: int  # according to the hook
     delivered: int
 
 
 def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float) -> Iterator[Moment]:
-    """Runs an array of that many tasks at once, and a flush every few seconds, until the dashboard has them all."""
+    """Runs an array with all tasks at once, and flushes every few seconds until the dashboard has all of them."""
     before = len(pair.board.stored)
     flushing = pair.exporters["ctl1"]
     calls_before = flushing.status()["hook"]["calls"]
@@ -125,7 +125,7 @@ def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float
 
 
 def wipe_state(pair: Pair, *, first_job_id: int = 1) -> None:
-    """slurmctld loses its StateSaveLocation: JobIDs begin at FirstJobId again."""
+    """Deletes slurmctld's StateSaveLocation: JobIDs start at FirstJobId again."""
     stop_slurmctld(pair, limit_seconds=60)
     with (pair.lan.folder / "slurm" / "slurm.conf").open("a") as conf:
         conf.write(f"FirstJobId={first_job_id}\n")
@@ -143,7 +143,7 @@ def dump(pair: Pair) -> str:
 
 
 def restore(pair: Pair, path: str) -> None:
-    """Puts an older database in the place of slurmdbd's, as after the loss of a disk."""
+    """Restores an older database of slurmdbd, as after the loss of a disk."""
     pair.dbd.run("sh", "-c", "kill $(cat /run/slurm/slurmdbd.pid)")
     wait_for(lambda: pair.dbd.attempt("pgrep", "-x", "slurmdbd").returncode != 0, "the end of slurmdbd")
     pair.dbd.run(
@@ -155,7 +155,7 @@ def restore(pair: Pair, path: str) -> None:
 
 
 def deliver_all(pair: Pair) -> None:
-    """Flushes until nothing waits for a whole record."""
+    """Flushes until no job waits, except for half-written records."""
     exporter = pair.exporters["ctl1"]
 
     def is_done() -> bool:
@@ -167,7 +167,7 @@ def deliver_all(pair: Pair) -> None:
 
 
 def count_lost(pair: Pair) -> tuple[int, int]:
-    """Of all rows that have ended: JobIDs of the accounting, and how many of them the dashboard lacks."""
+    """The JobIDs of all ended rows, and how many of them the dashboard lacks."""
     found = compare(pair, pair.cluster)
     ids = {row.job_id for row in read_rows(pair, pair.cluster) if row.end}
     return len(ids), len(found.lost) + len(found.lost_half)

@@ -1,4 +1,4 @@
-"""The dashboard against slurmdbd's job table, by plain SQL. Nothing here is shared with the exporter."""
+"""Compares the dashboard with slurmdbd's job table by plain SQL, without code of the exporter."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Job(NamedTuple):
     """The newest row of a raw ID."""
 
     raw_id: int
-    job_id: str  # as sacct shows it
+    job_id: str  # in sacct's form
     submit: int
     end: int
     state: int
-    is_half: bool  # slurmdbd knows little more than its end
+    is_half: bool  # slurmdbd has little more than its end
 
     @property
     def has_ended(self) -> bool:
@@ -43,24 +43,24 @@ class Job(NamedTuple):
 
     @property
     def is_revoked(self) -> bool:
-        """A sibling of the federation ran it."""
+        """Whether a sibling of the federation ran it."""
         return bool(self.state & REVOKED)
 
     @property
     def word(self) -> str:
-        """What the dashboard has to call its state."""
+        """The state that the dashboard must show."""
         return STATES[self.state & 0xFF]
 
 
 class Comparison(NamedTuple):
     """What is wrong on the dashboard."""
 
-    jobs: int  # of the accounting, that have ended here
+    jobs: int  # of the accounting, ended on this cluster
     half_written: int
     live: int
-    lost: list[Job]  # whole ones
+    lost: list[Job]  # complete ones
     lost_half: list[Job]  # half-written ones, which wait for a day
-    foreign: list[str]  # JobIDs of which no row of the accounting has ended
+    foreign: list[str]  # JobIDs without an ended row in the accounting
     wrong: list[str]
     sent_by_several: int
     delays: list[float]  # from the End to the first arrival, in seconds, sorted
@@ -85,7 +85,7 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     stored = {key[2]: record for key, record in site.board.stored.items() if key[0] == cluster}
     rows = read_rows(site, cluster)
     newest = {row.raw_id: row for row in rows if not _is_abandoned(row, rows)}
-    # A JobID that comes again, under another raw ID, is the newer job's on the dashboard.
+    # If a JobID is reused under another raw ID, the dashboard shows the newer job.
     jobs = list({row.job_id: row for row in sorted(newest.values(), key=lambda row: row.submit)}.values())
     ended = [job for job in jobs if job.has_ended and not job.is_revoked]
     lost: list[Job] = []
@@ -102,7 +102,7 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
         if (record["End"], record["State"]) != (_local(job.end), job.word):
             wrong.append(f"{job.job_id}: {record['State']} at {record['End']}, not {job.word} at {_local(job.end)}")
         delays.append(site.board.first[cluster, job.job_id, record["Submit"]].at - job.end)
-    known = {row.job_id for row in rows if row.end}  # a killed slurmctld may give an ID twice
+    known = {row.job_id for row in rows if row.end}  # a killed slurmctld may assign an ID twice
     return Comparison(
         jobs=len(ended),
         half_written=sum(job.is_half for job in ended),
@@ -117,10 +117,10 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
 
 
 def overdue(site: Site, cluster: str) -> list[str]:
-    """The jobs that wait on some host although slurmdbd has all of them that the hook announced.
+    """The jobs that wait on some host although slurmdbd has everything that the hook announced.
 
-    What is left out cannot be delivered yet: a killed slurmctld has reported such a job to slurmdbd by halves, without
-    the end that the hook was called for, or never.
+    Other waiting jobs cannot be delivered yet: a killed slurmctld has reported such a job to slurmdbd only partially,
+    without the end that the hook was called for, or never.
     """
     rows = read_rows(site, cluster)
     found: list[str] = []
@@ -135,7 +135,7 @@ def overdue(site: Site, cluster: str) -> list[str]:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Of sorted values; 0 where there is none."""
+    """A percentile of sorted values; 0 if there are none."""
     return values[min(int(len(values) * share), len(values) - 1)] if values else 0.0
 
 

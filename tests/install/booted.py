@@ -311,7 +311,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
         "import zipfile, sys; zipfile.ZipFile(sys.argv[1], 'a').writestr('agent/spool/ledger.py', 'raise SystemError')"
     )
     machine.run("sh", "-c", f'python3 -W ignore -c "{unusable}" /root/broken/wheelhouse/slurm_usage*')
-    assert "does not run for the user slurm" in machine.run("/root/broken/install.sh", expect=1)
+    assert "the user slurm cannot run the new version" in machine.run("/root/broken/install.sh", expect=1)
     machine.run("rm", "-r", "/root/broken")
     assert (version, environment) == (machine.run(NAME, "--version"), machine.run("readlink", f"/opt/{NAME}/venv"))
     wait_for_job(dashboard, machine.run_job(), 60)
@@ -351,7 +351,7 @@ def test_epilogslurmctld_does_as_well(
     machine.wait_for_slurm()
 
 
-def test_another_user_is_told_which_right_he_lacks(
+def test_another_user_learns_which_right_is_missing(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """With their own installation and the privileges that check asks for, a user sees the jobs of all users."""

@@ -135,7 +135,7 @@ BREAKS = [
     Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "cannot read and execute", slurm=True),
     Break("a folder that can't be entered", f"chmod 700 /opt/{NAME}/bin", "hook", "cannot enter", slurm=True),
     Break(
-        "a hook that is gone",
+        "a missing hook",
         f"rm {HOOK}",
         "hook",
         "does not exist",
@@ -225,7 +225,7 @@ BREAKS = [
         slurm=True,
     ),
     Break(
-        "lines that are gone again from slurm.conf",
+        "lines that were removed from slurm.conf again",
         rewire("", restart=False),
         "slurm.conf",
         "no longer names it",
@@ -401,7 +401,7 @@ def test_a_failed_setup_says_what_is_there_and_how_to_go_on(first_day: FirstDay)
     """The messages were enough to continue: otherwise there would be no first day."""
     assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key" in first_day.failed
     assert "Invalid, used or expired deploy key" in first_day.failed
-    assert "has looked for it when it was not there yet.\nRestart slurmctld: " in first_day.failed
+    assert "when slurmctld looked for it, it was not installed yet.\nRestart slurmctld: " in first_day.failed
 
 
 def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> None:

@@ -91,7 +91,7 @@ def test_purge_says_what_the_other_controllers_need(machine: Machine, dashboard:
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
     said = machine.run(f"/opt/{NAME}/install.sh", "--purge")
-    assert f"Left: {FOLDER}, which the controllers share" in said
+    assert f"Kept: {FOLDER}, which the controllers share" in said
     assert machine.succeeds(f"test -d {FOLDER}")
     assert not machine.succeeds(f"test -e {HOOK}")
 

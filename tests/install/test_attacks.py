@@ -197,7 +197,7 @@ def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
     host.put(f"/etc/{NAME}/note", "", "slurm")
     host.root.run("ln", "-s", "/etc/shadow", f"/etc/{NAME}/config.toml")
     said = host.install()
-    assert f"keeping /etc/{NAME}/config.toml: what this link leads to" in said
+    assert f"keeping /etc/{NAME}/config.toml, which is a link" in said
     assert (before, "root 755") == (host.owner("/etc/shadow"), host.owner(f"/etc/{NAME}"))
 
 
@@ -258,7 +258,7 @@ def test_slurmctld_alone_gives_the_configuration_to_nobody(host: Host, user: str
     path = tell(host, f"SlurmUser = {user}")
     name = user.partition("(")[0]
     before = host.owner(f"/etc/{NAME}/config.toml"), host.owner(f"/var/spool/{NAME}")
-    words = f"belongs to slurm, but slurmctld says that SlurmUser is {name}"
+    words = f"belongs to slurm, but slurmctld reports SlurmUser={name}"
     if command == "install.sh":
         assert words in host.install(expect=1, PATH=path)
     else:

@@ -49,4 +49,4 @@ def test_a_single_controller_needs_none(root: Root) -> None:
 def test_it_says_so_where_it_cannot(root: Root) -> None:
     """The installation continues: jobs are still delivered without turns."""
     root.run("chown", "root", STATE)
-    assert f"slurm cannot make {STATE}/{NAME}: see docs/controllers.md\n" == make_common_folder(root, PAIR)
+    assert f"slurm cannot create {STATE}/{NAME}: see docs/controllers.md\n" == make_common_folder(root, PAIR)

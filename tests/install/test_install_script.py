@@ -88,9 +88,12 @@ def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installati
         ("JobCompType = jobcomp/elasticsearch # ours\n", f"    EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh"),
         (
             "jobcomptype=jobcomp/kafka\nEpilogSlurmctld=/site/epilog\n",
-            "EpilogSlurmctld is /site/epilog already. Have a script call both",
+            "EpilogSlurmctld is already /site/epilog. Use a script that calls both",
         ),
-        (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n", "names the hook already, and slurmctld has yet to read that"),
+        (
+            f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n",
+            "names the hook already, but slurmctld has not read that line yet",
+        ),
     ],
 )
 def test_the_lines_fit_the_slurm_conf_that_is_there(
@@ -139,7 +142,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
     installation.run()
     before, environments = installation.files(), installation.environments()
     installation.sources = with_broken_wheel(bundle, tmp_path)
-    assert "the new version does not run" in installation.run(expect=1)
+    assert "cannot run the new version" in installation.run(expect=1)
     assert (before, environments) == (installation.files(), installation.environments())
     for wheel in (installation.sources / "wheelhouse").glob("requests-*"):
         wheel.unlink()
@@ -237,7 +240,7 @@ def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation
     said = installation.run("--uninstall")
     left = {f"etc/{NAME}/config.toml", f"var/spool/{NAME}/queue", f"etc/systemd/system/{NAME}.service.d/proxy.conf"}
     assert left == installation.files().keys()
-    assert f"Left: /etc/{NAME} and /var/spool/{NAME}; " in said
+    assert f"Kept: /etc/{NAME} and /var/spool/{NAME}; " in said
     installation.run("--purge")
     assert {} == installation.files()
 
@@ -270,7 +273,7 @@ def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installat
     folder.mkdir()
     for name in ("queue", "queue.lock", "queue.claimed.1.2", "agent.lock", "host", "ledger.db", "theirs"):
         (folder / name).write_text("1")
-    assert "/data holds files of others and stays" in installation.run("--purge", SLURM_USAGE_HISTORY_SPOOL="/data")
+    assert "Kept: /data, which contains other files." in installation.run("--purge", SLURM_USAGE_HISTORY_SPOOL="/data")
     assert {"data/theirs": b"1"} == installation.files()
 
 
@@ -294,15 +297,15 @@ def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation,
     [
         (["--what"], "unknown option --what"),
         (["--prefix"], "--prefix needs a value"),
-        (["--api-url", "https://d"], "--api-url goes with one of"),
-        (["--deploy-key", "-"], "--api-url goes with one of"),
-        (["--api-url", "u", "--deploy-key", "-", "--api-key-file", "f"], "--api-url goes with one of"),
+        (["--api-url", "https://d"], "--api-url needs either"),
+        (["--deploy-key", "-"], "--api-url needs either"),
+        (["--api-url", "u", "--deploy-key", "-", "--api-key-file", "f"], "--api-url needs either"),
         (["--api-url", "u", "--deploy-key", "secret"], "--deploy-key takes - (standard input) or a file."),
         (["--deploy-key=secret"], "unknown option --deploy-key;"),
-        (["--prefix", "/a b"], "must be a full path of plain characters"),
+        (["--prefix", "/a b"], "must be an absolute path of letters"),
     ],
 )
-def test_a_wrong_option_is_told_before_anything_is_done(
+def test_a_wrong_option_is_reported_before_anything_is_done(
     installation: Installation, options: list[str], words: str
 ) -> None:
     """One sentence, exit code 1, and no key in it."""
@@ -347,7 +350,7 @@ def test_a_proxy_that_is_dead(installation: Installation) -> None:
     dead = {"HTTPS_PROXY": "http://bob:secret@127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
     dead.update(dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "https://pypi.org/simple"), PIP_FIND_LINKS="")
     said = installation.run(expect=1, no_proxy="", NO_PROXY="", **dead)
-    assert "HTTPS_PROXY is 127.0.0.1:9. Without a way to PyPI, install from the bundle (make bundle)" in said
+    assert "HTTPS_PROXY is 127.0.0.1:9. If PyPI cannot be reached, install from the bundle (make bundle)" in said
     assert "or name a --wheelhouse" in said
     assert "secret" not in said
     assert [] == installation.environments()
@@ -366,7 +369,7 @@ def test_a_read_only_opt(installation: Installation, installed_before: bool) -> 
     within = ["unshare", "--mount", "sh", "-c", mount]
     said = installation.run(expect=1, within=within)
     assert "Read-only file system" in said
-    assert "Where /opt is read-only, name another place: --prefix FOLDER" in said
+    assert "If /opt is read-only, choose another folder: --prefix DIR" in said
     assert before == installation.files()
     installation.run("--prefix", "/srv", within=within)
     assert (installation.root / "srv" / NAME / "venv").is_dir()
@@ -400,7 +403,7 @@ def test_a_user_needs_no_root(installation: Installation, tmp_path: Path) -> Non
     assert {} == installation.files()
 
 
-def test_a_user_is_told_that_he_has_no_hook(installation: Installation, tmp_path: Path) -> None:
+def test_a_users_installation_has_no_hook(installation: Installation, tmp_path: Path) -> None:
     """The hook runs as SlurmUser, who may not write to the user's spool, unless both are the same."""
     conf = tmp_path / "slurm.conf"
     for slurm_user, hooked in (("somebody", False), (getpass.getuser(), True)):

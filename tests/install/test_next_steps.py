@@ -83,7 +83,7 @@ def test_the_lines_are_those_of_check(controller: Controller, conf: str, version
         assert line.replace("{both}", f"/opt/{NAME}/call-both.sh").partition("=")[0] in advice
     assert ("call-both.sh" in advice) == ("{both}" in lines[0])
     assert RESTART in said
-    assert "roll it out" in said
+    assert "distribute it to all of them" in said
 
 
 def test_both_are_called_by_what_it_prints(controller: Controller) -> None:
@@ -103,7 +103,7 @@ def test_a_hook_that_slurmctld_cannot_have_found(controller: Controller) -> None
     """slurm.conf was edited and slurmctld restarted before the installation; an upgrade does not mention it."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n")
     first = controller.installation.run(SLURM_CONF=str(controller.conf))
-    assert f"has looked for it when it was not there yet.\n{RESTART}" in first
+    assert f"when slurmctld looked for it, it was not installed yet.\n{RESTART}" in first
     before = controller.installation.hook.stat()
     second = controller.installation.run(SLURM_CONF=str(controller.conf))
     assert "slurm.conf names the hook already.\n" in second
@@ -115,7 +115,7 @@ def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
     """They are not repeated."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n", read=False)
     said = controller.install()
-    assert f"names the hook already, and slurmctld has yet to read that.\n{RESTART}" in said
+    assert f"names the hook already, but slurmctld has not read that line yet.\n{RESTART}" in said
 
 
 def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controller) -> None:

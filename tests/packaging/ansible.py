@@ -1,4 +1,4 @@
-"""Ansible and other tools from PyPI, in an environment that is kept, and a way into a booted machine without sshd."""
+"""Ansible and other tools from PyPI, in a cached environment, and a connection to a booted machine without sshd."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def install_tools() -> Path:
 
 
 def make_inventory(machine: Machine, folder: Path) -> Path:
-    """An inventory with the host ``controller``. Ansible takes for ssh what enters the machine's namespaces."""
+    """An inventory with the host ``controller``. Ansible uses as ssh a program that enters the machine's namespaces."""
     ssh = folder / "ssh"
     clean = "env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin"
     enter = f'exec {shlex.join(machine.door())} {clean} sh -c "$command"'

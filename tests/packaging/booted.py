@@ -25,8 +25,8 @@ HOOK = f"/usr/libexec/{NAME}/jobcomp.sh"
 ADAPT = f"/usr/libexec/{NAME}/adapt"
 TIMERS = (f"{NAME}.timer", f"{NAME}-flush.timer")
 WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
-#: Where an installation could leave something. Logs, Slurm's own state and what is in memory are not its doing; dpkg
-#: and apt keep books of their own.
+#: Where an installation could leave files. Logs, Slurm's own state and files in memory are not its own; dpkg
+#: and apt have their own records.
 NOT_SEARCHED: tuple[str, ...] = (
     "/var/log/",
     "/var/lib/slurm",
@@ -73,7 +73,7 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
 
 @pytest.fixture(scope="module")
 def installed(machine: Machine, files_before: set[str], dashboard: ReceivingDashboard) -> str:
-    """Installs, sets up, enables and wires the hook; returns what apt and the package said."""
+    """Installs, sets up and enables the exporter, and wires the hook; returns the output of apt and the package."""
     assert files_before
     said = install(machine, "1")
     machine.run(NAME, "setup", "--api-url", dashboard.url, "--deploy-key", "-", stdin=DEPLOY_KEY)
@@ -85,7 +85,7 @@ def installed(machine: Machine, files_before: set[str], dashboard: ReceivingDash
 
 
 def install(machine: Machine, release: str) -> str:
-    """Installs a release of the deb over whatever is there, without a network and without a question."""
+    """Installs a release of the deb over the present one, without a network and without prompts."""
     deb = f"/wheels/{NAME}_{VERSION}-{release}_all.deb"
     options = ["--yes", "--no-install-recommends", "--allow-downgrades"]
     return machine.run("apt-get", "install", *options, deb, DEBIAN_FRONTEND="noninteractive")
@@ -96,7 +96,7 @@ def owner_and_mode(machine: Machine, path: str) -> str:
 
 
 def deliver(machine: Machine, dashboard: ReceivingDashboard) -> float:
-    """Runs a job, and waits until the timers have brought it; returns the seconds from its end."""
+    """Runs a job, and waits until the timers have delivered it; returns the seconds from its end."""
     job = machine.run_job()
     began = time.monotonic()
     wait_for(lambda: job in dashboard.records, f"job {job}", limit_seconds=420)
@@ -112,7 +112,7 @@ def version(machine: Machine) -> str:
 
 
 def test_the_spool_and_the_key_are_the_slurm_users(machine: Machine, installed: str) -> None:
-    """From the installation on, as Slurm was there first; everything else is root's."""
+    """Configuration and spool belong to the Slurm user from the installation on; everything else is root's."""
     assert "There is no user" not in installed
     assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
     assert "slurm:slurm 600" == owner_and_mode(machine, CONFIG)
@@ -121,14 +121,14 @@ def test_the_spool_and_the_key_are_the_slurm_users(machine: Machine, installed: 
 
 
 def test_the_first_job_arrives(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
-    """By hook and timer, with the Python that the Debian has."""
+    """The first job arrives by hook and timer, with the distribution's Python."""
     assert installed
     seconds = deliver(machine, dashboard)
     print(f"\n{machine.run('cat', '/etc/debian_version').strip()}: first job {seconds:.0f} s after its end")
 
 
 def test_check_finds_all_well(machine: Machine, installed: str) -> None:
-    """The hook is found where the package has put it, and nothing is said to be wrong."""
+    """`check` finds the package's hook, and no fault."""
     assert installed
     machine.run("systemctl", "start", f"{NAME}.service")
     checks = json.loads(machine.run(NAME, "check", "--json", expect=None))["checks"]
@@ -138,14 +138,14 @@ def test_check_finds_all_well(machine: Machine, installed: str) -> None:
 
 
 def test_bytecode_is_made_once_and_for_all(machine: Machine, installed: str) -> None:
-    """So that a flush, which may not write there, starts as fast as from a virtual environment."""
+    """Bytecode exists, so that a flush, which cannot write there, starts as fast as from a virtual environment."""
     assert installed
     made = machine.run("find", f"/var/cache/{NAME}", "-path", "*/agent/cli.*.pyc")
     assert 1 == len(made.splitlines()), made
 
 
 def test_dpkg_finds_every_file_as_it_was_packed(machine: Machine, installed: str) -> None:
-    """`dpkg --verify` has nothing to say, whatever setup has written."""
+    """`dpkg --verify` reports nothing after setup."""
     assert installed
     assert "" == machine.run("dpkg", "--verify", NAME)
 
@@ -154,7 +154,7 @@ def test_dpkg_finds_every_file_as_it_was_packed(machine: Machine, installed: str
 def test_another_release_takes_over(
     machine: Machine, installed: str, dashboard: ReceivingDashboard, release: str
 ) -> None:
-    """The configuration, the queue and what is enabled stay, and what was queued before is delivered after."""
+    """An upgrade keeps configuration, queue and enabled units; jobs queued before it are delivered afterwards."""
     assert installed
     machine.run("systemctl", "stop", f"{NAME}-flush.timer")
     job = machine.run_job()
@@ -171,7 +171,7 @@ def test_another_release_takes_over(
 
 
 def test_a_second_run_of_adapt_changes_nothing(machine: Machine, installed: str) -> None:
-    """It is what one runs when SlurmUser has changed, or when in doubt."""
+    """`adapt` can be run again at any time, for example after SlurmUser has changed."""
     assert installed
     listing = ("sh", "-c", f"find /etc/{NAME} {SPOOL} /etc/tmpfiles.d /etc/systemd/system -printf '%p %u %m %T@\\n'")
     machine.run("systemctl", "stop", *TIMERS)
@@ -183,7 +183,7 @@ def test_a_second_run_of_adapt_changes_nothing(machine: Machine, installed: str)
 
 
 def test_systemd_makes_the_spool_again(machine: Machine, installed: str) -> None:
-    """On a host whose /var is empty at each boot; by number, before name services are up."""
+    """If /var is empty at boot, systemd-tmpfiles creates the spool with numeric owners, before name services are up."""
     assert installed
     machine.run("systemctl", "stop", *TIMERS)
     machine.run("mv", SPOOL, f"{SPOOL}.before")
@@ -194,7 +194,7 @@ def test_systemd_makes_the_spool_again(machine: Machine, installed: str) -> None
 
 
 def wire(machine: Machine, *, wired: bool) -> None:
-    """Puts the hook into slurm.conf, or takes it out, and restarts slurmctld."""
+    """Adds the hook to slurm.conf, or removes it, and restarts slurmctld."""
     machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
     if wired:
         machine.run("tee", "-a", "/etc/slurm/slurm.conf", stdin=WIRING)
@@ -202,17 +202,17 @@ def wire(machine: Machine, *, wired: bool) -> None:
 
 
 def restart_slurmctld(machine: Machine) -> None:
-    """Which from 24.11 on does not start where a script is missing that slurm.conf names."""
+    """Restarts slurmctld, which from 24.11 on does not start if a script in slurm.conf is missing."""
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()
 
 
 @pytest.mark.parametrize("command", ["remove", "purge"])
 def test_the_package_stays_while_slurm_conf_names_its_hook(machine: Machine, installed: str, command: str) -> None:
-    """Nothing is removed and no timer stops; slurmctld starts, as it would not without the script."""
+    """While slurm.conf names the hook, nothing is removed and no timer stops, and slurmctld still starts."""
     assert installed
     said = machine.run("apt-get", command, "--yes", NAME, expect=100)
-    assert "still names the hook, and without it slurmctld might not start again:\n/etc/slurm/slurm.conf\n" in said
+    assert "still names the hook, without which slurmctld might not start again:\n/etc/slurm/slurm.conf\n" in said
     assert f"{VERSION}-1 install ok installed" == version(machine)
     assert machine.succeeds(f"test -x {HOOK} && test -s {CONFIG}")
     assert ["active", "active"] == active(machine)
@@ -220,7 +220,7 @@ def test_the_package_stays_while_slurm_conf_names_its_hook(machine: Machine, ins
 
 
 def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
-    """Configuration, queue and ledger; installed again, everything keeps running."""
+    """Removal keeps configuration, queue and ledger; after a new installation everything works again."""
     assert installed
     wire(machine, wired=False)
     machine.run("apt-get", "remove", "--yes", NAME)
@@ -235,7 +235,7 @@ def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dash
 
 
 def test_purging_leaves_nothing(machine: Machine, installed: str, files_before: set[str]) -> None:
-    """A listing of the machine's files is as before the installation."""
+    """After a purge, the machine has the same files as before the installation."""
     assert installed
     wire(machine, wired=False)
     machine.run("apt-get", "purge", "--yes", NAME)
@@ -247,7 +247,7 @@ def test_purging_leaves_nothing(machine: Machine, installed: str, files_before: 
 def test_the_rpm_stays_while_slurm_conf_names_its_hook(
     machine: Machine, installed: str, debs: Path, tmp_path: Path
 ) -> None:
-    """Put there by this host's rpm, its scripts run inside; a job arrives by it, and it goes when the line is out."""
+    """Installed by this host's rpm, it delivers a job, and can be removed once slurm.conf does not name the hook."""
     assert installed
 
     def rpm(*options: str, expect: int = 0) -> str:
@@ -265,7 +265,7 @@ def test_the_rpm_stays_while_slurm_conf_names_its_hook(
         assert rpm("-q", NAME)
         restart_slurmctld(machine)
         wire(machine, wired=False)
-        machine.run("systemctl", "stop", *TIMERS)  # of which a script in a root folder can't tell systemd
+        machine.run("systemctl", "stop", *TIMERS)  # systemd cannot be notified of it by a script in a root folder
         rpm("-e", NAME)
         restart_slurmctld(machine)
         assert machine.succeeds(f"test -s {CONFIG} && test -d {SPOOL} && ! test -e {HOOK}")
@@ -273,8 +273,8 @@ def test_the_rpm_stays_while_slurm_conf_names_its_hook(
     machine.run("systemctl", "daemon-reload")
 
 
-def test_without_slurm_a_second_command_mends_it(machine: Machine, installed: str) -> None:
-    """The package is installed into an image before Slurm: it says so, and `adapt` gives the spool away later."""
+def test_adapt_completes_an_installation_before_slurm(machine: Machine, installed: str) -> None:
+    """Installed into an image before Slurm, the package reports that; `adapt` changes the spool's owner later."""
     assert installed
     machine.run("systemctl", "stop", "slurmctld", "slurmdbd", "slurmd")
     machine.run("cp", "/etc/passwd", "/etc/group", "/root")
@@ -288,8 +288,8 @@ def test_without_slurm_a_second_command_mends_it(machine: Machine, installed: st
     assert "slurm:slurm 600" == owner_and_mode(machine, CONFIG)
 
 
-def test_another_slurm_user_is_told_to_the_units(machine: Machine, installed: str) -> None:
-    """By a drop-in, which an upgrade keeps and a purge removes."""
+def test_the_units_run_as_another_slurm_user(machine: Machine, installed: str) -> None:
+    """A SlurmUser with another name is set in a drop-in, which an upgrade keeps and a purge removes."""
     assert installed
     machine.run("useradd", "--system", "hpc")
     machine.run("sed", "-i", "s/^SlurmUser=.*/SlurmUser=hpc/", "/etc/slurm/slurm.conf")

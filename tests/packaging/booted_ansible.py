@@ -72,7 +72,7 @@ class Site:
         }
 
     def play(self, *options: str, expect: int = 0, **settings: Any) -> tuple[int, str]:
-        """Applies the role; returns how many tasks have changed something, and all that was said."""
+        """Applies the role; returns the number of changed tasks, and the output."""
         variables = {**self._settings, **{f"{ROLE}_{name}": value for name, value in settings.items()}}
         variables = {name: value for name, value in variables.items() if value is not None}
         playbook = self._folder / "site.json"
@@ -108,7 +108,7 @@ def deliver(machine: Machine, dashboard: ReceivingDashboard) -> None:
 
 
 def test_ansible_lint_finds_nothing(tools: Path, tmp_path: Path) -> None:
-    """In its strictest profile."""
+    """ansible-lint passes in its strictest profile."""
     options = ["--offline", "--strict", "--profile", "production"]
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(tmp_path)}
     lint = subprocess.run(
@@ -124,7 +124,7 @@ def test_ansible_lint_finds_nothing(tools: Path, tmp_path: Path) -> None:
 
 
 def test_a_playbook_without_a_key_is_refused(site: Site, machine: Machine) -> None:
-    """Before anything is done on the host, and in one sentence."""
+    """A missing setting fails the role in one sentence, before anything is changed on the host."""
     _, said = site.play(api_key=None, expect=2)
     assert f"{ROLE}_api_key" in said
     assert not machine.succeeds(f"test -e /etc/{NAME}")
@@ -133,7 +133,7 @@ def test_a_playbook_without_a_key_is_refused(site: Site, machine: Machine) -> No
 def test_the_first_run_brings_jobs_to_the_dashboard(
     site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path
 ) -> None:
-    """Package, configuration, timers, and the hook in slurm.conf, as the site has said yes to it."""
+    """The role sets up package, configuration and timers, and, as the site allows it, the hook in slurm.conf."""
     changed, said = site.play(package=deb(artefacts), wire=True, within_seconds=True)
     print(f"\nfirst run: changed={changed}")
     assert changed > 0
@@ -145,7 +145,7 @@ def test_the_first_run_brings_jobs_to_the_dashboard(
 
 
 def test_the_second_run_changes_nothing(site: Site, machine: Machine, artefacts: Path) -> None:
-    """Neither a file nor a service."""
+    """A second run changes neither a file nor a service."""
     started = ("systemctl", "show", "--property=ActiveEnterTimestamp", "slurmctld", f"{NAME}.timer")
     before = machine.run(*started)
     changed, said = site.play(package=deb(artefacts), wire=True, within_seconds=True)
@@ -154,7 +154,7 @@ def test_the_second_run_changes_nothing(site: Site, machine: Machine, artefacts:
 
 
 def test_a_changed_setting_is_all_that_changes(site: Site, machine: Machine, artefacts: Path) -> None:
-    """And slurmctld is left alone."""
+    """A changed setting is applied without restarting slurmctld."""
     settings = {"cluster_name": "booted", "batch_size": 1000}
     changed, said = site.play(package=deb(artefacts), wire=True, within_seconds=True, settings=settings)
     assert 1 == changed, said
@@ -162,7 +162,7 @@ def test_a_changed_setting_is_all_that_changes(site: Site, machine: Machine, art
 
 
 def test_another_plugin_keeps_its_place(site: Site, machine: Machine, artefacts: Path) -> None:
-    """The role does not take JobCompType from elasticsearch; it says what to do."""
+    """If elasticsearch uses JobCompType, the role leaves it and says what to do."""
     machine.run("sed", "-i", "s|^JobCompType=.*|JobCompType=jobcomp/elasticsearch|", "/etc/slurm/slurm.conf")
     before = machine.run("cat", "/etc/slurm/slurm.conf")
     _, said = site.play(package=deb(artefacts), wire=True, expect=2)
@@ -202,7 +202,7 @@ def test_instances_have_a_configuration_and_timers_each(site: Site, machine: Mac
 
 
 def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
-    """By install.sh, with the same configuration, once the package is removed; and it is idempotent, too."""
+    """Once the package is removed, the bundle replaces it with the same configuration; a second run changes nothing."""
     machine.run("apt-get", "remove", "--yes", NAME)
     bundle = str(artefacts / f"{NAME}-{VERSION}-bundle.tar.gz")
     assert site.play(bundle=bundle, wire=True)[0] > 0
@@ -216,7 +216,7 @@ def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: Receiv
 def test_from_install_sh_to_the_package(
     machine: Machine, site: Site, dashboard: ReceivingDashboard, artefacts: Path
 ) -> None:
-    """By the lines that the package prints, in that order: slurm.conf first, as install.sh refuses earlier."""
+    """The lines that the package prints, run in that order, replace install.sh's installation."""
     said = machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{Path(deb(artefacts)).name}")
     assert "install.sh's installation is here, too" in said
     assert f"let slurm.conf name {PACKAGE_HOOK}, and restart slurmctld" in said.replace("Let", "let")
@@ -242,7 +242,7 @@ def test_install_sh_does_not_go_over_the_package(machine: Machine, artefacts: Pa
 
 
 def test_an_upgrade_while_a_flush_runs(machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
-    """It keeps running the program that it was started with, and delivers."""
+    """A flush that runs during a reinstallation keeps its program, and delivers."""
     machine.run("systemctl", "stop", f"{NAME}-flush.timer")
     job = machine.run_job()
     machine.run("systemctl", "start", "--no-block", f"{NAME}-flush.service")

@@ -44,7 +44,7 @@ def machine(deb: Path) -> Iterator[Machine]:
 
 
 def start_second_cluster(machine: Machine) -> None:
-    """Another slurmctld and slurmd on the same host, with the same slurmdbd."""
+    """A second slurmctld and slurmd on the same host, with the same slurmdbd."""
     conf = SLURM_CONF.replace("ClusterName=booted", "ClusterName=second")
     conf = conf.replace("/var/lib/slurm/slurm", "/var/lib/slurm/second-slurm")
     conf += "SlurmctldPort=7817\nSlurmdPort=7818\n"
@@ -56,7 +56,7 @@ def start_second_cluster(machine: Machine) -> None:
 
 @pytest.fixture(scope="module")
 def dashboards(machine: Machine) -> Iterator[dict[str, ReceivingDashboard]]:
-    """One for each instance, which takes a deploy key for its cluster."""
+    """A dashboard for each instance, which accepts a deploy key for its cluster."""
     with ExitStack() as stack:
         yield {
             name: stack.enter_context(machine.dashboard(deploy_keys={DEPLOY_KEY: cluster}))
@@ -120,7 +120,7 @@ def wait_for_jobs(dashboard: ReceivingDashboard, wanted: set[tuple[str, str]]) -
 def test_each_job_is_on_its_dashboard_and_on_no_other(
     machine: Machine, installed: None, dashboards: dict[str, ReceivingDashboard]
 ) -> None:
-    """By hook and timers: the production's and the test's get the first cluster's, the third the second's."""
+    """Two dashboards get the first cluster's jobs by hook and timers, the third gets the second cluster's."""
     jobs = {"booted": run_jobs(machine, 3), "second": run_jobs(machine, 2, SECOND_CONF)}
     assert set(jobs["booted"]) & set(jobs["second"]), "they give the same JobIDs, or the test means little"
     expected = {cluster: {(cluster, job) for job in ids} for cluster, ids in jobs.items()}
@@ -135,7 +135,7 @@ def test_each_job_is_on_its_dashboard_and_on_no_other(
 def test_a_cluster_is_reconciled_through_slurmdbd_alone(
     machine: Machine, installed: None, dashboards: dict[str, ReceivingDashboard]
 ) -> None:
-    """Without a hook and with its slurmctld stopped; only its jobs, though others have the same JobIDs."""
+    """Without a hook and a slurmctld only this cluster's jobs arrive, though others have the same JobIDs."""
     machine.run("systemctl", "stop", "second-slurmctld")
     machine.run("systemctl", "start", f"{NAME}@viewer.service")
     assert shown(dashboards["second"]) == shown(dashboards["viewer"])
@@ -144,28 +144,28 @@ def test_a_cluster_is_reconciled_through_slurmdbd_alone(
 
 
 def test_status_asks_no_hook_of_an_instance_without_one(machine: Machine, installed: None) -> None:
-    """And finds every instance well."""
+    """`status` expects no hook of an instance without one, and reports every instance as ok."""
     for instance in INSTANCES:
         said = call(machine, instance, "status", "--check", expect=None)
         assert said.startswith("OK") or "OK" in said.split(":")[0] or " OK" in said[:40], f"{instance}: {said}"
 
 
 def test_check_finds_each_instance_well(machine: Machine, installed: None) -> None:
-    """Its configuration, its spool, the hook that feeds it, and its own timers."""
+    """`check` tests the instance's own configuration, spool, hook and timers."""
     idle = ("sinfo", "-h", "-o", "%T")
     wait_for(lambda: "idle" in machine.run(*idle, expect=None, SLURM_CONF=SECOND_CONF), "a node", limit_seconds=120)
     for instance in ("", "test", "second"):
         findings = json.loads(call(machine, instance, "check", "--json", expect=None))["checks"]
-        told = {finding["name"]: finding["text"] for finding in findings}
+        reported = {finding["name"]: finding["text"] for finding in findings}
         wrong = {finding["name"]: finding["text"] for finding in findings if not finding["ok"]}
         assert {} == {name: text for name, text in wrong.items() if name != "shown"}, instance
         suffix = f"@{instance}" if instance else ""
-        assert f"/var/spool/{NAME}{suffix}" in told["hook"]
-        assert told["spool"].startswith(f"/var/spool/{NAME}{suffix}, of slurm")
+        assert f"/var/spool/{NAME}{suffix}" in reported["hook"]
+        assert reported["spool"].startswith(f"/var/spool/{NAME}{suffix}, of slurm")
 
 
 def test_a_hook_that_forgets_an_instance_is_noticed(machine: Machine, installed: None) -> None:
-    """check says which spool it does not feed, and which line to add."""
+    """If the script lacks a line for the instance, `check` names the spool and the line to add."""
     machine.run("sed", "-i", "/@test/d", "/etc/slurm/jobcomp.sh")
     findings = json.loads(call(machine, "test", "check", "--json", expect=1))["checks"]
     hook = next(finding for finding in findings if finding["name"] == "hook")
@@ -174,7 +174,7 @@ def test_a_hook_that_forgets_an_instance_is_noticed(machine: Machine, installed:
 
 
 def test_instances_survive_an_upgrade_and_go_with_a_purge(machine: Machine, installed: None, deb: Path) -> None:
-    """Their timers keep running; removed with everything else, they leave nothing."""
+    """An upgrade keeps the instances' timers running; a purge removes the instances completely."""
     machine.run("apt-get", "install", "--yes", "--reinstall", f"/wheels/{deb.name}")
     timers = [timer for instance in ("", "test", "second") for timer in units(instance)]
     assert ["active"] * len(timers) == machine.run("systemctl", "is-active", *timers, expect=None).split()

@@ -15,7 +15,7 @@ PYTHONS = ("3.9", "3.11", "3.12", "3.13")
 
 
 def build_zipapp(folder: Path) -> Path:
-    """The program; skips the test, or fails it in CI, where it can't be built."""
+    """Builds the zipapp; if that is impossible, skips the test, or fails it in CI."""
     options = [word for python in PYTHONS for word in ("--python", python)]
     build = [sys.executable, str(CHECKOUT / "etc/bundle.py"), "--zipapp", *options, str(folder)]
     made = subprocess.run(build, check=False, capture_output=True, text=True)
@@ -25,7 +25,7 @@ def build_zipapp(folder: Path) -> Path:
 
 
 def build_packages(folder: Path, zipapp: Path, *options: str) -> list[Path]:
-    """Runs ``etc/packaging/package.py``, and returns what it has built."""
+    """Runs ``etc/packaging/package.py``, and returns the built files."""
     build = [sys.executable, str(CHECKOUT / "etc/packaging/package.py"), "--zipapp", str(zipapp), *options, str(folder)]
     made = subprocess.run(build, check=False, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr

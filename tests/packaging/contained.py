@@ -33,7 +33,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 class Engine:
-    """podman with a storage of its own."""
+    """podman with its own storage."""
 
     def __init__(self, folder: Path) -> None:
         self._podman = ["podman", "--root", str(folder), "--cgroup-manager=cgroupfs", "--runtime=runc"]
@@ -58,7 +58,7 @@ def engine() -> Iterator[Engine]:
         shutil.copytree(CHECKOUT / "hooks", context / "hooks")
         build_zipapp(context / "dist")
         recipe = str(CHECKOUT / "etc/container/Containerfile")
-        # Its own sandbox for the build's steps asks for cgroups that a container in a container has not.
+        # podman's sandbox for build steps requires cgroups, which a nested container lacks.
         options = ["--isolation=chroot", "--build-arg=BASE=localhost/slurm", "--tag=exporter"]
         engine("build", *options, "--file", recipe, str(context))
         yield engine
@@ -69,7 +69,7 @@ def engine() -> Iterator[Engine]:
 
 @pytest.fixture
 def volumes(engine: Engine, tmp_path: Path) -> list[str]:
-    """The spool, the configuration and the hook, as both containers see them."""
+    """The folders that both containers share: spool, configuration and hook."""
     uid, gid = (int(engine("run", "--rm", *LIMITS, "--entrypoint=id", "exporter", word)) for word in ("-u", "-g"))
     spool, etc = tmp_path / "spool", tmp_path / "etc"
     for folder in (spool, etc):
@@ -86,7 +86,7 @@ def volumes(engine: Engine, tmp_path: Path) -> list[str]:
 
 @pytest.fixture
 def sidecar(engine: Engine, volumes: list[str]) -> Iterator[str]:
-    """The exporter running as in the manifest, but for the interval."""
+    """The exporter, run as in the manifest except for the interval."""
     options = ["--detach", "--read-only", "--tmpfs=/tmp", "--cap-drop=all", *LIMITS, *volumes]
     name = engine("run", *options, "exporter", "run", "--every", "1s", "--health-file", "/tmp/health").strip()
     name = name.splitlines()[-1]
@@ -96,7 +96,7 @@ def sidecar(engine: Engine, volumes: list[str]) -> Iterator[str]:
 
 
 def test_the_manifest_is_what_kubernetes_takes() -> None:
-    """By the schema of its interface."""
+    """The manifest is valid under Kubernetes' schema."""
     validate = install_tools() / "kubernetes-validate"
     subprocess.run([str(validate), "--strict", str(CHECKOUT / "etc/container/kubernetes.yaml")], check=True)
 
@@ -104,7 +104,7 @@ def test_the_manifest_is_what_kubernetes_takes() -> None:
 def test_a_job_ends_in_the_one_container_and_is_taken_up_in_the_other(
     engine: Engine, sidecar: str, volumes: list[str]
 ) -> None:
-    """The hook is a mounted file, and the spool a shared volume."""
+    """A mounted hook queues jobs in a shared volume, and the exporter reads them."""
     options = ["--rm", *LIMITS, *volumes, "--env=JOBID=4711", f"--entrypoint={HOOK}"]
     engine("run", *options, "exporter")
     status = ("exec", sidecar, f"/usr/local/bin/{NAME}", "status", "--json")
@@ -116,7 +116,7 @@ def test_a_job_ends_in_the_one_container_and_is_taken_up_in_the_other(
 
 
 def test_each_run_is_a_line_and_renews_the_health_file(engine: Engine, sidecar: str) -> None:
-    """What a probe asks for: that the file is young."""
+    """The health file is recent, as a probe requires."""
     before = engine("exec", sidecar, "stat", "-c", "%Y", "/tmp/health")
     wait_for(lambda: engine("exec", sidecar, "stat", "-c", "%Y", "/tmp/health") != before, "another run")
     probe = 'test -n "$(find /tmp/health -mmin -20)"'
@@ -125,8 +125,8 @@ def test_each_run_is_a_line_and_renews_the_health_file(engine: Engine, sidecar: 
     assert engine("exec", sidecar, "cat", "/tmp/health").startswith("Flush: ")
 
 
-def test_it_stops_when_it_is_told_to(engine: Engine, sidecar: str) -> None:
-    """As process 1, which gets no signal that it has not asked for; long before it would be killed."""
+def test_it_stops_at_sigterm(engine: Engine, sidecar: str) -> None:
+    """As process 1, it ends at SIGTERM, long before it would be killed."""
     began = time.monotonic()
     engine("stop", "--time", "60", sidecar)
     assert time.monotonic() - began < 20

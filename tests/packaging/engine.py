@@ -1,4 +1,4 @@
-"""A real engine in the dashboard's place: Logprep from PyPI, with real jobs of a real Slurm.
+"""A real engine instead of the dashboard: Logprep from PyPI, with jobs of a real Slurm.
 
 Run by `make test-packages`. Of the engines that docs/receivers.md names, it is the one that can be had here.
 """
@@ -68,13 +68,13 @@ class Engine:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def jobs(self) -> list[str]:
-        """The JobIDs that have come, in order, some of them more than once perhaps."""
+        """The JobIDs that arrived, in order, possibly with repeats."""
         lines = self.output.read_text().splitlines() if self.output.exists() else []
         return [job["JobID"] for line in lines for job in json.loads(line)["jobs"]]
 
 
 def test_jobs_wait_until_the_engine_has_answered(tmp_path: Path) -> None:
-    """Each comes once; while it is down, they stay queued."""
+    """Each job arrives once; while the engine is down, jobs stay queued."""
     engine = Engine(tmp_path)
     settings = {"receiver": "any", "ingest_path": "/slurm-jobs", "ingest_header": "Authorization: Bearer {api_key}"}
     with Slurm(jobcomp=True) as slurm:
@@ -98,6 +98,6 @@ def test_jobs_wait_until_the_engine_has_answered(tmp_path: Path) -> None:
 
 
 def _flush(exporter: Exporter) -> int:
-    """Flushes, however that ends, and returns how many jobs are left."""
+    """Flushes, whatever the result, and returns the number of jobs that remain."""
     subprocess.run(exporter.argv("flush"), check=False, cwd=Path(__file__).parents[2], env=exporter._env)
     return exporter.backlog()

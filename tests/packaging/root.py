@@ -1,4 +1,4 @@
-"""A root folder of its own: an overlay over a built Debian, for a package manager to install into."""
+"""A separate root folder: an overlay over a built Debian, into which packages are installed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tests.support.tools import cannot_run, need
 
 
 class Root:
-    """A root folder that a test may do anything to; nothing of it is left behind its ``with``.
+    """A root folder that a test may change freely; it is removed at the end of its ``with``.
 
-    Skips the test where this machine can make none, or fails it in CI.
+    If this machine cannot create one, skips the test, or fails it in CI.
 
     :param suite: the Debian below it, with systemd, Slurm and their users.
     """
@@ -52,7 +52,7 @@ class Root:
         return finish(inside, expect)
 
     def rpm(self, *options: str, expect: int | None = 0) -> str:
-        """Runs this machine's rpm on the root, its scripts inside; without a network."""
+        """Runs this machine's rpm on the root folder, with the package's scripts inside and no network."""
         return finish(["unshare", "--net", "rpm", "--root", str(self.path), *options], expect)
 
 

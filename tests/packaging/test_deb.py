@@ -1,4 +1,4 @@
-"""The deb as a file; what it does on a machine is tried in booted Debians by `make test-packages`."""
+"""The deb as a file; `make test-packages` tests it in booted Debians."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_lintian_finds_nothing_that_is_not_explained(deb: Path) -> None:
-    """Not in its hints either; each exception is listed in etc/packaging/deb/lintian-overrides."""
+    """lintian finds nothing, even with hints; each exception is listed in etc/packaging/deb/lintian-overrides."""
     need("lintian")
     assert "" == finish(["lintian", "--allow-root", "--pedantic", "--display-info", str(deb)], 0)
 
 
 def test_everything_in_it_is_roots(deb: Path) -> None:
-    """And nobody else can write to it."""
+    """All files belong to root, and nobody else can write to them."""
     for line in finish(["dpkg-deb", "--contents", str(deb)], 0).splitlines():
         mode, owner, *_ = line.split()
         assert "root/root" == owner, line
@@ -37,18 +37,18 @@ def test_everything_in_it_is_roots(deb: Path) -> None:
 
 
 def test_it_depends_on_python_alone(deb: Path) -> None:
-    """No Slurm, of which sites build their own, and no package with a Python library in it."""
+    """The package depends neither on Slurm, which sites build themselves, nor on packages of Python libraries."""
     assert "python3 (>= 3.8)\n" == finish(["dpkg-deb", "--field", str(deb), "Depends"], 0)
 
 
 def test_no_question_is_asked_on_an_upgrade(deb: Path) -> None:
-    """setup writes the key into the configuration: of a conffile dpkg would ask, and an unattended upgrade stop."""
+    """config.toml is not a conffile: setup changes it, so dpkg would prompt and stop an unattended upgrade."""
     control = finish(["dpkg-deb", "--info", str(deb), "conffiles"], 0)
     assert f"/etc/{NAME}/environment\n" == control
 
 
 def test_the_same_files_make_the_same_package(deb: Path, tmp_path: Path) -> None:
-    """Byte for byte, so that anyone can tell whether a package was made of these sources."""
+    """Two builds are the same byte for byte, so that anyone can verify a package against the sources."""
     zipapp = deb.parent / f"{NAME}.pyz"
     (again,) = build_packages(tmp_path, zipapp, "--deb")
     assert deb.read_bytes() == again.read_bytes()

@@ -1,4 +1,4 @@
-"""The examples for containers say what the code says."""
+"""The container examples match the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RECIPE = (CHECKOUT / "etc/container/Containerfile").read_text()
 
 
 def test_the_manifest_and_the_recipe_start_what_there_is() -> None:
-    """The same command with options that it knows."""
+    """The examples run the same command, with existing options."""
     (arguments,) = re.findall(r'args: (\[.*"run".*\])', MANIFEST)
     (command,) = re.findall(r"^CMD (\[.*\])$", RECIPE, re.MULTILINE)
     assert arguments == command
@@ -21,11 +21,11 @@ def test_the_manifest_and_the_recipe_start_what_there_is() -> None:
 
 
 def test_the_probe_looks_at_the_file_that_is_written() -> None:
-    """And at no other."""
+    """The probe reads the health file that `run` writes, and no other."""
     (written,) = set(re.findall(r'"--health-file", "([^"]+)"', MANIFEST))
     assert f"find {written} -mmin" in MANIFEST
 
 
 def test_both_containers_see_one_spool() -> None:
-    """Where the hook writes and the exporter reads."""
+    """The shared volume is where the hook writes and the exporter reads."""
     assert 2 == MANIFEST.count(f"mountPath: /var/spool/{NAME}\n")

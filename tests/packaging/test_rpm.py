@@ -1,6 +1,6 @@
 """The RPM, installed by Debian's own rpm into a root folder: scripts, files, ownership, upgrade, downgrade, removal.
 
-EL and SUSE are not at hand. What can be played of them is: which packages there are, and that EL 8's python3 is 3.6
+EL and SUSE are not available. What is simulated: the packages that they provide, and that EL 8's python3 is 3.6
 with a python3.12 beside it.
 """
 
@@ -21,7 +21,7 @@ from tests.support.tools import need
 ADAPT = f"/usr/libexec/{NAME}/adapt"
 SPOOL = f"/var/spool/{NAME}"
 CONFIG = f"/etc/{NAME}/config.toml"
-#: What a distribution provides, as far as the package asks for it.
+#: What a distribution provides of the package's requirements.
 DISTRIBUTION = """\
 Name: distribution
 Version: 1
@@ -51,14 +51,14 @@ def rpms(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def root() -> Iterator[Root]:
-    """The root that the tests of this file go through together, as an admin would."""
+    """The root folder that the tests of this file share, in the order of an admin's work."""
     need("rpm")
     with Root() as root:
         yield root
 
 
 def provide(root: Root, folder: Path, *provides: str) -> None:
-    """Installs a package that stands for the distribution."""
+    """Installs a package that simulates the distribution."""
     spec = folder / "distribution.spec"
     spec.write_text(DISTRIBUTION.format(provides=" ".join(provides)))
     finish(["rpmbuild", "-bb", "--quiet", f"--define=_topdir {folder}", str(spec)], 0)
@@ -83,7 +83,7 @@ def owner_and_mode(root: Root, path: str) -> str:
 def test_the_package_asks_for_a_python_that_will_do(
     rpms: dict[str, Path], tmp_path: Path, provides: str, missing: bool
 ) -> None:
-    """Not for one by name: the distribution's own where it is new enough, else one beside it."""
+    """The RPM requires no Python by name: the distribution's own if it is new enough, otherwise another one."""
     with Root() as root:
         provide(root, tmp_path, *[word.replace("=", " = ") for word in provides.split()])
         said = root.rpm("--test", "-Uvh", str(rpms["1"]), expect=1 if missing else 0)
@@ -91,12 +91,12 @@ def test_the_package_asks_for_a_python_that_will_do(
 
 
 def test_it_needs_no_slurm_package(rpms: dict[str, Path]) -> None:
-    """Sites build their own, under many names."""
+    """The RPM does not require Slurm, which sites build under many names."""
     assert "slurm" not in finish(["rpm", "-qp", "--requires", str(rpms["1"])], 0).replace(NAME, "")
 
 
 def test_installing_gives_the_spool_to_the_slurm_user(root: Root, rpms: dict[str, Path], tmp_path: Path) -> None:
-    """Everything else is root's, and rpm finds all as it was packed."""
+    """Everything else is root's, and `rpm -V` finds no difference."""
     provide(root, tmp_path, "python3 = 3.11")
     said = root.rpm("-Uvh", str(rpms["1"]))
     assert "no user" not in said
@@ -109,13 +109,13 @@ def test_installing_gives_the_spool_to_the_slurm_user(root: Root, rpms: dict[str
 
 
 def test_the_slurm_user_can_run_it(root: Root, rpms: dict[str, Path]) -> None:
-    """And `check` gets as far as the example's key."""
+    """The command works, and `check` reports the example's key."""
     said = root.run("runuser", "-u", "slurm", "--", NAME, "check", expect=1)
     assert "still has the example's API key" in said
 
 
 def test_several_controllers_share_a_folder(root: Root, rpms: dict[str, Path]) -> None:
-    """The Slurm user makes it in StateSaveLocation, and the sandbox lets the services in; for a single one neither."""
+    """For a pair, the Slurm user creates the shared folder and the sandbox allows it; for one controller, neither."""
     folder = f"/var/lib/state/{NAME}"
     drop_ins = [f"etc/systemd/system/{service}.service.d/controllers.conf" for service in (NAME, f"{NAME}-flush")]
     root.run("install", "-d", "-o", "slurm", "-m", "700", "/var/lib/state")
@@ -137,7 +137,7 @@ def test_several_controllers_share_a_folder(root: Root, rpms: dict[str, Path]) -
 
 
 def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) -> None:
-    """On upgrade and downgrade: the configuration, the services' environment, and the files in the spool stay."""
+    """Upgrade and downgrade keep the configuration, the services' environment and the files in the spool."""
     (root.path / "etc" / NAME / "environment").write_text("HTTPS_PROXY=http://proxy\n")
     with (root.path / CONFIG.lstrip("/")).open("a") as config:
         config.write("# the site's own line\n")
@@ -171,7 +171,7 @@ def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) ->
 def test_the_package_stays_while_a_slurm_conf_names_a_hook(
     root: Root, rpms: dict[str, Path], file: str, text: str, named: bool
 ) -> None:
-    """From 24.11 on slurmctld does not start where a script is missing that slurm.conf names."""
+    """The RPM cannot be erased while slurm.conf names the hook: from 24.11 on, slurmctld would not start."""
     second = root.path / "etc" / NAME / "second/environment"
     second.parent.mkdir(exist_ok=True)
     second.write_text("SLURM_CONF=/srv/second/slurm.conf\n")
@@ -191,7 +191,7 @@ def test_the_package_stays_while_a_slurm_conf_names_a_hook(
 
 
 def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path]) -> None:
-    """And says so; nothing else is left."""
+    """Erasing keeps configuration and spool, and says so; nothing else remains."""
     said = root.rpm("-e", NAME)
     assert f"Kept: /etc/{NAME} and {SPOOL}" in said
     found = root.run("find", "/", "-xdev", "-name", f"*{NAME}*", "-not", "-path", "/proc/*").split()
@@ -202,7 +202,7 @@ def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path])
 
 
 def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Root, rpms: dict[str, Path]) -> None:
-    """A config.toml would take precedence over its config.json."""
+    """An earlier exporter's config.json gets no config.toml beside it, which would take precedence."""
     folder = root.path / "etc" / NAME
     (folder / "config.toml").unlink()
     (folder / "config.json").write_text('{"api_url": "https://dashboard.example.com", "api_key": "key"}')
@@ -212,8 +212,8 @@ def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Roo
     root.rpm("-e", NAME)
 
 
-def test_an_installation_by_install_sh_is_told_of(root: Root, rpms: dict[str, Path]) -> None:
-    """With the way to remove it; erasing the package stops nothing of the other's."""
+def test_an_installation_by_install_sh_is_reported(root: Root, rpms: dict[str, Path]) -> None:
+    """install.sh's installation is reported with how to remove it; erasing the package stops none of its units."""
     (root.path / "opt" / NAME / "venv").mkdir(parents=True)
     wants = root.path / "etc/systemd/system/timers.target.wants"
     wants.mkdir(exist_ok=True)
@@ -231,7 +231,7 @@ def test_an_installation_by_install_sh_is_told_of(root: Root, rpms: dict[str, Pa
 
 
 def test_el_8s_python3_is_passed_over(root: Root, rpms: dict[str, Path]) -> None:
-    """python3 leads to 3.6 there, by /etc/alternatives, and python3.12 lies beside it."""
+    """As on EL 8, where python3 is 3.6 through /etc/alternatives, python3.12 is used."""
     binaries = root.path / "usr/bin"
     real = next(binaries.glob("python3.1[0-9]"))
     shutil.copy(real, binaries / "python3.12")
@@ -252,8 +252,8 @@ def test_el_8s_python3_is_passed_over(root: Root, rpms: dict[str, Path]) -> None
         (binaries / f"{old}.away").rename(binaries / old)
 
 
-def test_without_slurm_a_second_command_mends_it(root: Root, rpms: dict[str, Path]) -> None:
-    """An image gets the package before it gets Slurm."""
+def test_adapt_completes_an_installation_before_slurm(root: Root, rpms: dict[str, Path]) -> None:
+    """The package can be installed before Slurm, as in an image."""
     shutil.copy(root.path / "etc/passwd", root.path / "root/passwd")
     root.run("sed", "-i", "s/^slurm:/later:/", "/etc/passwd")
     root.run("rm", "-rf", SPOOL, f"/etc/{NAME}", f"/etc/tmpfiles.d/{NAME}.conf")
@@ -268,14 +268,14 @@ def test_without_slurm_a_second_command_mends_it(root: Root, rpms: dict[str, Pat
 
 @pytest.mark.parametrize("name", ["", "../etc", "a b", "-x", "a/b", "ä", "a.b"])
 def test_an_instance_is_named_with_plain_letters(root: Root, rpms: dict[str, Path], name: str) -> None:
-    """Whatever is in a name, it makes no folder elsewhere. An empty name is not an instance."""
+    """No name of an instance creates a folder elsewhere, and an empty name is invalid."""
     before = set((root.path / "etc").rglob("*"))
     root.run(ADAPT, name, expect=2 if name else 0)
     assert before == set((root.path / "etc").rglob("*"))
 
 
 def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tmp_path: Path) -> None:
-    """As mock, koji and a site's own build host do it; the same files come out."""
+    """The source RPM builds the same files again, as in mock, koji or on a site's own build host."""
     rebuild = ["unshare", "--net", "rpmbuild", "--rebuild", "--quiet", f"--define=_topdir {tmp_path}"]
     finish([*rebuild, str(rpms["src"])], 0)
     (again,) = tmp_path.glob("RPMS/noarch/*.rpm")
@@ -284,7 +284,7 @@ def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tm
 
 
 def test_rpmlint_finds_nothing_that_is_not_explained(rpms: dict[str, Path]) -> None:
-    """Each exception is listed in etc/packaging/rpm/rpmlint.toml, with its reason."""
+    """rpmlint finds nothing; each exception is listed in etc/packaging/rpm/rpmlint.toml, with its reason."""
     need("rpmlint")
     settings = CHECKOUT / "etc/packaging/rpm/rpmlint.toml"
     said = finish(["rpmlint", "-c", str(settings), str(rpms["1"]), str(rpms["src"])], 0)
@@ -292,7 +292,7 @@ def test_rpmlint_finds_nothing_that_is_not_explained(rpms: dict[str, Path]) -> N
 
 
 def test_the_sums_are_of_the_files(rpms: dict[str, Path]) -> None:
-    """SHA256SUMS, for a site that keeps the packages in its own repository."""
+    """SHA256SUMS lists the packages, for a site with its own repository."""
     folder = rpms["1"].parent
     subprocess.run(["sha256sum", "--check", "--quiet", "SHA256SUMS"], check=True, cwd=folder)
     summed = {line.split()[1] for line in (folder / "SHA256SUMS").read_text().splitlines()}

@@ -1,4 +1,4 @@
-"""What the proof is made on: a real Slurm whose accounting database is filled with random histories.
+"""The site of the proof: a real Slurm whose accounting database is filled with random histories.
 
 ``PROOF_SEEDS=40 PROOF_JOBS=5000`` in the environment makes it a long one.
 """
@@ -28,13 +28,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def jobs() -> int:
-    """How many jobs a seed has, at least."""
+    """The minimum number of jobs of a seed."""
     return JOBS
 
 
 @pytest.fixture(scope="package")
 def slurm() -> Iterator[Slurm]:
-    """Its accounting knows some users; what is in the job table each test decides.
+    """Its accounting has some users; each test fills the job table.
 
     The exporter runs in the time zone of another host, for which it needs a mount namespace. It asks sacct thousands of
     times, and that is quicker in a network of its own. A container without CAP_SYS_ADMIN has neither.
@@ -47,7 +47,7 @@ def slurm() -> Iterator[Slurm]:
 
 @pytest.fixture
 def zone(seed: int) -> Iterator[str]:
-    """The zone of the host, for this process too: the records that SQL leads to are in its wall clock."""
+    """The host's time zone, also for this process: the records computed with SQL are in its wall clock."""
     name = ZONES[seed % len(ZONES)]
     os.environ["TZ"] = name
     time.tzset()

@@ -16,16 +16,16 @@ NO_TASK = 4294967294
 RUNNING, SUSPENDED, PENDING, COMPLETED = 1, 2, 0, 3
 CANCELLED, NODE_FAIL, PREEMPTED, REQUEUED, RESIZING, REVOKED = 4, 7, 8, 1024, 8192, 0x80000
 GOES_ON = (REQUEUED, RESIZING, PREEMPTED, NODE_FAIL)
-#: A row in these states means that the job continues, or may: if the next row is the same user's, it is the same job.
+#: After a row in these states the job continues, or may: the same user's next row belongs to the same job.
 LEADS_ON = frozenset(GOES_ON)
 NORMAL, UNKNOWN_QOS = 1, 4711
-#: What a user may have typed as an account: separators, line ends, escapes, what looks like a row, ...
+#: Accounts that users may type: separators, newlines, escapes, what looks like a row, ...
 ODD_TEXTS = ("a", "|", "\x1f", "\n", "\n\n", "\r", "\t", "\x1b[2J", "\x07", "\\", "'", '"', "%s", " ", "_", "é", "✘")
 ODD_TEXTS_OF_ROWS = ("\u202e", "\n1|1|lab|root|0|", "\n99999\x1f99999\x1flab\x1f")
 #: ... and bytes that are not UTF-8.
 ODD_BYTES = (*(text.encode() for text in (*ODD_TEXTS, *ODD_TEXTS_OF_ROWS)), b"\xff", b"\xc3", b"\x80")
 LONGEST_ACCOUNT = 255
-#: COMPLETED often, then every other way to end.
+#: COMPLETED often, and every other way to end.
 ENDS = (*[COMPLETED] * 4, 5, 6, CANCELLED, NODE_FAIL, PREEMPTED, 9, 10, 11)
 HOUR, DAY = 3600, 86_400
 
@@ -53,11 +53,11 @@ class Row(NamedTuple):
     id_assoc: int = 0
     partition: str = "cpu"
     id_qos: int = NORMAL
-    restart_cnt: int = 0  # left out where the table has no such column
+    restart_cnt: int = 0  # omitted if the table has no such column
 
 
 class Owner(NamedTuple):
-    """Whom a job belongs to."""
+    """The owner of a job."""
 
     account: bytes | None
     id_user: int
@@ -65,7 +65,7 @@ class Owner(NamedTuple):
 
 
 def gpu_mixes(generic: str, a100: str, h100: str) -> list[str]:
-    """None, of one type, of two, of types that are tracked alone, and of any; by their TRES ids."""
+    """GPU allocations: none, one type, two types, types without a generic count, and any type, by TRES IDs."""
     types_and_all = [f",{generic}=2,{a100}=2", f",{generic}=3,{a100}=2,{h100}=1"]
     return ["", "", *types_and_all, f",{a100}=1,{h100}=4", f",{generic}=4"]
 
@@ -102,7 +102,7 @@ class Histories:
         self._has_restarts = has_restarts
         self._next_id = 1000
         self._job_name = 0
-        self._old: list[Row] = []  # the last rows of jobs whose ID may be used again
+        self._old: list[Row] = []  # the last rows of jobs whose ID may be reused
 
     def rows(self, jobs: int) -> list[Row]:
         """The rows of at least that many jobs, in random order."""
@@ -128,7 +128,7 @@ class Histories:
         return made
 
     def _owner(self) -> Owner:
-        """One in eight has named an account of his own, as anybody may where no association is asked for."""
+        """One user in eight has named an arbitrary account, as any user can if associations are not enforced."""
         if self._dice.randint(0, 7):
             return self._dice.choice(self._owners)
         pieces = self._dice.choices(ODD_BYTES, k=self._dice.choice([1, 3, 10, 200]))
@@ -139,8 +139,8 @@ class Histories:
         return min(around + self._dice.randint(-2 * DAY, 2 * DAY), self._end - 40 * DAY)
 
     def _gap(self, end: int) -> int:
-        """Seconds from the End of a run to the Submit of the next: COMPLETING and a hold may take any time."""
-        longest = self._end - 30 * DAY - end  # the runs to come have to end, too
+        """Seconds from a run's End to the next Submit: COMPLETING and a hold can take any time."""
+        longest = self._end - 30 * DAY - end  # leaves time for later runs to end
         shortest, longest_here = self._dice.choice(
             [(0, 1), (0, 1), (2, 600), (601, 2 * HOUR), (2 * HOUR, 7 * DAY), (7 * DAY, 90 * DAY), (90 * DAY, 300 * DAY)]
         )
@@ -203,7 +203,7 @@ class Histories:
             submit = run.time_end + (0 if run.state == RESIZING else self._gap(run.time_end))
 
     def _next(self, owner: Owner, before: Row, state: int) -> Row:
-        """A run of the job that continues after another."""
+        """A later run of the same job."""
         gap = 0 if before.state == RESIZING else self._gap(before.time_end)
         run = self._run(owner, before.id_job, before.time_end + gap, state)
         counts = self._has_restarts and (before.restart_cnt > 0 or self._dice.randint(0, 4) > 0)
@@ -226,13 +226,13 @@ class Histories:
         yield last
 
     def _handed_over(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """Ran here, was requeued, and then ran on another cluster of the federation: the newest row is REVOKED."""
+        """The job ran here, was requeued, and then ran on another cluster: its newest row is REVOKED."""
         *runs, before = self._runs_that_go_on(owner, self._new(), submit, [REQUEUED])
         yield from (*runs, before)
         yield self._next(owner, before, REVOKED)
 
     def _lost(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """Requeued, and then lost by a slurmctld that lost its state: there is no newer row."""
+        """The job was requeued, and then lost by a slurmctld that lost its state: there is no newer row."""
         *runs, last = self._runs_that_go_on(owner, self._new(), submit, GOES_ON)
         yield from runs
         yield last._replace(state=REQUEUED)
@@ -253,7 +253,7 @@ class Histories:
         yield last._replace(time_submit=max(last.time_submit, submit + 1))
 
     def _unstarted(self, run: Row, state: int) -> Row:
-        """A run that has not started, or was cancelled before; older versions write its End as its Start."""
+        """A run that has not started or was cancelled before; for the latter, older versions set Start to its End."""
         end = run.time_end if state == CANCELLED else 0
         start = self._dice.choice([0, end])
         return run._replace(
@@ -277,7 +277,7 @@ class Histories:
         yield self._run(owner, self._new(), submit, REVOKED)
 
     def _odd(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """What a killed slurmctld, an old version or an admin has left out: Submit, QOS, node list or partition."""
+        """A row without Submit, QOS, node list or partition: a killed slurmctld, an old version or an admin."""
         run = self._run(owner, self._new(), submit, self._dice.choice(ENDS))
         if run.time_end == run.time_start:
             run = run._replace(time_end=run.time_end + 7)
@@ -292,7 +292,7 @@ class Histories:
         )
 
     def _array(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """Tasks under raw IDs of their own, the last one under the array's."""
+        """Tasks with their own raw IDs, except the last one, which has the array's."""
         array = self._new()
         tasks = self._dice.sample(range(1, 50), self._dice.randint(1, 6))
         for task in tasks:
@@ -301,7 +301,7 @@ class Histories:
             yield run._replace(id_array_job=array, id_array_task=task)
 
     def _bracket(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """An array that was cancelled while pending: one row for all its tasks, given as bits."""
+        """An array cancelled while pending: one row for all its tasks, as a bitmap."""
         array = self._new()
         tasks = {1, *self._dice.sample(range(3, 200), self._dice.randint(2, self._most_tasks))}
         bits = hex(sum(1 << task for task in tasks))

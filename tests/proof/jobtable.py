@@ -1,4 +1,4 @@
-"""slurmdbd's job table, filled with rows that no job has made."""
+"""slurmdbd's job table, filled with generated rows."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Gpus(NamedTuple):
 
 
 def prepare_accounting(slurm: Slurm) -> None:
-    """Accounts and users to whom jobs can belong."""
+    """Accounts and users that jobs can belong to."""
     slurm.sacctmgr("add", "account", ",".join(ACCOUNTS), "Organization=lab", "Description=lab")
     slurm.sacctmgr("add", "user", ",".join(UIDS), f"account={','.join(ACCOUNTS)}")
 
 
 def owners(slurm: Slurm) -> list[Owner]:
-    """Users with an association, one of whom the host does not know, and a uid without any."""
+    """Users with an association, one of them unknown to the host, and a uid without one."""
     names = ",".join(f"'{name}'" for name in UIDS)
     members = slurm.sql(f"select id_assoc, acct, user from {slurm.cluster}_assoc_table where user in ({names})")
     known = [Owner(row["acct"].encode(), UIDS[row["user"]], int(row["id_assoc"])) for row in members]
@@ -42,7 +42,7 @@ def gpu_ids(slurm: Slurm) -> Gpus:
 
 
 def fill(slurm: Slurm, rows: list[Row]) -> None:
-    """Puts rows, and their suspensions, in the place of all that are in the accounting."""
+    """Replaces all rows of the accounting, and their suspensions."""
     jobs, suspensions = f"{slurm.cluster}_job_table", f"{slurm.cluster}_suspend_table"
     fixed = {
         "cpus_req": 1,
@@ -58,7 +58,7 @@ def fill(slurm: Slurm, rows: list[Row]) -> None:
     slurm.sql(f"truncate table {jobs}; truncate table {suspensions}")
     for start in range(0, len(rows), INSERTED_AT_ONCE):
         values = (_values(row, columns, fixed) for row in rows[start : start + INSERTED_AT_ONCE])
-        # Where texts are UTF-8, MariaDB cuts off what is none, as it does with slurmdbd's own.
+        # In UTF-8 columns MariaDB truncates text at an invalid byte, as it does for slurmdbd.
         slurm.sql(f"set sql_mode = ''; insert into {jobs} ({','.join(names)}) values {','.join(values)}")
     slurm.sql(
         f"insert into {suspensions} (job_db_inx, id_assoc, time_start, time_end)"
@@ -67,12 +67,12 @@ def fill(slurm: Slurm, rows: list[Row]) -> None:
 
 
 def has_restarts(slurm: Slurm) -> bool:
-    """Whether slurmdbd counts how often a job was requeued."""
+    """Whether slurmdbd counts requeues."""
     return bool(slurm.sql(f"show columns from {slurm.cluster}_job_table like 'restart_cnt'"))
 
 
 def queue_line(row: Row) -> str:
-    """What the hook writes when this row ends."""
+    """The line that the hook writes when this row ends."""
     task = row.id_array_task if row.id_array_job == row.id_job and row.id_array_task != NO_TASK else "-"
     return f"\n{row.id_job} {row.time_submit} {row.time_end} {task}\n"
 

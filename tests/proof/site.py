@@ -1,4 +1,4 @@
-"""A cluster's host with the exporter on it, in a time zone of its own, and a dashboard."""
+"""A cluster's host with the exporter, in its own time zone, and a dashboard."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from tests.support.dashboard import ReceivingDashboard
 from tests.support.exporter import Exporter
 
 ZONEINFO = Path("/usr/share/zoneinfo")
-#: Days without an end of a job that are not worth a reconcile of their own.
+#: Days without an ended job that are not split into separate reconciles.
 FEW_DAYS = 14
 
 
 class ZonedExporter(Exporter):
-    """The exporter on a host of another time zone: it sees another /etc/localtime, in a mount namespace of its own."""
+    """The exporter on a host in another time zone: it has another /etc/localtime in its own mount namespace."""
 
     zone = "UTC"
     walking = False
@@ -34,12 +34,12 @@ class ZonedExporter(Exporter):
 
 
 class Site:
-    """An exporter that has nothing delivered yet, and its dashboard.
+    """An exporter that has delivered nothing yet, and its dashboard.
 
-    :param folder: is made, for the configuration and the spool.
+    :param folder: is created, for the configuration and the spool.
     :param env: the lab's.
     :param zone: the host's.
-    :param settings: more of the configuration.
+    :param settings: more keys of the configuration.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Site:
         self._exporter.zone = zone
 
     def flush(self, rows: list[Row], *, walking: bool) -> None:
-        """Queues the ends of some rows as the hook does, and flushes.
+        """Queues the ends of some rows like the hook, and flushes.
 
         :param walking: as if many more jobs waited, which are then found by the time they ended.
         """
@@ -62,12 +62,12 @@ class Site:
         self._exporter.run("flush")
 
     def reconcile(self, first: date, last: date, *options: str) -> None:
-        """Replays some days, both included."""
+        """Replays some days, inclusive."""
         self._exporter.run("reconcile", "--start-date", str(first), "--end-date", str(last), *options)
 
 
 def spans(rows: list[Row]) -> list[tuple[date, date]]:
-    """The first and the last day of each stretch of days, in this process's zone, in which something ended."""
+    """The first and the last day of each period, in this process's time zone, in which a job ended."""
     found: list[tuple[date, date]] = []
     for day in sorted({date.fromtimestamp(row.time_end) for row in rows if row.time_end}):
         if found and day <= found[-1][1] + timedelta(days=FEW_DAYS):
@@ -78,7 +78,7 @@ def spans(rows: list[Row]) -> list[tuple[date, date]]:
 
 
 def differences(shown: dict[Any, Any], expected: dict[Any, Any], rows: list[Row]) -> list[Any]:
-    """Where the dashboard and SQL differ: the keys, the fields of both, and the rows of the job."""
+    """The differences between dashboard and SQL: the keys, the fields of both, and the rows of the job."""
     found = []
     for key in sorted({*shown, *expected}):
         here, wanted = shown.get(key, {}), expected.get(key, {})

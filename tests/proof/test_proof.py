@@ -42,7 +42,7 @@ def rows(slurm: Slurm, zone: str, seed: int, jobs: int) -> list[Row]:
 
 
 def moments(today: date) -> list[int]:
-    """Around these many jobs begin and end: both changes of summer time, new year, and a week ago."""
+    """Many jobs start and end around these times: both changes of summer time, New Year, and a week ago."""
     first = today - timedelta(days=420)
     days = [first + timedelta(days=number) for number in range(380)]
     noons = [int(time.mktime((*day.timetuple()[:3], 12, 0, 0, 0, 0, -1))) for day in days]
@@ -71,7 +71,7 @@ def test_by_flush_alone(slurm: Slurm, rows: list[Row], tmp_path: Path, zone: str
 def test_by_flush_and_reconcile_in_any_order(
     slurm: Slurm, rows: list[Row], tmp_path: Path, zone: str, seed: int
 ) -> None:
-    """In whatever order they run, and whatever is repeated, finally every job has arrived.
+    """In any order and with any repeats, every job has finally arrived.
 
     Half of the seeds have a ledger that remembers a week, the default: there a JobID's first owner stays behind
     the second where the days are replayed in their order. With one that remembers a year, any order is right.
@@ -97,12 +97,12 @@ def test_by_flush_and_reconcile_in_any_order(
 
 
 def newest_rows(rows: list[Row]) -> list[Row]:
-    """Of each job the row that was submitted last."""
+    """The row of each job that was submitted last."""
     return list({row.job_name: row for row in sorted(rows, key=lambda row: row.time_submit)}.values())
 
 
 def ranges_of(dice: random.Random, rows: list[Row], *, in_order: bool) -> list[tuple[date, date]]:
-    """All days in which something ended: at times as one range, which is hundreds of questions about empty days."""
+    """All days in which a job ended, sometimes as one range, which includes hundreds of empty days."""
     if dice.random() < 0.2:
         return [(date.today() - REACH, date.today())]
     found = spans(rows)

@@ -1,4 +1,4 @@
-"""Slurm's own report of usage: the seconds that the dashboard shows, and those that it counts besides."""
+"""Compares Slurm's own report of usage with the dashboard, and computes what sreport counts differently."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.sreport import read_sreport, usage_shown
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 HOUR, DAY = 3600, 86_400
-#: The GPUs in sreport's words, where the generic TRES is tracked and where its types alone are.
+#: sreport's names of the GPUs, if the generic TRES is tracked and if only its types are.
 TRACKED = {"gpu": ["gres/gpu"], "types alone": ["gres/gpu:a100", "gres/gpu:h100"]}
 
 
@@ -53,7 +53,7 @@ def test_totals(slurm: Slurm, tmp_path: Path, *, zone: str, seed: int, jobs: int
 
 
 def _hours(first: int, last: int) -> tuple[int, int]:
-    """Whole hours around: sreport knows no smaller ones."""
+    """The range extended to full hours, sreport's unit."""
     return first // HOUR * HOUR, last // HOUR * HOUR + HOUR
 
 
@@ -71,7 +71,7 @@ def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counte
             continue
         tres = {number: int(count) for number, count in (pair.split("=") for pair in row.tres_alloc.split(","))}
         cards = tres.get(gpus.generic, tres.get(gpus.a100, 0) + tres.get(gpus.h100, 0))
-        seconds = max((row.time_end or end) - row.time_start, 0)  # a live one may start behind the last end
+        seconds = max((row.time_end or end) - row.time_start, 0)  # a live job may start after the last end
         ran = seconds - row.time_suspended
         if row.id_assoc in names:
             account, user = names[row.id_assoc]
@@ -86,7 +86,7 @@ def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counte
 
 
 def newest_here(rows: list[Row]) -> dict[int, Row]:
-    """Under which row the dashboard has a job, by its name; jobs that are alive, or ran elsewhere alone, left out."""
+    """The row that the dashboard shows for a job, by the job's name, without live and REVOKED jobs."""
     here = (row for row in sorted(rows, key=lambda row: row.time_submit) if row.state != REVOKED)
     newest = {row.job_name: row for row in here}
     return {name: row for name, row in newest.items() if row.state not in {PENDING, RUNNING, SUSPENDED}}

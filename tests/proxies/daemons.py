@@ -1,4 +1,4 @@
-"""Proxies as sites run them, each a private process on a loopback address for as long as its ``with`` lasts."""
+"""Real proxies, each a private process on a loopback address as long as its ``with`` lasts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def free_port(address: str = "127.0.0.1") -> int:
 
 
 class _Daemon:
-    """One process that listens on a port, in a folder of its own that every user may read."""
+    """A process that listens on a port, with its own folder, which every user can read."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="proxy."))
@@ -45,7 +45,7 @@ class _Daemon:
             self._process.wait()
 
     def start_again(self) -> None:
-        """On the same port, unless it never stopped."""
+        """Restarts it on the same port, unless it is running."""
         if self._process is None or self._process.poll() is not None:
             self.start(self._argv)
 
@@ -66,8 +66,8 @@ class Nginx(_Daemon):
 
     :param backend: the dashboard's URL.
     :param server: more directives for the server, such as ``client_max_body_size 64k;``.
-    :param location: instead of passing everything on.
-    :param zone: what belongs before the server, such as ``limit_req_zone``.
+    :param location: directives that replace forwarding everything.
+    :param zone: directives before the server, such as ``limit_req_zone``.
     :param tls: a PEM file with certificate and key.
     """
 
@@ -113,15 +113,15 @@ class Nginx(_Daemon):
 
 
 class _Forward(_Daemon):
-    """A forward proxy that wants a password."""
+    """A forward proxy that requires a password."""
 
     def url(self, user: str = USER, password: str = PASSWORD) -> str:
-        """With user and password, as HTTPS_PROXY has them; without where there is no user."""
+        """Its URL for HTTPS_PROXY, with user and password if there is a user."""
         secret = f"{user}:{password.replace(':', '%3A')}@" if user else ""
         return f"http://{secret}127.0.0.1:{self.port}"
 
     def passed(self) -> str:
-        """What it says it has done."""
+        """Its log."""
         return (self.folder / "access").read_text(errors="replace") if (self.folder / "access").exists() else ""
 
 
@@ -166,7 +166,7 @@ class Squid(_Forward):
 class Tinyproxy(_Forward):
     """tinyproxy.
 
-    :param connect_port: the one that CONNECT may go to.
+    :param connect_port: the only port that CONNECT may use.
     """
 
     def __init__(self, connect_port: int = 443) -> None:
@@ -183,7 +183,7 @@ class Tinyproxy(_Forward):
         return self
 
     def url(self, user: str = USER, password: str = PASSWORD.replace(":", "")) -> str:
-        """Its passwords have no colon."""
+        """Its passwords contain no colon."""
         return super().url(user, password)
 
 

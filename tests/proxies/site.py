@@ -1,4 +1,4 @@
-"""Runs of a delivery with the real client, and thousands of jobs to bring."""
+"""Deliveries with the real client, and thousands of jobs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SUBMIT = 1_699_999_000
 
 
 class Deliveries:
-    """A ledger with jobs that wait, and runs that bring them to a URL."""
+    """A ledger with waiting jobs, and runs that deliver them to a URL."""
 
     def __init__(self, folder: Path, url: str, jobs: int, **settings: Any) -> None:
         self.longest_pause = 0.5  # seconds; no run waits longer between two requests
@@ -32,7 +32,7 @@ class Deliveries:
         self.errors: list[ExporterError] = []
 
     def run(self) -> Delivery:
-        """One run, for all that waits."""
+        """One run for all waiting jobs."""
         dashboard = make_dashboard(self.config, sleep=lambda seconds: time.sleep(min(seconds, self.longest_pause)))
         delivery = Delivery(
             dashboard,
@@ -55,7 +55,7 @@ class Deliveries:
         return self._ledger.waiting.count()[0]
 
     def runs_until_all_is_through(self, most: int = 9) -> int:
-        """How many runs it takes."""
+        """The number of runs until nothing waits."""
         for number in range(1, most + 1):
             self.run()
             if not self.waiting():
@@ -76,7 +76,7 @@ def make_record(job_id: int) -> Record:
 
 
 def works_slowly(seconds_a_record: float, seconds_a_post: float = 0.065) -> Fault:
-    """As the real dashboard works: one request at a time, and nobody else is answered meanwhile."""
+    """Like the real dashboard, serves one request at a time, and answers nothing else meanwhile."""
     alone = threading.Lock()
 
     def fault(request: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
@@ -90,5 +90,5 @@ def works_slowly(seconds_a_record: float, seconds_a_post: float = 0.065) -> Faul
 
 
 def stored(dashboard: ReceivingDashboard) -> int:
-    """How many jobs it holds, each once."""
+    """The number of different jobs that it has."""
     return len(dashboard.records)

@@ -1,4 +1,4 @@
-"""Squid and tinyproxy on the way to the dashboard, with a password, and what is reported if they refuse."""
+"""Squid and tinyproxy in front of the dashboard, with a password, and the errors if they refuse."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def deliver(folder: Path, dashboard: ReceivingDashboard, pem: Path) -> Deliverie
 
 
 def complaint(site: Deliveries, kind: type[ExporterError], jobs: int = 100) -> str:
-    """What the only error says, hint included."""
+    """The text of the only error, including its hint."""
     (error,) = site.errors
     said = f"{error} ({error.hint})"
     assert (kind, jobs) == (type(error), site.waiting())
@@ -55,7 +55,7 @@ def complaint(site: Deliveries, kind: type[ExporterError], jobs: int = 100) -> s
 
 
 def test_squid(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By CONNECT, so that the key goes through it unseen."""
+    """An https:// URL is reached by CONNECT, so the proxy does not see the key."""
     with Squid() as squid:
         monkeypatch.setenv("HTTPS_PROXY", squid.url())
         assert [] == deliver(tmp_path, dashboard, pem).errors
@@ -75,7 +75,7 @@ def test_tinyproxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, mon
 
 @pytest.fixture(params=[(Squid, ""), (Squid, "somebody"), (Tinyproxy, ""), (Tinyproxy, "somebody")])
 def refusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Squid | Tinyproxy]:
-    """A proxy that is given no password, or a stranger's."""
+    """A proxy URL without a password, or with a wrong one."""
     daemon, user = request.param
     with daemon() as proxy:
         monkeypatch.setenv("HTTPS_PROXY", proxy.url(user))
@@ -85,7 +85,7 @@ def refusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_password_is_the_proxys(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, refusing: Squid | Tinyproxy
 ) -> None:
-    """A 407 says who wants one, and where to write it; no record is blamed, and nobody is asked twice."""
+    """A 407 is reported with the proxy's name and where to put the password; no record is rejected or retried."""
     said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
     assert f"cannot connect through the proxy http://127.0.0.1:{refusing.port}" in said
     assert "the proxy requires a password: HTTPS_PROXY=http://USER:PASSWORD@HOST:PORT" in said
@@ -107,7 +107,7 @@ def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_proxy_that_does_not_let_us_through(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A 403 for the CONNECT is the proxy's, and no verdict on the key."""
+    """A 403 for the CONNECT comes from the proxy and is not taken as a refused key."""
     with Squid("http_access deny CONNECT") as squid:
         monkeypatch.setenv("HTTPS_PROXY", squid.url())
         said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
@@ -118,7 +118,7 @@ def test_a_proxy_that_does_not_let_us_through(
 def test_a_proxy_that_is_not_there(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is named, without its password."""
+    """The error names the proxy, without its password."""
     port = free_port()
     monkeypatch.setenv("HTTPS_PROXY", f"http://exporter:s3c%3Aret@127.0.0.1:{port}")
     said = complaint(deliver(tmp_path, dashboard, pem), DashboardUnreachable)
@@ -128,7 +128,7 @@ def test_a_proxy_that_is_not_there(
 def test_a_dashboard_that_is_not_there_behind_a_proxy(
     tmp_path: Path, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy says so."""
+    """The proxy's own error is reported."""
     with Squid() as squid:
         monkeypatch.setenv("HTTPS_PROXY", squid.url())
         site = Deliveries(tmp_path, f"https://127.0.0.1:{free_port()}", 100, ca_bundle=str(pem))
@@ -155,7 +155,7 @@ def test_a_dashboard_that_is_not_there_behind_a_proxy(
 def test_a_proxy_that_is_none(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
-    """It is an error of the configuration, at once and in plain words."""
+    """It is reported as a configuration error at once."""
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     said = complaint(deliver(tmp_path, dashboard, pem), ConfigError)
     assert "the proxy in the environment can't be used" in said
@@ -163,7 +163,7 @@ def test_a_proxy_that_is_none(
 
 
 def test_no_proxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names what goes there directly."""
+    """Destinations in NO_PROXY are reached directly."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{free_port()}")
     monkeypatch.setenv("NO_PROXY", "localhost,127.0.0.1")
     assert [] == deliver(tmp_path, dashboard, pem).errors
@@ -188,7 +188,7 @@ def test_no_proxy(tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monk
 def test_addresses_in_no_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, entry: str, goes_directly: bool
 ) -> None:
-    """Networks, ports and IPv6 are understood as curl and others do."""
+    """Networks, ports and IPv6 addresses have the same meaning as for curl."""
     with ReceivingDashboard() as plain, Nginx(plain.url, address=address) as nginx:
         monkeypatch.setenv("HTTP_PROXY", f"http://[::1]:{free_port('::1')}")
         monkeypatch.setenv("NO_PROXY", entry.replace("PORT", str(nginx.port)))
@@ -202,10 +202,10 @@ def test_addresses_in_no_proxy(
 
 def test_the_exit_code_of_a_missing_ca_bundle(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
     """78, at once, as soon as there is anything to send."""
-    site = Site(tmp_path, dashboard, ca_bundle="gone.pem")
+    site = Site(tmp_path, dashboard, ca_bundle="missing.pem")
     with site.agents:
         site.start_over()
         site.queue_everything()
         assert ConfigError.exit_code == site.agents.run("flush")
-        assert f"ca_bundle: {tmp_path}/gone.pem can't be read" in site.agents.log()
+        assert f"ca_bundle: {tmp_path}/missing.pem can't be read" in site.agents.log()
     assert [] == dashboard.requests

@@ -1,4 +1,4 @@
-"""nginx in front of the dashboard: limits of size and time, restarts, redirects, prefixes, certificates, IPv6."""
+"""nginx in front of the dashboard: size and time limits, restarts, redirects, prefixes, certificates, IPv6."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("limit", ["1m", "64k", "4k", "1k"])
 def test_a_limit_of_the_body(tmp_path: Path, dashboard: ReceivingDashboard, limit: str) -> None:
-    """413, and the connection closed while the body is still being sent: all is through in one run."""
+    """With 413, and the connection closed while the body is still being sent, all jobs arrive in one run."""
     jobs = JOBS if limit == "1m" else 500
     with Nginx(dashboard.url, f"client_max_body_size {limit};") as nginx:
         site = Deliveries(tmp_path, nginx.url, jobs)
@@ -44,7 +44,7 @@ def test_a_limit_of_the_body(tmp_path: Path, dashboard: ReceivingDashboard, limi
 
 
 def test_a_limit_of_time(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """504 while the backend still stores: all are delivered in one run, and recorded as delivered."""
+    """With 504 while the backend still stores, all jobs are delivered in one run, and recorded as delivered."""
     dashboard.manners = works_slowly(0.004)
     with Nginx(dashboard.url, "proxy_read_timeout 1s;") as nginx:
         site = Deliveries(tmp_path, nginx.url, 1500)
@@ -52,7 +52,7 @@ def test_a_limit_of_time(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
 
 
 def test_two_milliseconds_a_record(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """With a time-out of 2 s on our side, no proxy that matters, and a dashboard that is silent while it works."""
+    """With our own time-out of 2 s and a slow, silent dashboard, all jobs arrive in one run."""
     dashboard.manners = works_slowly(0.002)
     with Nginx(dashboard.url) as nginx:
         site = Deliveries(tmp_path, nginx.url, JOBS, timeout=2)
@@ -61,14 +61,14 @@ def test_two_milliseconds_a_record(tmp_path: Path, dashboard: ReceivingDashboard
 
 @pytest.mark.parametrize("milliseconds", [10, 50])
 def test_slower_ones(tmp_path: Path, dashboard: ReceivingDashboard, milliseconds: int) -> None:
-    """Likewise, with time-outs in the beginning."""
+    """Likewise, with time-outs at first."""
     dashboard.manners = works_slowly(milliseconds / 1000)
     site = Deliveries(tmp_path, dashboard.url, 700, timeout=2)
     assert (1, 700) == (site.runs_until_all_is_through(), stored(dashboard))
 
 
 def test_a_backend_that_restarts(tmp_path: Path) -> None:
-    """502 for some seconds: the run waits a little and continues with batches of the same size."""
+    """With 502 for some seconds, the run waits and continues with batches of the same size."""
     port = free_port()
     with Nginx(f"http://127.0.0.1:{port}") as nginx, ReceivingDashboard(port=0) as spare:
         site = Deliveries(tmp_path, nginx.url, JOBS)
@@ -88,7 +88,7 @@ def test_a_backend_that_restarts(tmp_path: Path) -> None:
 
 
 def test_a_backend_that_is_down(tmp_path: Path) -> None:
-    """A few requests, and the run ends; nothing is lost."""
+    """The run ends after a few requests, and nothing is lost."""
     with Nginx(f"http://127.0.0.1:{free_port()}") as nginx:
         site = Deliveries(tmp_path, nginx.url, JOBS)
         started = time.monotonic()
@@ -98,7 +98,7 @@ def test_a_backend_that_is_down(tmp_path: Path) -> None:
 
 
 def test_a_redirect_to_https(tmp_path: Path, dashboard: ReceivingDashboard, caplog: pytest.LogCaptureFixture) -> None:
-    """It is named, and the key stays here."""
+    """The error names the target, and the key is not sent there."""
     with Nginx(dashboard.url, location="return 301 https://dashboard.example.com$request_uri;") as nginx:
         site = Deliveries(tmp_path, nginx.url, 10)
         site.run()
@@ -107,7 +107,7 @@ def test_a_redirect_to_https(tmp_path: Path, dashboard: ReceivingDashboard, capl
 
 
 def test_a_path_before_it(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """api_url may have one, for everything that is asked."""
+    """api_url may contain a path, which is used for every request."""
     location = f"location /usage/ {{ proxy_pass {dashboard.url}/; }}"
     with Nginx(dashboard.url, location=location) as nginx:
         site = Deliveries(tmp_path, f"{nginx.url}/usage/", 100)
@@ -118,7 +118,7 @@ def test_a_path_before_it(tmp_path: Path, dashboard: ReceivingDashboard) -> None
 
 
 def test_ipv6(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """Its address in brackets, as everywhere."""
+    """An IPv6 address is written in brackets, as usual."""
     try:
         socket.socket(socket.AF_INET6).bind(("::1", 0))
     except OSError:
@@ -139,7 +139,7 @@ def _made(folder: Path) -> Path:
 
 
 class TestClientCertificates:
-    """A proxy that asks its clients for one."""
+    """A proxy that requires a client certificate."""
 
     @pytest.fixture
     def nginx(self, dashboard: ReceivingDashboard, pem: Path) -> Iterator[Nginx]:
@@ -148,25 +148,25 @@ class TestClientCertificates:
             yield proxy
 
     def test_in_one_file(self, tmp_path: Path, dashboard: ReceivingDashboard, nginx: Nginx, pem: Path) -> None:
-        """Certificate and key."""
+        """Certificate and key are in one file."""
         site = Deliveries(tmp_path, nginx.url, 100, ca_bundle=str(pem), client_cert=str(pem))
         assert (1, 100) == (site.runs_until_all_is_through(), stored(dashboard))
 
     def test_in_two_files(self, tmp_path: Path, dashboard: ReceivingDashboard, nginx: Nginx, pem: Path) -> None:
-        """With client_key."""
+        """The key is in client_key."""
         files = {"client_cert": str(pem.with_name("certificate.pem")), "client_key": str(pem.with_name("key.pem"))}
         site = Deliveries(tmp_path, nginx.url, 100, ca_bundle=str(pem), **files)
         assert (1, 100) == (site.runs_until_all_is_through(), stored(dashboard))
 
     def test_without(self, tmp_path: Path, dashboard: ReceivingDashboard, nginx: Nginx, pem: Path) -> None:
-        """nginx says what it wants, and no record is blamed."""
+        """nginx's error is reported, and no record is rejected."""
         site = Deliveries(tmp_path, nginx.url, 10, ca_bundle=str(pem))
         site.run()
         assert "No required SSL certificate was sent" in str(site.errors[0])
         assert (10, []) == (site.waiting(), dashboard.requests)
 
     def test_a_key_with_a_password(self, tmp_path: Path, nginx: Nginx, pem: Path) -> None:
-        """It is a configuration error: nobody is there to type it in."""
+        """A key with a password is a configuration error: nobody can type it in."""
         locked = pem.with_name("locked.pem")
         argv = [
             "openssl",
@@ -197,7 +197,7 @@ def configure(folder: Path, **settings: Any) -> Path:
 def test_check_through_a_proxy(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same certificates, the same prefix, and nothing stored."""
+    """`check` uses the same certificates and prefix, and stores nothing."""
     dashboard.shown = ["lab"]
     location = f"location /usage/ {{ proxy_pass {dashboard.url}/; }}"
     asks = f"ssl_verify_client on; ssl_client_certificate {pem};"
@@ -211,7 +211,7 @@ def test_check_through_a_proxy(
 
 
 def test_a_proxy_that_counts_requests(tmp_path: Path, dashboard: ReceivingDashboard) -> None:
-    """nginx answers 503 to what comes too often: batches stay as they are, as smaller ones would come more often."""
+    """If nginx answers 503 to frequent requests, batches keep their size: smaller ones would be more frequent."""
     limits = "limit_req zone=one burst=1 nodelay;"
     with Nginx(dashboard.url, limits, zone="limit_req_zone $binary_remote_addr zone=one:1m rate=1r/s;") as nginx:
         site = Deliveries(tmp_path, nginx.url, JOBS, batch_size=600)

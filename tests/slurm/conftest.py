@@ -55,7 +55,7 @@ def flush_all(site: Site) -> None:
         site.exporter.run("flush")
         return site.exporter.backlog() == 0
 
-    wait_for(nothing_is_left, "every queued job delivered or let go", pause_seconds=0.5)
+    wait_for(nothing_is_left, "every queued job delivered or skipped", pause_seconds=0.5)
 
 
 @pytest.fixture(scope="session")

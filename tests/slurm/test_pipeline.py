@@ -28,7 +28,7 @@ def test_epilog_and_flush_alone_bring_every_job_that_ran(epilog: Delivered) -> N
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_kind_of_job_is_told_right(jobcomp: Delivered, kind: str) -> None:
+def test_each_kind_of_job_has_its_record(jobcomp: Delivered, kind: str) -> None:
     """A job's records carry the JobIDs, state and amounts that were written down for its kind."""
     wanted = KINDS[kind].records(jobcomp.jobs[kind])
     shown = {

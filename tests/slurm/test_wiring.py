@@ -108,12 +108,12 @@ def test_a_slurmctld_that_started_before_the_script_was_there(controller: Contro
     controller.hook()
     controller.run_job()
     assert not controller.was_called()
-    told = controller.check()["hook calls"]
-    assert (False, RESTART_HINT, RESTART) == (told["ok"], told["mend"], told["run"])
-    assert "slurmctld did not find the hook when it started" in told["text"]
+    known = controller.check()["hook calls"]
+    assert (False, RESTART_HINT, RESTART) == (known["ok"], known["mend"], known["run"])
+    assert "slurmctld did not find the hook when it started" in known["text"]
     log.write_text("")  # rotated away
-    told = controller.check()["hook calls"]["text"]  # the script's time and slurmctld's start may be the same second
-    assert re.search("before the hook was last changed|no job has ended since slurmctld started", told)
+    known = controller.check()["hook calls"]["text"]  # the script's time and slurmctld's start may be the same second
+    assert re.search("before the hook was last changed|no job has ended since slurmctld started", known)
     controller.restart()
     assert controller.check()["hook calls"]["text"].startswith("no job has ended since slurmctld started")
     controller.run_job()
@@ -136,9 +136,9 @@ def test_jobs_that_end_without_a_call(controller: Controller) -> None:
 def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
     """The lines were added to slurm.conf after slurmctld's last start."""
     controller.add("JobCompType=jobcomp/script", f"JobCompLoc={controller.hook()}")
-    told = controller.check()["slurm.conf"]
-    assert told["text"].endswith(f"names {controller.hook()}, but slurmctld has not read that line yet")
-    controller.carry_out(told["run"])
+    known = controller.check()["slurm.conf"]
+    assert known["text"].endswith(f"names {controller.hook()}, but slurmctld has not read that line yet")
+    controller.carry_out(known["run"])
     controller.run_job()
     wait_for(controller.was_called, "a call")
 
@@ -162,8 +162,8 @@ def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, line
         pytest.skip("this slurmctld does not start")
     controller.add(*lines)
     controller.restart()
-    told = controller.check()
-    (fault,) = [told[name] for name in ("slurm.conf", "hook") if told.get(name, {}).get("ok") is False]
+    known = controller.check()
+    (fault,) = [known[name] for name in ("slurm.conf", "hook") if known.get(name, {}).get("ok") is False]
     controller.carry_out(fault["run"])
     assert controller.check()["slurm.conf"]["ok"]
     # The hook of the checkout writes to the system's spool: this one gets the lab's.

@@ -1,4 +1,4 @@
-"""What the dashboard has to hold, from slurmdbd's job table by plain SQL: nothing here is shared with the exporter."""
+"""What the dashboard must contain, computed from slurmdbd's job table with plain SQL, without code of the exporter."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STATES = {
     "10": "DEADLINE",
     "11": "OUT_OF_MEMORY",
 }
-#: A job with such a row continues. If no newer one has come for a day, slurmctld has lost it: these labs' slurmctld
+#: A job with such a row continues. If no newer one appears for a day, slurmctld has lost it: these labs' slurmctld
 #: has none of those jobs.
 GOES_ON = {"1024": "REQUEUED", "8192": "RESIZING"}
 REVOKED = str(0x80000)  # ran on another cluster
@@ -28,7 +28,7 @@ DAY = 86_400
 REACH_SECONDS = 365 * DAY
 CPU, MEMORY_MB, NODE = "1", "2", "4"  # the TRES with ids that are the same everywhere
 
-#: An account may hold anything, line ends included; slurmdbd reads it as UTF-8, whatever the table holds it in.
+#: An account may contain anything, even newlines; slurmdbd reads it as UTF-8, whatever the table's character set.
 COLUMNS = (
     "id_job, job_name, state, time_submit, time_start, time_end, time_suspended, tres_alloc, nodelist, id_array_job,"
     " id_array_task, array_task_str, array_max_tasks, het_job_id, het_job_offset,"
@@ -40,7 +40,7 @@ Tres = Dict[str, int]
 
 
 class Database(Protocol):
-    """The part of a lab's Slurm that is needed here."""
+    """The part of a lab's Slurm that this module needs."""
 
     cluster: str
 
@@ -49,7 +49,7 @@ class Database(Protocol):
 
 
 class Names(NamedTuple):
-    """What ids stand for."""
+    """The names that IDs stand for."""
 
     qos: dict[str, str]
     gpu: dict[str, str]  # TRES id → gpu or gpu:a100
@@ -57,14 +57,14 @@ class Names(NamedTuple):
 
 
 def expected_records(database: Database) -> dict[str, dict[str, Any]]:
-    """JobID → record, of every job whose newest row has ended."""
+    """JobID → record, for every job whose newest row has ended."""
     return {record["JobID"]: record for record in _records(database)}
 
 
 def expected_stored(
     database: Database, *, is_shown: Callable[[int, int], bool] = lambda id_job, job_name: True
 ) -> dict[tuple[str, int, str], dict[str, Any]]:
-    """What the dashboard stores: of each JobID one record for each year of Submit, the newest job's.
+    """What the dashboard stores: for each JobID and each year of Submit, the newest job's record.
 
     :param is_shown: leaves jobs out, by raw ID and name, where names are numbers.
     """
@@ -93,7 +93,7 @@ def _records(database: Database, is_shown: Callable[[Row], bool] = lambda row: T
 
 
 def _rows_here(rows: list[Row]) -> list[Row]:
-    """The rows that count of a job that is over; none where it is not, or ran nowhere on this cluster."""
+    """The rows that count for a job that is over; none if it continues, or never ran on this cluster."""
     newest = rows[-1]
     first_end = int(newest["time_end"]) - REACH_SECONDS
     counted = [row for row in rows if int(row["time_end"]) >= first_end]
@@ -152,7 +152,7 @@ def _has_started(row: Row) -> bool:
 
 
 def _has_nodes(row: Row) -> bool:
-    """Which nodes it had may have got lost of a job that ran."""
+    """The node list of a job that ran may be lost."""
     return row["nodelist"] not in ("", "None assigned", "NULL", "(null)")
 
 
@@ -164,7 +164,7 @@ def _elapsed(row: Row) -> int:
 
 
 def _job_id(row: Row) -> str:
-    """As sacct writes it: 12, 12_3, 12+1 or 12_[1,3-5%2]."""
+    """In sacct's form: 12, 12_3, 12+1 or 12_[1,3-5%2]."""
     if row["array_task_str"] not in ("", "NULL"):
         tasks = _fold(bit for bit, is_set in enumerate(bin(int(row["array_task_str"], 16))[:1:-1]) if is_set == "1")
         limit = f"%{row['array_max_tasks']}" if row["array_max_tasks"] != "0" else ""
@@ -177,7 +177,7 @@ def _job_id(row: Row) -> str:
 
 
 def _fold(numbers: Iterable[int]) -> str:
-    """1, 3, 4, 5 → ``1,3-5``. (Numbers at one distance throughout Slurm writes in another way.)"""
+    """1, 3, 4, 5 → ``1,3-5``. (Slurm writes evenly spaced numbers differently.)"""
     spans: list[list[int]] = []
     for number in numbers:
         if spans and number == spans[-1][-1] + 1:
@@ -200,7 +200,7 @@ def _parse_tres(row: Row) -> Tres:
 
 
 def _gpus(tres: Tres, names: dict[str, str]) -> int:
-    """gres/gpu counts all types; where it is not tracked, the types are added up."""
+    """gres/gpu counts all types; if it is not tracked, the types are added up."""
     by_name = {names[number]: count for number, count in tres.items() if number in names}
     typed = sum(count for name, count in by_name.items() if name.startswith("gpu:"))
     return by_name.get("gpu", typed)

@@ -1,4 +1,4 @@
-"""A certificate that nobody but a test trusts."""
+"""A certificate that only a test trusts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A clock that a test need not wait for."""
+"""A clock without real waiting."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import time
 
 
 class Clock:
-    """Epoch seconds, which advance when somebody sleeps.
+    """Epoch seconds, which advance only by sleeping.
 
-    :param now: where it begins; at the real time where nothing is given.
+    :param now: its initial time; by default the real time.
     """
 
     def __init__(self, now: float | None = None) -> None:
@@ -19,6 +19,6 @@ class Clock:
         return self.now
 
     def sleep(self, seconds: float) -> None:
-        """Lets the time pass."""
+        """Advances the clock."""
         self.now += seconds
         self.slept += seconds

@@ -15,7 +15,7 @@ from .waiting import wait_for
 
 
 class Daemons:
-    """Starts daemons, signals them one by one, and ends them all with their folder.
+    """Starts daemons, signals single ones, and finally ends all of them and removes their folder.
 
     :param folder: their working folder; each one's output goes to ``NAME.log`` there. Removed by :meth:`close`.
     :param env: their environment.
@@ -30,7 +30,7 @@ class Daemons:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            start_new_session=True,  # Ctrl-C is for the owner, whose end is the keeper's
+            start_new_session=True,  # Ctrl-C goes to the owner; when it ends, so does the keeper
         )
 
     def close(self) -> None:
@@ -52,19 +52,19 @@ class Daemons:
         return Path(f"/proc/{self._pids[name]}").exists()
 
     def log(self, name: str) -> str:
-        """What it has printed so far."""
+        """Its output so far."""
         return self._log_file(name).read_text(errors="replace")
 
     def stop(self, name: str) -> None:
-        """Asks it to end (SIGTERM), and waits until it has."""
+        """Terminates it (SIGTERM), and waits until it has ended."""
         self._end(name, signal.SIGTERM)
 
     def kill(self, name: str) -> None:
-        """Ends it on the spot (SIGKILL)."""
+        """Kills it (SIGKILL)."""
         self._end(name, signal.SIGKILL)
 
     def freeze(self, name: str) -> None:
-        """Stops it in its tracks (SIGSTOP): connections to it hang."""
+        """Freezes it (SIGSTOP): connections to it hang."""
         os.kill(self._pids[name], signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:

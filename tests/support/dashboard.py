@@ -1,10 +1,10 @@
-"""A receiving dashboard that behaves as the real one does, its bad sides included, for this machine alone.
+"""A receiving dashboard that behaves like the real one, including its faults, for this machine only.
 
 In a test: ``with ReceivingDashboard() as dashboard:``, then look at ``records`` and ``requests``, and put faults from
 :mod:`tests.support.dashboard_faults` into ``faults``. By hand: ``python -m tests.support.dashboard --port 8080``.
 
-What the real one does wrong is done wrong here: one record of a wrong type refuses the whole POST (422), a null Start
-or mixed offsets break it (500), and of several records with one JobID the one that arrived last wins.
+The real one's mistakes are repeated here: one record of a wrong type makes it refuse the whole POST (422), a null Start
+or mixed offsets break it (500), and of several records with one JobID the last to arrive wins.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class Request(NamedTuple):
     arrived: float  # epoch seconds
     method: str
     path: str
-    headers: Mapping[str, str]  # their names in small letters
+    headers: Mapping[str, str]  # with lower-case names
     body: bytes
 
     @property
     def content(self) -> Any:
-        """The JSON it brought, None where that is none."""
+        """Its JSON content; None if it is not JSON."""
         try:
             return json.loads(self.body)
         except ValueError:
@@ -52,13 +52,13 @@ class Request(NamedTuple):
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
-        """The records it brought."""
+        """Its records."""
         content = self.content
         return list(content["jobs"]) if isinstance(content, dict) and "jobs" in content else []
 
 
 class Answer(NamedTuple):
-    """What goes back: a status, and a body that is sent as JSON unless it is text."""
+    """The answer: a status, and a body that is sent as JSON unless it is text."""
 
     status: int
     body: Any
@@ -66,7 +66,7 @@ class Answer(NamedTuple):
 
 
 class Connection:
-    """The client's connection, to answer on it, or to mistreat it."""
+    """The client's connection, to answer or to disturb."""
 
     def __init__(self, handler: BaseHTTPRequestHandler, closing: threading.Event) -> None:
         self._handler = handler
@@ -92,11 +92,11 @@ class Connection:
         self._handler.close_connection = close
 
     def hang(self, seconds: float) -> None:
-        """Keeps the client waiting, until the dashboard closes at the longest."""
+        """Keeps the client waiting, at most until the dashboard closes."""
         self._closing.wait(seconds)
 
     def reset(self) -> None:
-        """Breaks the connection off (RST), as a crashing proxy does."""
+        """Resets the connection (RST), like a crashing proxy."""
         connection = self._handler.connection
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(connection.detach())
@@ -109,12 +109,12 @@ Fault = Callable[[Request, Connection, Callable[[], Answer]], None]
 
 
 def behave(_: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
-    """No fault at all."""
+    """Answers without a fault."""
     connection.send(serve())
 
 
 class ReceivingDashboard:
-    """One dashboard, listening as long as its ``with`` lasts.
+    """A dashboard that listens as long as its ``with`` lasts.
 
     :param api_keys: which keys it knows; none at all is a server that was never configured.
     :param owners: of each key the cluster that it belongs to; a key without one is of the older, shared kind, which may
@@ -168,35 +168,35 @@ class ReceivingDashboard:
 
     @property
     def url(self) -> str:
-        """What goes into the configuration as api_url."""
+        """The api_url for the configuration."""
         return f"{self._scheme}://{self._address}:{self._server.server_port}"
 
     @property
     def posts(self) -> list[Request]:
-        """The requests that meant to bring records."""
+        """The requests to the ingest path."""
         return [request for request in list(self.requests) if request.path == INGEST]
 
     @property
     def records(self) -> dict[str, dict[str, Any]]:
-        """The records shown: JobID → record.
+        """The displayed records: JobID → record.
 
         :raises ValueError: if a JobID is stored twice, under two years or hostnames.
         """
         with self._lock:
             records = {job_id: record for (_, _, job_id), record in self.stored.items()}
             if len(records) < len(self.stored):
-                raise ValueError(f"{len(self.stored) - len(records)} JobIDs stand on the dashboard more than once")
+                raise ValueError(f"{len(self.stored) - len(records)} JobIDs are on the dashboard more than once")
         return records
 
     def handle(self, request: Request, handler: BaseHTTPRequestHandler) -> None:
-        """Records a request and has the next fault, or the manners, answer it."""
+        """Records a request, and answers it with the next fault or, without one, the manners."""
         with self._lock:
             self.requests.append(request)
             respond = self.faults.popleft() if self.faults else self.manners
         respond(request, Connection(handler, self._closing), lambda: self.serve(request))
 
     def serve(self, request: Request) -> Answer:
-        """Does what a request asks for, as the real dashboard does."""
+        """Serves a request like the real dashboard."""
         serve = {
             ("POST", INGEST): self._ingest,
             ("GET", "/"): self._front_page,
@@ -225,13 +225,13 @@ class ReceivingDashboard:
         return Answer(200, {"success": True, "message": message, "jobs_processed": len(jobs), "hostname": hostname})
 
     def store(self, hostname: str, jobs: list[dict[str, Any]]) -> None:
-        """Keeps records: of one JobID in one year the one that arrived last."""
+        """Stores records: for each JobID and year, the last to arrive."""
         with self._lock:
             for job in jobs:
                 self.stored[hostname, datetime.fromisoformat(job["Submit"]).year, job["JobID"]] = job
 
     def _front_page(self, _: Request) -> Answer:
-        """What somebody sees who opens the demo's link: the newest records. The real one has charts there."""
+        """What the demo's link shows: the newest records. The real dashboard has charts there."""
         with self._lock:
             newest = list(self.stored.values())[-100:]
             return Answer(200, {"jobs": len(self.stored), "newest": newest[::-1]})
@@ -278,12 +278,12 @@ def _healthy() -> dict[str, Any]:
 
 
 class _Server(ThreadingHTTPServer):
-    """Hands every request to its dashboard, each connection in a thread of its own."""
+    """Passes every request to its dashboard, each connection in its own thread."""
 
     def __init__(self, dashboard: ReceivingDashboard, address: str, port: int) -> None:
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"  # connections are kept, as the real one's are
-            disable_nagle_algorithm = True  # no answer waits 40 ms for its second half
+            protocol_version = "HTTP/1.1"  # connections are kept alive, like the real one's
+            disable_nagle_algorithm = True  # otherwise the second half of an answer would wait for 40 ms
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -300,11 +300,11 @@ class _Server(ThreadingHTTPServer):
     def speak_tls(self, pem: Path) -> None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(pem)
-        # Shaking hands is for the connection's own thread: a client that does not would hold up all others.
+        # The TLS handshake runs in the connection's own thread: a client that omits it would block all others.
         self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is normal; anything else is a defect here."""
+        """Ignores clients that have hung up; anything else is a bug in this module."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]  # passed on as it came
 

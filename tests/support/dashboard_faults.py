@@ -1,4 +1,4 @@
-"""What can happen to a request, to be put into a :class:`~tests.support.dashboard.ReceivingDashboard`'s ``faults``."""
+"""Faults for the ``faults`` of a :class:`~tests.support.dashboard.ReceivingDashboard`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["answer", "behave", "drip", "hang", "raw", "reset", "rewrite", "store
 
 
 def answer(status: int, body: Any = "", **headers: str) -> Fault:
-    """Answers so and stores nothing; underscores in the headers' names stand for dashes."""
+    """Gives that answer and stores nothing; underscores in the headers' names become dashes."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return lambda _, connection, serve: connection.send(Answer(status, body, named))
 
 
 def rewrite(change: Callable[[Answer], Answer]) -> Fault:
-    """Does what was asked, and answers something else."""
+    """Serves the request, but answers something else."""
     return lambda _, connection, serve: connection.send(change(serve()))
 
 
@@ -36,7 +36,7 @@ def raw(make: Callable[[int, bytes], Sequence[bytes]], *, close: bool = False) -
 
 
 def hang(seconds: float = 3600) -> Fault:
-    """Takes the request and is silent for a while, then answers as if nothing had been."""
+    """Accepts the request, is silent for a while, and then answers normally."""
 
     def fault(_: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
         connection.hang(seconds)
@@ -46,16 +46,16 @@ def hang(seconds: float = 3600) -> Fault:
 
 
 def drip(seconds_a_byte: float) -> Fault:
-    """Stores, and answers one byte at a time."""
+    """Serves the request, and answers one byte at a time."""
     return lambda _, connection, serve: connection.send(serve(), drip_seconds=seconds_a_byte)
 
 
 def reset(_: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
-    """Breaks the connection off before anything was stored."""
+    """Resets the connection before anything is stored."""
     connection.reset()
 
 
 def store_and_reset(_: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
-    """Stores everything, and breaks the connection off before it can say so."""
+    """Stores everything, and resets the connection before answering."""
     serve()
     connection.reset()

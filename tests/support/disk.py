@@ -1,4 +1,4 @@
-"""Disks that are too small, or can't be written: for root, who may mount one."""
+"""Disks that are too small or read-only. Mounting them needs root."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.tools import need_to_run
 
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
-    """A disk in memory of that many kilobytes, mounted at *folder* while the block lasts."""
+    """A disk in memory, mounted at *folder* while the block runs; its size is in kilobytes."""
     folder.mkdir()
     _mount("-t", "tmpfs", "-o", f"size={kilobytes}k,mode=700", "none", str(folder))
     try:
@@ -22,7 +22,7 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 
 def fill(folder: Path, *, leave_kilobytes: int = 0) -> Path:
-    """Fills the disk of *folder* but for that many kilobytes, with a file whose removal makes room again."""
+    """Fills the disk of *folder*, except for some kilobytes, with a file that can be removed again."""
     filler = folder / "filler"
     with filler.open("wb", buffering=0) as file:
         try:

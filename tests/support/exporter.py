@@ -1,4 +1,4 @@
-"""The exporter as installed at a cluster: a real process, with a configuration and a spool of its own."""
+"""The exporter as installed on a cluster: a real process, with its own configuration and spool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Exporter:
 
     :param folder: gets the configuration.
     :param env: the environment of the runs; SLURM_USAGE_HISTORY_SPOOL in it says where the spool is.
-    :param settings: keys of the configuration, beside the API key.
+    :param settings: keys of the configuration, except the API key.
     """
 
     def __init__(self, folder: Path, env: Mapping[str, str], **settings: Any) -> None:
@@ -27,13 +27,13 @@ class Exporter:
         self.config.write_text(json.dumps({"api_key": API_KEY, **settings}))
         self._env = dict(env)
         spool = self._env.get("SLURM_USAGE_HISTORY_SPOOL")
-        if spool:  # root makes none
+        if spool:  # root creates none
             Path(spool).mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def run(self, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
         """Runs a command to its end.
 
-        :param expect: its exit code; anything else is an AssertionError with what it said.
+        :param expect: its exit code; any other raises an AssertionError with the output.
         """
         done = subprocess.run(
             self.argv(*arguments),
@@ -48,7 +48,7 @@ class Exporter:
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Starts a command and leaves it running; its output can be read as it comes."""
+        """Starts a command and leaves it running; its output can be read meanwhile."""
         return subprocess.Popen(
             self.argv(*arguments),
             cwd=ROOT,
@@ -62,6 +62,6 @@ class Exporter:
         return [sys.executable, "-m", "agent", "--config", str(self.config), *arguments]
 
     def backlog(self) -> int:
-        """How many jobs are queued, or wait for their record."""
+        """The number of queued and waiting jobs."""
         backlog = json.loads(self.run("status", "--json").stdout)["backlog"]
         return int(backlog["queued"]) + int(backlog["waiting"])

@@ -1,4 +1,4 @@
-"""Runs of the exporter by the hundred: forked from a process that has imported it, killed at any step of their way.
+"""Runs the exporter hundreds of times: forked from a process that has imported it, and killed at any step.
 
 A step is a call of Python into C that can outlast the process or can be seen from outside: a rename, an fsync, an SQL
 statement, a request. Each is two: just before it happens, and just after.
@@ -28,7 +28,7 @@ KILLED = -int(signal.SIGKILL)
 
 
 class ForkedAgents:
-    """Runs the command line; see :class:`tests.support.exporter.Exporter` for single runs.
+    """Runs commands; for single runs see :class:`tests.support.exporter.Exporter`.
 
     :param config: its configuration file.
     :param env: its environment.
@@ -53,7 +53,7 @@ class ForkedAgents:
         self._server.communicate()
 
     def run(self, *arguments: str, kill_at: int = 0, kill_after: float = 0.0) -> int:
-        """Runs a command; returns its exit code, :data:`KILLED` where it was killed.
+        """Runs a command; returns its exit code, or :data:`KILLED` if it was killed.
 
         :param kill_at: the step at which it dies, from 1 on.
         :param kill_after: the seconds after which it dies.
@@ -73,7 +73,7 @@ class ForkedAgents:
         return [line[5:] for line in self._log.read_text().splitlines() if line.startswith("step ")]
 
     def log(self) -> str:
-        """What the runs have said."""
+        """The output of the runs."""
         return self._log.read_text()
 
 
@@ -100,7 +100,7 @@ class Doom:
 
 
 def serve() -> None:
-    """Forks a run for each order on standard input, and answers with how it ended."""
+    """Forks a run for each order on standard input, and reports how it ended."""
     for module in (
         "agent.cli",
         "agent.slurm.process",
@@ -125,7 +125,7 @@ def serve() -> None:
 
 
 def run_forked(order: Mapping[str, Any]) -> None:
-    """Becomes the run that was ordered, and never returns."""
+    """Becomes the ordered run, and never returns."""
     from agent.cli import main  # noqa: PLC0415
 
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -1,4 +1,4 @@
-"""What the dashboard's ingest call accepts, and the words in which it refuses. Pure."""
+"""What the dashboard's ingest call accepts, and its error messages. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, Callable, Iterator
 
 
 def find_problems(content: Any) -> list[dict[str, Any]]:
-    """What is wrong with the body of a POST, as the detail of a 422; empty where all is well."""
+    """What is wrong with the body of a POST, as the detail of a 422; empty if nothing is."""
     if not isinstance(content, dict):
         return [_problem([], "Input should be a valid dictionary", content)]
     problems = []
@@ -22,7 +22,7 @@ def find_problems(content: Any) -> list[dict[str, Any]]:
 
 
 def find_breakage(jobs: list[dict[str, Any]]) -> str:
-    """What makes the dashboard fall over, as the detail of a 500, although each record is of the right type."""
+    """What crashes the dashboard although each record has the right types, as the detail of a 500."""
     if any(job.get("Start") is None for job in jobs):
         return "'NaTType' object has no attribute 'start_time'"
     times = (job.get(field) for job in jobs for field in ("Submit", "Start", "End"))
@@ -72,7 +72,7 @@ def _is_integer(value: Any) -> bool:
 _STRING, _DATETIME = (_is_string, "string"), (_is_datetime, "datetime")
 _NUMBER, _INTEGER = (_is_number, "number"), (_is_integer, "integer")
 
-#: Field → its test, the name of its type, and whether it has to be there and not null. Other fields are ignored.
+#: Field → its test, the name of its type, and whether it is required and not null. Other fields are ignored.
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str, bool]] = {
     "JobID": (*_STRING, True),
     "User": (*_STRING, True),

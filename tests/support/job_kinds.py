@@ -1,4 +1,4 @@
-"""Jobs of every kind that Slurm knows, each with the records it has to become, written down by hand."""
+"""Jobs of every kind that Slurm knows, each with its expected records, written by hand."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ NEVER_STARTED = {
     "ElapsedHours": 0.0,
 }
 HOSTILE = "a|b\x1fc\n4711 1 1 -\t';\"`touch hostile`$(touch hostile) %s \\ é ✘"
-#: Lets a job run until :func:`let_go`, for kinds to whose running jobs something has to be done first.
+#: Makes a job run until :func:`let_go`, for kinds whose running jobs must be acted on first.
 UNTIL_LET_GO = 'until [ -e "${SLURM_CONF%/*}/go.$SLURM_JOB_ID" ]; do sleep 0.1; done'
 FIRST_RUN_ONLY = '[ -n "$SLURM_RESTART_COUNT" ] || '
 
 
 def leave_alone(slurm: Slurm, job: int) -> None:
-    """Does nothing to a job."""
+    """Leaves a job alone."""
 
 
 class Kind(NamedTuple):
@@ -42,7 +42,7 @@ class Kind(NamedTuple):
     started: bool = True
 
     def submit(self, slurm: Slurm) -> int:
-        """Submits such a job and returns its raw JobID."""
+        """Submits a job of this kind and returns its raw JobID."""
         return slurm.sbatch(*self.options, command=self.command)
 
 
@@ -65,7 +65,7 @@ def cancel_running(slurm: Slurm, job: int) -> None:
 
 
 def run_out_of_time(slurm: Slurm, job: int) -> None:
-    """slurmctld looks at time limits every 30 s, so that long it takes."""
+    """Takes up to 30 s, the interval at which slurmctld checks time limits."""
     slurm.wait_for_state(job, "RUNNING")
     slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+6")
 
@@ -138,7 +138,7 @@ KINDS: dict[str, Kind] = {
 
 
 def submit_all(slurm: Slurm) -> dict[str, int]:
-    """Submits a job of each kind and makes it what it is; returns their raw JobIDs, by the kind's name."""
+    """Submits a job of each kind and acts on it; returns their raw JobIDs by the kind's name."""
     jobs = {name: kind.submit(slurm) for name, kind in KINDS.items()}
     for name, job in jobs.items():
         KINDS[name].act(slurm, job)

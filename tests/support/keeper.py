@@ -1,4 +1,4 @@
-"""Runs the daemons of a lab, and cleans up after them whatever happens to the lab's owner.
+"""Runs the daemons of a lab, and cleans up whatever happens to the lab's owner.
 
 Started as a program, ``keeper.py FOLDER``. Each line on standard input is an order, a JSON object with
 ``argv``, ``env`` and ``log``; the answer is a line with the process id. When standard input ends - the owner
@@ -40,16 +40,16 @@ def start(argv: list[str], env: dict[str, str], log: str) -> int:
 
 
 def children_by_parent() -> dict[int, list[int]]:
-    """Every process of the machine under its parent's id."""
+    """All processes of the machine, by their parent's ID."""
     children: dict[int, list[int]] = {}
-    # Not glob("[0-9]*/stat"), which fails where a process ends meanwhile.
+    # Not glob("[0-9]*/stat"), which fails if a process ends meanwhile.
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue
         try:
-            # The name, in parentheses, may hold blanks and parentheses itself.
+            # The name, in parentheses, may itself contain blanks and parentheses.
             parent = int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
-        except OSError:  # it ended meanwhile
+        except OSError:  # the process has ended
             continue
         children.setdefault(parent, []).append(int(process.name))
     return children
@@ -66,7 +66,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def kill_descendants() -> None:
-    """Kills until nobody is left: a process may fork between the look and the kill."""
+    """Kills until no process is left: one may fork between being listed and being killed."""
     while True:
         pids = list(descendants(os.getpid()))
         if not pids:
@@ -82,7 +82,7 @@ def kill_descendants() -> None:
 def main(folder: str) -> None:
     """Serves the owner's orders, then cleans up."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps: a dead daemon leaves /proc at once
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps dead children at once
     os.chdir(folder)
     try:
         for order in sys.stdin:

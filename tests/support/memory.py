@@ -1,6 +1,6 @@
-"""Slurm's accounting and the dashboard in memory, for what no real Slurm can be made to do on demand.
+"""Slurm's accounting and the dashboard in memory, for situations that a real Slurm does not produce on demand.
 
-The accounting answers as sacct does where it matters here: by state and End within both bounds, or by ID with all rows.
+The accounting answers like sacct in what matters here: by state and End within both bounds, or by ID with all rows.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from agent.slurm.sacct import ALL_ENDS
 from tests.support.rows import NOON
 
 DAY = 86_400
-#: A week of accounting, at the end of which it is now.
+#: A week of accounting that ends now.
 WINDOW = Range(NOON, NOON + 7 * DAY)
 
 _WORDS = {
@@ -36,14 +36,14 @@ _WORDS = {
 
 
 class MemoryTable:
-    """Rows, as :class:`agent.slurm.table.Table` holds them."""
+    """Rows, like those of :class:`agent.slurm.table.Table`."""
 
     def __init__(self, runs: list[Run]) -> None:
         self._runs = [run._replace(row=repr(run).encode()) for run in runs]
         self.rows = len(runs)
 
     def leave_out(self, known: Mapping[bytes, Any]) -> list[Any]:
-        """As :meth:`agent.slurm.table.Table.leave_out`."""
+        """Like :meth:`agent.slurm.table.Table.leave_out`."""
         met = [known[digest_row(run.row)] for run in self._runs if digest_row(run.row) in known]
         self._runs = [run for run in self._runs if digest_row(run.row) not in known]
         return met
@@ -52,13 +52,13 @@ class MemoryTable:
         return iter(self._runs)
 
     def repeated_ids(self) -> set[int]:
-        """The raw IDs that more than one row has."""
+        """The raw IDs of several rows."""
         raw_ids = Counter(run.raw_id for run in self._runs)
         return {raw_id for raw_id, rows in raw_ids.items() if rows > 1}
 
 
 class MemoryQuery:
-    """A call that has been answered already, for what ended in a window or for all there is."""
+    """A call that has already been answered, for the jobs of a window or for all of them."""
 
     def __init__(self, runs: list[Run], start: int = 0, end: int = 0) -> None:
         self.start, self.end = start, end
@@ -69,7 +69,7 @@ class MemoryQuery:
         return MemoryTable(self._runs)
 
     def cancel(self) -> None:
-        """Nothing is under way."""
+        """No call is running."""
 
 
 class MemorySlurm:
@@ -85,10 +85,10 @@ class MemorySlurm:
         self.asked: list[list[str]] = []
         self.failing_windows = 0
         self.hidden_by_id: set[str] = set()
-        self.states: dict[int, str] = {}  # of the jobs that slurmctld knows
+        self.states: dict[int, str] = {}  # states of the jobs that slurmctld knows
 
     def ask_window(self, start: int, end: int, states: str = ALL_ENDS) -> MemoryQuery:
-        """As :meth:`agent.slurm.sacct.Sacct.ask_window`."""
+        """Like :meth:`agent.slurm.sacct.Sacct.ask_window`."""
         self.windows.append((start, end, states))
         if self.failing_windows and len(self.windows) % 2:
             self.failing_windows -= 1
@@ -98,7 +98,7 @@ class MemorySlurm:
         return MemoryQuery(ended, start, end)
 
     def ask_ids(self, asked: Sequence[str], since: int) -> MemoryQuery:
-        """As :meth:`agent.slurm.sacct.Sacct.ask_ids`."""
+        """Like :meth:`agent.slurm.sacct.Sacct.ask_ids`."""
         self.asked.append(list(asked))
         shown = set(asked) - self.hidden_by_id
         wanted = [run for run in self.runs if str(run.raw_id) in shown or run.job_id in shown]
@@ -107,19 +107,19 @@ class MemorySlurm:
     odd_rows = 0
 
     def expect(self, cluster: str) -> None:
-        """As :meth:`agent.slurm.sacct.Sacct.expect`."""
+        """Like :meth:`agent.slurm.sacct.Sacct.expect`."""
 
     def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
-        """As :meth:`agent.slurm.sacct.Sacct.job_states`."""
+        """Like :meth:`agent.slurm.sacct.Sacct.job_states`."""
         return {raw_id: state for raw_id, state in self.states.items() if raw_id in raw_ids}
 
     def controllers(self) -> Controllers:
-        """As :meth:`agent.slurm.sacct.Sacct.controllers`."""
+        """Like :meth:`agent.slurm.sacct.Sacct.controllers`."""
         return Controllers("lab", (socket.gethostname(),), "/nonexistent")
 
 
 class MemoryDashboard:
-    """Takes every batch and keeps it."""
+    """Accepts every batch and stores it."""
 
     ingest_url = "memory"
 
@@ -127,10 +127,10 @@ class MemoryDashboard:
         self.batches: list[list[str]] = []
 
     def submit(self, cluster: str, texts: Sequence[str], *, tries: int = 1) -> str:
-        """As :meth:`agent.dashboard.client.Dashboard.submit`."""
+        """Like :meth:`agent.dashboard.client.Dashboard.submit`."""
         self.batches.append(list(texts))
         return f"{len(texts)} jobs for {cluster} in {tries}"
 
     def answers(self) -> bool:
-        """It is always there."""
+        """It always answers."""
         return True

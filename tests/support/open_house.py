@@ -1,4 +1,4 @@
-"""The exporter where every user may run it: copied out of the checkout and its environment, for the system's Python.
+"""The exporter where every user can run it: copied from the checkout and its environment, for the system's Python.
 
 The Python that runs the tests is often in root's home, and a process that has stepped down to another user can no
 longer read what it has not imported yet.
@@ -14,7 +14,7 @@ from typing import Sequence
 
 from tests.support.exporter import ROOT
 
-#: What a run imports, with what that imports; tomli below 3.11 alone.
+#: What a run imports, directly or indirectly; tomli only before Python 3.11.
 PACKAGES = ("requests", "urllib3", "idna", "certifi", "charset_normalizer", "typing_extensions", "tomli")
 PYTHONS = ("/usr/bin/python3", "/usr/local/bin/python3", "/bin/python3")
 PROBE = """
@@ -26,7 +26,7 @@ print(sys.executable, sys.base_prefix)
 
 
 def copy_exporter(folder: Path) -> None:
-    """Copies the exporter and the pure Python of what it needs into a folder, for every user to read."""
+    """Copies the exporter and its pure-Python dependencies into a folder that every user can read."""
     copied = {"agent": ROOT / "agent", **{name: _place_of(name) for name in PACKAGES if find_spec(name)}}
     for name, place in copied.items():
         if place.is_dir():
@@ -38,7 +38,7 @@ def copy_exporter(folder: Path) -> None:
 
 
 def find_python(folder: Path, uid: int) -> str:
-    """A Python with which root and another user alike can run the copy; empty where there is none."""
+    """A Python with which both root and another user can run the copy; empty if there is none."""
     for python in PYTHONS:
         as_root, as_user = (_probe(folder, argv) for argv in ([python], [*_becoming(uid), python]))
         if as_root and as_root == as_user:
@@ -59,7 +59,7 @@ def _becoming(uid: int) -> list[str]:
 
 
 def _probe(folder: Path, argv: Sequence[str]) -> str:
-    """What Python that is, empty where it can't run the copy."""
+    """The version of that Python; empty if it cannot run the copy."""
     try:
         done = subprocess.run([*argv, "-c", PROBE], check=False, cwd=folder, capture_output=True, env={}, text=True)
     except OSError:

@@ -1,4 +1,4 @@
-"""The exporter with a clock that goes wrong: ``python -m tests.support.other_clock SECONDS ARGUMENT...``."""
+"""The exporter with a wrong clock: ``python -m tests.support.other_clock SECONDS ARGUMENT...``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _clock = time.time
 
 
 def main(seconds: float, argv: list[str]) -> int:
-    """Sets the clock before anything of the exporter is imported, and runs it."""
+    """Sets the clock before importing the exporter, and runs it."""
     time.time = lambda: _clock() + seconds
     from agent.cli import main  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""TCP ports for a lab, claimed so that labs side by side never pick the same."""
+"""TCP ports for a lab, claimed so that concurrent labs never choose the same ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import random
 import socket
 
 BLOCK = 16
-FIRST, LAST = 20000, 32000  # below the ports that Linux gives to outgoing connections
+FIRST, LAST = 20000, 32000  # below the ports that Linux uses for outgoing connections
 
 
 def claim_ports(address: str) -> tuple[socket.socket, int]:

@@ -12,7 +12,7 @@ from typing import Iterator, NamedTuple, Sequence
 
 ROOT = Path(__file__).parents[2]
 PHRASES = Path(__file__).with_name("phrases.txt")
-#: What is read: documents, and whatever shows its text to somebody.
+#: What is read: documents, and files whose text people see.
 SUFFIXES = {
     ".md",
     ".py",
@@ -28,7 +28,7 @@ SUFFIXES = {
     ".spec",
 }
 NAMES = {"Makefile", "run", "slurm-usage-history-exporter"}
-#: Not sources of prose: the list itself, its test, and what Slurm and others have said.
+#: Not our own prose: the list itself, its test, and the output of Slurm and others.
 NEVER = (
     "tests/support/phrases.txt",
     "tests/unit/support/test_prose.py",
@@ -36,36 +36,10 @@ NEVER = (
     "tests/faults/recorded/",
     "docs/check.md",
 )
-#: Temporary: not rewritten yet. The last pass empties this list.
-LATER = (
-    "tests/bench/",
-    "tests/demo/",
-    "tests/faults/",
-    "tests/fuzz/",
-    "tests/ha/",
-    "tests/install/",
-    "tests/packaging/",
-    "tests/proof/",
-    "tests/proxies/",
-    "tests/slurm/",
-    "tests/support/",
-    # Here only code, and texts of the agent, are left.
-    "tests/unit/check/test_checks.py",
-    "tests/unit/check/test_messages.py",
-    "tests/unit/jobs/test_finality.py",
-    "tests/unit/slurm/test_trust.py",
-    "tests/unit/spool/test_queue.py",
-    "tests/unit/spool/test_spool.py",
-    "tests/unit/sync/test_delivery.py",
-    "tests/unit/sync/test_rounds.py",
-    "tests/unit/test_hook.py",
-    "tests/unit/test_instance.py",
-    "tests/unit/test_messages.py",
-)
 
 
 class Phrase(NamedTuple):
-    """What not to write, and what to write instead."""
+    """A phrase to avoid, and what to write instead."""
 
     pattern: re.Pattern[str]
     instead: str
@@ -81,7 +55,7 @@ def read_phrases(text: str) -> list[Phrase]:
 
 
 def prose_of(name: str, text: str) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are words for people, with their numbers, without code and quoted messages."""
+    """The lines of a file that people read, with their numbers, without code and quoted messages."""
     if name.endswith(".py"):
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
             if token.type in {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}:
@@ -99,7 +73,7 @@ def prose_of(name: str, text: str) -> Iterator[tuple[int, str]]:
 
 
 def findings(name: str, text: str, phrases: Sequence[Phrase]) -> Iterator[str]:
-    """One line for each phrase in a file: where it is, the phrase, and what to write instead."""
+    """One line for each phrase found in a file: where it is, the phrase, and what to write instead."""
     for number, line in prose_of(name, text):
         for phrase in phrases:
             for match in phrase.pattern.finditer(line):
@@ -109,17 +83,14 @@ def findings(name: str, text: str, phrases: Sequence[Phrase]) -> Iterator[str]:
 def main(argv: Sequence[str]) -> int:
     """Prints what is found in all files of the repository, or in those below the paths given.
 
-    :param argv: paths below the root; those that wait for the last pass are read only if they are named.
+    :param argv: paths below the root.
     """
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True, encoding="utf-8").stdout
     readable = [name for name in listed.splitlines() if Path(name).suffix in SUFFIXES or Path(name).name in NAMES]
     chosen = [name for name in readable if name.startswith(tuple(argv) if argv else "") and not name.startswith(NEVER)]
     phrases = read_phrases(PHRASES.read_text(encoding="utf-8"))
     found = [
-        finding
-        for name in chosen
-        if argv or not name.startswith(LATER)
-        for finding in findings(name, (ROOT / name).read_text(encoding="utf-8"), phrases)
+        finding for name in chosen for finding in findings(name, (ROOT / name).read_text(encoding="utf-8"), phrases)
     ]
     print("\n".join(found), end="\n" if found else "")
     return 1 if found else 0

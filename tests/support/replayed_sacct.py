@@ -1,4 +1,4 @@
-"""A sacct that answers with what a real one has printed, and fails as real ones have failed, or worse.
+"""A sacct that replays a real one's output, and fails like real ones, or worse.
 
 For tests that need hundreds of runs of the exporter and no Slurm. The rows and failures were recorded on 22.05.8, see
 ``tests/faults/recorded/README.md``. This file is also the program itself.
@@ -31,7 +31,7 @@ class ReplayedSacct:
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
         self._folder = folder
         folder.mkdir()
-        program = shutil.copy(__file__, folder)  # anyone who may read the folder may run it
+        program = shutil.copy(__file__, folder)  # everyone who can read the folder can run it
         shutil.copy(RECORDED / "failures.json", folder)
         self.path = folder / "sacct"
         self.path.write_text(f'#!/bin/sh\nexec {python} -S -E {program} {folder} "$@"\n')
@@ -41,7 +41,7 @@ class ReplayedSacct:
 
     @property
     def rows(self) -> list[str]:
-        """The header and the rows that it knows."""
+        """Its header and rows."""
         return (self._folder / "rows").read_text().split("\n")[:-1]
 
     @rows.setter
@@ -56,18 +56,18 @@ class ReplayedSacct:
         (self._folder / "made").write_text(json.dumps(made))
 
     def behave(self, manners: str, *then: str) -> None:
-        """Says what happens to the next call, to those behind it, and, with the last word, to all others."""
+        """Sets what happens to the next calls, in turn; the last one also applies to all later calls."""
         (self._folder / "manners").write_text("\n".join([manners, *then]))
 
     @property
     def calls(self) -> int:
-        """How often it was called for rows."""
+        """The number of calls that asked for rows."""
         log = self._folder / "calls"
         return len(log.read_text().splitlines()) if log.exists() else 0
 
 
 def main(folder: Path, arguments: Sequence[str]) -> int:
-    """Answers one call."""
+    """Answers a single call."""
     header, *recorded = (folder / "rows").read_text().split("\n")[:-1]
     rows: Iterable[str] = recorded
     if "--helpformat" in arguments:
@@ -97,7 +97,7 @@ def take_manners(path: Path) -> str:
 
 
 def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> Iterator[str]:
-    """The rows of those made jobs that may have been asked for."""
+    """The rows of the generated jobs that the call may ask for."""
     first_end = made["first_end"]
     if "jobs" in options:
         numbers: Iterable[int] = map(int, options["jobs"].split(","))
@@ -130,7 +130,7 @@ def is_asked(row: str, header: str, options: dict[str, str]) -> bool:
 
 
 def answer(manners: str, header: str, rows: list[str], failures: Path) -> int:
-    """Prints what the manners make of an answer, and returns the exit status."""
+    """Prints an answer, changed by the manners, and returns the exit status."""
     if manners == "hang":
         time.sleep(3600)
     elif manners == "half":

@@ -1,4 +1,4 @@
-"""Rows of sacct and records for tests: a plain job, with whatever a test wants to be different."""
+"""Rows of sacct and records for tests: a plain job, with the fields that a test changes."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ PLAIN = {
 
 
 def make_values(**changes: str) -> list[str]:
-    """The values of one row, in the order of FIELDS; Restarts behind them where it is given."""
+    """The values of one row, in the order of FIELDS, followed by Restarts if it is given."""
     values = {**PLAIN, **changes}
     names = (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in values else FIELDS
     return [values[name] for name in names]
 
 
 def make_run(**changes: str) -> Run:
-    """A run of the plain job, with some values of its row changed."""
+    """A run of the plain job, with some values changed."""
     return parse_row(make_values(**changes))
 
 
@@ -69,5 +69,5 @@ def make_bare_record(job_id: int, size: int = 0) -> Record:
 
 
 def bare_job_ids(texts: Iterable[str]) -> list[int]:
-    """Those of such records, as numbers."""
+    """The numbers of such records."""
     return [int(text.split('"', 4)[3]) for text in texts]

@@ -1,4 +1,4 @@
-"""The two sites that tests build: a ledger with single flushes, reconciles and deliveries; a spool with whole sessions.
+"""The two sites of the tests: a ledger for single flushes, reconciles and deliveries; a spool for whole sessions.
 
 Slurm and the dashboard are those of :mod:`tests.support.memory`; a test hands in ones of its own where it needs others.
 """
@@ -52,16 +52,16 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         self.dashboard = dashboard
         self.now = now
         self.slept = 0.0
-        self.alive: set[int] | None = set()  # of which slurmctld says that they have not ended
+        self.alive: set[int] | None = set()  # which have not ended, according to slurmctld
         self._options = {"batch_size": batch_size, **options}
 
     def queue(self, *entries: QueueEntry) -> None:
-        """Job ends that the hook has reported."""
+        """Queues job ends as if the hook had reported them."""
         with self.ledger.transaction():
             self.ledger.waiting.add(entries, self.now)
 
     def deliver(self, command: str) -> Delivery:
-        """A delivery on behalf of a command."""
+        """A delivery for a command."""
         return Delivery(
             self.dashboard,
             self.ledger,
@@ -72,7 +72,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         )
 
     def send(self, records: Iterable[Record], command: str = "flush") -> Delivery:
-        """Delivers some records, those of flush on behalf of jobs that wait."""
+        """Delivers some records, in flush for waiting jobs."""
         delivery = self.deliver(command)
         for record in records:
             delivery.add(record, QueueEntry(record.raw_id).key if command == "flush" else None)
@@ -114,34 +114,34 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         return run.tally
 
     def sleep(self, seconds: float) -> None:
-        """Lets the time pass."""
+        """Advances the clock."""
         self.now += seconds
         self.slept += seconds
 
     def records(self) -> list[dict[str, Any]]:
-        """What has arrived, in order."""
+        """The records that arrived, in order."""
         return [json.loads(text) for batch in self.dashboard.batches for text in batch]
 
     def arrived(self) -> list[str]:
-        """The JobIDs of it."""
+        """The JobIDs of these."""
         return [record["JobID"] for record in self.records()]
 
     def sent(self) -> list[dict[str, Any]]:
-        """What has arrived since this was asked last."""
+        """What has arrived since the last call."""
         records = self.records()
         self.dashboard.batches.clear()
         return records
 
     def waiting(self) -> dict[int, str]:
-        """What waits, and why."""
+        """The waiting jobs and their reasons."""
         return {item.entry.job_id: item.reason for item in self.ledger.waiting.all()}
 
     def waiting_ids(self) -> list[int]:
-        """The JobIDs of it."""
+        """The JobIDs of these."""
         return sorted(self.waiting())
 
     def rejected_ids(self) -> list[int]:
-        """The JobIDs that were set aside."""
+        """The JobIDs of the rejected records."""
         return sorted(record.job_id for record in self.ledger.rejected.newest())
 
 
@@ -161,7 +161,7 @@ class SessionSite:
 
     @contextmanager
     def session(self) -> Iterator[tuple[Session, Spool]]:
-        """One session, and the spool that it works on."""
+        """One session and its spool."""
         config = parse_config(self.settings, {})
         with open_spool(config.spool_dir, complain=print, alone=True) as spool:
             session = Session(
@@ -176,7 +176,7 @@ class SessionSite:
             yield session, spool
 
     def flush(self, *entries: QueueEntry) -> None:
-        """Runs a flush of what the hook has just queued."""
+        """Queues jobs and runs a flush."""
         with self.session() as (session, spool):
             spool.queue.append(entries)
             session.flush()
@@ -187,7 +187,7 @@ class SessionSite:
             session.reconcile(window(7, None, None, self.now), **options)
 
     def sent(self) -> list[dict[str, Any]]:
-        """What has arrived since this was asked last."""
+        """What has arrived since the last call."""
         records = [json.loads(text) for batch in self.dashboard.batches for text in batch]
         self.dashboard.batches.clear()
         return records

@@ -30,7 +30,7 @@ class SlurmError(RuntimeError):
 
 
 def why_not_here() -> str:
-    """What keeps this machine from running a lab; empty where nothing does."""
+    """Why this machine cannot run a lab; empty if it can."""
     missing = [name for name in NEEDED if not shutil.which(name, path=PATH)]
     if missing:
         return f"not installed: {', '.join(missing)} (tests/support/provision.sh installs them)"
@@ -44,7 +44,7 @@ def why_not_here() -> str:
 
 
 def munged_options(layout: slurm_conf.Layout) -> list[str]:
-    """munged with everything in the lab's folder."""
+    """Options of munged that keep everything in the lab's folder."""
     files = {
         "socket": layout.munge_socket,
         "key-file": layout.folder / "munge.key",
@@ -56,7 +56,7 @@ def munged_options(layout: slurm_conf.Layout) -> list[str]:
 
 
 def mariadb_options(layout: slurm_conf.Layout) -> list[str]:
-    """A small MariaDB that syncs nothing: a lab's accounting need not survive a power loss."""
+    """Options of a small MariaDB that syncs nothing: a lab's accounting need not survive a power loss."""
     return [
         "--no-defaults",
         "--user=root",
@@ -67,7 +67,7 @@ def mariadb_options(layout: slurm_conf.Layout) -> list[str]:
         f"--tmpdir={layout.folder}",
         "--innodb-flush-method=nosync",
         "--innodb-log-file-size=16M",
-        "--innodb-lock-wait-timeout=900",  # slurmdbd complains below that
+        "--innodb-lock-wait-timeout=900",  # slurmdbd warns about lower values
     ]
 
 
@@ -124,14 +124,14 @@ class Slurm:
 
     @property
     def version(self) -> tuple[int, int]:
-        """Slurm's, such as (22, 5)."""
+        """Slurm's version, such as (22, 5)."""
         year, month = self.run("slurmctld", "-V").split()[1].split(".")[:2]
         return int(year), int(month)
 
     def run(self, *argv: str, stdin: str = "") -> str:
         """Runs a command in the lab's environment and returns what it printed.
 
-        :raises SlurmError: when it exits other than 0.
+        :raises SlurmError: if it does not exit 0.
         """
         done = subprocess.run(
             argv,
@@ -154,7 +154,7 @@ class Slurm:
         return int(self.run("sbatch", *usual, *options, f"--wrap={command}").partition(";")[0])
 
     def sacctmgr(self, *arguments: str) -> str:
-        """Runs sacctmgr without its questions."""
+        """Runs sacctmgr without confirmation."""
         return self.run("sacctmgr", "-i", *arguments)
 
     def sql(self, statements: str) -> list[dict[str, str]]:
@@ -166,7 +166,7 @@ class Slurm:
     # Jobs
 
     def states(self, job: int) -> list[str]:
-        """The states that slurmctld knows of a job, or of each part of an array or het job."""
+        """The states that slurmctld reports for a job, or for each part of an array or het job."""
         shown = self.run("squeue", "-h", "-a", "-t", "all", "-j", str(job), "-o", "%T")
         return shown.split()
 
@@ -179,7 +179,7 @@ class Slurm:
         )
 
     def wait_until_idle(self, *, limit_seconds: float = 60) -> None:
-        """Waits until no job is pending or running, and slurmdbd has heard of every end."""
+        """Waits until no job is pending or running, and slurmdbd has every end."""
         # A job that runs for seconds is written at its end first, and completed a little later - in 20.11 never,
         # where it was requeued or resized.
         unfinished = (
@@ -216,7 +216,7 @@ class Slurm:
         return (daemon, "-D")
 
     def _serves(self, daemon: str) -> bool:
-        """Whether *daemon* answers its own kind of ping; a slurmd has none but its port."""
+        """Whether *daemon* answers its own kind of ping; for a slurmd, whether its port is open."""
         if not self.daemons.alive(daemon):
             raise SlurmError(f"{daemon} ended: {self.daemons.log(daemon)[-2000:]}")
         if daemon in self.layout.nodes:
@@ -248,7 +248,7 @@ class Slurm:
         wait_for(lambda: set(self.run("sinfo", "-h", "-N", "-o", "%T").split()) == {"idle"}, "idle nodes")
 
     def _make_env(self) -> dict[str, str]:
-        """The environment for daemons and commands: nothing of the caller's Slurm or MariaDB."""
+        """The environment of daemons and commands, without the caller's settings for Slurm and MariaDB."""
         zone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}
         return {
             **zone,
@@ -277,7 +277,7 @@ class Slurm:
         for name, text in files.items():
             (folder / name).write_text(text)
             (folder / name).chmod(0o600)
-        folder.chmod(0o755)  # jobs may run as any user
+        folder.chmod(0o755)  # jobs can run as any user
         (folder / "munge.key").write_bytes(os.urandom(64))
         (folder / "munge.key").chmod(0o400)
         wrapper.chmod(0o700)

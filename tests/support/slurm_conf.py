@@ -21,7 +21,7 @@ HURRY = "batch_sched_delay=0,sched_interval=1,sched_min_interval=10000,bf_interv
 
 
 class Layout(NamedTuple):
-    """Where a lab's files lie, and where its daemons listen."""
+    """The paths of a lab's files, and the ports of its daemons."""
 
     folder: Path
     cluster: str
@@ -61,7 +61,7 @@ def own_address() -> str:
 
 
 def make_slurmdbd_conf(layout: Layout) -> str:
-    """slurmdbd.conf; slurmdbd wants it beside slurm.conf and readable for its user alone."""
+    """slurmdbd.conf, which must be beside slurm.conf and readable only by slurmdbd's user."""
     return f"""\
 AuthType=auth/munge
 AuthInfo=socket={layout.munge_socket}
@@ -79,7 +79,7 @@ StorageLoc=slurm_acct_db
 
 
 def make_slurm_conf(layout: Layout, *, jobcomp: Path | None, epilog: Path | None, extra: Sequence[str]) -> str:
-    """slurm.conf, with the hooks that are given wired in, and the lines in *extra* at its end."""
+    """slurm.conf, with the given hooks wired, and the lines of *extra* at its end."""
     wiring = [f"JobCompType=jobcomp/script\nJobCompLoc={jobcomp}"] if jobcomp else []
     wiring += [f"EpilogSlurmctld={epilog}"] if epilog else []
     return "\n".join([_controller(layout), *wiring, _nodes(layout), *extra, ""])
@@ -95,10 +95,10 @@ def make_gres_conf(layout: Layout) -> str:
 
 
 def make_cgroup_conf(version: tuple[int, int]) -> str:
-    """cgroup.conf: a slurmd that uses no cgroups still wants some to be there, unless configured otherwise."""
+    """cgroup.conf: a slurmd without cgroups still requires them, unless configured otherwise."""
     if version >= (23, 0):
         return "CgroupPlugin=disabled\n"
-    # Has no such word; the old plugin looks for nothing until it is used.
+    # Does not know this setting; the old plugin checks nothing until it is used.
     return "CgroupPlugin=cgroup/v1\n" if version >= (22, 5) else ""
 
 
@@ -108,7 +108,7 @@ def gpu_devices(layout: Layout) -> list[Path]:
 
 
 def _controller(layout: Layout) -> str:
-    # The socket of munge has to be named once for each way in.
+    # munge's socket must be named once for each use.
     types = ",".join(f"gres/gpu:{kind}" for kind in GPU_FILES)
     return f"""\
 ClusterName={layout.cluster}

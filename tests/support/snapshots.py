@@ -1,4 +1,4 @@
-"""Snapshots for tests of what is made of them: a healthy one, with whatever a test wants to be different."""
+"""Snapshots for tests: a healthy one, with the values that a test changes."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ DAYS = (Day("2024-03-18", 9_000, 8_000), Day("2024-03-19", 18_000, 18_000), Day(
 
 
 def make_config(**settings: Any) -> Config:
-    """A configuration with a few of its keys set."""
+    """A configuration with some keys set."""
     return parse_config({"api_url": "https://dashboard.example.com", "api_key": "secret", **settings}, {})
 
 
 def make_runs(report: RunReport, last_success: float | None = None) -> CommandRuns:
-    """The runs of a command, of which the last went as reported."""
+    """The runs of a command, the last of which ended as reported."""
     return CommandRuns(report, last_success, last_success, 0)
 
 
 def make_snapshot(**changes: Any) -> Snapshot:
-    """A snapshot of an exporter that does well."""
+    """A snapshot of a healthy exporter."""
     healthy = Snapshot(
         taken_at=NOON,
         config=make_config(),

@@ -1,4 +1,4 @@
-"""Slurm's own report of usage, and the same of what a dashboard shows."""
+"""Slurm's own report of usage, and the same computed from a dashboard's records."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def read_sreport(slurm: Slurm, first: int, end: int, gpus: list[str]) -> Counter
     text = slurm.run("sreport", "-n", "-P", "-t", "Seconds", "-T", ",".join(["cpu", *gpus]), *report, columns)
     usage: Counter[tuple[str, str, str]] = Counter()
     for account, user, tres, seconds in (line.split("|") for line in text.splitlines()):
-        if user:  # without one it is the account's sum
+        if user:  # without one, it is the account's sum
             usage[account, user, "cpu" if tres == "cpu" else "gpu"] += int(seconds)
     return +usage
 
 
 def usage_shown(records: Iterable[Mapping[str, Any]], accounts: Sequence[str]) -> Counter[tuple[str, str, str]]:
-    """The same of the dashboard's records: sreport has those of real accounts alone."""
+    """The same from the dashboard's records: sreport includes only those of real accounts."""
     usage: Counter[tuple[str, str, str]] = Counter()
     for record in records:
         if record["Account"] in accounts:

@@ -1,4 +1,4 @@
-"""What a test needs of this machine, and what becomes of it where that is not there."""
+"""What tests require of this machine, and what happens if it is missing."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 
 def cannot_run(reason: str) -> NoReturn:
-    """Skips the test; in CI, which has to run every test, fails it."""
+    """Skips the test, or fails it in CI, which must run every test."""
     if os.environ.get("CI") == "true":
         pytest.fail(f"CI has to run every test, but: {reason}")
     pytest.skip(reason)
 
 
 def need(program: str) -> str:
-    """Needs a program, and returns its path. Daemons lie where not every user looks."""
+    """Requires a program, and returns its path. Daemons may be outside a user's PATH."""
     found = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")
     if not found:
         cannot_run(f"there is no {program}: tests/support/provision.sh installs what the tests need")
@@ -26,7 +26,7 @@ def need(program: str) -> str:
 
 
 def need_to_run(argv: Sequence[str], what: str) -> None:
-    """Needs that a command goes well which this machine may forbid.
+    """Requires that a command succeeds, which this machine may forbid.
 
     :param what: what it is needed for.
     """

@@ -1,4 +1,4 @@
-"""Waiting for a condition, with a limit: no test sleeps for luck."""
+"""Waits for a condition, with a time limit, so that no test sleeps and hopes."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ T = TypeVar("T")
 
 
 def wait_for(condition: Callable[[], T], what: str, *, limit_seconds: float = 30, pause_seconds: float = 0.05) -> T:
-    """Calls *condition* until it answers something true, and returns that.
+    """Calls *condition* until its result is true, and returns the result.
 
-    :raises TimeoutError: naming *what* was awaited, when *limit_seconds* are over.
+    :raises TimeoutError: after *limit_seconds*, naming *what* was awaited.
     """
     deadline = time.monotonic() + limit_seconds
     while True:

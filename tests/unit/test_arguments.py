@@ -66,7 +66,7 @@ def test_a_commands_name_can_be_a_value() -> None:
         ("setup", "required"),
     ],
 )
-def test_wrong_usage_is_told(line: str, words: str) -> None:
+def test_wrong_usage_is_reported(line: str, words: str) -> None:
     """What can't be meant is refused with the reason."""
     with pytest.raises(UsageError, match=words):
         parse_argv(line.split())

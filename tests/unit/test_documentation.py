@@ -311,8 +311,8 @@ def test_whoever_is_to_restart_slurmctld_learns_of_pending_calls() -> None:
         text = re.sub(r"(?m)^(- name|  notify): Restart slurmctld$", "", path.read_text(encoding="utf-8"))
         paragraphs = text.split("\n\n")
         for number, paragraph in enumerate(paragraphs):
-            told = " ".join(paragraphs[max(number - 2, 0) : number + 2])
-            if re.search(r"restarts?\s+slurmctld", paragraph, re.IGNORECASE) and "pending" not in told:
+            reported = " ".join(paragraphs[max(number - 2, 0) : number + 2])
+            if re.search(r"restarts?\s+slurmctld", paragraph, re.IGNORECASE) and "pending" not in reported:
                 silent.append(f"{path.relative_to(ROOT)}: {paragraph}")
     assert [] == [line for line in silent if "$RESTART_MEANS" not in line]
 

@@ -145,7 +145,7 @@ def test_python_waits_while_a_hook_holds_the_lock(tmp_path: Path) -> None:
     claim.start()
     claim.join(0.5)
     waited = claim.is_alive() and (tmp_path / "queue").exists()
-    holder.communicate("go on\n")
+    holder.communicate("continue\n")
     claim.join(BOUND_SECONDS)
     assert (waited, claim.is_alive(), (tmp_path / "queue").exists()) == (True, False, False)
 

@@ -89,7 +89,7 @@ def test_one_configuration_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"),
+    ("reported", "expected"),
     [
         (f"see `{NAME} queue list`", f"see `{NAME} --instance physics queue list`"),
         (f"systemctl edit {NAME}.service", f"systemctl edit {NAME}@physics.service"),
@@ -99,10 +99,10 @@ def test_one_configuration_at_a_time() -> None:
         (f"{NAME} 1.0.0, to https://d", f"{NAME} 1.0.0, to https://d"),
     ],
 )
-def test_what_an_admin_is_told_can_be_run_as_it_stands(told: str, expected: str) -> None:
+def test_printed_commands_can_be_run_unchanged(reported: str, expected: str) -> None:
     """Commands and units are the instance's; files are named as they are."""
-    assert expected == name_instance(told, "physics")
-    assert told == name_instance(told, "")
+    assert expected == name_instance(reported, "physics")
+    assert reported == name_instance(reported, "")
 
 
 def test_errors_and_screens_name_the_instance(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

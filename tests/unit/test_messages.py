@@ -368,7 +368,7 @@ SPOOL = [
         lambda site: site.spool.chmod(0o777),
         "flush",
         1,
-        "the spool {spool} is writable for everyone (chmod 750 {spool})",
+        "the spool {spool} is writable by everyone (chmod 750 {spool})",
     ),
     Trouble(
         "no folder",
@@ -382,7 +382,7 @@ SPOOL = [
         a_folder_for_a_queue,
         "queue add 101",
         1,
-        "{spool}/queue is not a regular file (a flush puts it aside)",
+        "{spool}/queue is not a regular file (a flush sets it aside)",
     ),
     Trouble(
         "no spool to look at",
@@ -397,7 +397,7 @@ SPOOL = [
         "status",
         1,
         "{spool}/ledger.db is damaged: file is not a database"
-        " (the next flush or reconcile puts it aside and starts a new one; no job is lost)",
+        " (the next flush or reconcile sets it aside and starts a new one; no job is lost)",
     ),
 ]
 TYPED = [
@@ -457,7 +457,7 @@ TYPED = [
         " (use https://, or add --allow-http if you trust that network)",
     ),
     Trouble(
-        "a key that is there",
+        "an existing key",
         nothing,
         "setup --api-url {url} --deploy-key new",
         2,
@@ -498,7 +498,7 @@ def messages(log: str) -> list[str]:
 @pytest.mark.parametrize(
     "trouble", [*DASHBOARD, *SLURM, *CONFIGURATION, *SPOOL, *TYPED], ids=lambda trouble: trouble.name.replace(" ", "-")
 )
-def test_what_an_admin_is_told(
+def test_what_an_admin_reads(
     site: Site, trouble: Trouble, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last line says it all, with the exit code that is documented for it; no traceback, and never the key."""
@@ -663,7 +663,7 @@ def test_a_damaged_ledger_is_put_aside(site: Site, capsys: pytest.CaptureFixture
     code, log = run(site, "flush", capsys)
     (aside,) = site.spool.glob("ledger.db.aside.*")
     expected = (
-        f"WARNING - {site.spool}/ledger.db is damaged: file is not a database; it was put aside as {aside}. "
+        f"WARNING - {site.spool}/ledger.db is damaged: file is not a database; it was set aside as {aside}. "
         "The next reconcile replays the whole window"
     )
     assert (0, expected) == (code, messages(log)[0])
@@ -683,7 +683,7 @@ def refuse_the_job(job_id: str) -> Fault:
     return manners
 
 
-def test_a_refused_record_is_told_with_the_dashboards_words(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_record_is_reported_with_its_message(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """What is wrong with it, where it is now, and how it can be sent again; the others went through."""
     site.queue("100\n101\n")
     site.answer_sacct(job_ids=["100", "101"])

@@ -81,8 +81,8 @@ def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -
     fresh = Waiting(QueueEntry(7), NOON, 0, NOON, "not sent yet")
     assert f"for the next flush since {since}" == waits(fresh)
     refused = fresh._replace(state=REFUSED_STATE, reason="no such user", attempts=2, due_at=NOON + 60)
-    told = f"for the dashboard since {since}: refused: no such user; tried 2 times, next {local_text(NOON + 60)}"
-    assert told == waits(refused)
+    reported = f"for the dashboard since {since}: refused: no such user; tried 2 times, next {local_text(NOON + 60)}"
+    assert reported == waits(refused)
     for message, whom in (
         ("no answer from https://d: Connection refused", "the dashboard"),
         ("sacct failed with exit status 1", "Slurm"),

@@ -124,8 +124,8 @@ def test_a_configuration_that_is_laid_out_in_its_own_way_is_left_to_its_owner(tm
     path.write_text('api_url = """\nhttps://old"""\n')
     with pytest.raises(ConfigError) as caught:
         set_up(path, never_fetch, replace=True)
-    told = str(caught.value), caught.value.hint
-    assert (f"cannot edit {path}: its layout is unusual", "set api_url and api_key by hand") == told
+    known = str(caught.value), caught.value.hint
+    assert (f"cannot edit {path}: its layout is unusual", "set api_url and api_key by hand") == known
 
 
 def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> None:

@@ -68,13 +68,13 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
     """If slurm_cluster names a cluster of another host, no slurmctld, hook or flush timer is expected here."""
     conf = tmp_path / "slurm.conf"
     conf.write_text("ClusterName=alpha\n")
-    told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta", "spool_dir": str(tmp_path)}
+    reported = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta", "spool_dir": str(tmp_path)}
 
     def transport(method: str, url: str, headers: Any, body: Any) -> Answer:
         return Answer(200, {}, json.dumps({"hostnames": ["beta"], "cluster": "beta"}))
 
     def check_all(**settings: Any) -> dict[str, Finding]:
-        config = parse_config({**told, **settings}, {})
+        config = parse_config({**reported, **settings}, {})
         dashboard = Dashboard(config.api_url, "k", transport)
         neighbours = check.Neighbours(config, slurm_of(Commands()), dashboard)
         environ = {"SLURM_CONF": str(conf)}
@@ -99,9 +99,9 @@ def test_a_range_that_is_limited() -> None:
     assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
         "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
     )
-    told = check_slurm.check_privileges(slurm, "bob")
-    assert told.startswith("bob sees all jobs, as PrivateData hides none, up to 6 h")
-    assert told.endswith("at a time (MaxQueryTimeRange); an Operator has no such limit")
+    reported = check_slurm.check_privileges(slurm, "bob")
+    assert reported.startswith("bob sees all jobs, as PrivateData hides none, up to 6 h")
+    assert reported.endswith("at a time (MaxQueryTimeRange); an Operator has no such limit")
     assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root")
 
 
@@ -124,9 +124,9 @@ def test_rows_of_another_cluster() -> None:
 
 def test_slurms_own_name_of_another_cluster() -> None:
     """slurm_cluster, if set, takes precedence over the ClusterName of this host."""
-    told = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta"}
+    reported = {"api_url": "https://d.example.com", "api_key": "k", "slurm_cluster": "beta"}
     for shown, text in ((None, "beta"), ("Beta at home", "Beta at home on the dashboard, beta in Slurm")):
-        config = parse_config({**told, **({"cluster_name": shown} if shown else {})}, {})
+        config = parse_config({**reported, **({"cluster_name": shown} if shown else {})}, {})
         assert text == check_slurm.check_cluster(config, {"ClusterName": "alpha"})
 
 

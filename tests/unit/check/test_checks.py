@@ -85,8 +85,8 @@ class FakeCommands:
         raise SlurmUnreachable("sacct failed: slurmdbd is down", hint="start it")
 
 
-def fake_slurm(**told: Any) -> Slurm:
-    commands: Any = FakeCommands(**told)
+def fake_slurm(**reported: Any) -> Slurm:
+    commands: Any = FakeCommands(**reported)
     return Slurm(lambda: commands, lambda: commands)
 
 
@@ -110,9 +110,11 @@ def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
         (tmp_path / name).write_text('api_url = "https://d.example.com"\napi_key = "k"\n')
         (tmp_path / name).chmod(0o600)
     config = load_config(tmp_path / "config.toml", {})
-    told = f"{tmp_path}/config.json is ignored because {tmp_path}/config.toml takes precedence: remove one of the two"
-    assert (told,) == config.warnings
-    assert tuple(told.split(": ")) == complaint(lambda: check_host.check_configuration(config))
+    reported = (
+        f"{tmp_path}/config.json is ignored because {tmp_path}/config.toml takes precedence: remove one of the two"
+    )
+    assert (reported,) == config.warnings
+    assert tuple(reported.split(": ")) == complaint(lambda: check_host.check_configuration(config))
     assert examine("secrecy", lambda: check_host.check_secrecy(config)).ok
     (tmp_path / "config.json").unlink()
     assert () == load_config(tmp_path / "config.toml", {}).warnings
@@ -202,7 +204,7 @@ def test_what_is_mounted_last_at_a_place_counts() -> None:
     assert Mount("nfs", ("rw", "nolock")) == mount_of(Path("/a/b"), "x /a ext4 rw 0 0\ny /a nfs rw,nolock 0 0")
 
 
-def test_a_stuck_hook_is_told_from_a_busy_one(tmp_path: Path) -> None:
+def test_a_stuck_hook_differs_from_a_busy_one(tmp_path: Path) -> None:
     """Two looks a second apart see the same process only if it is stuck."""
     holders = iter([7, 8])
     busy = check_spool.check_locks(
@@ -352,7 +354,7 @@ def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     """A script that is not executable is as good as missing."""
     hook = make_hook(tmp_path, tmp_path, mode=0o644)
     assert "cannot read and execute" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
-    assert "does not exist" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "gone"), tmp_path))[0]
+    assert "does not exist" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "missing"), tmp_path))[0]
 
 
 # --- the timers
@@ -393,7 +395,7 @@ def test_the_key_goes_encrypted_or_nowhere_far(url: str, allowed: bool, well: bo
     assert well == examine("", lambda: check_dashboard.check_encryption(config, {})).ok
 
 
-def test_the_authority_is_told() -> None:
+def test_the_authority_is_shown() -> None:
     """The configuration takes precedence over the environment."""
     environ = {"REQUESTS_CA_BUNDLE": "/env.pem"}
     assert "https, verified with /env.pem" == check_dashboard.check_encryption(make_config(), environ)
@@ -448,15 +450,15 @@ def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
     assert "slurm.conf" not in findings
 
 
-def test_without_a_configuration_the_rest_is_told_all_the_same() -> None:
+def test_without_a_configuration_the_rest_is_still_tested() -> None:
     """All problems of the configuration, one a line, and the timers."""
-    error = ConfigError("the configuration is wrong:\n  api_url: missing\n  a: unknown key", hint="mend it")
+    error = ConfigError("the configuration is wrong:\n  api_url: missing\n  a: unknown key", hint="fix it")
     findings = list(check.run_checks(error, no_systemd, {}))
-    assert ("configuration", False, "mend it") == (findings[1].name, findings[1].ok, findings[1].mend)
+    assert ("configuration", False, "fix it") == (findings[1].name, findings[1].ok, findings[1].mend)
     assert "flush timer" in {finding.name for finding in findings}
     shown = as_lines(findings[1], Style(unicode=False)).splitlines()
     column = shown[0].index("the configuration")
-    assert ["api_url: missing", "a: unknown key", "-> mend it"] == [line[column:] for line in shown[1:]]
+    assert ["api_url: missing", "a: unknown key", "-> fix it"] == [line[column:] for line in shown[1:]]
 
 
 def test_a_finding_on_the_screen() -> None:

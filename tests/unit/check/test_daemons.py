@@ -62,16 +62,16 @@ def test_a_host_without_systemd() -> None:
 )
 def test_what_is_down(said: str, states: Mapping[str, str], text: str, line: str) -> None:
     """The finding includes the line that starts it, if it belongs on this host."""
-    told = explain(SlurmUnreachable(said), states, "slurmctld")
-    assert (text, line) == (str(told), getattr(told, "run", ""))
+    reported = explain(SlurmUnreachable(said), states, "slurmctld")
+    assert (text, line) == (str(reported), getattr(reported, "run", ""))
 
 
 def test_a_slurmdbd_whose_database_is_down() -> None:
     """slurmdbd itself keeps running without it."""
     states = {"munge": "active", "slurmdbd": "active", "mariadb": "inactive"}
-    told = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
-    assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(told)
-    assert "systemctl start mariadb" == getattr(told, "run", "")
+    reported = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
+    assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(reported)
+    assert "systemctl start mariadb" == getattr(reported, "run", "")
 
 
 def test_what_is_elsewhere_stays_as_it_was() -> None:

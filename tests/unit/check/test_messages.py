@@ -220,9 +220,9 @@ SLURM = [
         "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
     ),
     Lack(
-        "a hook that is gone",
-        lambda folder: check_slurm.check_hook(call_of(folder / "gone"), folder),
-        "{folder}/gone does not exist",
+        "a missing hook",
+        lambda folder: check_slurm.check_hook(call_of(folder / "missing"), folder),
+        "{folder}/missing does not exist",
         f"run install.sh again, and {RESTART}",
     ),
     Lack(

@@ -255,7 +255,7 @@ def test_lines_in_a_file_that_slurmctld_does_not_read(site: Site, monkeypatch: p
     assert site.fill("JobCompLoc={hook}") == site.check()
 
 
-def test_lines_that_are_gone_from_slurm_conf(site: Site) -> None:
+def test_lines_that_were_removed_from_slurm_conf(site: Site) -> None:
     """slurmctld keeps calling the hook until its next start; nobody would look for the reason there."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
     before = site.read()
@@ -325,7 +325,7 @@ def test_what_a_script_calls(site: Site, text: str, found: str) -> None:
     assert found.replace("{itself}", script) == (str(hook) if hook else "")
 
 
-def test_a_script_that_is_not_there_is_told_by_its_name(tmp_path: Path) -> None:
+def test_a_missing_script_is_named(tmp_path: Path) -> None:
     """A deleted hook is not mistaken for a site's own script."""
     assert tmp_path / "jobcomp.sh" == find_hook_in(tmp_path / "jobcomp.sh")
     assert None is find_hook_in(tmp_path / "notify.sh")
@@ -376,7 +376,7 @@ def test_a_slurmctld_that_a_script_without_its_x_keeps_from_starting(site: Site)
     assert None is why_not_started(read_slurm_conf(site.conf), site.hook)
 
 
-def test_a_hook_that_is_gone_has_to_come_back(site: Site) -> None:
+def test_a_missing_hook_must_be_restored(site: Site) -> None:
     """No line of shell can bring it."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
     Path(site.hook).unlink()
@@ -408,15 +408,15 @@ def test_root_is_asked_to_write_to_no_file_of_the_slurm_users_choice(site: Site,
     assert "" == site.fault().run
     site.write("ClusterName=lab")
     assert "" == site.fault().run
-    told = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": site.hook}
-    assert "" == site.fault(told).run
+    reported = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": site.hook}
+    assert "" == site.fault(reported).run
 
 
 def test_a_script_with_commands_in_its_name_is_written_nowhere(site: Site) -> None:
     """The line would be run by anyone who reads the file."""
     site.write("ClusterName=lab")
-    told = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": "/$(id)/jobcomp.sh"}
-    assert "" == site.fault(told).run
+    reported = {**site.read(), "JobCompType": "jobcomp/script", "JobCompLoc": "/$(id)/jobcomp.sh"}
+    assert "" == site.fault(reported).run
 
 
 def test_a_link_that_leads_nowhere_is_not_written_through(site: Site) -> None:

@@ -271,7 +271,7 @@ def test_retry_after_is_obeyed(server: ReceivingDashboard, after: str, slept: fl
     assert ([], 1) == (client.slept, len(server.requests))
 
 
-def test_a_wait_is_told(server: ReceivingDashboard, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wait_is_logged(server: ReceivingDashboard, caplog: pytest.LogCaptureFixture) -> None:
     """The message says what the problem was, and how long nothing will be sent."""
     caplog.set_level("INFO", logger="agent")
     server.faults.append(faults.answer(503, Retry_After="7"))

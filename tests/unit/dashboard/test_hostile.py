@@ -193,17 +193,17 @@ def test_no_cookie_comes_back() -> None:
 
 
 @pytest.mark.parametrize("spelling", [KEY, "s3cret%2Fkey%2Bx", KEY.replace("3", "\\u0033")])
-def test_the_key_is_told_nowhere(spelling: str) -> None:
+def test_the_key_appears_nowhere(spelling: str) -> None:
     """The key leaks neither from a redirect's target nor from an error message, however it is encoded."""
     plain = spelling.replace("\\u0033", "3")
-    told = [
+    reported = [
         ok(b"x").replace(b"200 OK", b"302 Found\r\nLocation: http://h/?key=" + plain.encode()),
         ok(b'{"detail": "bad key %s"}' % spelling.encode()).replace(b"200 OK", b"400 " + plain.encode()),
         ok(b'{"detail": "%s"}' % spelling.encode()).replace(b"200 OK", b"401 No"),
         ok(b'{"success": true, "jobs_processed": "%s"}' % spelling.encode()),
         ok(b'{"success": false, "message": "%s"}' % spelling.encode()),
     ]
-    for answer in told:
+    for answer in reported:
         with RawServer(says(answer)) as server, pytest.raises(ExporterError) as caught:
             judge(ask(server.url), sent=2, now=0)
         assert plain not in str(caught.value)

@@ -9,7 +9,7 @@ from tests.support.rows import NOON, make_run
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "reported"),
     [
         ("COMPLETED", Stage.FINAL),
         ("VAPORIZED", Stage.FINAL),
@@ -21,6 +21,6 @@ from tests.support.rows import NOON, make_run
         ("RUNNING", Stage.LIVE),
     ],
 )
-def test_stage(state: str, told: Stage) -> None:
+def test_stage(state: str, reported: Stage) -> None:
     """A job is final when its newest row has ended and the job does not continue in another, here or elsewhere."""
-    assert told is stage([make_run(State=state)], NOON + 4000)
+    assert reported is stage([make_run(State=state)], NOON + 4000)

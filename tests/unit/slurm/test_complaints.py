@@ -20,16 +20,16 @@ ALL_LINES = 4
 
 
 def recorded(version: str) -> dict[str, dict[str, Any]]:
-    return {told["name"]: told for told in json.loads((DATA / version / "complaints.json").read_text())}
+    return {reported["name"]: reported for reported in json.loads((DATA / version / "complaints.json").read_text())}
 
 
-def count(told: dict[str, Any], which: str) -> int:
+def count(reported: dict[str, Any], which: str) -> int:
     """How many lines are trusted of one recorded call, after the first call of the same run."""
-    call = told[which]
+    call = reported[which]
     output = Output(call["returncode"], BytesIO(b"line\n" * call["lines"]), "\n".join(call["stderr"]))
-    usual = usual_complaints("\n".join(told["help"]["stderr"]))
-    if told["sacctmgr"]["returncode"] == 0:
-        usual |= usual_complaints("\n".join(told["sacctmgr"]["stderr"]))
+    usual = usual_complaints("\n".join(reported["help"]["stderr"]))
+    if reported["sacctmgr"]["returncode"] == 0:
+        usual |= usual_complaints("\n".join(reported["sacctmgr"]["stderr"]))
     return count_lines(output, "line", usual)
 
 
@@ -43,12 +43,12 @@ def test_four_versions_were_asked() -> None:
 def test_every_answer_with_all_jobs_is_taken(version: str) -> None:
     """Whatever sacct complained of: an odd line, or a first slurmdbd whose backup answered; a quiet time likewise."""
     whole = {
-        name: told
-        for name, told in recorded(version).items()
-        if (told["jobs"]["returncode"], told["jobs"]["lines"]) == (0, ALL_LINES)
+        name: reported
+        for name, reported in recorded(version).items()
+        if (reported["jobs"]["returncode"], reported["jobs"]["lines"]) == (0, ALL_LINES)
     }
     assert {"nothing_odd", "conf_tree_width", "first_unresolved", "first_refused", "first_greets"} <= set(whole)
-    assert {3} == {count(told, "jobs") for told in whole.values()}
+    assert {3} == {count(reported, "jobs") for reported in whole.values()}
     quiet = {name for name in whole if name.startswith("conf_")} | {
         "first_unresolved",
         "first_refused",
@@ -71,16 +71,16 @@ def test_no_failed_query_is_taken(version: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_attempts_are_seen_where_an_empty_answer_has_to_be_confirmed(version: str) -> None:
     """Attempts are noticed if the first slurmdbd is unreachable; odd lines alone do not count as attempts."""
-    for name, told in recorded(version).items():
-        stderr = "\n".join(told["no_jobs"]["stderr"])
-        if name.startswith("first_") and stderr and told["no_jobs"]["returncode"] == 0:
+    for name, reported in recorded(version).items():
+        stderr = "\n".join(reported["no_jobs"]["stderr"])
+        if name.startswith("first_") and stderr and reported["no_jobs"]["returncode"] == 0:
             assert speaks_of_attempts(stderr), name
-        if name.startswith("conf_") and told["no_jobs"]["returncode"] == 0:
+        if name.startswith("conf_") and reported["no_jobs"]["returncode"] == 0:
             assert not speaks_of_attempts(stderr), name
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_an_unknown_cluster_says_nothing(version: str) -> None:
     """No row, no word, exit status 0: why an empty answer is confirmed by slurmdbd's list of clusters."""
-    told = recorded(version)["cluster_unknown"]
-    assert (0, 1, []) == (told["jobs"]["returncode"], told["jobs"]["lines"], told["jobs"]["stderr"])
+    reported = recorded(version)["cluster_unknown"]
+    assert (0, 1, []) == (reported["jobs"]["returncode"], reported["jobs"]["lines"], reported["jobs"]["stderr"])

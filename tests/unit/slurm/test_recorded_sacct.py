@@ -173,7 +173,9 @@ def test_the_hook_alone_brings_every_job(tmp_path: Path, version: str, scenario:
     now = max(run.end or run.submit for runs in rows.values() for run in runs) + LONG_AFTER
     queue = Queue(tmp_path, complain=lambda error: pytest.fail(str(error)))
     judged = [judge_entry(entry, rows[entry.job_id], now) for entry in queue.read(queue.claim())]
-    verdicts = [judge_doubtful(told, now, ()) if told.fate is Fate.ASK_SLURMCTLD else told for told in judged]
+    verdicts = [
+        judge_doubtful(reported, now, ()) if reported.fate is Fate.ASK_SLURMCTLD else reported for reported in judged
+    ]
     sent = {verdict.runs[-1].job_id for verdict in verdicts if verdict.fate is Fate.SEND}
     assert {verdict.fate for verdict in verdicts} == {Fate.SEND}
     assert sent == set(made(recorded(version, scenario)))
@@ -235,8 +237,8 @@ EMPTY = ["no_such_id", "no_such_cluster"]
 
 
 def failure(version: str, name: str) -> Output:
-    told = json.loads((DATA / "sacct" / version / f"failure_{name}.json").read_text())
-    return Output(told["returncode"], BytesIO(told["stdout"].encode()), told["stderr"])
+    reported = json.loads((DATA / "sacct" / version / f"failure_{name}.json").read_text())
+    return Output(reported["returncode"], BytesIO(reported["stdout"].encode()), reported["stderr"])
 
 
 @pytest.mark.parametrize("version", VERSIONS)

@@ -75,9 +75,9 @@ def test_a_complaint_that_sacct_does_not_always_make() -> None:
 
 def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
     """Rows beside a connection error come from the backup; the attempts are numbered again in each call."""
-    told = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
-    assert 1 == count(ROW, told, usual=UNRESOLVED.format(-4))
-    assert 1 == count(ROW, told)
+    reported = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
+    assert 1 == count(ROW, reported, usual=UNRESOLVED.format(-4))
+    assert 1 == count(ROW, reported)
 
 
 @pytest.mark.parametrize("complaint", ABOUT_ROWS)
@@ -177,12 +177,12 @@ def test_an_empty_answer_is_confirmed_by_slurmdbd(commands: Commands) -> None:
 
 def test_an_empty_answer_beside_attempts_that_failed(commands: Commands) -> None:
     """An empty answer counts only if sacctmgr gets through with the same attempts: they may have been all there was."""
-    told = UNRESOLVED.format(3)
-    commands.answer(EMPTY, before=f"echo '{told}' >&2")
+    reported = UNRESOLVED.format(3)
+    commands.answer(EMPTY, before=f"echo '{reported}' >&2")
     sacct = commands.sacct()
     with pytest.raises(SlurmUnreachable, match="getaddrinfo"):
         sacct.ask_window(1, 2).answer()
-    commands.write("sacctmgr", f"echo '{told}' | sed s/sacct/sacctmgr/ >&2; echo lab")
+    commands.write("sacctmgr", f"echo '{reported}' | sed s/sacct/sacctmgr/ >&2; echo lab")
     sacct = commands.sacct()
     assert 0 == sacct.ask_window(1, 2).answer().rows
     assert 0 == sacct.ask_ids(["7"], 1).answer().rows
@@ -217,11 +217,11 @@ def test_one_clusters_jobs_are_not_sent_as_anothers(commands: Commands) -> None:
     assert 1 == len(list(commands.sacct(None, "lab at home").ask_window(1, 2).answer()))
 
 
-@pytest.mark.parametrize("told", ["MaxQueryTimeRange = 1-00:00:00", "MaxQueryTimeRange = UNLIMITED"])
-def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, told: str) -> None:
+@pytest.mark.parametrize("reported", ["MaxQueryTimeRange = 1-00:00:00", "MaxQueryTimeRange = UNLIMITED"])
+def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, reported: str) -> None:
     """The range is narrowed to what slurmdbd allows, or else halved; the next calls keep to it."""
     day = 86_400
-    commands.write("sacctmgr", f"echo 'SlurmDBD configuration:'; echo '{told}'")
+    commands.write("sacctmgr", f"echo 'SlurmDBD configuration:'; echo '{reported}'")
     narrow = f"""
         for word; do case $word in
             --starttime=uts*) start=${{word#*uts}} ;;
@@ -239,10 +239,10 @@ def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, told: st
     assert 1 == len(commands.calls("sacct")) - before
 
 
-def test_no_range_at_all_is_told(commands: Commands) -> None:
+def test_a_range_of_nothing_is_reported(commands: Commands) -> None:
     """With what to do."""
     commands.answer(ROW, before="echo 'sacct: error: Too wide of a date range in query' >&2; exit 1")
-    with pytest.raises(SlurmUnreachable, match="refuses even the shortest time range to this user") as caught:
+    with pytest.raises(SlurmUnreachable, match="does not allow this user even the shortest time range") as caught:
         commands.sacct().ask_window(1, 7 * 86_400).answer()
     assert "AdminLevel=Operator" in caught.value.hint
 

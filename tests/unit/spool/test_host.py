@@ -21,7 +21,7 @@ def test_another_host_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpoolError) as caught:
         claim_for_host(tmp_path, "ctl2", NOW + 901)
     assert f"the spool {tmp_path} is shared with ctl1, which used it 1.0 s ago" == str(caught.value)
-    assert "a spool on a disk of its own" in caught.value.hint
+    assert "its own spool on a local disk" in caught.value.hint
 
 
 def test_a_host_that_has_left_is_followed(tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_two_instances_never_share_a_spool(tmp_path: Path, first: str, second: s
     assert caught.value.hint.endswith(f"to hand this one over, remove {tmp_path}/{MARK}")
 
 
-def test_an_instance_on_another_host_is_told_by_its_host(tmp_path: Path) -> None:
+def test_an_instance_on_another_host_is_named_with_its_host(tmp_path: Path) -> None:
     """A shared disk is the likelier mistake."""
     claim_for_host(tmp_path, "ctl1", NOW, "test")
     with pytest.raises(SpoolError, match="is shared with ctl1, which"):

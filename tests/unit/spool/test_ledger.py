@@ -197,7 +197,7 @@ def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
     ledger.close()
     (aside,) = path.parent.glob("ledger.db.aside.*")
     assert content == aside.read_bytes()
-    assert f"it was put aside as {aside}" in put_aside
+    assert f"it was set aside as {aside}" in put_aside
 
 
 def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
@@ -209,14 +209,14 @@ def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
     ledger.close()
     (aside,) = path.parent.glob("ledger.db.aside.*")
     fact = f"{path} has version {schema.VERSION + 1}, newer than this program's {schema.VERSION}"
-    assert f"{fact}; it was put aside as {aside}. The next reconcile replays the whole window" == put_aside
+    assert f"{fact}; it was set aside as {aside}. The next reconcile replays the whole window" == put_aside
 
 
 def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
     """It says what is in the way, and what to look at."""
     with pytest.raises(SpoolError) as caught:
         put_aside(path)
-    assert f"cannot put the damaged {path} aside: No such file or directory" == str(caught.value)
+    assert f"cannot set the damaged {path} aside: No such file or directory" == str(caught.value)
     mend = "check that the spool's disk is writable and not full, and that the file belongs to the Slurm user"
     assert mend == caught.value.hint
 
@@ -291,7 +291,7 @@ def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None
     use(path)
 
 
-def test_what_the_dashboard_has_refused_is_told_from_what_has_no_record(ledger: Ledger) -> None:
+def test_refused_jobs_differ_from_jobs_without_a_record(ledger: Ledger) -> None:
     """Once another job was taken a refused one is due at once; counts leave its message out, as each may differ."""
     queue(ledger, QueueEntry(1), QueueEntry(2))
     with ledger.transaction():

@@ -56,7 +56,7 @@ def test_a_spool_that_another_group_can_write_is_refused(tmp_path: Path) -> None
     tmp_path.chmod(0o770)
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path)
-    assert f"the spool {tmp_path} is writable for a group" == str(caught.value)
+    assert f"the spool {tmp_path} is writable by a group" == str(caught.value)
     os.chown(tmp_path, 0, 0)
     check_spool(tmp_path)
 

@@ -123,7 +123,7 @@ def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable
     (complaint,) = spool.complaints
     (aside,) = spool.folder.glob("odd.queue.*")
     odd = spool.folder / aside.name[len("odd.") :]
-    assert f"{odd} is not a readable regular file and was put aside as {aside}" == str(complaint)
+    assert f"{odd} is not a readable regular file and was set aside as {aside}" == str(complaint)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])

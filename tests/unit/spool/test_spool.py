@@ -1,4 +1,4 @@
-"""The spool is opened by one run at a time, taken over, and put aside when something in it breaks."""
+"""The spool is opened by one run at a time, taken over, and set aside when something in it breaks."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
     with pytest.raises(LedgerDamaged) as caught:
         lose_a_table(tmp_path, alone=True)
     (aside,) = tmp_path.glob("ledger.db.aside.*")
-    assert f"it was put aside as {aside}; the next reconcile replays the whole window" == caught.value.hint
+    assert f"it was set aside as {aside}; the next reconcile replays the whole window" == caught.value.hint
     with open_quietly(tmp_path, alone=True) as spool:
         assert (0, None) == spool.ledger.waiting.count()
 
@@ -85,7 +85,7 @@ def spool_of_nobody() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_root_is_told_where_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
+def test_root_learns_that_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
     """What is imported late would fail in the middle of a run."""
     shutil.copytree(Path(agent.__file__).parent, tmp_path / "agent")
     tmp_path.chmod(0o700)
@@ -98,7 +98,7 @@ def test_root_is_told_where_the_spools_owner_cannot_read_the_program(tmp_path: P
     assert expected == done.stdout
 
 
-def test_root_is_told_of_an_owner_without_a_name(tmp_path: Path) -> None:
+def test_root_learns_of_an_owner_without_a_name(tmp_path: Path) -> None:
     """Such a user has no groups that root could take on."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
@@ -110,7 +110,7 @@ def test_root_is_told_of_an_owner_without_a_name(tmp_path: Path) -> None:
     assert f"run as that user, or chown the spool {tmp_path} to the Slurm user" == caught.value.hint
 
 
-def told_as_another(call: Callable[[], object]) -> str:
+def error_as_another_user(call: Callable[[], object]) -> str:
     """The error message for a user who is neither root nor the spool's owner."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -127,17 +127,17 @@ def told_as_another(call: Callable[[], object]) -> str:
         return file.read()
 
 
-def test_a_user_who_may_not_read_the_spool_is_told_who_may(spool_of_nobody: Path) -> None:
+def test_a_user_who_cannot_read_the_spool_learns_who_can(spool_of_nobody: Path) -> None:
     """Only to look needs a right, too."""
-    said = told_as_another(lambda: look_at_ledger(spool_of_nobody).__enter__())
+    said = error_as_another_user(lambda: look_at_ledger(spool_of_nobody).__enter__())
     assert f"the spool {spool_of_nobody} can't be read (run as root or as the Slurm user)" == said
 
 
-def test_a_user_who_may_not_write_the_spool_is_told_whose_it_is_to_be(spool_of_nobody: Path) -> None:
+def test_a_user_who_cannot_write_the_spool_learns_who_must_own_it(spool_of_nobody: Path) -> None:
     """Before anything else is tried there."""
-    said = told_as_another(lambda: check_spool(spool_of_nobody))
-    mend = "run as root, or as the spool's owner"
-    assert f"the spool {spool_of_nobody} is not writable ({mend})" == said
+    said = error_as_another_user(lambda: check_spool(spool_of_nobody))
+    hint = "run as root, or as the spool's owner"
+    assert f"the spool {spool_of_nobody} is not writable ({hint})" == said
 
 
 def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, ledger: Ledger) -> None:

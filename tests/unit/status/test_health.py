@@ -90,7 +90,7 @@ def test_a_healthy_exporter_has_no_problem() -> None:
         ),
     ],
 )
-def test_each_trouble_is_told(changes: dict[str, object], level: Level, text: str) -> None:
+def test_each_problem_is_reported(changes: dict[str, object], level: Level, text: str) -> None:
     """How urgent it is, what it is, and what to do about it."""
     problem = only_problem(make_snapshot(**changes))
     assert level == problem.level

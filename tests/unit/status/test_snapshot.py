@@ -104,8 +104,8 @@ def test_no_hook_is_asked_for_where_no_slurmctld_of_the_cluster_is(spool: Site, 
     spool.ledger.journal.set_fact(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
     spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
-    told = "no hook expected, as this host does not control physics"
-    assert (told if elsewhere else "") == spool.look().no_hook
+    known = "no hook expected, as this host does not control physics"
+    assert (known if elsewhere else "") == spool.look().no_hook
     spool.call_hook("1 - - -\n", NOON - HOUR)
     assert "" == spool.look().no_hook
 
@@ -143,7 +143,7 @@ def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> No
 
 
 @pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
-def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
+def test_a_pause_is_shown_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
     """An expired Retry-After is not shown. Records given up stay counted."""
     spool.ledger.journal.set_fact(PAUSE, until)
     spool.ledger.journal.set_fact(GIVEN_UP, 4)
@@ -154,7 +154,7 @@ def test_a_pause_is_told_while_it_lasts(spool: Site, until: float, shown: float 
 # CommandRuns
 
 
-def test_the_last_run_the_last_good_one_and_the_last_delivery_are_told_apart(spool: Site) -> None:
+def test_the_last_run_the_last_success_and_the_last_delivery_differ(spool: Site) -> None:
     """A flush that fails now may have succeeded an hour ago, and delivered something two hours ago."""
     delivered = RunReport("flush", NOON - 2 * HOUR, 3.0, 0, "5 delivered", delivered=5)
     idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
@@ -173,7 +173,7 @@ def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Site) -> No
 
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
-def test_a_run_that_holds_the_lock_is_told(spool: Site, command: str) -> None:
+def test_a_run_that_holds_the_lock_is_shown(spool: Site, command: str) -> None:
     """By its command and process, and without touching the lock."""
     holder = (
         "import sys; from pathlib import Path; from agent.spool.lock import run_lock\n"
@@ -282,15 +282,15 @@ def test_looking_makes_nothing(tmp_path: Path) -> None:
     assert (None, 0, []) == (snapshot.flush.last, snapshot.backlog.waiting, list(tmp_path.iterdir()))
 
 
-def test_looking_does_not_mend(tmp_path: Path) -> None:
-    """A damaged ledger is left for the next run to put aside, and said to be damaged."""
+def test_looking_repairs_nothing(tmp_path: Path) -> None:
+    """A damaged ledger is left for the next run to set aside, and said to be damaged."""
     (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
     with pytest.raises(LedgerDamaged, match="file is not a database"), look_at_ledger(tmp_path):
         pass
     assert ["ledger.db"] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_a_missing_spool_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_missing_spool_is_reported_and_not_created(tmp_path: Path) -> None:
     """Created by the user who runs status, the spool would belong to the wrong user."""
     missing = tmp_path / "spool"
     with pytest.raises(SpoolError, match="there is no spool"), look_at_ledger(missing):

@@ -115,7 +115,7 @@ def test_slurm_conf_says_whose_turn_to_wait_for_where_slurmctld_never_answered(l
         site.control().cluster_name()
 
 
-def test_a_name_that_was_never_told_is_no_configuration_error(ledger: Ledger, tmp_path: Path) -> None:
+def test_an_unknown_cluster_name_is_not_a_configuration_error(ledger: Ledger, tmp_path: Path) -> None:
     """slurmctld is unreachable, exit 69: the next run may find it."""
     site = Site(ledger, tmp_path)
     site.known = None
@@ -129,9 +129,9 @@ def test_a_name_that_was_never_told_is_no_configuration_error(ledger: Ledger, tm
 def test_a_name_is_asked_for_where_none_was_needed_before(ledger: Ledger, tmp_path: Path) -> None:
     """A run with cluster_name in its configuration has noted that slurmctld did not answer; one without asks."""
     site = Site(ledger, tmp_path)
-    told, site.known = site.known, None
+    given, site.known = site.known, None
     assert site.control().turns() is None
-    site.known = told
+    site.known = given
     assert "ha" == site.control().cluster_name()
 
 

@@ -108,7 +108,7 @@ def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
     assert all(site.delivered(job_id) for job_id in range(1, 26))
 
 
-@pytest.mark.parametrize("trouble", [DashboardUnreachable("gone"), KeyRefused("401")])
+@pytest.mark.parametrize("trouble", [DashboardUnreachable("down"), KeyRefused("401")])
 def test_what_was_not_taken_stays_on_the_books(ledger: Ledger, trouble: ExporterError) -> None:
     """Only a 2xx acknowledges a job: the batch that failed, and those behind it, still wait."""
     site = Site(ledger, lambda job_ids: trouble if 11 in job_ids else None, batch_size=10)

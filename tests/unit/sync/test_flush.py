@@ -228,7 +228,7 @@ def test_a_job_that_an_admin_queues_is_found_however_old_it_is(ledger: Ledger) -
 def test_a_few_hundred_jobs_are_looked_up_some_at_a_time(ledger: Ledger) -> None:
     """MariaDB finds this many by its index, however large the accounting is; each call looks back a year."""
     site = Site(ledger, *ended_together(MANY_JOBS))
-    site.queue(*told_of(site.slurm.runs))
+    site.queue(*queued_by(site.slurm.runs))
     site.flush()
     assert [IDS_PER_CALL] * 3 == [len(asked) for asked in site.slurm.asked]
     assert {NOON - LOOKBACK_SECONDS} == set(site.slurm.bounds)
@@ -246,7 +246,7 @@ def ended_together(count: int, first: int = 1, at: int = ENDED) -> list[Run]:
     ]
 
 
-def told_of(runs: Sequence[Run]) -> list[QueueEntry]:
+def queued_by(runs: Sequence[Run]) -> list[QueueEntry]:
     """What the hook leaves for some jobs."""
     return [QueueEntry(run.raw_id, run.submit, run.end) for run in runs]
 
@@ -259,7 +259,7 @@ def ended_windows(site: Site) -> list[tuple[int, int]]:
 def test_many_jobs_are_found_by_the_time_they_ended(ledger: Ledger) -> None:
     """One call brings thousands, of which those that wait are sent, and no other."""
     site = Site(ledger, *ended_together(MANY), *ended_together(50, first=5000))
-    site.queue(*told_of(site.slurm.runs[:MANY]))
+    site.queue(*queued_by(site.slurm.runs[:MANY]))
     site.flush()
     assert sorted(map(str, range(1, MANY + 1))) == sorted(site.arrived())
     assert ([(ENDED - 1, ENDED + 9)], [], {}) == (ended_windows(site), site.slurm.asked, site.waiting())
@@ -270,7 +270,7 @@ def test_a_walk_counts_earlier_runs(ledger: Ledger) -> None:
     old = NOON - 3 * 86_400
     requeued = plain(MANY, Submit=str(old - 7200), Start=str(old - 3600), End=str(old), State="REQUEUED")
     site = Site(ledger, *ended_together(MANY - 1), requeued, plain(MANY, Submit=str(old)))
-    site.queue(*told_of([run for run in site.slurm.runs if run.state == "COMPLETED"]))
+    site.queue(*queued_by([run for run in site.slurm.runs if run.state == "COMPLETED"]))
     site.flush()
     hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
     assert (8.0, 16.0, []) == (hours["1"], hours[str(MANY)], site.slurm.asked)
@@ -285,7 +285,7 @@ def test_a_walk_counts_runs_that_ended_where_it_does_not_look(ledger: Ledger) ->
     last = plain(9000, Submit=str(between), Start=str(later - 3600), End=str(later))
     crowds = [*ended_together(MANY), *ended_together(MANY, first=MANY + 1, at=later)]
     site = Site(ledger, *crowds, requeued, last)
-    site.queue(*told_of([*crowds, last]))
+    site.queue(*queued_by([*crowds, last]))
     site.flush(at=later + 100)
     hours = {record["JobID"]: record["CPUHours"] for record in map(json.loads, site.dashboard.batches[-1])}
     assert (16.0, []) == (hours["9000"], site.slurm.asked)
@@ -295,7 +295,7 @@ def test_a_walk_leaves_out_the_time_between(ledger: Ledger) -> None:
     """Of two crowds that ended weeks apart each is looked for, and nothing that ended between them."""
     later = ENDED + 20 * 86_400
     site = Site(ledger, *ended_together(MANY), *ended_together(MANY, first=MANY + 1, at=later))
-    site.queue(*told_of(site.slurm.runs))
+    site.queue(*queued_by(site.slurm.runs))
     site.flush(at=later + 100)
     assert 2 * MANY == len(site.arrived())
     assert all(start in {ENDED - 1, later - 1} for start, _ in ended_windows(site))
@@ -306,11 +306,11 @@ def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
     """What earlier runs ended meanwhile it meets on its way: no call of its own looks for them."""
     crowds = [ended_together(MANY), ended_together(MANY, first=MANY + 1, at=ENDED + 600)]
     site = Site(ledger, *crowds[0])
-    site.queue(*told_of(crowds[0]))
+    site.queue(*queued_by(crowds[0]))
     site.flush()
     site.slurm.runs += crowds[1]
     site.slurm.windows.clear()
-    site.queue(*told_of(crowds[1]))
+    site.queue(*queued_by(crowds[1]))
     site.flush(at=NOW + 600)
     assert (2 * MANY, {ALL_ENDS}) == (len(site.arrived()), {states for *_, states in site.slurm.windows})
 
@@ -319,7 +319,7 @@ def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch:
     """sacct has all rows of a slice in memory, which are at least as many as the waiting jobs."""
     monkeypatch.setattr("agent.sync.backlog.ROWS_PER_SLICE", MANY // 2)
     site = Site(ledger, *ended_together(MANY))
-    site.queue(*told_of(site.slurm.runs))
+    site.queue(*queued_by(site.slurm.runs))
     site.flush()
     assert (MANY, [], 2) == (len(site.arrived()), site.slurm.asked, len(ended_windows(site)))
 
@@ -328,7 +328,7 @@ def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
     """What else has ended in all that time would be more to read than looking each of them up."""
     runs = [run for number in range(1, MANY + 1) for run in ended_together(1, number, NOON - number * 7200)]
     site = Site(ledger, *runs)
-    site.queue(*told_of(runs))
+    site.queue(*queued_by(runs))
     site.flush()
     assert (MANY, []) == (len(site.arrived()), ended_windows(site))
 
@@ -339,7 +339,7 @@ def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
     odd = [QueueEntry(2000, NOON, ENDED), QueueEntry(2001, NOON, ENDED), QueueEntry(2002)]
     ahead = QueueEntry(1, NOON, ENDED + 500)
     site.slurm.runs.append(plain(2002, End=str(ENDED - 5 * 86_400)))
-    site.queue(*told_of(site.slurm.runs[1:MANY]), ahead, *odd)
+    site.queue(*queued_by(site.slurm.runs[1:MANY]), ahead, *odd)
     site.flush()
     assert {*map(str, range(2, MANY + 1)), "2002"} == set(site.arrived())
     assert {1: "record not up to date yet", 2000: "still running in the accounting", 2001: "no record yet"} == (
@@ -354,7 +354,7 @@ def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
     later = make_record([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))], "lab")
     with ledger.transaction():
         ledger.delivered.add("lab", [later], "reconcile", NOW - 10, hooked=False)
-    site.queue(*told_of(site.slurm.runs))
+    site.queue(*queued_by(site.slurm.runs))
     site.flush()
     assert (others, "9000" in site.arrived(), {}) == (len(site.arrived()), False, site.waiting())
 
@@ -364,17 +364,17 @@ def test_a_task_that_ran_again_under_another_raw_id_shows_its_last_run(ledger: L
     """Both runs wait, the lost one behind the other: one record goes out for both."""
     again = plain(9000, JobID="8000_3", Start=str(ENDED), End=str(ENDED + 9))
     site = Site(ledger, *ended_together(others), again, plain(9001, JobID="8000_3"))
-    site.queue(*told_of(site.slurm.runs))
+    site.queue(*queued_by(site.slurm.runs))
     site.flush()
     ends = [record["End"] for record in map(json.loads, site.dashboard.batches[-1]) if record["JobID"] == "8000_3"]
     assert ([local_text(ENDED + 9)], {}) == (ends, site.waiting())
 
 
-def test_a_walk_serves_only_those_whose_end_was_told(ledger: Ledger) -> None:
+def test_a_walk_serves_only_jobs_with_a_known_end(ledger: Ledger) -> None:
     """A bare JobID may mean a later owner of the ID than the one that is met."""
     first, last = plain(9000), plain(9000, Submit=str(ENDED + 100), Start=str(ENDED + 100), End=str(ENDED + 200))
     site = Site(ledger, *ended_together(MANY), first, last)
-    site.queue(*told_of(site.slurm.runs[:MANY]), QueueEntry(9000))
+    site.queue(*queued_by(site.slurm.runs[:MANY]), QueueEntry(9000))
     site.flush()
     assert [["9000"]] == site.slurm.asked
     ends = [record["End"] for record in map(json.loads, site.dashboard.batches[-1]) if record["JobID"] == "9000"]
@@ -384,7 +384,7 @@ def test_a_walk_serves_only_those_whose_end_was_told(ledger: Ledger) -> None:
 def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
     """The task runs under the raw ID of the whole array, and is reported as the task."""
     site = Site(ledger, *ended_together(MANY), make_run(JobID="5000_7", JobIDRaw="5000"))
-    site.queue(*told_of(site.slurm.runs[:MANY]), QueueEntry(5000, NOON, ENDED, 7))
+    site.queue(*queued_by(site.slurm.runs[:MANY]), QueueEntry(5000, NOON, ENDED, 7))
     site.flush()
     assert ("5000_7" in site.arrived(), site.slurm.asked, {}) == (True, [], site.waiting())
 
@@ -392,7 +392,7 @@ def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
 def test_a_walk_leaves_alone_what_is_put_off(ledger: Ledger) -> None:
     """A record that the dashboard has refused is not sent again and again because many others wait."""
     site = Site(ledger, *ended_together(MANY + 1))
-    *others, put_off = told_of(site.slurm.runs)
+    *others, put_off = queued_by(site.slurm.runs)
     site.queue(*others)
     with ledger.transaction():
         ledger.waiting.add([put_off], NOW)

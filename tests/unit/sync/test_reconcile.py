@@ -155,8 +155,8 @@ def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger, caplog: p
     caplog.set_level("INFO")
     with pytest.raises(SlurmUnreachable):
         site.reconcile()
-    (told,) = (text for text in caplog.messages if text.startswith("Looking back from "))
-    assert told.endswith("for earlier runs of requeued jobs, 21600 s at a time as slurmdbd allows")
+    (reported,) = (text for text in caplog.messages if text.startswith("Looking back from "))
+    assert reported.endswith("for earlier runs of requeued jobs, 21600 s at a time as slurmdbd allows")
     interrupted_at, slurm.calls = slurm.windows[-1][1], 0
     site.reconcile()
     start, *_ = slurm.windows[800]
@@ -213,10 +213,10 @@ def test_doubtful_jobs_are_asked_for_together(ledger: Ledger) -> None:
     """One call serves the jobs of many slices whose node failed, or whose earlier runs are not all known."""
     failed = [run_at(NOON + day * DAY, day, State="NODE_FAIL") for day in range(1, 7)]
     site = Site(ledger, *failed, run_at(NOON + 2 * DAY, 9, Restarts="2"))
-    told: list[Any] = []
-    assert 7 == site.reconcile(on_progress=told.append).jobs
+    reported: list[Any] = []
+    assert 7 == site.reconcile(on_progress=reported.append).jobs
     assert [["1", "2", "3", "4", "5", "6", "9"]] == [sorted(asked) for asked in site.slurm.asked]
-    assert [NOON + DAY - 1, WINDOW.end] == sorted({progress.done_to for progress in told})[-2:]
+    assert [NOON + DAY - 1, WINDOW.end] == sorted({progress.done_to for progress in reported})[-2:]
 
 
 def test_a_job_that_only_its_slice_shows_is_sent_all_the_same(ledger: Ledger) -> None:
@@ -360,8 +360,8 @@ def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> N
     assert all(words == "interlude" for words in asked[1::2])
 
 
-def test_progress_is_told_to_the_end(ledger: Ledger) -> None:
+def test_progress_is_reported_to_the_end(ledger: Ledger) -> None:
     """After the last slice the whole range is done."""
-    told: list[Any] = []
-    Site(ledger, run_at(NOON + DAY)).reconcile(on_progress=told.append)
-    assert (WINDOW, WINDOW.end, 1) == tuple(told[-1])
+    reported: list[Any] = []
+    Site(ledger, run_at(NOON + DAY)).reconcile(on_progress=reported.append)
+    assert (WINDOW, WINDOW.end, 1) == tuple(reported[-1])

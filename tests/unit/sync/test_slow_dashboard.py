@@ -300,7 +300,7 @@ def test_the_size_is_remembered(ledger: Ledger) -> None:
     assert [5000] == site.dashboard.sizes
 
 
-def test_what_is_told(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_logged(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """The log says what was too much, and with which size the run continues."""
     site = Site(ledger, SlowDashboard(lets_through(100_000, bad_gateway)))
     site.send_ids(range(1, 601))
