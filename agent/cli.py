@@ -185,7 +185,7 @@ def _flush(call: _Call, _: FlushOptions) -> None:
 
 def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
     from agent.status import progress  # noqa: PLC0415
-    from agent.sync.session import window  # noqa: PLC0415
+    from agent.sync.window import window  # noqa: PLC0415
 
     config = call.load_config()
     days = window(config.collection_window_days, wanted.start_date, wanted.end_date, call.clock())
@@ -204,7 +204,7 @@ def _reconcile(call: _Call, wanted: ReconcileOptions) -> None:
 def _run(call: _Call, wanted: RunOptions) -> None:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
     from agent.sync.rounds import Rounds  # noqa: PLC0415
-    from agent.sync.session import window  # noqa: PLC0415
+    from agent.sync.window import window  # noqa: PLC0415
 
     if call.options.dry_run:
         raise UsageError("run has no --dry-run", hint="use `flush --dry-run` and `reconcile --dry-run`")
@@ -220,7 +220,7 @@ def _run(call: _Call, wanted: RunOptions) -> None:
         with call.open_session(config, logging.DEBUG) as session:
             report = session.reconcile(
                 days,
-                only_missing=False,
+                daily=True,
                 on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: in progress"),
             )
             return _summary("Reconcile", report, dry_run=False)

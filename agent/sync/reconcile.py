@@ -6,7 +6,7 @@ import logging
 import time
 from collections import Counter
 from datetime import date
-from typing import Callable, NamedTuple, Protocol
+from typing import Callable, NamedTuple
 
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
@@ -15,6 +15,7 @@ from agent.slurm.table import Table
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
+from agent.sync.interlude import Interlude
 from agent.sync.prepare import Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
 from agent.sync.walk import AskSlurmctld, Slice, Walk
@@ -23,16 +24,6 @@ from agent.sync.walk import AskSlurmctld, Slice, Walk
 FRESH_SECONDS = 600
 
 logger = logging.getLogger(__name__)
-
-
-class Interlude(Protocol):
-    """Other work that has to be done now and then during a long reconcile."""
-
-    def is_due(self) -> bool:
-        """Whether it is time."""
-
-    def run(self) -> None:
-        """Does it."""
 
 
 class Progress(NamedTuple):

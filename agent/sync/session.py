@@ -9,19 +9,11 @@ import logging
 import math
 import time
 from contextlib import contextmanager
-from datetime import date, timedelta
 from typing import TYPE_CHECKING, Callable, Container, Iterator, Mapping, Sequence
 
 from agent.config import Config
-from agent.errors import (
-    STOPPED,
-    DashboardUnreachable,
-    ExporterError,
-    RecordsRejected,
-    SlurmUnreachable,
-    UsageError,
-)
-from agent.localtime import Range, day_end, day_start, local_day, local_text
+from agent.errors import ExporterError, SlurmUnreachable
+from agent.localtime import Range, local_day
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
 from agent.spool.journal import RunReport
@@ -29,6 +21,9 @@ from agent.spool.spool import Spool, open_spool
 from agent.sync.books import Books
 from agent.sync.controllers import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
+from agent.sync.interlude import Interlude
+from agent.sync.outcome import Outcome, describe
+from agent.sync.window import how_to_resume
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
@@ -37,18 +32,7 @@ if TYPE_CHECKING:
     from agent.sync.reconcile import Progress
     from agent.sync.witness import Receiver
 
-#: During a reconcile, newly queued jobs are delivered this often.
-INTERLUDE_SECONDS = 60.0
 logger = logging.getLogger(__name__)
-
-
-class Outcome:
-    """What a run has done so far, for its report."""
-
-    def __init__(self) -> None:
-        self.delivery: Delivery | None = None
-        self.missed = 0
-        self.message = "nothing to do"
 
 
 class Session:
@@ -86,7 +70,6 @@ class Session:
         self._control = Control(
             slurm, spool.ledger.journal, cluster=config.slurm_cluster, instance=config.instance, clock=clock
         )
-        self._last_interlude = time.monotonic()
 
     def flush(self) -> RunReport:
         """Delivers what the hook has queued.
@@ -118,18 +101,6 @@ class Session:
 
         return self._record("reconcile", work)
 
-    # The interlude of a long reconcile
-
-    def is_due(self) -> bool:
-        """Whether newly queued jobs should be delivered now."""
-        return not self._dry_run and time.monotonic() - self._last_interlude >= INTERLUDE_SECONDS
-
-    def run(self) -> None:
-        """Delivers what the hook has queued while a long reconcile holds the lock."""
-        self._take_over()
-        self._make_flush(self._make_delivery("flush")).run()
-        self._last_interlude = time.monotonic()
-
     def _flush(self, outcome: Outcome) -> None:
         self._take_over()
         if has_work(self.ledger, self._clock()):
@@ -140,11 +111,16 @@ class Session:
     def _take_over(self) -> None:
         self._control.publish_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
 
+    def _deliver_meanwhile(self) -> None:
+        """Delivers what the hook has queued while a long reconcile holds the lock."""
+        self._take_over()
+        self._make_flush(self._make_delivery("flush")).run()
+
     def _deliver_queue(self, outcome: Outcome) -> None:
         outcome.delivery = self._make_delivery("flush")
         self._make_flush(outcome.delivery).run()
         waiting, _ = self.ledger.waiting.count()
-        outcome.message = f"{_describe(outcome.delivery, dry_run=self._dry_run)}, {waiting} waiting"
+        outcome.message = f"{describe(outcome.delivery, dry_run=self._dry_run)}, {waiting} waiting"
 
     def _reconcile(
         self,
@@ -176,7 +152,7 @@ class Session:
             resend_after=resend_after,
             others_calls=self._control.others_calls(),
             hook_due=self.ledger.journal.hook_due(),
-            interlude=self,
+            interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
             on_progress=progressed,
             clock=self._clock,
         )
@@ -184,10 +160,10 @@ class Session:
         try:
             reconcile.run(wanted)
         except ExporterError as error:
-            error.hint = f"{error.hint}; {_resume(done_to, wanted)}".lstrip("; ")
+            error.hint = f"{error.hint}; {how_to_resume(wanted, done_to, self._clock())}".lstrip("; ")
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(_resume(done_to, wanted)) from None
+            raise KeyboardInterrupt(how_to_resume(wanted, done_to, self._clock())) from None
         finally:
             outcome.missed = reconcile.tally.missed
             if resends:
@@ -200,7 +176,7 @@ class Session:
             self._control.publish_reconcile(forget_before=self._books.oldest)
         unchanged = reconcile.tally.unchanged
         outcome.message = (
-            f"{reconcile.tally.jobs} jobs ended in the range, {_describe(outcome.delivery, dry_run=self._dry_run)}, "
+            f"{reconcile.tally.jobs} jobs ended in the range, {describe(outcome.delivery, dry_run=self._dry_run)}, "
             + (f"{unchanged} unchanged, " if unchanged else "")
             + f"{reconcile.tally.missed} missed by flush"
         )
@@ -312,19 +288,10 @@ class Session:
         failure: ExporterError | KeyboardInterrupt | None = None
         try:
             work(outcome)
-            _raise_if_refused(outcome)
+            outcome.raise_if_refused()
         except (ExporterError, KeyboardInterrupt) as error:
             failure = error
-        report = RunReport(
-            command,
-            started_at,
-            time.monotonic() - started,
-            getattr(failure, "exit_code", STOPPED) if failure else 0,
-            str(failure) or "stopped" if failure else outcome.message,
-            outcome.delivery.delivered if outcome.delivery else 0,
-            outcome.delivery.rejected if outcome.delivery else 0,
-            outcome.missed,
-        )
+        report = outcome.report(command, started_at, time.monotonic() - started, failure)
         if not self._dry_run:
             self._control.note_turns()
         self._books.write_down(report, failure, odd_rows=self._slurm.odd_rows)
@@ -363,48 +330,3 @@ def open_session(
             yield Session(config, spool, slurm, make_receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
     finally:
         complaints.close()
-
-
-def window(days: int, first: date | None, last: date | None, now: float) -> Range:
-    """The range that reconcile replays, from the beginning of the first local day to the end of the last.
-
-    :param days: the collection window; without ``first`` the range begins this many days before ``last``.
-    :param now: epoch seconds; nothing has ended after it.
-    :raises UsageError: if the range is in the future.
-    """
-    today = local_day(now)
-    if first and first > today:
-        raise UsageError(f"--start-date {first} is in the future", hint=f"today is {today}")
-    start = first or (min(last, today) if last else today) - timedelta(days=days)
-    return Range(day_start(start), min(day_end(last or today), int(now)))
-
-
-def _raise_if_refused(outcome: Outcome) -> None:
-    if outcome.delivery and outcome.delivery.refused:
-        hint = "see `queue list` for the error messages, and the dashboard's own log"
-        raise DashboardUnreachable(outcome.message, hint=hint)
-    if outcome.delivery and outcome.delivery.rejected:
-        hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
-        raise RecordsRejected(outcome.message, hint=hint)
-
-
-def _describe(delivery: Delivery, *, dry_run: bool) -> str:
-    from agent.jobs.record import SECONDS_PER_HOUR  # noqa: PLC0415
-
-    would_be = " would be" if dry_run else ""
-    cpu_hours = delivery.cpu_seconds / SECONDS_PER_HOUR
-    gpu_hours = delivery.gpu_seconds / SECONDS_PER_HOUR
-    return (
-        f"{delivery.delivered}{would_be} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
-        f"{delivery.rejected} rejected" + (f", {delivery.refused} refused and kept" if delivery.refused else "")
-    )
-
-
-def _resume(done_to: int, wanted: Range) -> str:
-    """How to resume a range; an incomplete day is repeated from its beginning."""
-    if done_to < wanted.start:
-        return "no part of the range was completed"
-    dates = f"--start-date {local_day(done_to + 1)}"
-    if local_day(wanted.end) < local_day(time.time()):
-        dates += f" --end-date {local_day(wanted.end)}"
-    return f"done up to {local_text(done_to)}; resume with {dates}"

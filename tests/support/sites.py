@@ -22,7 +22,8 @@ from agent.sync.delivery import Delivery
 from agent.sync.flush import Flush
 from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile, Tally
-from agent.sync.session import Session, window
+from agent.sync.session import Session
+from agent.sync.window import window
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
 
 SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)

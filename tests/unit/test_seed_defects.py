@@ -25,7 +25,7 @@ from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery
 from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile
-from agent.sync.session import window
+from agent.sync.window import window
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, SEPARATOR, make_output, make_run, make_values
 

@@ -16,7 +16,7 @@ from agent.localtime import Range, local_text
 from agent.slurm.sacct import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
-from agent.sync.reconcile import Interlude
+from agent.sync.interlude import Interlude
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
@@ -337,16 +337,15 @@ class CountingInterlude(Interlude):
     """Due as often as asked."""
 
     def __init__(self, site: Site) -> None:
+        super().__init__(lambda: site.slurm.windows.append((0, 0, "interlude")))
         self.runs = 0
-        self._site = site
 
     def is_due(self) -> bool:
         return True
 
     def run(self) -> None:
         self.runs += 1
-        # What was asked for before the interlude was sent before it.
-        self._site.slurm.windows.append((0, 0, "interlude"))
+        super().run()
 
 
 def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -16,6 +18,8 @@ from agent import cli
 from agent.arguments import RunOptions, parse_argv
 from agent.errors import Busy, ExporterError, SlurmUnreachable, UsageError
 from agent.sync.rounds import RETRY_SECONDS, Rounds, write_health
+from tests.support.dashboard import API_KEY, ReceivingDashboard
+from tests.support.replayed_sacct import ReplayedSacct
 from tests.support.waiting import wait_for
 
 DAY = 86_400.0
@@ -140,6 +144,29 @@ def test_a_configuration_that_is_wrong_from_the_start_ends_it(tmp_path: Path) ->
     config = tmp_path / "config.toml"
     config.write_text("api_url = 1\n")
     assert 78 == cli.main(["--config", str(config), "run"])
+
+
+def test_its_reconciles_send_only_what_is_missing(tmp_path: Path) -> None:
+    """Like the daily one of the timer; with ``--reconcile-every 10m`` it replays the window 144 times a day."""
+    (tmp_path / "spool").mkdir()
+    sacct = ReplayedSacct(tmp_path / "slurm")
+    sacct.make_jobs(20, int(time.time()) - 7200)
+    rests: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        rests.append(seconds)
+        if len(rests) == 3:
+            raise KeyboardInterrupt
+
+    with ReceivingDashboard() as dashboard:
+        settings = {"api_url": dashboard.url, "api_key": API_KEY, "cluster_name": "lab", "sacct": str(sacct.path)}
+        config = tmp_path / "config.json"
+        config.write_text(json.dumps({**settings, "spool_dir": str(tmp_path / "spool")}))
+        config.chmod(0o600)
+        argv = ["--config", str(config), "run", "--reconcile-every", "10m"]
+        assert 0 == cli.main(argv, clock=lambda: time.time() + 900 * len(rests), sleep=sleep)
+        assert 3 <= sacct.calls
+        assert 20 == sum(len(request.jobs) for request in dashboard.requests if request.method == "POST")
 
 
 def test_term_ends_it_cleanly(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agent.errors import UsageError
 from agent.localtime import Range, day_end, day_start
-from agent.sync.session import window
+from agent.sync.window import window
 
 TODAY = date(2024, 3, 20)
 NOW = day_start(TODAY) + 12 * 3600.5
