@@ -27,8 +27,14 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 GAP_SECONDS = int(os.environ.get("REQUEUE_GAP") or 6)
 HOUR = 3600
 USER = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
-#: An Epilog ends when its job's file is deleted.
-EPILOG = '#!/bin/sh\nwhile [ -e "{folder}/hold.$SLURM_JOB_ID" ]; do sleep 0.1; done\n'
+#: An Epilog ends when its job's file is deleted. It fails if another file says so.
+EPILOG = """\
+#!/bin/sh
+while [ -e "{folder}/hold.$SLURM_JOB_ID" ]; do sleep 0.1; done
+[ ! -e "{folder}/fail.$SLURM_JOB_ID" ]
+"""
+#: Older versions have no ``--requeue=expedite``.
+EXPEDITES = (25, 11)
 CONF = """\
 Epilog={epilog}
 PartitionName=low Nodes=n2 PriorityTier=1 PreemptMode=REQUEUE
@@ -36,6 +42,7 @@ PartitionName=scavenge Nodes=n2 PriorityTier=1 PreemptMode=CANCEL
 PartitionName=urgent Nodes=n2 PriorityTier=10 PreemptMode=OFF
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
+SlurmctldParameters=enable_expedited_requeue
 """
 
 
@@ -208,6 +215,24 @@ def test_a_job_that_is_requeued_after_its_end(site: Site) -> None:
     finish(site, job)
     assert 2 == len(rows_of(site, job))
     assert before["CPUHours"] < site.dashboard.records[str(job)]["CPUHours"]
+
+
+def test_an_expedited_requeue(site: Site, epilogs: Path) -> None:
+    """Of a job that failed together with its Epilog: it is FAILED until then, and counts with both runs afterwards."""
+    if site.slurm.version < EXPEDITES:
+        pytest.skip("this version has no --requeue=expedite")
+    user = (f"--uid={USER.pw_uid}", "--account=physics", "--nodelist=n3")
+    job = site.slurm.sbatch("--requeue=expedite", *user, command=f"{FIRST_RUN_ONLY}{{ sleep 3; exit 1; }}; sleep 2")
+    fail = epilogs / f"fail.{job}"
+    fail.touch()
+    with slow_epilog(epilogs, job):
+        wait_until_ended(site, job, 5)
+        assert is_shown(site, job)
+    wait_for(lambda: len(rows_of(site, job)) == 2, f"job {job} is requeued")
+    fail.unlink()
+    site.slurm.run("scontrol", "update", "nodename=n3", "state=resume")
+    finish(site, job)
+    assert ["1024", "3"] == [row["state"] for row in rows_of(site, job)]
 
 
 def test_sreport_says_the_same(site: Site) -> None:
