@@ -77,26 +77,29 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     :param cluster: the cluster's name on the dashboard.
     :param requeued_runs: see :func:`usage`.
     """
-    runs = runs_here(runs)
+    if len(runs) > 1:
+        runs = runs_here(runs)
     run = runs[-1]
     end = run.end
     if end is None:
         raise ValueError(f"job {run.job_id} has not ended")
-    used = usage(runs, requeued_runs=requeued_runs)
-    idle = run.never_started
-    start = end if idle or run.start is None else run.start
+    cpu_seconds, gpu_seconds = usage(runs, requeued_runs=requeued_runs)
+    if run.never_started:
+        start, nodes, allocated = end, "", _allocated(0, 0, 0, 0.0)
+    else:
+        start = end if run.start is None else run.start
+        nodes = _nodes(run.node_list or "")
+        allocated = _allocated(run.cpus, run.gpus, run.nodes, run.memory_mb)
     submit = run.submit or start  # a Submit in 1970 would make a year of its own
-    cpus, gpus, nodes, memory_mb = (0, 0, 0, 0.0) if idle else (run.cpus, run.gpus, run.nodes, run.memory_mb)
     text = (
         f'{{"JobID":"{run.job_id}",{_who(run.user, run.account, run.partition, run.state, run.qos)}'
-        f',"NodeList":"{"" if idle else _nodes(run.node_list or "")}"'
+        f',"NodeList":"{nodes}"'
         f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
-        f',"CPUHours":{used.cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{used.gpu_seconds / SECONDS_PER_HOUR}'
-        f',"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
+        f',"CPUHours":{cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{gpu_seconds / SECONDS_PER_HOUR},{allocated}'
         f',"WaitingTimeHours":{max(start - submit, 0) / SECONDS_PER_HOUR}'
         f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_name(cluster)}}}'
     )
-    return Record((run.raw_id, run.submit), end, run.job_id, used.cpu_seconds, used.gpu_seconds, text, _only_row(runs))
+    return Record((run.raw_id, run.submit), end, run.job_id, cpu_seconds, gpu_seconds, text, _only_row(runs))
 
 
 def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
@@ -137,6 +140,12 @@ def _who(user: str, account: str, partition: str, state: str, qos: str | None) -
         f'"User":{_json(user)},"Account":{_json(account)},"Partition":{_json(partition)},"State":{_json(state)}'
         f',"QOS":{"null" if qos is None else _json(qos)}'
     )
+
+
+@lru_cache(maxsize=4096, typed=True)
+def _allocated(cpus: int, gpus: int, nodes: int, memory_mb: float) -> str:
+    """Likewise: sizes of jobs repeat."""
+    return f'"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
 
 
 @lru_cache(maxsize=256)

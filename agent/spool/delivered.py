@@ -41,39 +41,31 @@ class DeliveredJobs:
 
     def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
         """What was delivered of these jobs before, by the key of the record. New jobs are left out."""
-        from agent.jobs.record import place  # noqa: PLC0415  # its digests are slow to load, and status needs none
-
-        rows = [
-            *self._select("delivered", cluster, IS_ONE_OF, [record.raw_id for record in records]),
-            # After slurmctld was killed, it may run a task again under another raw ID.
-            *self._select(
-                "delivered INDEXED BY shown_ids",
-                cluster,
-                _IS_SHOWN_AS_ONE_OF,
-                [shown for shown in map(_shown_id, records) if shown],
-            ),
-        ]
-        delivered = {(row[0], row[1]): row for row in rows}
-        runs: dict[str, list[tuple[int, int]]] = {}  # Submit and End of all delivered runs, by JobID
-        for raw_id, submit, ended, shown_id, *_ in rows:
-            runs.setdefault(shown_id or str(raw_id), []).append((submit, ended))
+        rows = list(self._select("delivered", cluster, IS_ONE_OF, [record.key[0] for record in records]))
+        # After slurmctld was killed, it may run a task again under another raw ID.
+        shown_ids = [shown for shown in map(_shown_id, records) if shown]
+        rows += self._select("delivered INDEXED BY shown_ids", cluster, _IS_SHOWN_AS_ONE_OF, shown_ids)
+        delivered = {row[:2]: row for row in rows}
+        by_job_id: dict[str, list[tuple[Any, ...]]] = {}
+        for row in delivered.values():
+            by_job_id.setdefault(row[3], []).append(row)
         known = {}
         for record in records:
-            row = delivered.get(record.key)
-            # An edit may have moved the End of this very run.
-            mine = (record.submit, max(record.end, row[2]) if row else record.end)
-            later = [run for run in runs.get(record.job_id, ()) if run > mine]
-            kept_at = place(record.job_id, record.submit) if later else None
-            superseded = any(place(record.job_id, submit) == kept_at for submit, _ in later)
-            if row or superseded:
-                known[record.key] = _make_known(row, superseded=superseded)
+            same, runs = delivered.get(record.key), by_job_id.get(record.job_id, [])
+            # Nearly always there is no run but the record's own.
+            superseded = not (len(runs) == 1 and runs[0] is same) and _is_superseded(record, same, runs)
+            if same:
+                digest, hooked, delivered_at, has_row = same[4:]
+                known[record.key] = Known(digest, bool(hooked), superseded, delivered_at, bool(has_row))
+            elif superseded:
+                known[record.key] = NOT_KNOWN._replace(superseded=True)
         return known
 
     def _select(self, table: str, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
         for chunk in chunks(ids):
             yield from self._database.execute(
-                "SELECT job_id, submit, ended, shown_id, digest, hooked, delivered_at, row IS NOT NULL"  # noqa: S608
-                f" FROM {table} WHERE cluster = ? AND {chosen}",
+                "SELECT job_id, submit, ended, ifnull(shown_id, CAST(job_id AS TEXT)), digest, hooked,"  # noqa: S608
+                f" delivered_at, row IS NOT NULL FROM {table} WHERE cluster = ? AND {chosen}",
                 (cluster, *chunk),
             )
 
@@ -147,8 +139,14 @@ def _shown_id(record: Record) -> str | None:
     return None if record.job_id == str(record.raw_id) else record.job_id
 
 
-def _make_known(row: Sequence[Any] | None, *, superseded: bool) -> Known:
-    if not row:
-        return NOT_KNOWN._replace(superseded=superseded)
-    *_, digest, hooked, delivered_at, has_row = row
-    return Known(digest, bool(hooked), superseded, delivered_at, bool(has_row))
+def _is_superseded(record: Record, same: Sequence[Any] | None, runs: Sequence[Sequence[Any]]) -> bool:
+    """Whether the dashboard has a later run of the job in the place of this one.
+
+    :param same: what was delivered of this very run. An edit may have moved its End.
+    :param runs: what was delivered under the same JobID.
+    """
+    from agent.jobs.record import place  # noqa: PLC0415  # its digests are slow to load, and status needs none
+
+    mine = (record.submit, max(record.end, same[2]) if same else record.end)
+    later = [submit for _, submit, ended, *_ in runs if (submit, ended) > mine]
+    return bool(later) and place(record.job_id, record.submit) in {place(record.job_id, submit) for submit in later}
