@@ -33,7 +33,7 @@ TIMERS = (f"{NAME}.timer", f"{NAME}-flush.timer")
 WATCH = f"{NAME}-flush.path"
 SHORT = f"/etc/systemd/system/{NAME}-flush-soon.timer.d/short.conf"
 WIRING = f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n"
-#: Where an installation could leave something. Logs, Slurm's own state and files in memory are not of its making.
+#: Where an installation could leave files. Logs, Slurm's own state and files in memory are not its own.
 NOT_SEARCHED = (
     "/root/exporter",
     "/var/log/",
@@ -73,7 +73,7 @@ def machine(wheels: Path) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def files_before(machine: Machine) -> set[str]:
-    """Every file of the machine before anything is installed."""
+    """The files of the machine before the installation."""
     return set(machine.run("sh", "-c", SEARCHED).splitlines())
 
 

@@ -1,4 +1,4 @@
-"""A controller of a pair, booted for real: its user makes the folder that the controllers share, and the sandbox lets
+"""A controller of a pair, booted for real: its user creates the folder that the controllers share, and the sandbox lets
 the services in there.
 
 Run by `make test-install`. The tests run in the order of this file.
@@ -52,12 +52,12 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
 
 
 def test_the_slurm_user_makes_the_folder(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """Nobody else has access to it."""
+    """Only the Slurm user has access to the folder."""
     assert "700 slurm" == machine.run("stat", "-c", "%a %U", FOLDER).strip()
 
 
 def test_the_service_takes_its_turn(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """From within its sandbox, as the Slurm user."""
+    """A service can use the folder from within its sandbox, as the Slurm user."""
     job = machine.run_job()
     wait_for(lambda: machine.succeeds("test -s " + f"/var/spool/{NAME}/queue"), "the hook's call")
     wait_for(lambda: _flush(machine) and job in dashboard.records, "the job", limit_seconds=200)
@@ -86,7 +86,7 @@ def test_a_folder_that_is_missing(machine: Machine, dashboard: ReceivingDashboar
 
 
 def test_purge_says_what_the_other_controllers_need(machine: Machine, dashboard: ReceivingDashboard) -> None:
-    """Other hosts use it, too."""
+    """Removing the exporter from one host keeps the folder, which others use."""
     machine.run("sed", "-i", "/^JobComp/d", CONF)
     machine.run("systemctl", "restart", "slurmctld")
     machine.wait_for_slurm()

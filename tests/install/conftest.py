@@ -15,7 +15,7 @@ from tests.support.tools import cannot_run, need
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What ``make bundle`` makes, unpacked, for the Python that runs the tests."""
+    """The unpacked result of ``make bundle``, for the Python that runs the tests."""
     folder = tmp_path_factory.mktemp("bundle")
     python = f"{sys.version_info[0]}.{sys.version_info[1]}"
     build = [sys.executable, str(CHECKOUT / "etc" / "bundle.py"), "--bundle", "--python", python, str(folder)]
@@ -30,6 +30,6 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def installation(bundle: Path, tmp_path: Path) -> Installation:
-    """A folder that stands for /, to install the bundle into."""
+    """A folder used as /, into which the bundle is installed."""
     need("systemctl")
     return Installation(bundle, tmp_path / "root")

@@ -1,4 +1,4 @@
-"""An installation of the bundle into a folder that stands for /, or into a home."""
+"""An installation of the bundle into a folder used as /, or into a home."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"
 
 
 class Installation:
-    """Runs install.sh, from a folder that has a wheelhouse in it, and looks at what it leaves.
+    """Runs install.sh from a folder with a wheelhouse, and inspects the result.
 
     :param root: stands for /, and holds the home of ``--user``.
     """
@@ -52,7 +52,7 @@ class Installation:
         return done.stdout
 
     def environment(self, **environ: str) -> dict[str, str]:
-        """The environment of install.sh: the tests' own Python, and none of this machine's Slurm."""
+        """The environment of install.sh: with the tests' Python, without this machine's Slurm."""
         path = f"{self._tools}:{PATH}"
         known = {"PATH": path, "PYTHON": sys.executable, "HOME": str(self.home), "DESTDIR": ""}
         return {**os.environ, **known, **environ}

@@ -52,7 +52,7 @@ DATABASE = "create database slurm_acct_db; create user slurm@localhost; grant al
 
 
 def why_not_here() -> str:
-    """Why this machine can't boot another, or nothing."""
+    """Why this machine cannot boot another; empty if it can."""
     if os.geteuid() != 0:
         return "booting a machine needs root"
     missing = [name for name in ("debootstrap", "systemd-nspawn", "nsenter", "ip") if not shutil.which(name)]
@@ -119,7 +119,7 @@ class Machine:
         return done.stdout
 
     def outside(self, *argv: str, expect: int | None = 0) -> str:
-        """Runs a command of this host's where it sees the machine's files, below :attr:`root`, and its network."""
+        """Runs a command of this host with access to the machine's files, below :attr:`root`, and its network."""
         enter = ["nsenter", "--target", str(self._daemons.pid("machine")), "--mount", "--net"]
         done = subprocess.run(
             [*enter, *argv], check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
@@ -166,7 +166,7 @@ class Machine:
         return self.run("sbatch", "--parsable", "--wait", "--output=/dev/null", "--wrap=true").strip()
 
     def serve(self, make: Callable[[], Any]) -> Any:
-        """Makes something whose sockets are the machine's: 127.0.0.1 there, and nowhere else."""
+        """Calls a function whose sockets are the machine's: 127.0.0.1 there, and nowhere else."""
         made: list[Any] = []
 
         def inside() -> None:
@@ -204,7 +204,7 @@ class Machine:
         self.write("/etc/slurm/slurmdbd.conf", SLURMDBD_CONF)
         self.write("/etc/slurm/slurm.conf", SLURM_CONF)
         self.write("/etc/slurm/cgroup.conf", "")
-        # A slurmctld that finds no slurmdbd at its very first start gives up.
+        # At its very first start, slurmctld gives up without a slurmdbd.
         self.run("systemctl", "start", "slurmdbd")
         wait_for(lambda: self.succeeds("sacctmgr list cluster"), "slurmdbd")
         self.run("systemctl", "start", "slurmctld", "slurmd")

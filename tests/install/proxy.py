@@ -55,7 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _pump(source: socket.socket, target: socket.socket) -> None:
-    """Copies until one side is done."""
+    """Copies until one side closes."""
     try:
         while True:
             data = source.recv(1 << 16)

@@ -65,7 +65,7 @@ def test_the_manual_is_where_man_and_the_shells_look(installed: tuple[Installati
 
 
 def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple[Installation, str]) -> None:
-    """A package made from it has to work elsewhere."""
+    """A package built from it must work elsewhere."""
     installation, _ = installed
     script = installation.program / "venv" / "bin" / NAME
     assert script.read_text().startswith(f"#!/opt/{NAME}/venv-")
@@ -75,7 +75,7 @@ def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple
 
 
 def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installation, str]) -> None:
-    """They can be copied unchanged; slurm.conf itself is not touched."""
+    """The printed lines can be copied unchanged; slurm.conf itself is not touched."""
     _, said = installed
     assert f"\n    JobCompType=jobcomp/script\n    JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n" in said
     assert f"systemctl enable --now {NAME}.timer {NAME}-flush.timer" in said
@@ -209,7 +209,7 @@ def test_cron_in_place_of_systemd_and_back(installation: Installation) -> None:
 
 
 def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation) -> None:
-    """Installing as well as removing."""
+    """A dry run of an installation or a removal changes nothing."""
     installation.spool.mkdir(parents=True)
     (installation.spool / "queue").write_text("1\n")
     before = installation.files()
@@ -231,7 +231,7 @@ def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation)
 
 
 def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation: Installation) -> None:
-    """This is what they promise. Drop-ins of an admin are configuration, too."""
+    """--uninstall keeps configuration and spool, --purge nothing. An admin's drop-ins are configuration, too."""
     installation.run("--enable")
     assert (installation.units / "timers.target.wants" / f"{NAME}-flush.timer").is_symlink()
     (installation.spool / "queue").write_text("1\n")
@@ -246,7 +246,7 @@ def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation
 
 
 def test_purge_leaves_the_folders_that_were_there_and_no_others(installation: Installation) -> None:
-    """An upgrade does not forget which ones the first installation had to make."""
+    """An upgrade remembers the folders that the first installation created."""
     (installation.root / "usr/local/share/zsh/site-functions").mkdir(parents=True)
     folders = installation.folders()
     installation.run()
@@ -257,7 +257,7 @@ def test_purge_leaves_the_folders_that_were_there_and_no_others(installation: In
 
 
 def test_the_installed_copy_removes_and_does_not_install(installation: Installation) -> None:
-    """What it would install is not beside it."""
+    """The installed copy cannot install: the sources are not beside it."""
     installation.run()
     before = installation.files()
     installation.sources = installation.program
@@ -268,7 +268,7 @@ def test_the_installed_copy_removes_and_does_not_install(installation: Installat
 
 
 def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installation: Installation) -> None:
-    """The folder stays, with what is theirs."""
+    """A spool in a shared folder is purged without the folder and its other files."""
     folder = installation.root / "data"
     folder.mkdir()
     for name in ("queue", "queue.lock", "queue.claimed.1.2", "agent.lock", "host", "ledger.db", "theirs"):
@@ -308,7 +308,7 @@ def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation,
 def test_a_wrong_option_is_reported_before_anything_is_done(
     installation: Installation, options: list[str], words: str
 ) -> None:
-    """One sentence, exit code 1, and no key in it."""
+    """A wrong option is reported in one sentence without the key, and exits 1."""
     said = installation.run(*options, expect=1)
     assert words in said
     assert "secret" not in said

@@ -1,4 +1,4 @@
-"""The units pass systemd's own checks."""
+"""Tests of the units with systemd's own checks."""
 
 from __future__ import annotations
 
