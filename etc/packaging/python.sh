@@ -1,5 +1,5 @@
 #!/bin/sh
-# Runs Python 3.8 or later: the distribution's python3, or the newest beside it where that is older (3.6 on EL 8 and
+# Runs Python 3.8 or later: the distribution's python3, or the newest other one if that is older (3.6 on EL 8 and
 # SUSE 15). The name of the link's target shows the version, so that no Python has to be started to find out.
 # -I imports nothing from the caller's environment or home.
 for python in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9 python3.8; do

@@ -1,16 +1,16 @@
 #!/bin/sh
-# A Debian with systemd and Slurm's packages, kept as a folder, and booted with a throw-away layer over it.
+# A Debian with systemd and Slurm's packages, cached as a folder, and booted with a temporary layer over it.
 #
-#   machine.sh build            makes the folder where it is missing, and prints it
-#   machine.sh boot DIR WHEELS  boots it; what it writes goes to DIR. It sees WHEELS as /wheels, and no network but
+#   machine.sh build            creates the folder if it is missing, and prints its path
+#   machine.sh boot DIR WHEELS  boots it; its changes go to DIR. It sees WHEELS as /wheels, and no network except
 #                               its own loopback. Runs until the machine is powered off.
 #
-# $SUITE is the Debian: bullseye, bookworm (where nothing is said) or trixie.
+# $SUITE is the Debian: bullseye, bookworm (the default) or trixie.
 # Needs root, debootstrap, systemd-container and, to build, the Debian mirror ($MIRROR).
 set -eu
 
 CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
-# The mirror that this machine is set up with.
+# The mirror that this machine uses.
 # shellcheck disable=SC2016  # apt-get fills that in
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)}
 # python3-apt is for Ansible. No python3-venv: many a controller has none, and no internet to get it from.

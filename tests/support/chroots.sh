@@ -1,15 +1,15 @@
 #!/bin/sh
-# Debian systems that each hold another Slurm, kept as folders, and a way to run a command inside one.
+# Debian systems with different versions of Slurm, cached as folders, and a way to run a command inside one.
 #
-#   chroots.sh list                 every suite, with the Slurm it was picked for
-#   chroots.sh build SUITE          makes the folder where it is missing, and prints it
-#   chroots.sh run SUITE COMMAND…   runs COMMAND inside (building first), and exits as it does
-#   chroots.sh try SUITE COMMAND…   the same; where the folder can't be had in time, says so loudly and exits 0
+#   chroots.sh list                 every suite, with its version of Slurm
+#   chroots.sh build SUITE          creates the folder if it is missing, and prints its path
+#   chroots.sh run SUITE COMMAND…   runs COMMAND inside (building first), with its exit status
+#   chroots.sh try SUITE COMMAND…   the same; if the folder cannot be built in time, warns and exits 0
 #   chroots.sh clean                removes every folder
 #
-# A run sees the checkout read-only as /src, and the folder $OUT, where that is set, as /out.
-# It has mounts, processes, host name ("node") and network (loopback alone) of its own, and writes to memory:
-# whatever COMMAND starts or mounts ends with it, however it ends, and the folder stays as it was built.
+# A run sees the checkout read-only as /src, and the folder $OUT, if it is set, as /out.
+# It has its own mounts, processes, host name ("node") and network (only loopback), and writes to memory:
+# whatever COMMAND starts or mounts ends with it, and the folder stays unchanged.
 # Needs root, debootstrap and, to build, a Debian mirror ($MIRROR, or the one this machine uses)
 # and PyPI.
 set -eu

@@ -1,11 +1,11 @@
 #!/bin/sh
-# Installs what the tests and the demo need and this machine lacks, from Debian's or Ubuntu's packages.
+# Installs missing requirements of the tests and the demo from Debian's or Ubuntu's packages.
 #
 #   provision.sh [python|lint|slurm|monitoring|proxies|install|packages|chroots|machine|containers]...
 #                    all but the last three, if none is named
 #
-# Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 when everything is there,
-# at once where it was already; otherwise says what can't be had and why, and exits 1.
+# Only what is missing is installed; nothing is upgraded, removed or started. Exits 0 if everything is installed;
+# otherwise reports what cannot be installed and why, and exits 1.
 set -eu
 PATH=/usr/local/sbin:$PATH:/usr/sbin:/sbin
 

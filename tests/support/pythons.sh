@@ -1,6 +1,6 @@
 #!/bin/sh
-# The unit tests on each Python from 3.8 to 3.13 that this machine has, each with the oldest and with the newest
-# dependencies that pyproject.toml allows. Says which ones were not there.
+# Runs the unit tests on each installed Python from 3.8 to 3.13, with the oldest and with the newest
+# dependencies that pyproject.toml allows. Reports the missing Pythons.
 #
 #   pythons.sh [VERSION…]
 set -eu
