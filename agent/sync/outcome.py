@@ -32,7 +32,7 @@ class Outcome:
             hint = "see `queue list` for the error messages, and the dashboard's own log"
             raise DashboardUnreachable(self.message, hint=hint)
         if self.delivery and self.delivery.rejected:
-            hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` never"
+            hint = "see `queue list`; `queue retry` sends them again, `queue drop JOBID` discards one"
             raise RecordsRejected(self.message, hint=hint)
 
     def report(self, command: str, started_at: float, seconds: float, failure: BaseException | None) -> RunReport:

@@ -694,7 +694,7 @@ def test_a_refused_record_is_reported_with_its_message(site: Site, capsys: pytes
         "ERROR - job 101 was rejected by the dashboard and set aside: QOS: Unknown QOS (sent 'x'); "
         "`queue retry 101` sends it again",
         "ERROR - 1 delivered (0.0 CPU-hours, 0.0 GPU-hours), 1 rejected, 0 waiting "
-        "(see `queue list`; `queue retry` sends them again, `queue drop JOBID` never)",
+        "(see `queue list`; `queue retry` sends them again, `queue drop JOBID` discards one)",
     ] == messages(log)[-2:]
 
 
