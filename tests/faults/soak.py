@@ -3,9 +3,9 @@ SOAK_SPARE=slurmctld: without kills of slurmctld, after which Slurm itself reuse
 
 Jobs end all the time while everything around them fails: the exporter is killed at random moments and steps, slurmdbd
 and MariaDB are killed or frozen, slurmctld is killed or restarted, the dashboard resets, hangs, redirects and refuses,
-a stopped process holds the lock, hooks are killed. nginx is the reverse proxy, with a small body limit and a short
-time-out, and is killed and restarted. After each round all faults end, and the dashboard is compared with the
-accounting.
+a stopped process holds the lock, hooks are killed, the spool's disk is full, the configuration is changed or broken,
+the health file cannot be written. nginx is the reverse proxy, with a small body limit and a short time-out, and is
+killed and restarted. After each round all faults end, and the dashboard is compared with the accounting.
 
 A killed slurmctld forgets some jobs, and reuses their IDs. Jobs that never reached slurmdbd can't be delivered; those
 that it shows as running forever are fixed as an admin would, with sacctmgr's runawayjobs, and must then reach the
@@ -14,6 +14,7 @@ dashboard.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -35,6 +36,7 @@ from tests.proxies.site import works_slowly
 from tests.support import dashboard_faults as faults
 from tests.support.accounting import expected_records
 from tests.support.dashboard import Answer, Connection, Fault, ReceivingDashboard, Request
+from tests.support.disk import fill, small_disk
 from tests.support.exporter import ROOT, Exporter
 from tests.support.forked_agent import KILLED, ForkedAgents
 from tests.support.slurm import Slurm
@@ -42,6 +44,8 @@ from tests.support.waiting import wait_for
 
 JOBS_A_ROUND = 30
 RUNS_A_ROUND = 12
+#: The spool's disk, which one of the faults fills.
+SPOOL_KILOBYTES = 32_000
 #: The time limit for full delivery once all faults are over.
 RECOVERY_LIMIT_SECONDS = 120
 T = TypeVar("T")
@@ -257,6 +261,9 @@ class Soak:
         killed = [partial(self._kill, name) for name in ("slurmdbd", "mariadbd")]
         frozen = [partial(self._freeze, name) for name in ("slurmdbd", "mariadbd")]
         ours = [self._spoil_dashboard, self._spoil_dashboard, self._kill_proxy, self._hold_lock, self._kill_hooks]
+        ours += [self._fill_disk, self._change_config, self._break_config]
+        if isinstance(self._agents, LongRunningAgent):
+            ours.append(self._spoil_health_file)
         worst = [] if os.environ.get("SOAK_SPARE") == "slurmctld" else [partial(self._kill, "slurmctld")]
         return [*worst, self._restart_controller, *killed, *frozen, *ours]
 
@@ -323,6 +330,32 @@ class Soak:
             self.faults["hook killed"] += 1
         return lambda: None
 
+    def _fill_disk(self) -> Callable[[], object]:
+        """The spool's: a hook cannot queue its job then, and reconcile has to find it."""
+        self.faults["full disk"] += 1
+        return fill(self._slurm.spool, leave_kilobytes=self._dice.choice([0, 0, 8, 64])).unlink
+
+    def _break_config(self) -> Callable[[], object]:
+        """As an editor that writes in place leaves it for a moment, or a mistake for longer."""
+        self.faults["configuration broken"] += 1
+        good = self._config.read_text()
+        self._config.write_text(good[: self._dice.randrange(len(good))])
+        return lambda: self._config.write_text(good)
+
+    def _change_config(self) -> Callable[[], object]:
+        """For good, so that later rounds run with it."""
+        self.faults["configuration changed"] += 1
+        settings = json.loads(self._config.read_text())
+        settings["batch_size"] = self._dice.choice([1, 3, 10, 50])
+        settings["timeout"] = self._dice.choice([2, 3])
+        self._config.write_text(json.dumps(settings))
+        return lambda: None
+
+    def _spoil_health_file(self) -> Callable[[], object]:
+        assert isinstance(self._agents, LongRunningAgent)
+        self.faults["health file unwritable"] += 1
+        return self._agents.spoil_health_file()
+
 
 def _without(late: set[str], jobs: Mapping[str, T]) -> dict[str, T]:
     """Removes some raw IDs, including that of the last task of an array."""
@@ -343,6 +376,7 @@ def main() -> int:
         dashboard = stack.enter_context(ReceivingDashboard())
         proxy = stack.enter_context(Nginx(dashboard.url, "client_max_body_size 2k; proxy_read_timeout 1s;"))
         slurm = stack.enter_context(Slurm(jobcomp=True, nodes=2))
+        stack.enter_context(small_disk(slurm.spool, SPOOL_KILOBYTES))
         made = stack.enter_context(TemporaryDirectory())
         settings = {"api_url": proxy.url, "timeout": 2, "sacct_timeout": 3, "cluster_name": "lab", "batch_size": 10}
         exporter = Exporter(Path(made), slurm.env, **settings)

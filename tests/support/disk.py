@@ -13,7 +13,7 @@ from tests.support.tools import need_to_run
 @contextmanager
 def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
     """A disk in memory, mounted at *folder* while the block runs; its size is in kilobytes."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     _mount("-t", "tmpfs", "-o", f"size={kilobytes}k,mode=700", "none", str(folder))
     try:
         yield folder
