@@ -379,7 +379,7 @@ def _span(text: str) -> float:
 
 def _instance(text: str) -> str:
     if not INSTANCE.fullmatch(text):
-        raise argparse.ArgumentTypeError(f"invalid instance name {text!r}: use letters, digits, - and _")
+        raise argparse.ArgumentTypeError(f"invalid instance name {text!r}: use at most 64 letters, digits, - and _")
     return text
 
 

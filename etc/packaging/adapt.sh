@@ -1,7 +1,8 @@
 #!/bin/sh
 # Adapts the exporter to this host: creates the spool and the configuration if they are missing, makes the user that
 # slurmctld runs as their owner, and sets that user in the systemd units. Packages run it at installation. Run it
-# again as root after installing Slurm or changing SlurmUser. It never edits slurm.conf and never restarts Slurm.
+# again as root after installing Slurm or changing SlurmUser. It never edits slurm.conf and never restarts Slurm. It
+# writes only what is not as it should be yet, so that it works in an image whose /etc is already right and read-only.
 #
 #   adapt               the host's own cluster
 #   adapt INSTANCE      another cluster or dashboard: see docs/instances.md
@@ -9,20 +10,29 @@
 # Environment: SLURM_USER overrides SlurmUser; SLURM_CONF is the slurm.conf of the instance.
 set -u
 umask 022
+LC_ALL=C && export LC_ALL # elsewhere, [A-Z] can include letters with accents
 
 NAME=slurm-usage-history-exporter
 HOOK=/usr/libexec/$NAME/jobcomp.sh
 EXAMPLE=/usr/share/$NAME/config.toml.example
+PYTHON=/usr/libexec/$NAME/python
+PROGRAM=/usr/share/$NAME
 CONFS='/etc/slurm/slurm.conf /etc/slurm-llnl/slurm.conf /opt/slurm/etc/slurm.conf'
 LABEL='# Written by slurm-usage-history-exporter'
 
 say() { printf '%s\n' "$@"; }
 err() { say "adapt: $1" >&2 && exit "${2:-1}"; }
+stop() { # after a command has said what it cannot do
+    err "stopped there. Run $0${instance:+ $instance} again once that is possible;
+  on a system whose /etc is read-only, run it where the image is built"
+}
 
 check_instance() { # sets the paths and names that systemd, the hook and the command use for an instance
     case $instance in
     -* | *[!A-Za-z0-9_-]*) err "$instance: an instance is named with letters, digits, - and _" 2 ;;
+    environment) err "$instance: the file /etc/$NAME/environment has this name" 2 ;;
     esac
+    [ ${#instance} -le 64 ] || err "the name of an instance has at most 64 characters" 2
     etc=/etc/$NAME${instance:+/$instance}
     spool=/var/spool/$NAME${instance:+@$instance}
     services="$NAME${instance:+@$instance} $NAME-flush${instance:+@$instance}"
@@ -81,19 +91,24 @@ check_reported() {
 }
 
 make_places() {
-    mkdir -p "$etc" "$spool" || exit 1
+    mkdir -p "$etc" || stop
+    { mkdir -p "$spool" && chmod 750 "$spool"; } || stop
     # In a folder of its own, the Slurm user could plant a link to any file and so become its owner.
-    chown root:root "/etc/$NAME" "$etc" && chmod go-w "/etc/$NAME" "$etc" || exit 1
-    chmod 750 "$spool" || exit 1
-    [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || exit 1
+    for folder in "/etc/$NAME" "$etc"; do
+        case $(stat -L -c %U:%G:%A "$folder") in
+        root:root:d????-??-?) ;;
+        *) { chown root:root "$folder" && chmod go-w "$folder"; } || stop ;;
+        esac
+    done
+    [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || stop
     [ -z "$instance" ] || [ -e "$etc/jobcomp.sh" ] || write_hook
     if [ -n "$instance" ] && [ -n "${SLURM_CONF:-}" ] && [ ! -e "$etc/environment" ]; then
-        say "$LABEL: the slurm.conf of this instance." "SLURM_CONF=$SLURM_CONF" >"$etc/environment" || exit 1
+        say "$LABEL: the slurm.conf of this instance." "SLURM_CONF=$SLURM_CONF" >"$etc/environment" || stop
     fi
 }
 
 write_hook() { # the script for slurmctld: jobcomp/script passes neither arguments nor environment
-    cat >"$etc/jobcomp.sh" <<EOF || exit 1
+    cat >"$etc/jobcomp.sh" <<EOF || stop
 #!/bin/sh
 # JobCompLoc of the slurmctld whose jobs go to the instance $instance.
 # For a second dashboard add another line like this one, with the spool of that instance.
@@ -106,13 +121,13 @@ EOF
 give_away() { # does not follow links, which the spool's owner could have planted
     for file in "$etc/config.toml" "$etc/config.json"; do
         if [ ! -f "$file" ] || [ -L "$file" ] || [ "$(stat -c %h "$file")" != 1 ]; then continue; fi
-        chmod 600 "$file" && chown -h "$owner" "$file" || exit 1
+        [ "$(stat -c %u:%g:%a "$file")" = "$owner:600" ] || { chmod 600 "$file" && chown -h "$owner" "$file"; } || stop
     done
     if [ "$(stat -c %u:%g "$spool")" != "$owner" ]; then # a previous owner may have linked other files here
-        find "$spool" -xdev -maxdepth 1 '(' -type d -o -type f -links 1 ')' -exec chown -h "$owner" {} + || exit 1
+        find "$spool" -xdev -maxdepth 1 '(' -type d -o -type f -links 1 ')' -exec chown -h "$owner" {} + || stop
     fi
     # By number, because systemd-tmpfiles runs before name services are up.
-    say "$LABEL." "d $spool 0750 $(say "$owner" | tr : ' ') -" >"/etc/tmpfiles.d/$NAME${instance:+@$instance}.conf"
+    put_file "/etc/tmpfiles.d/$NAME${instance:+@$instance}.conf" "$LABEL." "d $spool 0750 $(say "$owner" | tr : ' ') -"
 }
 
 # Several controllers take turns through a folder in StateSaveLocation. The Slurm user creates it, because a file server
@@ -150,11 +165,25 @@ configure_units() { # the units have User=slurm, and their sandbox allows access
 
 put_drop_in() { # NAME LINE: writes LINE to $folder; removes the file if LINE is empty
     if [ -n "$2" ]; then
-        mkdir -p "$folder" && say "$LABEL." '[Service]' "$2" >"$folder/$1.conf" || exit 1
-    else
-        rm -f "$folder/$1.conf"
+        put_file "$folder/$1.conf" "$LABEL." '[Service]' "$2"
+    elif [ -e "$folder/$1.conf" ]; then
+        rm "$folder/$1.conf" || stop
         rmdir "$folder" 2>/dev/null
     fi
+}
+
+put_file() { # FILE LINE...: writes the lines if the file does not contain them yet
+    file=$1
+    shift
+    [ "$(cat "$file" 2>/dev/null)" != "$(say "$@")" ] || return 0
+    { mkdir -p "${file%/*}" && say "$@" >"$file"; } || stop
+}
+
+# Bytecode of a package's program, for the Python that the host has. That of the wheels for other Pythons cannot all be
+# made, and need not be.
+compile_program() {
+    [ -x "$PYTHON" ] || return 0
+    mkdir -p "/var/cache/$NAME" && "$PYTHON" -m compileall -q "$PROGRAM" >/dev/null 2>&1
 }
 
 label() { ! command -v restorecon >/dev/null || restorecon -R "$etc" "$spool" "/var/cache/$NAME"; }
@@ -164,11 +193,11 @@ main() {
     instance=${1:-}
     check_instance
     [ "$(id -u)" = 0 ] || err 'needs root'
+    compile_program
     find_conf
     find_user
     make_places
     if [ -n "$owner" ]; then
-        mkdir -p /etc/tmpfiles.d
         give_away
         make_common_folder
         configure_units

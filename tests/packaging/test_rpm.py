@@ -266,12 +266,45 @@ def test_adapt_completes_an_installation_before_slurm(root: Root, rpms: dict[str
     assert "" == root.rpm("-V", NAME)
 
 
-@pytest.mark.parametrize("name", ["", "../etc", "a b", "-x", "a/b", "ä", "a.b"])
+READ_ONLY_ETC = 'mount --bind /etc /etc && mount -o remount,ro,bind /etc && exec "$0" "$@"'
+
+
+def run_with_read_only_etc(root: Root, *argv: str, expect: int = 0) -> str:
+    return root.run("unshare", "--mount", "sh", "-c", READ_ONLY_ETC, *argv, expect=expect)
+
+
+def test_an_image_with_a_read_only_etc_needs_only_var(root: Root, rpms: dict[str, Path]) -> None:
+    """adapt made /etc right when the image was built; on the host it makes what /var lacks, and writes nothing else."""
+    root.run(ADAPT, "physics")
+    root.run("rm", "-rf", SPOOL, f"{SPOOL}@physics", f"/var/cache/{NAME}")
+    run_with_read_only_etc(root, ADAPT)
+    run_with_read_only_etc(root, ADAPT, "physics")
+    for spool in (SPOOL, f"{SPOOL}@physics"):
+        assert "slurm:slurm 750" == owner_and_mode(root, spool)
+    assert "cli." in root.run("find", f"/var/cache/{NAME}", "-name", "*.pyc")
+
+
+def test_what_a_read_only_etc_lacks_is_reported(root: Root, rpms: dict[str, Path]) -> None:
+    """With what to do about it; and nothing is left half made."""
+    said = run_with_read_only_etc(root, ADAPT, "chemistry", expect=1)
+    assert "Read-only file system" in said
+    assert f"Run {ADAPT} chemistry again once that is possible" in said
+    assert not (root.path / f"{SPOOL}@chemistry".lstrip("/")).exists()
+    root.run("rm", "-r", f"/etc/{NAME}/physics", f"{SPOOL}@physics", f"/etc/tmpfiles.d/{NAME}@physics.conf")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "../etc", "a b", "-x", "a/b", "ä", "a.b", "a@b", "%i", r"a\x2db", "a\n", "environment", "a" * 65]
+)
 def test_an_instance_is_named_with_plain_letters(root: Root, rpms: dict[str, Path], name: str) -> None:
-    """No name of an instance creates a folder elsewhere, and an empty name is invalid."""
-    before = set((root.path / "etc").rglob("*"))
+    """No name of an instance creates a folder elsewhere, and an empty name is no instance."""
+
+    def everything() -> set[Path]:
+        return {path for folder in ("etc", "var/spool") for path in (root.path / folder).rglob("*")}
+
+    before = everything()
     root.run(ADAPT, name, expect=2 if name else 0)
-    assert before == set((root.path / "etc").rglob("*"))
+    assert before == everything()
 
 
 def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tmp_path: Path) -> None:

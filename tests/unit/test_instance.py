@@ -75,7 +75,7 @@ def test_its_configuration_by_path_is_the_instances_too(tmp_path: Path, monkeypa
         assert instance == load_config(config, {}).instance
 
 
-@pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a.b", "a@b", "ä", "a\n"])
+@pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a.b", "a@b", "ä", "a\n", "a" * 65])
 def test_a_name_is_a_plain_word(name: str) -> None:
     """It becomes part of paths and unit names, as it stands."""
     with pytest.raises(UsageError, match="invalid instance name"):
