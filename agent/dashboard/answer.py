@@ -51,8 +51,10 @@ def judge(answer: Answer, *, sent: int, now: float) -> str:
 
 
 def judge_any(answer: Answer, *, sent: int, now: float) -> str:
-    """The same for any receiver, whose 2xx always acknowledges all records."""
+    """The same for any receiver, whose 2xx acknowledges all records, except with the ``errors`` of a bulk interface."""
     if 200 <= answer.status < 300:
+        if read_json(answer).get("errors") is True:
+            raise BatchRefused(f'the receiver answered {answer.status} with "errors": true')
         return f"{sent} jobs, answered {answer.status}"
     raise _explain_failure(answer, now)
 

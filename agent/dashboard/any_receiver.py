@@ -10,7 +10,7 @@ from agent.errors import DashboardUnreachable
 
 
 class AnyReceiver(Dashboard):
-    """A receiver whose 2xx always acknowledges all records.
+    """A receiver whose 2xx acknowledges all records.
 
     :param ingest_path: where it accepts them, below ``api_url``.
     :param header: ``Name: value``, with ``{api_key}`` where the key belongs; ``none`` for no header.

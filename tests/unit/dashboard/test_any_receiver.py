@@ -35,11 +35,28 @@ def make_receiver(wire: Wire, path: str = "/jobs", header: str = "Authorization:
 
 
 @pytest.mark.parametrize(
-    ("status", "text"), [(200, ""), (201, "created"), (202, '{"success": false}'), (204, ""), (200, "<html>")]
+    ("status", "text"),
+    [
+        (200, ""),
+        (200, "<html>"),
+        (200, '{"errors": false, "items": []}'),
+        (200, '[{"errors": true}]'),
+        (201, "created"),
+        (202, '{"success": false}'),
+        (204, ""),
+        (207, '{"errors": []}'),
+    ],
 )
 def test_every_2xx_is_an_acknowledgement(status: int, text: str) -> None:
     """Whatever else it says: receivers have no message in common."""
     assert f"2 jobs, answered {status}" == make_receiver(Wire(status, text)).submit("lab", ["{}", "{}"])
+
+
+def test_errors_in_a_bulk_answer_are_a_refusal() -> None:
+    """Elasticsearch's and OpenSearch's 200 says only that they have read the request."""
+    answer = '{"took": 30, "errors": true, "items": [{"index": {"status": 400}}]}'
+    with pytest.raises(BatchRefused, match="answered 200"):
+        make_receiver(Wire(200, answer)).submit("lab", ["{}"])
 
 
 @pytest.mark.parametrize(
