@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -19,9 +20,10 @@ import tarfile
 import tempfile
 import time
 import zipfile
+from contextlib import contextmanager
 from email.utils import formatdate
 from pathlib import Path
-from typing import Sequence
+from typing import Iterator, Sequence
 
 PACKAGING = Path(__file__).resolve().parent
 CHECKOUT = PACKAGING.parent.parent
@@ -41,6 +43,10 @@ REPRODUCIBLE = {
     "clamp_mtime_to_source_date_epoch": "1",
     "_buildhost": "reproducible",
 }
+
+
+#: The file descriptor by which rpmbuild finds its folder.
+RPM_FOLDER = 9
 
 
 def main(argv: Sequence[str]) -> None:
@@ -192,10 +198,24 @@ def build_rpm(work: Path, zipapp: Path, release: str, folder: Path) -> list[Path
     for mark, value in (("@VERSION@", __version__), ("@RELEASE@", release), ("@DATE@", date)):
         spec = spec.replace(mark, value)
     (work / "SPECS" / f"{NAME}.spec").write_text(spec, encoding="utf-8")
-    defines = [f"--define={name} {value}" for name, value in {"_topdir": work, **REPRODUCIBLE}.items()]
-    run("rpmbuild", "-ba", "--quiet", *defines, "--target=noarch", work / f"SPECS/{NAME}.spec")
+    with open_at(work, RPM_FOLDER) as top:
+        defines = [f"--define={name} {value}" for name, value in {"_topdir": top, **REPRODUCIBLE}.items()]
+        options = ["-ba", "--quiet", *defines, "--target=noarch"]
+        run("rpmbuild", *options, f"{top}/SPECS/{NAME}.spec", pass_fds=[RPM_FOLDER])
     built = sorted([*work.glob("RPMS/noarch/*.rpm"), *work.glob("SRPMS/*.rpm")])
     return [Path(shutil.move(str(path), str(folder / path.name))) for path in built]
+
+
+@contextmanager
+def open_at(folder: Path, number: int) -> Iterator[str]:
+    """A path to *folder* that is the same wherever it is: rpm records it in the headers."""
+    opened = os.open(folder, os.O_RDONLY)
+    os.dup2(opened, number)
+    os.close(opened)
+    try:
+        yield f"/dev/fd/{number}"
+    finally:
+        os.close(number)
 
 
 def compress(content: bytes, path: Path) -> None:
@@ -204,10 +224,10 @@ def compress(content: bytes, path: Path) -> None:
     path.write_bytes(gzip.compress(content, 9, mtime=0))
 
 
-def run(*argv: object) -> None:
+def run(*argv: object, pass_fds: Sequence[int] = ()) -> None:
     """Runs a command whose own words go to standard error."""
     bundle.source_date()
-    subprocess.run(list(map(str, argv)), check=True, stdout=sys.stderr)  # noqa: S603
+    subprocess.run(list(map(str, argv)), check=True, stdout=sys.stderr, pass_fds=pass_fds)  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -162,6 +162,8 @@ def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) ->
         ("/etc/slurm/conf.d/jobs.conf", 'EpilogSlurmctld="/a/b,{hook}"', True),
         ("/etc/slurm/slurm.conf", "JobCompLoc=/etc/{name}/physics/jobcomp.sh", True),
         ("/srv/second/slurm.conf", "JobCompLoc=/etc/{name}/second/jobcomp.sh", True),
+        ("/srv/site/jobs.inc", "JobCompLoc={hook}", True),
+        ("/etc/slurm/jobs.inc", "JobCompLoc={hook}", True),
         ("/etc/slurm/slurm.conf", "#JobCompLoc={hook}", False),
         ("/etc/slurm/slurm.conf", "JobCompLoc=/opt/{name}/bin/jobcomp.sh", False),
         ("/etc/slurm/slurm.conf.old", "JobCompLoc={hook}", False),
@@ -175,6 +177,9 @@ def test_the_package_stays_while_a_slurm_conf_names_a_hook(
     second = root.path / "etc" / NAME / "second/environment"
     second.parent.mkdir(exist_ok=True)
     second.write_text("SLURM_CONF=/srv/second/slurm.conf\n")
+    including = root.path / "etc/slurm/including.conf"
+    including.parent.mkdir(exist_ok=True)
+    including.write_text('Include /srv/site/jobs.inc # the site\'s\n  include "jobs.inc"\n')
     conf = root.path / file.lstrip("/")
     conf.parent.mkdir(parents=True, exist_ok=True)
     before = conf.read_text() if conf.exists() else None
@@ -188,6 +193,7 @@ def test_the_package_stays_while_a_slurm_conf_names_a_hook(
     finally:
         conf.unlink() if before is None else conf.write_text(before)
         shutil.rmtree(second.parent)
+        including.unlink()
 
 
 def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path]) -> None:
@@ -314,6 +320,12 @@ def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tm
     (again,) = tmp_path.glob("RPMS/noarch/*.rpm")
     dump = ["rpm", "-qp", "--queryformat", "[%{FILENAMES} %{FILEDIGESTS} %{FILEMODES:perms}\\n]"]
     assert finish([*dump, str(rpms["1"])], 0) == finish([*dump, str(again)], 0)
+
+
+def test_the_same_files_make_the_same_rpms(rpms: dict[str, Path]) -> None:
+    """Byte for byte: rpm records the build's commands, and none names a folder that the next build has not."""
+    for rpm in rpms.values():
+        assert "/tmp/" not in finish(["rpm", "-qp", "--xml", str(rpm)], 0).partition('<rpmTag name="Spec">')[2]
 
 
 def test_rpmlint_finds_nothing_that_is_not_explained(rpms: dict[str, Path]) -> None:
