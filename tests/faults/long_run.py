@@ -98,6 +98,10 @@ class LongRunningAgent:
                 self._process = subprocess.Popen(argv, cwd=ROOT, env=self._env, stderr=log)
         return self._process
 
+    def tell(self) -> str:
+        """How it ended, but for kills."""
+        return f"ended by TERM {self.ended_by_term}, by its broken configuration {self.refused_to_start}"
+
     def log(self) -> str:
         """What it has printed."""
         return self._log.read_text() if self._log.exists() else ""

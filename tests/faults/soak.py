@@ -388,6 +388,8 @@ def main() -> int:
                 while time.monotonic() < deadline:
                     soak.round()
                     print(_tell(soak, slurm, dashboard), flush=True)
+            if isinstance(agents, LongRunningAgent):
+                print(agents.tell(), flush=True)
             soak.finish()  # after `run` has ended: to a clock that is a day ahead it would hold the lock for a day
             print(f"a day later: {len(dashboard.records)} jobs of {len(expected_records(slurm))}", flush=True)
         except TimeoutError as error:
