@@ -343,7 +343,7 @@ class Soak:
         return lambda: self._config.write_text(good)
 
     def _change_config(self) -> Callable[[], object]:
-        """For good, so that later rounds run with it."""
+        """Permanently, so that later rounds run with it."""
         self.faults["configuration changed"] += 1
         settings = json.loads(self._config.read_text())
         settings["batch_size"] = self._dice.choice([1, 3, 10, 50])

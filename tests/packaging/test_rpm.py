@@ -303,7 +303,7 @@ def test_what_a_read_only_etc_lacks_is_reported(root: Root, rpms: dict[str, Path
     "name", ["", "..", "../etc", "a b", "-x", "a/b", "ä", "a.b", "a@b", "%i", r"a\x2db", "a\n", "environment", "a" * 65]
 )
 def test_an_instance_is_named_with_plain_letters(root: Root, rpms: dict[str, Path], name: str) -> None:
-    """No name of an instance creates a folder elsewhere, and an empty name is no instance."""
+    """No name of an instance creates a folder elsewhere; an empty one means the host itself."""
 
     def everything() -> set[Path]:
         return {path for folder in ("etc", "var/spool") for path in (root.path / folder).rglob("*")}
