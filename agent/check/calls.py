@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
+from agent.check.remedy import RESTART, RESTART_HINT
 from agent.check.timers import parse_timestamp
-from agent.check.wiring import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import DAY_SECONDS, local_text
 from agent.slurm.process import RunCommand

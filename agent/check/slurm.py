@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.wiring import RESTART, RESTART_HINT, Call
+from agent.check.remedy import RESTART, RESTART_HINT
+from agent.check.wiring import Call
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS

@@ -1,4 +1,7 @@
-"""Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would make it."""
+"""Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would make it.
+
+The shell commands for these lines are in :mod:`agent.check.remedy`.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,12 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
+from agent.check.remedy import RESTART, RESTART_HINT, START, append, replace, then_restart
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
-from agent.privilege import CALLER, find_stranger
 from agent.slurm.conf import Conf, Setting, read_slurm_conf
 from agent.slurm.environment import USUAL_PLACES
 
-RESTART = "systemctl restart slurmctld"
-#: The reset is needed because systemd refuses to start a unit after several failures in a row.
-START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
-#: What a restart does to a busy controller; install.sh prints the same.
-RESTART_HINT = (
-    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
-    " (after a burst that takes a while; sdiag does not show them)"
-)
 #: The first version that accepts several EpilogSlurmctld lines.
 SEVERAL_EPILOGS = (24, 5)
 #: Keys of slurm.conf whose script runs elsewhere, or at another time.
@@ -35,8 +30,6 @@ _OTHER_TIMES = {
 _NO_JOBCOMP = {"", "none", "(null)"}
 _MENTIONED = re.compile(r"[^\s\"';|&()=]*/jobcomp\.sh\b")
 _COMMENT = re.compile(r"^\s*#.*$", re.MULTILINE)
-#: Safe in a shell and in sed without quoting.
-_PLAIN = re.compile(r"[\w/.+@-]+", re.ASCII)
 
 
 class Call(NamedTuple):
@@ -132,7 +125,7 @@ def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, templa
             f"slurmctld calls {call.script}, but {_conf_path(settings)} no longer names it: the calls will stop at its"
             " next restart",
             hint=f"put {' and '.join(lines)} back",
-            run=_append(_conf_path(settings), lines),
+            run=append(_conf_path(settings), lines),
         )
     return f"{call.key}={call.script}"
 
@@ -149,7 +142,7 @@ def _check_place(call: Call, conf: Conf, installed: str) -> None:
     raise NotWell(
         f"{where}, which does not exist: the hook is {installed}",
         hint=f"put {installed} there, and {RESTART_HINT}",
-        run=_then_restart(_replace(found, str(call.hook), installed)) if found else "",
+        run=then_restart(replace(found, str(call.hook), installed)) if found else "",
     )
 
 
@@ -166,7 +159,7 @@ def why_not_started(conf: Conf, installed: str) -> NotWell | None:
                 hint="make it executable",
                 run=f"chmod a+rx {shlex.quote(str(script))} && {START}",
             )
-        change = _replace(setting, str(script), installed) if setting and not is_missing(Path(installed)) else ""
+        change = replace(setting, str(script), installed) if setting and not is_missing(Path(installed)) else ""
         return NotWell(
             f"{text}, which does not exist: slurmctld 24.11 does not start without it",
             hint=f"put {installed} there, and start slurmctld" if change else f"restore it, then run {START}",
@@ -205,7 +198,7 @@ class Diagnosis:
                     return NotWell(
                         f"{other} names {call.script}, but slurmctld reads {self._path}",
                         hint=f"put {' and '.join(_assignments(call, str(call.script)))} there, and {RESTART_HINT}",
-                        run=_then_restart(_append(self._path, _assignments(call, str(call.script)))),
+                        run=then_restart(append(self._path, _assignments(call, str(call.script)))),
                     )
         return None
 
@@ -246,17 +239,17 @@ class Diagnosis:
         return NotWell(
             text,
             hint=f"add {' and '.join(lines)} to {self._path}{keep}; then {RESTART_HINT}",
-            run=_then_restart(_append(self._path, lines)),
+            run=then_restart(append(self._path, lines)),
         )
 
     def _point_to_hook(self, text: str, location: str) -> NotWell:
         here = _setting_of(self._conf, "JobCompLoc", location)
         line = f"JobCompLoc={self._installed}"
-        change = _replace(here, location, self._installed) if here else _append(self._path, [line])
+        change = replace(here, location, self._installed) if here else append(self._path, [line])
         return NotWell(
             f"{text}{', which does not exist' if location else ''}",
             hint=f"set {line} in {here.place if here else self._path}, and {RESTART_HINT}",
-            run=_then_restart(change),
+            run=then_restart(change),
         )
 
     def _call_both(self, text: str, key: str, script: str) -> NotWell:
@@ -267,7 +260,7 @@ class Diagnosis:
         steps = [
             f"sed {shlex.quote(fill_in)} {shlex.quote(self._template)} >{both}",
             f"chmod 755 {both}",
-            _replace(setting, script, str(both)) if setting else "",
+            replace(setting, script, str(both)) if setting else "",
             RESTART,
         ]
         return NotWell(
@@ -306,39 +299,3 @@ def _setting_of(conf: Conf, key: str, value: str) -> Setting | None:
 def _assignments(call: Call, script: str) -> list[str]:
     lines = [f"{call.key}={script}"]
     return ["JobCompType=jobcomp/script", *lines] if call.key == "JobCompLoc" else lines
-
-
-def _append(path: Path, lines: tuple[str, ...] | list[str]) -> str:
-    """A shell command that appends lines, after a newline in case the file does not end with one; empty if unsafe."""
-    values = [line.partition("=")[2] for line in lines]
-    if not all(map(_PLAIN.fullmatch, values)) or not _is_callers_conf(path):
-        return ""
-    form = "\\n" + "%s\\n" * len(lines)
-    return f"printf '{form}' {' '.join(map(shlex.quote, lines))} >>{shlex.quote(str(path))}"
-
-
-def _is_callers_conf(path: Path) -> bool:
-    return path.suffix == ".conf" and _is_callers(path)
-
-
-def _is_callers(path: Path) -> bool:
-    """Whether root may be asked to write to a file that slurmctld names, which the Slurm user controls.
-
-    That user could name any file of root's, or put a link to one in its place.
-    """
-    return _PLAIN.fullmatch(str(path)) is not None and find_stranger(path, {0, CALLER}) is None
-
-
-def _replace(place: Setting | Path, old: str, new: str) -> str:
-    """A shell command that replaces a key's value in slurm.conf, or a path in a script; empty if unsafe."""
-    may_write = _is_callers_conf(place.file) if isinstance(place, Setting) else _is_callers(place)
-    if not may_write or not all(map(_PLAIN.fullmatch, (old, new))):
-        return ""
-    if isinstance(place, Setting):
-        change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'
-        return f"sed -i {shlex.quote(change)} {shlex.quote(str(place.file))}"
-    return f"sed -i {shlex.quote(f's|{old}|{new}|')} {shlex.quote(str(place))}"
-
-
-def _then_restart(change: str) -> str:
-    return f"{change} && {RESTART}" if change else ""

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.check.wiring import RESTART_HINT, check_wiring
+from agent.check.remedy import RESTART_HINT
+from agent.check.wiring import check_wiring
 from agent.slurm.conf import read_slurm_conf
 from tests.install.installation import NAME, Installation
 

@@ -14,7 +14,7 @@ import pytest
 import agent
 from agent import errors
 from agent.arguments import COMMANDS, EPILOG, build_parser
-from agent.check.wiring import RESTART_HINT
+from agent.check.remedy import RESTART_HINT
 from agent.config import API_KEY_VARIABLE, NAME, SPOOL_VARIABLE
 from agent.config_keys import KEYS
 from agent.status.health import Level, Problem
@@ -320,7 +320,7 @@ def test_whoever_is_to_restart_slurmctld_learns_of_pending_calls() -> None:
 def test_check_and_installer_say_the_same_of_a_restart() -> None:
     """One wording, in one place of each."""
     saying = [path.name for path in ROOT.glob("agent/**/*.py") if "restart slurmctld" in path.read_text("utf-8")]
-    assert ["wiring.py"] == saying
+    assert ["remedy.py"] == saying
     script = (ROOT / "install.sh").read_text(encoding="utf-8")
     assigned = "".join(line + "\n" for line in script.splitlines() if line.startswith("RESTART_MEANS="))
     done = subprocess.run(["sh", "-c", f'{assigned}printf %s "$RESTART_MEANS"'], capture_output=True, check=True)

@@ -22,7 +22,7 @@ from agent.check.calls import (
     wait_for_call,
 )
 from agent.check.finding import NotWell
-from agent.check.wiring import RESTART, RESTART_HINT
+from agent.check.remedy import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import local_text
 from agent.slurm.process import Output

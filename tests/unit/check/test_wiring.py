@@ -14,10 +14,8 @@ import pytest
 
 from agent.check import wiring
 from agent.check.finding import NotWell
+from agent.check.remedy import RESTART, RESTART_HINT, START
 from agent.check.wiring import (
-    RESTART,
-    RESTART_HINT,
-    START,
     check_wiring,
     find_conf,
     find_hook_in,

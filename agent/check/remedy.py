@@ -1,0 +1,59 @@
+"""The shell commands that `check` suggests, for slurm.conf and the scripts it names, where root can run them safely."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Sequence
+
+from agent.privilege import CALLER, find_stranger
+from agent.slurm.conf import Setting
+
+RESTART = "systemctl restart slurmctld"
+#: The reset is needed because systemd refuses to start a unit after several failures in a row.
+START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
+#: What a restart does to a busy controller; install.sh prints the same.
+RESTART_HINT = (
+    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
+    " (after a burst that takes a while; sdiag does not show them)"
+)
+#: Safe in a shell and in sed without quoting.
+_PLAIN = re.compile(r"[\w/.+@-]+", re.ASCII)
+
+
+def append(path: Path, lines: Sequence[str]) -> str:
+    """A shell command that appends lines, after a newline in case the file does not end with one; empty if unsafe."""
+    values = [line.partition("=")[2] for line in lines]
+    if not all(map(_PLAIN.fullmatch, values)) or not _is_callers_conf(path):
+        return ""
+    form = "\\n" + "%s\\n" * len(lines)
+    return f"printf '{form}' {' '.join(map(shlex.quote, lines))} >>{shlex.quote(str(path))}"
+
+
+def _is_callers_conf(path: Path) -> bool:
+    return path.suffix == ".conf" and _is_callers(path)
+
+
+def _is_callers(path: Path) -> bool:
+    """Whether root may be asked to write to a file that slurmctld names, which the Slurm user controls.
+
+    That user could name any file of root's, or put a link to one in its place.
+    """
+    return _PLAIN.fullmatch(str(path)) is not None and find_stranger(path, {0, CALLER}) is None
+
+
+def replace(place: Setting | Path, old: str, new: str) -> str:
+    """A shell command that replaces a key's value in slurm.conf, or a path in a script; empty if unsafe."""
+    may_write = _is_callers_conf(place.file) if isinstance(place, Setting) else _is_callers(place)
+    if not may_write or not all(map(_PLAIN.fullmatch, (old, new))):
+        return ""
+    if isinstance(place, Setting):
+        change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'
+        return f"sed -i {shlex.quote(change)} {shlex.quote(str(place.file))}"
+    return f"sed -i {shlex.quote(f's|{old}|{new}|')} {shlex.quote(str(place))}"
+
+
+def then_restart(change: str) -> str:
+    """A command, followed by a restart of slurmctld; empty if there is no command."""
+    return f"{change} && {RESTART}" if change else ""
