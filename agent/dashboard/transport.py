@@ -7,9 +7,6 @@ limited, and it is never decompressed. Redirects are not followed, so that the A
 from __future__ import annotations
 
 import http.client
-import importlib.util
-import ipaddress
-import os
 import re
 import socket
 import ssl
@@ -17,7 +14,6 @@ import threading
 from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from typing import Any, Callable, Mapping, Sequence
-from urllib.parse import urlsplit
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -28,14 +24,13 @@ from urllib3.exceptions import HTTPError
 
 from agent import __version__
 from agent.dashboard.answer import Answer
+from agent.dashboard.proxy import check_proxy, is_exempt, unusable_proxy
 from agent.errors import ConfigError, DashboardUnreachable
 from agent.sanitize import clean, hide
 
 #: Only this many bytes of an answer are read. A longer 422, which names thousands of records, is treated as one that
 #: names none.
 LONGEST_ANSWER = 1 << 20
-
-
 #: Where distributions keep the certificate authorities that the host trusts, including those of the site.
 CA_STORES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates.crt", "/etc/ssl/ca-bundle.pem")
 
@@ -80,7 +75,7 @@ class RequestsTransport:
         try:
             answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
         except requests.exceptions.InvalidProxyURL as error:
-            raise _unusable(proxy) from error
+            raise unusable_proxy(proxy) from error
         except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
             raise ConfigError(f"cannot send a request to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
@@ -112,7 +107,6 @@ class RequestsTransport:
     def _exchange(
         self, session: requests.Session, method: str, url: str, headers: Mapping[str, str], body: Any
     ) -> Answer:
-        exempt = _no_proxy(url)
         with session.request(
             method,
             url,
@@ -122,7 +116,7 @@ class RequestsTransport:
             allow_redirects=False,
             stream=True,
             verify=self._verify,
-            proxies={"no_proxy": exempt} if exempt else {},
+            proxies={"no_proxy": "*"} if is_exempt(url) else {},
         ) as response:
             text = _read(response).decode("utf-8", "replace")
             return Answer(response.status_code, response.headers, hide(text, self._secret), self._secret)
@@ -302,66 +296,8 @@ def _proxy_for(url: str) -> str:
 
     :raises ConfigError: if it can't be used.
     """
-    proxy = select_proxy(url, get_environ_proxies(url, _no_proxy(url)))
-    if not proxy:
-        return ""
-    try:
-        parts = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
-        host.encode("idna")
-    except ValueError:  # a port that is not a number, a label that is too long
-        raise _unusable(proxy) from None
-    speaks = parts.scheme in {"http", "https"} or (parts.scheme.startswith("socks") and _can_speak_socks())
-    # A URL with a path is that of a PAC file: a script that names a proxy.
-    if not (host and speaks) or parts.path not in {"", "/"} or clean(proxy) != proxy or " " in proxy:
-        raise _unusable(proxy)
-    return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
-
-
-def _no_proxy(url: str) -> str | None:
-    """``*`` if NO_PROXY covers a URL, in the notations of curl, Go and others too; None otherwise.
-
-    requests does not support ``*.example.com``, ``example.com:443``, spaces between names, ``[::1]``, ``fd00::/8`` and
-    ``192.0.2.1:8443``.
-    """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").partition("%")[0].rstrip(".")
-    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
-    entries = re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "")
-    return "*" if any(_covers(entry, host, port) for entry in entries) else None
-
-
-def _covers(entry: str, host: str, port: int | None) -> bool:
-    """Whether an entry of NO_PROXY covers a host, given by its name or address, and a port."""
-    name, wanted = entry, ""
-    if entry.count(":") == 1 or "]:" in entry:
-        name, _, wanted = entry.rpartition(":")
-    if wanted not in {"", str(port)}:
-        return False
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        domain = name.lower().lstrip("*").strip(".")
-        return name == "*" or (bool(domain) and f".{host}".endswith(f".{domain}"))
-    try:
-        return name == "*" or address in ipaddress.ip_network(name.strip("[]"), strict=False)
-    except ValueError:
-        return False
-
-
-def _unusable(proxy: str) -> ConfigError:
-    return ConfigError(
-        f"the proxy in the environment can't be used: {_without_password(proxy)!r}",
-        hint="HTTPS_PROXY and HTTP_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, not a PAC file",
-    )
-
-
-def _can_speak_socks() -> bool:
-    return importlib.util.find_spec("socks") is not None
-
-
-def _without_password(proxy: str) -> str:
-    return clean(proxy.rpartition("@")[2])
+    proxy = select_proxy(url, get_environ_proxies(url, "*" if is_exempt(url) else None))
+    return check_proxy(proxy) if proxy else ""
 
 
 def _root(error: BaseException) -> BaseException:
