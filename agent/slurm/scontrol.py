@@ -10,7 +10,7 @@ from agent.errors import SlurmUnreachable
 from agent.slurm.controllers import Controllers, parse_controllers
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Output, run
-from agent.slurm.squeue import make_squeue_argv, parse_states
+from agent.slurm.squeue import ask_states
 
 #: The time limit of a call that should return at once.
 QUICK_SECONDS = 30
@@ -55,8 +55,13 @@ class Scontrol:
 
         :raises SlurmUnreachable: where slurmctld does not answer.
         """
-        argv = make_squeue_argv(self._beside_sacct("squeue"), raw_ids, self._cluster)
-        return parse_states(run(argv, environment=self._environment, timeout=self._timeout))
+        return ask_states(
+            self._beside_sacct("squeue"),
+            raw_ids,
+            cluster=self._cluster,
+            environment=self._environment,
+            timeout=self._timeout,
+        )
 
     def read_accounting_config(self) -> dict[str, str]:
         """slurmdbd's own settings, from ``sacctmgr show configuration``.

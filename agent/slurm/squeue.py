@@ -1,18 +1,27 @@
-"""The squeue call that asks slurmctld for the states of jobs, and what its answer means. Pure."""
+"""Asks slurmctld for the states of jobs: the call of squeue, and what its answer means."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Sequence
+from typing import Mapping, Sequence
 
 from agent.errors import SlurmUnreachable
-
-if TYPE_CHECKING:
-    from agent.slurm.process import Output
+from agent.slurm.process import Output, run
 
 #: squeue's error for a single job that slurmctld does not know. Given several jobs, it just omits the unknown ones.
 _NOT_KNOWN = "Invalid job id specified"
 _LINE = re.compile(r"([0-9]+)\|([A-Z_]+)", re.ASCII)
+
+
+def ask_states(
+    squeue: str, raw_ids: Sequence[int], *, cluster: str | None, environment: Mapping[str, str], timeout: float
+) -> dict[int, str]:
+    """See :func:`parse_states`.
+
+    :param squeue: the command or its path.
+    :param timeout: in seconds.
+    """
+    return parse_states(run(make_squeue_argv(squeue, raw_ids, cluster), environment=environment, timeout=timeout))
 
 
 def make_squeue_argv(squeue: str, raw_ids: Sequence[int], cluster: str | None = None) -> list[str]:
