@@ -9,11 +9,15 @@ import pytest
 
 from tests.ha.hosts import FORBIDDEN, why_not_here
 
+#: For a test, with the start of its hosts, on a machine that is busy with other tests.
+LIMIT_SECONDS = 400
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.slurm)
+            item.add_marker(pytest.mark.timeout(LIMIT_SECONDS))
 
 
 @pytest.fixture(scope="session", autouse=True)

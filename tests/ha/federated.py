@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from tests.ha.load import FEDERATION, Submitting
 from tests.ha.sites import Federation, wait_until
-from tests.ha.truth import Comparison, compare
+from tests.ha.truth import Comparison, compare, overdue
 
 
 class ClusterResult(NamedTuple):
@@ -35,11 +35,16 @@ def federate(site: Federation, seconds: float, *, rest_seconds: float = 120) -> 
             stack.enter_context(Submitting(site.lan.hosts[name], FEDERATION, pause_seconds=0.3))
         time.sleep(seconds)
     wait_until("no jobs", lambda: not _alive(site), limit_seconds=rest_seconds)
-    time.sleep(15)
     for exporter in site.exporters.values():
         exporter.stop()
-        exporter.run("flush")
+    wait_until("delivery", lambda: all(_is_delivered(site, name) for name in site.clusters), limit_seconds=90)
     return {name: _result(site, name) for name in site.clusters}
+
+
+def _is_delivered(site: Federation, name: str) -> bool:
+    """Flushes once more: slurmctld may still call the hook, or report to slurmdbd, when no job is left."""
+    site.exporters[name].run("flush")
+    return not overdue(site, name, [name]) and not compare(site, name).lost
 
 
 def _alive(site: Federation) -> str:

@@ -9,7 +9,7 @@ from functools import partial
 from agent.config import NAME
 from tests.ha.load import Submitting
 from tests.ha.sites import Exporter, Pair
-from tests.ha.truth import Comparison, compare
+from tests.ha.truth import Comparison, compare, unsent
 from tests.support.waiting import wait_for
 
 _PLAIN = r"""
@@ -53,7 +53,7 @@ def race(
     time.sleep(2 * flush_seconds + 2 * rewrite_seconds)
     flushing.stop()
     pair.board.rewrite_seconds = 0.0
-    wait_for(lambda: _is_done(flushing), "the last jobs", limit_seconds=60, pause_seconds=1)
+    wait_for(lambda: _is_done(flushing) and not unsent(pair, pair.cluster), "the last jobs", limit_seconds=60)
     return compare(pair, pair.cluster, since=began)
 
 

@@ -17,7 +17,6 @@ def site() -> Iterator[Federation]:
         yield federation
 
 
-@pytest.mark.timeout(240)
 def test_no_job_is_lost_or_reported_twice(site: Federation) -> None:
     """Jobs for either cluster, for both, arrays, cancelled and requeued ones."""
     results = federate(site, 12, rest_seconds=15)

@@ -115,8 +115,9 @@ def burst(pair: Pair, number: int, *, every_seconds: float, limit_seconds: float
         while time.time() - began < limit_seconds:
             time.sleep(every_seconds)
             ended = int(pair.sql(f"select count(*) from {pair.cluster}_job_table where time_end >= {int(began)}")[0][0])
+            delivered = len(pair.board.stored) - before  # before the calls are counted: no job comes before its call
             called = flushing.status()["hook"]["calls"] - calls_before
-            moment = Moment(time.time() - began, ended, called, len(pair.board.stored) - before)
+            moment = Moment(time.time() - began, ended, called, delivered)
             yield moment
             if moment.delivered >= number:
                 return

@@ -116,15 +116,17 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
     )
 
 
-def overdue(site: Site, cluster: str) -> list[str]:
-    """The jobs that wait on some host although slurmdbd has everything that the hook announced.
+def overdue(site: Site, cluster: str, hosts: Iterable[str]) -> list[str]:
+    """The jobs that wait on these controllers although slurmdbd has everything that the hook announced.
+
 
     Other waiting jobs cannot be delivered yet: a killed slurmctld has reported such a job to slurmdbd only partially,
     without the end that the hook was called for, or never.
     """
     rows = read_rows(site, cluster)
     found: list[str] = []
-    for name, exporter in site.exporters.items():
+    for name in hosts:
+        exporter = site.exporters[name]
         queued = exporter.status()["backlog"]["queued"]
         found += [f"{name}: {queued} queued"] * bool(queued)
         for raw_id, submit, end, reason in exporter.waiting():
@@ -132,6 +134,12 @@ def overdue(site: Site, cluster: str) -> list[str]:
             if any(row.end >= (end or 0) - 1 and not row.is_half for row in own):
                 found.append(f"{name}: {raw_id} of {submit} to {end}: {reason}; {own}")
     return found
+
+
+def unsent(site: Site, cluster: str) -> list[Job]:
+    """The jobs that the dashboard lacks because they have never come; the others that it lacks were erased."""
+    lost = compare(site, cluster).lost
+    return [job for job in lost if (cluster, job.job_id, _local(job.submit)) not in site.board.first]
 
 
 def percentile(values: Sequence[float], share: float) -> float:
