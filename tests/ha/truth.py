@@ -119,7 +119,6 @@ def compare(site: Site, cluster: str, *, since: float = 0) -> Comparison:
 def overdue(site: Site, cluster: str, hosts: Iterable[str]) -> list[str]:
     """The jobs that wait on these controllers although slurmdbd has everything that the hook announced.
 
-
     Other waiting jobs cannot be delivered yet: a killed slurmctld has reported such a job to slurmdbd only partially,
     without the end that the hook was called for, or never.
     """
