@@ -14,8 +14,10 @@ MISSED_END = "missed_end"
 ODD_ROWS = "odd_rows"
 #: When a reconcile of another controller last succeeded.
 OTHERS_RECONCILED = "others_reconciled"
-#: When the last daily reconcile that resent everything began, and up to which End an interrupted one got.
+#: When the last daily reconcile that resent everything began. Of an interrupted one: when its first run began, and up
+#: to which End it got.
 RESENT = "resent_at"
+RESEND_BEGAN = "resend_began"
 RESENT_TO = "resent_to"
 #: Followed by a command's name: jobs that it has delivered, including repeats.
 DELIVERED_BY = "delivered_by_"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Callable
 from agent.config import Config
 from agent.errors import DashboardUnreachable
 from agent.localtime import Range, day_start, local_day
-from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESENT, RESENT_TO
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESEND_BEGAN, RESENT, RESENT_TO
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS
@@ -95,6 +95,18 @@ class Books:
             return math.inf
         return self._journal.fact(RESENT_TO)
 
+    def note_resend(self, began: float) -> float:
+        """Records that a reconcile that resends everything has begun; returns when the first run of it did.
+
+        Interrupted runs and the one that completes them count as one.
+        """
+        first = self._journal.fact(RESEND_BEGAN)
+        if not 0 < first <= began:
+            first = began
+            with self._ledger.transaction():
+                self._journal.set_fact(RESEND_BEGAN, first)
+        return first
+
     def note_resent_to(self, end: int) -> None:
         """Records how far a reconcile that resends everything got, so that the next can resume there."""
         with self._ledger.transaction():
@@ -105,6 +117,7 @@ class Books:
         with self._ledger.transaction():
             self._journal.set_fact(RESENT, began)
             self._journal.set_fact(RESENT_TO, 0)
+            self._journal.set_fact(RESEND_BEGAN, 0)
 
     def recognize_rows(self, settings: Settings) -> None:
         """Forgets the delivered rows if the settings, the time zone or the record format have changed since."""

@@ -12,8 +12,11 @@ from typing import NamedTuple, Sequence
 from agent.jobs.job import ever_started
 from agent.jobs.record import Record, make_record
 from agent.jobs.run import Run
+from agent.localtime import Range
 from agent.spool.delivered import NOT_KNOWN, Known
 from agent.spool.ledger import Ledger
+
+NEVER = Range(0, -1)
 
 
 class Settings(NamedTuple):
@@ -55,13 +58,23 @@ class Preparer:
     """Prepares records for one run.
 
     :param resend_after: epoch seconds; jobs that ended by then are not sent if the dashboard has the same record.
+    :param sent_in: likewise for those that were first delivered in this range: by earlier runs of the same resend.
     :param again: sends rejected records again, on the request of an admin or after a new end of the job.
     """
 
-    def __init__(self, ledger: Ledger, settings: Settings, *, resend_after: float = 0, again: bool = False) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        settings: Settings,
+        *,
+        resend_after: float = 0,
+        sent_in: Range = NEVER,
+        again: bool = False,
+    ) -> None:
         self._ledger = ledger
         self._settings = settings
         self._resend_after = resend_after
+        self._sent_in = sent_in
         self._rejected = {} if again else ledger.rejected.digests(settings.cluster)
 
     def prepare(self, jobs: Sequence[Sequence[Run]]) -> list[Prepared]:
@@ -83,6 +96,11 @@ class Preparer:
             hold = Hold.SUPERSEDED
         elif rejected is not None and rejected == record.digest:
             hold = Hold.REJECTED
-        elif record.end <= self._resend_after and known.digest == record.digest:
+        elif known.digest == record.digest and not self._is_due_again(record, known):
             hold = Hold.UNCHANGED
         return Prepared(record, known, rejected is not None, hold)
+
+    def _is_due_again(self, record: Record, known: Known) -> bool:
+        """Whether a record that the dashboard has is to be resent."""
+        was_just_sent = self._sent_in.start <= known.delivered_at <= self._sent_in.end
+        return record.end > self._resend_after and not was_just_sent

@@ -16,7 +16,7 @@ from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.earlier import EarlierRuns
 from agent.sync.interlude import Interlude
-from agent.sync.prepare import Hold, Prepared, Preparer, Settings
+from agent.sync.prepare import NEVER, Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
 from agent.sync.walk import AskSlurmctld, Slice, Walk
 
@@ -84,6 +84,7 @@ class Reconcile:
     """One run of reconcile.
 
     :param resend_after: epoch seconds; jobs that ended by then are skipped if they are unchanged since their delivery.
+    :param sent_in: likewise for those first delivered in this range.
     :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
     :param hook_due: since when the hook should have queued every job, in epoch seconds.
     :param others_calls: whether the hook of another host was called for jobs with a given End.
@@ -102,6 +103,7 @@ class Reconcile:
         *,
         alive: AskSlurmctld,
         resend_after: float = 0,
+        sent_in: Range = NEVER,
         hook_due: float = 0.0,
         others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] = lambda job: True,
@@ -114,7 +116,7 @@ class Reconcile:
         self._delivery = delivery
         self._cluster = settings.cluster
         self._resend_after = resend_after
-        self._preparer = Preparer(ledger, settings, resend_after=resend_after)
+        self._preparer = Preparer(ledger, settings, resend_after=resend_after, sent_in=sent_in)
         self._others_calls = others_calls
         self._hook_due = hook_due
         self._choose = choose

@@ -142,6 +142,7 @@ class Session:
 
         began = self._clock()
         check_pause(self.ledger.journal, began)
+        first = self._books.note_resend(began) if resends else began
         outcome.delivery = self._make_delivery("reconcile")
         reconcile = Reconcile(
             self.ledger,
@@ -150,6 +151,7 @@ class Session:
             self.settings,
             alive=self._ask_slurmctld,
             resend_after=resend_after,
+            sent_in=Range(int(first), int(began) - 1),
             others_calls=self._control.others_calls(),
             hook_due=self.ledger.journal.hook_due(),
             interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),

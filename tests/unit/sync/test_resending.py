@@ -94,6 +94,36 @@ def test_an_interrupted_one_resumes_where_it_was(tmp_path: Path) -> None:
     assert [] == site.next_day()
 
 
+def test_a_dashboard_that_takes_a_few_jobs_at_a_time(tmp_path: Path) -> None:
+    """No run repeats what an earlier one was the first to send; a week later everything is resent."""
+    site = Site(tmp_path, *(job(number, End=str(NOON + DAY - 900)) for number in range(1, 7)), batch_size=1)
+    submit = site.dashboard.submit
+    arrived: list[str] = []
+    for _ in range(2):
+        site.dashboard.submit = failing_after(2, submit)  # type: ignore[method-assign]
+        with pytest.raises(DashboardUnreachable, match="enough for now"):
+            site.next_day()
+        arrived += [record["JobID"] for record in site.sent()]
+        site.now -= DAY - 60
+    site.dashboard.submit = failing_after(2, submit)  # type: ignore[method-assign]
+    arrived += site.next_day()
+    assert ["1", "2", "3", "4", "5", "6"] == sorted(arrived)
+    site.dashboard.submit = submit  # type: ignore[method-assign]
+    assert [0, 0, 0, 0, 0, 0, 6] == [len(site.next_day()) for _ in range(7)]
+
+
+def failing_after(batches: int, submit: Callable[..., str]) -> Callable[..., str]:
+    left = [None] * batches
+
+    def fail(cluster: str, texts: list[str], **options: Any) -> str:
+        if not left:
+            raise DashboardUnreachable("enough for now")
+        left.pop()
+        return submit(cluster, texts, **options)
+
+    return fail
+
+
 def failing_at(job_id: str, submit: Callable[..., str]) -> Callable[..., str]:
     def fail(cluster: str, texts: list[str], **options: Any) -> str:
         if job_id in {json.loads(text)["JobID"] for text in texts}:
