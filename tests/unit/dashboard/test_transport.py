@@ -55,8 +55,8 @@ def test_the_configuration_and_the_environment_go_before_the_host(
         ("localhost:1", False),
         ("one.example.com localhost", True),
         ("one.example.com, *", True),
-        ("host", False),
-        ("*.example.com,10.0.0.0/8,:PORT", False),
+        ("*.example.com,10.0.0.0/8", False),
+        ("localhost.example.com:PORT", False),
     ],
 )
 def test_names_in_no_proxy(monkeypatch: pytest.MonkeyPatch, entries: str, goes_directly: bool) -> None:
