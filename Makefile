@@ -49,6 +49,9 @@ test-many: $(READY) ## two controllers, a federation, a frozen spool, forgotten 
 	@tests/support/provision.sh slurm
 	$(BIN)/python -m tests.ha.many $(PARTS)
 
+test-many-nfs: ## StateSaveLocation on NFS, on Slurm 22.05 under a kernel of its own (user-mode-linux)
+	tests/support/uml.sh run 'cd /src && python3 -B -m tests.ha.many nfs'
+
 test-many-%: ## the same on another Debian's Slurm, such as test-many-sid
 	tests/support/chroots.sh run $* sh -c 'cd /src && ROUNDS=$(or $(ROUNDS),10) BURST=$(or $(BURST),10000) python3 -B -m tests.ha.many $(PARTS)'
 

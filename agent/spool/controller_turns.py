@@ -66,7 +66,7 @@ class Turns:
 
     def _take(self) -> int | None:
         try:
-            file = self._folder.ask(self._open)
+            file = self._folder.ask(self._open, undo=os.close)
         except OSError as error:
             self._go_on_without(error.strerror or str(error))
             return None
@@ -74,7 +74,10 @@ class Turns:
         deadline = self._clock() + LONGEST_TURN_SECONDS
         while True:
             try:
-                self._folder.ask(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+                self._folder.ask(
+                    lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
+                    undo=lambda _: os.close(file),
+                )
                 self.taken = True
                 return file
             except OSError as error:

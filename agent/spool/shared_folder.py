@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Callable, TypeVar
 
@@ -28,25 +29,35 @@ class SharedFolder:
         self._patience_seconds = patience_seconds
         self._hangs = False
 
-    def ask(self, what: Callable[[], T]) -> T:
+    def ask(self, what: Callable[[], T], *, undo: Callable[[T], object] = lambda answer: None) -> T:
         """Calls ``what`` in a thread and returns its result.
 
+        :param undo: takes back a result that comes too late, such as a lock that nobody would release.
         :raises OSError: that of ``what``; ETIMEDOUT if the server does not answer, and from then on at once.
         """
         answers: list[T] = []
         errors: list[OSError] = []
+        done = threading.Lock()
 
         def work() -> None:
             try:
-                answers.append(what())
+                answer = what()
             except OSError as error:
                 errors.append(error)
+                return
+            with done:
+                if not self._hangs:
+                    answers.append(answer)
+                    return
+            with suppress(OSError):
+                undo(answer)
 
         if not self._hangs:
             thread = threading.Thread(target=work, daemon=True)
             thread.start()
             thread.join(self._patience_seconds)
-            self._hangs = thread.is_alive()
+            with done:
+                self._hangs = thread.is_alive() and not answers
         if self._hangs:
             raise OSError(errno.ETIMEDOUT, "the file server does not answer", str(self.path))
         if errors:

@@ -1,6 +1,7 @@
 """``make test-many``: the long form of these tests, and the tables for docs/controllers.md.
 
 ``python -m tests.ha.many [PART...]``: pair, race, flushes, federation, frozen, state, burst; all of them by default.
+nfs has to be asked for, and needs a kernel that has it (``make test-many-nfs``).
 ``ROUNDS`` (10) fail-overs, ``SECONDS`` (15) between them, ``BURST`` (10000) jobs at once.
 """
 
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from typing import Any, Callable
 
-from tests.ha import troubles
+from tests.ha import nfs, nfs_troubles, troubles
 from tests.ha.failovers import KINDS
 from tests.ha.federated import federate
 from tests.ha.hosts import why_not_here
@@ -105,6 +106,33 @@ def flushes() -> bool:
     return not any(found["with turns"].values())
 
 
+def on_nfs() -> bool:
+    """StateSaveLocation on NFS: flush against flush, a server that stops, a host that dies in its turn, fail-overs."""
+    reason = nfs.why_not_here()
+    if reason:
+        print(reason, file=sys.stderr)
+        return False
+    site = Pair(on_nfs=True, batch_size=100)
+    with site:
+        rows: list[list[Any]] = [["", "s for a POST", "jobs", "of ctl1 erased", "of ctl2 erased"]]
+        for what, turns in (("without turns", False), ("with turns", True)):
+            erased = flush_race(site, 1000, seconds=30, rewrite_seconds=1, turns=turns)
+            rows.append([what, 1, 1000, *erased.values()])
+        _show("flush against flush, StateSaveLocation on NFS", rows)
+        rows = [["", "flush on ctl2 took", "exit code", "it said"]]
+        rows.append(["the file server answers", *nfs_troubles.flush_one(site)])
+        with nfs_troubles.server_stopped(site):
+            rows.append(["it does not answer", *nfs_troubles.flush_one(site)])
+        rows.append(["it answers again", *nfs_troubles.flush_one(site)])
+        nfs_troubles.die_in_turn(site)
+        rows.append([f"ctl1 died in its turn (lease {nfs.LEASE_SECONDS} s)", *nfs_troubles.flush_one(site)])
+        nfs_troubles.come_back(site)
+        _show("turns on NFS", rows)
+        by_flush = failovers(site, len(KINDS), seconds=SECONDS)
+        _show("fail-overs with StateSaveLocation on NFS", [HEAD, ["flush alone", *describe(by_flush)]])
+    return not (any(erased.values()) or by_flush.lost or by_flush.wrong or by_flush.foreign)
+
+
 def federation() -> bool:
     """Two clusters of one slurmdbd, jobs for one, for both, and for either."""
     site = Federation()
@@ -194,7 +222,9 @@ PARTS: dict[str, Callable[[], bool]] = {
     "frozen": frozen,
     "state": state,
     "burst": burst,
+    "nfs": on_nfs,
 }
+DEFAULT = [name for name in PARTS if name != "nfs"]
 
 
 def main(names: list[str]) -> int:
@@ -204,7 +234,7 @@ def main(names: list[str]) -> int:
         print(reason, file=sys.stderr)
         return int(os.environ.get("CI") == "true")
     bad = []
-    for name in names or PARTS:
+    for name in names or DEFAULT:
         began = time.monotonic()
         if not PARTS[name]():
             bad.append(name)

@@ -32,17 +32,22 @@ def serve(host: Host, folder: Path) -> None:
         host.run("sh", "-c", f"echo {LEASE_SECONDS} >/proc/fs/nfsd/{name}")
     host.run("exportfs", "-i", "-o", "rw,no_root_squash,no_subtree_check,fsid=1", f"*:{folder}")
     host.run("rpc.mountd", "--no-nfs-version", "3", "--no-udp")
-    host.run("rpc.nfsd", "--no-nfs-version", "3", "--nfs-version", "4.2", "4")
+    start(host)
 
 
-def mount(host: Host, server: Host, folder: Path, options: str = "vers=4.2") -> None:
-    """Mounts the server's folder on a host, at the same path."""
-    host.run("mount", "-t", "nfs4", "-o", options, f"{server.name}:{folder}", str(folder))
+def start(server: Host) -> None:
+    """The server answers."""
+    server.run("rpc.nfsd", "--no-nfs-version", "3", "--nfs-version", "4.2", "4")
 
 
 def stop(server: Host) -> None:
     """The server answers nobody any more."""
     server.run("rpc.nfsd", "0")
+
+
+def mount(host: Host, server: Host, folder: Path) -> None:
+    """Mounts the server's folder on a host, at the same path."""
+    host.run("mount", "-t", "nfs4", "-o", "vers=4.2", f"{server.name}:{folder}", str(folder))
 
 
 def unmount(host: Host, folder: Path) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Iterable, Sequence
 
-from tests.ha import spread
+from tests.ha import nfs, spread
 from tests.ha.board import open_board
 from tests.ha.hosts import Host, HostError, Lan
 from tests.support.dashboard import API_KEY
@@ -184,15 +184,19 @@ class Pair(Site):
     :param extra: more lines for slurm.conf.
     :param settings: of both exporters.
     :param backup: whether there is a second controller.
+    :param on_nfs: whether StateSaveLocation is on an NFS server, which is ``dbd``.
     """
 
     cluster = "ha"
 
-    def __init__(self, *, extra: Sequence[str] = (), backup: bool = True, **settings: Any) -> None:
+    def __init__(
+        self, *, extra: Sequence[str] = (), backup: bool = True, on_nfs: bool = False, **settings: Any
+    ) -> None:
         super().__init__()
         self._extra = extra
         self._settings = settings
         self._backup = backup
+        self._on_nfs = on_nfs
         self.kills: list[float] = []  # when a slurmctld was killed, in epoch seconds
 
     def set_up(self) -> None:
@@ -203,6 +207,10 @@ class Pair(Site):
         hosts = {name: self.add_host(name, number) for name, number in numbers.items()}
         self.nodes, self.ctl1 = hosts["nodes"], hosts["ctl1"]
         self.controllers = [host for name, host in hosts.items() if name.startswith("ctl")]
+        if self._on_nfs:
+            nfs.serve(hosts["dbd"], self.state)
+            for host in self.controllers:
+                nfs.mount(host, hosts["dbd"], self.state)
         names = [f"n{number}" for number in range(1, 5)]
         conf = spread.make_slurm_conf(
             self.cluster, self.controllers, names, self.nodes, state=self.state, extra=self._extra
@@ -220,6 +228,18 @@ class Pair(Site):
         if self._backup:
             self.ctl2 = hosts["ctl2"]
             wait_for(lambda: len(self.up()) == 2, "both controllers up")
+
+    def boot(self, host: Host) -> None:
+        super().boot(host)
+        if self._on_nfs:
+            nfs.mount(host, self.dbd, self.state)
+
+    def __exit__(self, *problem: object) -> None:
+        if self._on_nfs:  # hosts whose server has ended before them would never end
+            for host in self.controllers:
+                self.kill_slurmctld(host)
+                nfs.unmount(host, self.state)
+        super().__exit__(*problem)
 
     def _save_state(self) -> None:
         """Restarts the primary, which saves assoc_usage: without it, a backup of 26.05 refuses to take over."""

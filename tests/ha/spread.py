@@ -101,6 +101,7 @@ def start_mariadb(host: Host) -> None:
     """Starts a MariaDB that syncs nothing: files on the host's disk, its socket where slurmdbd expects it."""
     # Hosts share /tmp and use the same process IDs: two servers would remove each other's temporary tables.
     options = ["--no-defaults", "--user=root", f"--datadir={host.disk}/db", f"--tmpdir={host.disk}/sqltmp"]
+    options.append("--loose-innodb-buffer-pool-size-max=1G")  # by default terabytes, more than a small kernel can map
     (host.disk / "sqltmp").mkdir(exist_ok=True)
     host.run("mkdir", "-p", "/run/mysqld")
     if not (host.disk / "db").exists():

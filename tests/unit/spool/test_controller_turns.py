@@ -15,6 +15,7 @@ import pytest
 from agent.spool.controller_turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
 from agent.spool.shared_folder import SharedFolder
 from tests.support.exporter import ROOT
+from tests.support.waiting import wait_for
 
 HOLD = """
 import sys, time
@@ -132,3 +133,21 @@ def test_a_file_server_that_hangs(tmp_path: Path) -> None:
         pass
     answers.set()
     assert turns.failure.endswith(f"{LOCK_NAME}: the file server does not answer")
+
+
+def test_a_turn_that_comes_too_late_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the file server answers, a process that runs for days does not keep the others from taking theirs."""
+    answers = threading.Event()
+    monkeypatch.setattr(fcntl, "lockf", lambda file, how: answers.wait())
+    turns = Turns(SharedFolder(tmp_path, patience_seconds=0.05))
+    with turns.turn():
+        pass
+    assert turns.failure
+    assert is_open(turns.path)
+    answers.set()
+    wait_for(lambda: not is_open(turns.path), "the lock's release")
+
+
+def is_open(path: Path) -> bool:
+    """Whether this process has the file open."""
+    return any(link.is_symlink() and link.resolve() == path for link in Path("/proc/self/fd").iterdir())
