@@ -211,7 +211,13 @@ class Histories:
 
     def _chain(self, owner: Owner, submit: int) -> Iterator[Row]:
         """Requeued, preempted, failed with its node or resized, up to four times, and then one of many ends."""
-        *runs, before = self._runs_that_go_on(owner, self._new(), submit, GOES_ON)
+        *runs, last = self._runs_of_one_job(owner, self._new(), submit)
+        yield from (*runs, last)
+        if last.time_end and last.time_start:
+            self._old.append(last)
+
+    def _runs_of_one_job(self, owner: Owner, raw_id: int, submit: int) -> Iterator[Row]:
+        *runs, before = self._runs_that_go_on(owner, raw_id, submit, GOES_ON)
         yield from (*runs, before)
         last = self._next(owner, before, self._dice.choice(ENDS))
         kind = self._dice.randint(0, 9)
@@ -221,9 +227,14 @@ class Histories:
             last = last._replace(state=RUNNING, time_end=0, time_suspended=0)
         elif kind == 2:
             last = self._unstarted(last, CANCELLED)
-        else:
-            self._old.append(last)
         yield last
+
+    def _runs_of_a_part(self, owner: Owner, raw_id: int, submit: int) -> Iterator[Row]:
+        """Of a task, or of a part of a het job: one in three is requeued like any other job."""
+        if self._dice.randint(0, 2):
+            yield self._run(owner, raw_id, submit, self._dice.choice(ENDS))
+        else:
+            yield from self._runs_of_one_job(owner, raw_id, submit)
 
     def _handed_over(self, owner: Owner, submit: int) -> Iterator[Row]:
         """The job ran here, was requeued, and then ran on another cluster: its newest row is REVOKED."""
@@ -296,9 +307,11 @@ class Histories:
         array = self._new()
         tasks = self._dice.sample(range(1, 50), self._dice.randint(1, 6))
         for task in tasks:
-            raw_id = array if task == tasks[-1] else self._new()
-            run = self._run(owner, raw_id, submit, self._dice.choice(ENDS))
-            yield run._replace(id_array_job=array, id_array_task=task)
+            raw_id = self._new()
+            if task == tasks[-1]:
+                raw_id = array
+            for run in self._runs_of_a_part(owner, raw_id, submit):
+                yield run._replace(id_array_job=array, id_array_task=task)
 
     def _bracket(self, owner: Owner, submit: int) -> Iterator[Row]:
         """An array cancelled while pending: one row for all its tasks, as a bitmap."""
@@ -312,8 +325,8 @@ class Histories:
         first = self._new()
         for offset in range(self._dice.randint(2, 3)):
             raw_id = first if offset == 0 else self._new()
-            run = self._run(owner, raw_id, submit, self._dice.choice(ENDS))
-            yield run._replace(het_job_id=first, het_job_offset=offset)
+            for run in self._runs_of_a_part(owner, raw_id, submit):
+                yield run._replace(het_job_id=first, het_job_offset=offset)
 
     def _reused(self, owner: Owner, submit: int) -> Iterator[Row]:
         """A JobID that had an owner long before.
