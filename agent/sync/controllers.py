@@ -67,6 +67,7 @@ class Control:
         self._is_here = is_here
         self._environ = environ
         self._found: Controllers | None = None
+        self._answer_before: Controllers | None = None  # used once slurmctld has not answered in this run
         self._turns: Turns | None = None
         self._folder: SharedFolder | None = None
 
@@ -208,6 +209,9 @@ class Control:
         return found._replace(cluster="")
 
     def _ask(self) -> Controllers:
+        """Slurm's answer, or its last one. A run makes one attempt: each takes ten seconds if no slurmctld answers."""
+        if self._answer_before:
+            return self._answer_before
         try:
             found = self._slurm.scontrol.controllers()
         except SlurmUnreachable as error:
@@ -215,6 +219,7 @@ class Control:
             if not (known and known.cluster):
                 raise
             logger.debug("%s; using its last answer", error)
+            self._answer_before = known
             return known
         self._remember(found)
         return found

@@ -67,6 +67,18 @@ def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
     assert "ha" == site.control().cluster_name()
 
 
+def test_a_run_asks_a_slurmctld_that_does_not_answer_only_once(ledger: Ledger, tmp_path: Path) -> None:
+    """Each attempt waits for scontrol's own time limit."""
+    site = Site(ledger, tmp_path)
+    site.control().cluster_name()
+    site.known = None
+    site.now += 30 * 86_400
+    site.asked = 0
+    run = site.control()
+    assert ("ha", True) == (run.cluster_name(), run.several)
+    assert 1 == site.asked
+
+
 def test_slurmctld_is_asked_once_in_a_while(ledger: Ledger, tmp_path: Path) -> None:
     """A flush a minute later asks nothing; an hour later a new name, or a new backup, is noticed."""
     site = Site(ledger, tmp_path)
