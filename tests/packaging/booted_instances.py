@@ -161,7 +161,7 @@ def test_check_finds_each_instance_well(machine: Machine, installed: None) -> No
         assert {} == {name: text for name, text in wrong.items() if name != "shown"}, instance
         suffix = f"@{instance}" if instance else ""
         assert f"/var/spool/{NAME}{suffix}" in reported["hook"]
-        assert reported["spool"].startswith(f"/var/spool/{NAME}{suffix}, of slurm")
+        assert reported["spool"].startswith(f"/var/spool/{NAME}{suffix}, owned by slurm")
 
 
 def test_a_hook_that_forgets_an_instance_is_noticed(machine: Machine, installed: None) -> None:
