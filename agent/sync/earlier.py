@@ -11,7 +11,8 @@ from typing import Iterable, Sequence
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import Range, local_day
-from agent.slurm.sacct import GOING_ON, Sacct
+from agent.slurm.sacct import Sacct
+from agent.slurm.selection import GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
 

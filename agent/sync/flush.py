@@ -17,17 +17,19 @@ from agent.jobs.rows import Rows
 from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
 from agent.jobs.verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.localtime import Range
-from agent.slurm.sacct import IDS_PER_CALL, Query, Sacct
+from agent.slurm.sacct import Query, Sacct
+from agent.slurm.selection import IDS_PER_CALL
 from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
 from agent.sync import backlog
 from agent.sync.delivery import Delivery
+from agent.sync.doubts import AskSlurmctld
 from agent.sync.due import LINGER_SECONDS, check_pause
 from agent.sync.earlier import EarlierRuns
 from agent.sync.prepare import Preparer, Settings
-from agent.sync.walk import AskSlurmctld, Slice, Walk
+from agent.sync.walk import Slice, Walk
 
 #: A run waits this long in total for records that are about to appear.
 LONGEST_LINGER_SECONDS = 15.0

@@ -14,11 +14,12 @@ from agent.slurm.sacct import Sacct
 from agent.slurm.table import Table
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
+from agent.sync.doubts import AskSlurmctld
 from agent.sync.earlier import EarlierRuns
 from agent.sync.interlude import Interlude
 from agent.sync.prepare import NEVER, Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
-from agent.sync.walk import AskSlurmctld, Slice, Walk
+from agent.sync.walk import Slice, Walk
 
 #: A job that ended less than this long ago does not count as missed: flush may still deliver it.
 FRESH_SECONDS = 600

@@ -272,7 +272,7 @@ class Session:
         )
 
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
-        """See :data:`agent.sync.walk.AskSlurmctld`."""
+        """See :data:`agent.sync.doubts.AskSlurmctld`."""
         from agent.jobs.finality import is_alive  # noqa: PLC0415
 
         try:

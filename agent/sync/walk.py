@@ -1,33 +1,26 @@
 """Walks through Slurm's accounting by End, slice by slice, and passes on each final job.
 
 A job is found in the slice in which its newest run ended; its earlier runs are remembered. sacct is asked for it by ID
-only if that leaves a doubt, and for many such jobs in one call, as the call itself takes longer than the jobs. However
-many rows a slice has, only a few of them are in memory.
+only if that leaves a doubt (:mod:`agent.sync.doubts`). However many rows a slice has, only a few of them are in memory.
 """
 
 from __future__ import annotations
 
 from itertools import islice
-from typing import Callable, Container, Iterator, NamedTuple, Protocol, Sequence
+from typing import Callable, Iterator, NamedTuple, Protocol
 
-from agent.jobs.entry import is_task
-from agent.jobs.finality import Stage, is_for_slurmctld, stage, stage_by_slurmctld
-from agent.jobs.job import LOOKBACK_SECONDS, Runs, is_whole, runs_again, runs_with
-from agent.jobs.rows import Rows
-from agent.jobs.run import MAY_CONTINUE_STATES, REVOKED, Run
+from agent.jobs.finality import Stage, stage
+from agent.jobs.job import Runs, is_whole, runs_with
+from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import Range
-from agent.slurm.sacct import IDS_PER_CALL, Sacct, WindowQuery
+from agent.slurm.sacct import Sacct, WindowQuery
 from agent.slurm.table import Table
+from agent.sync.doubts import AskSlurmctld, Doubts
 from agent.sync.earlier import EarlierRuns
 from agent.sync.slices import Plan
 
 #: This many jobs are passed on at a time.
 JOBS_AT_ONCE = 500
-#: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
-MOST_SLICES_IN_DOUBT = 16
-
-#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
-AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
 
 
 class Slice(NamedTuple):
@@ -77,11 +70,9 @@ class Walk:
     ) -> None:
         self._sacct = sacct
         self._earlier = earlier
-        self._alive = alive
         self._clock = clock
         self._find_lost = find_lost
-        self._doubtful: list[Runs] = []  # the known runs of jobs to ask for by ID
-        self._slices_in_doubt = 0
+        self._doubts = Doubts(sacct, earlier, alive, clock)
         self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job continues
         self._newest_end = 0  # of all rows so far, in epoch seconds
 
@@ -103,7 +94,7 @@ class Walk:
                     call = self._begin(following)
                 visitor.pass_over(part, table)
                 self._visit(table, visitor)
-                visitor.finish(Slice(part, table.rows, self._done_to(part)))
+                visitor.finish(Slice(part, table.rows, self._doubts.done_to(part)))
                 call = call or self._begin(following)
                 last, part = part, following
         finally:
@@ -160,60 +151,25 @@ class Walk:
                 if by_rows is Stage.CONTINUES and self._find_lost:
                     self._open[raw_id, runs[-1].submit] = runs[-1]
                 elif by_rows is Stage.IN_DOUBT or (by_rows is Stage.FINAL and not is_whole(runs)):
-                    self._doubtful.append(runs)
+                    self._doubts.add(runs)
                 elif by_rows is Stage.FINAL:
                     final.append(runs)
         return final
 
-    def _done_to(self, part: Range) -> int:
-        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._doubtful)])
-
     def _settle_overdue(self, visitor: Visitor) -> None:
-        """Settles doubts once they are numerous or old."""
-        self._slices_in_doubt += bool(self._doubtful)
-        while len(self._doubtful) >= IDS_PER_CALL or (self._doubtful and self._slices_in_doubt >= MOST_SLICES_IN_DOUBT):
-            self._settle_some(visitor)
+        """Settles doubts that are numerous or old."""
+        self._doubts.count_slice()
+        while self._doubts.are_overdue():
+            visitor.take(self._doubts.settle_some())
 
     def _settle_rest(self, last: Range, visitor: Visitor) -> None:
         """Settles all doubts, and asks for the jobs that continued but were not found again."""
-        self._doubtful += [[run] for run in self._open.values()]
+        for run in self._open.values():
+            self._doubts.add([run])
         self._open.clear()
-        while self._doubtful:
-            self._settle_some(visitor)
-            visitor.finish(Slice(last, 0, self._done_to(last)))
-
-    def _settle_some(self, visitor: Visitor) -> None:
-        """Asks sacct for one call's worth of doubtful jobs by ID, and slurmctld about those still in doubt."""
-        asked, self._doubtful = self._doubtful[:IDS_PER_CALL], self._doubtful[IDS_PER_CALL:]
-        self._slices_in_doubt = 0
-        jobs = self._ask_by_id(asked)
-        now = self._clock()
-        alive: Container[int] | None = ()
-        in_doubt = [runs[-1].raw_id for runs in jobs if is_for_slurmctld(runs, now)]
-        if in_doubt:
-            alive = self._alive(in_doubt)
-        visitor.take([runs for runs in jobs if stage_by_slurmctld(runs, now, alive) is Stage.FINAL])
-
-    def _ask_by_id(self, asked: list[Runs]) -> list[Runs]:
-        """Asks sacct for jobs by ID, and leaves out those that continued in a newer run.
-
-        After slurmctld was killed, that run may have another raw ID; it is found by the JobID of the task. A run that
-        such a slurmctld has forgotten is NODE_FAIL.
-        """
-        raw_ids = [runs[-1].raw_id for runs in asked]
-        lost = {runs[-1].job_id for runs in asked if runs[-1].state == "NODE_FAIL" and is_task(runs[-1].job_id)}
-        names = sorted({*map(str, raw_ids), *lost})
-        remembered = self._earlier.of(raw_ids)
-        since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
-        rows = Rows(self._sacct.ask_ids(names, max(since, 0)).answer())
-        jobs = []
-        for runs, raw_id in zip(asked, raw_ids):
-            whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
-            # The job is handled with its newer run, when that is found. A revoked one is not passed on.
-            goes_on = whole[-1].submit != runs[-1].submit and whole[-1].state != REVOKED
-            if not goes_on and not runs_again(whole[-1], rows.of_job_id(whole[-1].job_id)):
-                jobs.append(whole)
-        return jobs
+        while self._doubts:
+            visitor.take(self._doubts.settle_some())
+            visitor.finish(Slice(last, 0, self._doubts.done_to(last)))
 
 
 def _rows_by_raw_id(table: Table) -> Iterator[list[Run]]:

@@ -17,8 +17,8 @@ from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.process import Output
 from agent.slurm.row import FIELDS, parse_tres
-from agent.slurm.sacct import make_sacct_argv, make_window_selection
 from agent.slurm.scontrol import Scontrol
+from agent.slurm.selection import make_sacct_argv, make_window_selection
 from agent.slurm.table import Table
 from agent.slurm.trust import count_lines
 from agent.spool.ledger import open_ledger

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.process import Output, run
 from agent.slurm.row import FIELDS
-from agent.slurm.sacct import Sacct, make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.sacct import Sacct
 from agent.slurm.scontrol import Scontrol
+from agent.slurm.selection import make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.slurm import Slurm
 from agent.slurm.table import Table
 from agent.slurm.trust import count_lines

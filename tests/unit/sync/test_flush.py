@@ -16,7 +16,7 @@ from agent.jobs.retry import LONGEST_WAIT_SECONDS
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.sacct import ALL_ENDS, GOING_ON, IDS_PER_CALL
+from agent.slurm.selection import ALL_ENDS, GOING_ON, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting

@@ -13,7 +13,7 @@ from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range, local_text
-from agent.slurm.sacct import ALL_ENDS, GOING_ON
+from agent.slurm.selection import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.earlier import LATE_SECONDS, note_forgotten
 from agent.sync.interlude import Interlude

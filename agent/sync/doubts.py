@@ -1,0 +1,95 @@
+"""Settles what slices of the accounting leave open: sacct is asked for such jobs by ID, then slurmctld for the rest.
+
+Many jobs share one call, as the call itself takes longer than the jobs.
+"""
+
+from __future__ import annotations
+
+from typing import Callable, Container, Sequence
+
+from agent.jobs.entry import is_task
+from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
+from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
+from agent.jobs.rows import Rows
+from agent.jobs.run import REVOKED
+from agent.localtime import Range
+from agent.slurm.sacct import Sacct
+from agent.slurm.selection import IDS_PER_CALL
+from agent.sync.earlier import EarlierRuns
+
+#: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
+MOST_SLICES_IN_DOUBT = 16
+
+#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
+AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
+
+
+class Doubts:
+    """The jobs of a walk that may continue, or of which runs are missing.
+
+    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
+    :param clock: epoch seconds.
+    """
+
+    def __init__(self, sacct: Sacct, earlier: EarlierRuns, alive: AskSlurmctld, clock: Callable[[], float]) -> None:
+        self._sacct = sacct
+        self._earlier = earlier
+        self._alive = alive
+        self._clock = clock
+        self._jobs: list[Runs] = []  # the known runs of each
+        self._slices = 0  # since the last call
+
+    def __bool__(self) -> bool:
+        return bool(self._jobs)
+
+    def add(self, runs: Runs) -> None:
+        """Adds a job with its known runs."""
+        self._jobs.append(runs)
+
+    def done_to(self, part: Range) -> int:
+        """Epoch seconds up to which the walk is complete after a slice."""
+        return min([part.end, *((runs[-1].end or 0) - 1 for runs in self._jobs)])
+
+    def count_slice(self) -> None:
+        """Called once for each slice: a doubt ages by the slice."""
+        self._slices += bool(self._jobs)
+
+    def are_overdue(self) -> bool:
+        """Whether the doubts are numerous or old."""
+        return len(self._jobs) >= IDS_PER_CALL or (bool(self._jobs) and self._slices >= MOST_SLICES_IN_DOUBT)
+
+    def settle_some(self) -> list[Runs]:
+        """Asks for one call's worth of jobs, and returns those that are final.
+
+        :raises SlurmUnreachable: if sacct does not answer.
+        """
+        asked, self._jobs = self._jobs[:IDS_PER_CALL], self._jobs[IDS_PER_CALL:]
+        self._slices = 0
+        jobs = self._ask_by_id(asked)
+        now = self._clock()
+        alive: Container[int] | None = ()
+        in_doubt = [runs[-1].raw_id for runs in jobs if is_for_slurmctld(runs, now)]
+        if in_doubt:
+            alive = self._alive(in_doubt)
+        return [runs for runs in jobs if stage_by_slurmctld(runs, now, alive) is Stage.FINAL]
+
+    def _ask_by_id(self, asked: list[Runs]) -> list[Runs]:
+        """Asks sacct for jobs by ID, and leaves out those that continued in a newer run.
+
+        After slurmctld was killed, that run may have another raw ID; it is found by the JobID of the task. A run that
+        such a slurmctld has forgotten is NODE_FAIL.
+        """
+        raw_ids = [runs[-1].raw_id for runs in asked]
+        lost = {runs[-1].job_id for runs in asked if runs[-1].state == "NODE_FAIL" and is_task(runs[-1].job_id)}
+        names = sorted({*map(str, raw_ids), *lost})
+        remembered = self._earlier.of(raw_ids)
+        since = min(runs[0].submit for runs in asked) - LOOKBACK_SECONDS
+        rows = Rows(self._sacct.ask_ids(names, max(since, 0)).answer())
+        jobs = []
+        for runs, raw_id in zip(asked, raw_ids):
+            whole = runs_with(runs[-1], [*remembered.get(raw_id, []), *runs[:-1], *rows.of_raw_id(raw_id)])
+            # The job is handled with its newer run, when that is found. A revoked one is not passed on.
+            goes_on = whole[-1].submit != runs[-1].submit and whole[-1].state != REVOKED
+            if not goes_on and not runs_again(whole[-1], rows.of_job_id(whole[-1].job_id)):
+                jobs.append(whole)
+        return jobs
