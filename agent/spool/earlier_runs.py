@@ -9,7 +9,7 @@ from agent.jobs.run import Run
 from agent.spool.database import IS_ONE_OF, Database, chunks
 
 
-class RememberedRuns:
+class EarlierRuns:
     """The table ``earlier_runs``."""
 
     def __init__(self, database: Database) -> None:

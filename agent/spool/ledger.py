@@ -18,7 +18,7 @@ from agent.spool.rejected import RejectedRecords
 from agent.spool.waiting import WaitingJobs
 
 if TYPE_CHECKING:
-    from agent.spool.earlier_runs import RememberedRuns
+    from agent.spool.earlier_runs import EarlierRuns
 
 LEFT = "the next flush or reconcile sets it aside and starts a new one; no job is lost"
 
@@ -37,11 +37,11 @@ class Ledger:
         self.close = database.close
 
     @property
-    def earlier_runs(self) -> RememberedRuns:
+    def earlier_runs(self) -> EarlierRuns:
         """The table of that name, imported late because neither ``status`` nor most flushes need it."""
-        from agent.spool.earlier_runs import RememberedRuns  # noqa: PLC0415
+        from agent.spool.earlier_runs import EarlierRuns  # noqa: PLC0415
 
-        return RememberedRuns(self.database)
+        return EarlierRuns(self.database)
 
     @property
     def rehearses(self) -> bool:

@@ -64,7 +64,7 @@ class Books:
     def keep(self, tally: Tally, wanted: Range) -> None:
         """Records the coverage of complete days, and deletes what is older than any window."""
         from agent.jobs.job import LOOKBACK_SECONDS  # noqa: PLC0415
-        from agent.sync.earlier import note_forgotten  # noqa: PLC0415
+        from agent.sync.lookback import note_forgotten  # noqa: PLC0415
 
         oldest = self.oldest
         days = {

@@ -15,7 +15,7 @@ from agent.jobs.run import REVOKED
 from agent.localtime import Range
 from agent.slurm.sacct import Sacct
 from agent.slurm.selection import IDS_PER_CALL
-from agent.sync.earlier import EarlierRuns
+from agent.sync.lookback import Lookback
 
 #: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
 MOST_SLICES_IN_DOUBT = 16
@@ -31,7 +31,7 @@ class Doubts:
     :param clock: epoch seconds.
     """
 
-    def __init__(self, sacct: Sacct, earlier: EarlierRuns, alive: AskSlurmctld, clock: Callable[[], float]) -> None:
+    def __init__(self, sacct: Sacct, earlier: Lookback, alive: AskSlurmctld, clock: Callable[[], float]) -> None:
         self._sacct = sacct
         self._earlier = earlier
         self._alive = alive

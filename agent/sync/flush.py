@@ -27,7 +27,7 @@ from agent.sync import backlog
 from agent.sync.delivery import Delivery
 from agent.sync.doubts import AskSlurmctld
 from agent.sync.due import LINGER_SECONDS, check_pause
-from agent.sync.earlier import EarlierRuns
+from agent.sync.lookback import Lookback
 from agent.sync.prepare import Preparer, Settings
 from agent.sync.walk import Slice, Walk
 
@@ -72,7 +72,7 @@ class Flush:
         self._clock = clock
         self._sleep = sleep
         self._preparer = Preparer(ledger, settings, again=True)
-        self._earlier = EarlierRuns(ledger, sacct)
+        self._earlier = Lookback(ledger, sacct)
         self._most_attempts = attempts_within(settings.retry_max_age_seconds)
 
     def run(self) -> None:

@@ -15,8 +15,8 @@ from agent.slurm.table import Table
 from agent.spool.ledger import Ledger
 from agent.sync.delivery import Delivery
 from agent.sync.doubts import AskSlurmctld
-from agent.sync.earlier import EarlierRuns
 from agent.sync.interlude import Interlude
+from agent.sync.lookback import Lookback
 from agent.sync.prepare import NEVER, Hold, Prepared, Preparer, Settings
 from agent.sync.slices import cover
 from agent.sync.walk import Slice, Walk
@@ -124,7 +124,7 @@ class Reconcile:
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = clock() - FRESH_SECONDS
-        self._walk = Walk(sacct, EarlierRuns(ledger, sacct), alive, clock, find_lost=True)
+        self._walk = Walk(sacct, Lookback(ledger, sacct), alive, clock, find_lost=True)
         self._pausing = False  # the interlude is next: sacct must not start on the next slice
         self._wanted = Range(0, 0)
         self._completed = 0  # final jobs of the current slice

@@ -16,7 +16,7 @@ from agent.localtime import Range
 from agent.slurm.sacct import Sacct, WindowQuery
 from agent.slurm.table import Table
 from agent.sync.doubts import AskSlurmctld, Doubts
-from agent.sync.earlier import EarlierRuns
+from agent.sync.lookback import Lookback
 from agent.sync.slices import Plan
 
 #: This many jobs are passed on at a time.
@@ -62,7 +62,7 @@ class Walk:
     def __init__(
         self,
         sacct: Sacct,
-        earlier: EarlierRuns,
+        earlier: Lookback,
         alive: AskSlurmctld,
         clock: Callable[[], float],
         *,

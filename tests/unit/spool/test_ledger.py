@@ -23,7 +23,7 @@ from agent.spool.delivered import Known
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, open_ledger, view_ledger
 from agent.spool.waiting import NO_RECORD, REFUSED
-from agent.sync.earlier import KNOWN_TO
+from agent.sync.lookback import KNOWN_TO
 from tests.support.disk import fill, small_disk
 from tests.support.rows import make_run
 

@@ -15,8 +15,8 @@ from agent.jobs.run import Run
 from agent.localtime import Range, local_text
 from agent.slurm.selection import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
-from agent.sync.earlier import LATE_SECONDS, note_forgotten
 from agent.sync.interlude import Interlude
+from agent.sync.lookback import LATE_SECONDS, note_forgotten
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run

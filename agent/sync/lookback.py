@@ -25,7 +25,7 @@ KNOWN_TO = "requeued_known_to"
 logger = logging.getLogger(__name__)
 
 
-class EarlierRuns:
+class Lookback:
     """The earlier runs in the ledger, and the period for which they are complete."""
 
     def __init__(self, ledger: Ledger, sacct: Sacct) -> None:
