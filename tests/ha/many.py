@@ -114,12 +114,9 @@ def on_nfs() -> bool:
         return False
     site = Pair(on_nfs=True, batch_size=100)
     with site:
-        rows: list[list[Any]] = [["", "s for a POST", "jobs", "of ctl1 erased", "of ctl2 erased"]]
-        for what, turns in (("without turns", False), ("with turns", True)):
-            erased = flush_race(site, 1000, seconds=30, rewrite_seconds=1, turns=turns)
-            rows.append([what, 1, 1000, *erased.values()])
-        _show("flush against flush, StateSaveLocation on NFS", rows)
-        rows = [["", "flush on ctl2 took", "exit code", "it said"]]
+        by_flush = failovers(site, len(KINDS), seconds=SECONDS)
+        _show("fail-overs with StateSaveLocation on NFS", [HEAD, ["flush alone", *describe(by_flush)]])
+        rows: list[list[Any]] = [["", "flush on ctl2 took", "exit code", "it said"]]
         rows.append(["the file server answers", *nfs_troubles.flush_one(site)])
         with nfs_troubles.server_stopped(site):
             rows.append(["it does not answer", *nfs_troubles.flush_one(site)])
@@ -128,8 +125,11 @@ def on_nfs() -> bool:
         rows.append([f"ctl1 died in its turn (lease {nfs.LEASE_SECONDS} s)", *nfs_troubles.flush_one(site)])
         nfs_troubles.come_back(site)
         _show("turns on NFS", rows)
-        by_flush = failovers(site, len(KINDS), seconds=SECONDS)
-        _show("fail-overs with StateSaveLocation on NFS", [HEAD, ["flush alone", *describe(by_flush)]])
+        rows = [["", "s for a POST", "jobs", "of ctl1 erased", "of ctl2 erased"]]
+        for what, turns in (("without turns", False), ("with turns", True)):
+            erased = flush_race(site, 1000, seconds=30, rewrite_seconds=1, turns=turns)
+            rows.append([what, 1, 1000, *erased.values()])
+        _show("flush against flush, StateSaveLocation on NFS", rows)
     return not (any(erased.values()) or by_flush.lost or by_flush.wrong or by_flush.foreign)
 
 
