@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from agent.sync.reconcile import Progress
     from agent.sync.witness import Receiver
 
+#: A resend that took longer may have overwritten what another host delivered meanwhile: that is resent in turn, this
+#: often at most.
+QUICK_RESEND_SECONDS = 5.0
+MOST_RESENDS = 3
+
 logger = logging.getLogger(__name__)
 
 
@@ -187,25 +192,34 @@ class Session:
         """Resends what this run and one of another host may have overwritten of each other.
 
         These are the jobs that this run sent for the first time, and those that ended since shortly before it began;
-        see :mod:`agent.spool.controller_turns`.
+        see :mod:`agent.spool.controller_turns`. While that takes long, it may overwrite newer ones, which follow.
         """
         from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
 
         if self._dry_run or not self._control.may_meet_others:
             return
-        fresh_since = began - FRESH_SECONDS
         logger.info("Resending jobs that another host may have overwritten meanwhile")
-        again = Reconcile(
-            self.ledger,
-            self._slurm.sacct,
-            delivery,
-            self.settings,
-            alive=self._ask_slurmctld,
-            choose=lambda job: job.known.delivered_at >= began or job.record.end >= fresh_since,
-            clock=self._clock,
-        )
-        first = self.ledger.delivered.first_end(self.settings.cluster, began)
-        again.run(Range(int(min(fresh_since, first or fresh_since)), int(self._clock())))
+
+        def resend(fresh_since: float, sent_since: float) -> float:
+            started = self._clock()
+            again = Reconcile(
+                self.ledger,
+                self._slurm.sacct,
+                delivery,
+                self.settings,
+                alive=self._ask_slurmctld,
+                choose=lambda job: job.known.delivered_at >= sent_since or job.record.end >= fresh_since,
+                clock=self._clock,
+            )
+            first = self.ledger.delivered.first_end(self.settings.cluster, sent_since)
+            again.run(Range(int(min(fresh_since, first or fresh_since)), int(started)))
+            return started
+
+        started = resend(began - FRESH_SECONDS, began)
+        for _ in range(MOST_RESENDS):
+            if self._clock() - started < QUICK_RESEND_SECONDS:
+                return
+            started = resend(started - FRESH_SECONDS, math.inf)
 
     @property
     def receiver(self) -> Receiver:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import pytest
 
 from agent.errors import DashboardUnreachable
 from agent.jobs.run import Run
+from agent.slurm.controllers import Controllers
 from tests.support.memory import DAY
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite
@@ -131,3 +132,23 @@ def failing_at(job_id: str, submit: Callable[..., str]) -> Callable[..., str]:
         return submit(cluster, texts, **options)
 
     return fail
+
+
+def test_jobs_that_end_during_a_long_resend_are_resent_too(tmp_path: Path) -> None:
+    """A host without turns may have overwritten what the controller delivered while it resent."""
+    site = Site(tmp_path, job(1))
+    site.slurm.controllers = lambda: Controllers("lab", ("ctl1",), "/nonexistent")
+    posts = 0
+    deliver = site.dashboard.submit
+
+    def submit(cluster: str, texts: Sequence[str], **options: Any) -> str:
+        nonlocal posts
+        posts += 1
+        if posts == 2:  # the resend
+            site.now += 60
+            site.slurm.runs.append(job(2, End=str(int(site.now) - 30)))
+        return deliver(cluster, texts, **options)
+
+    site.dashboard.submit = submit  # type: ignore[method-assign]
+    site.reconcile()
+    assert ["1", "1", "2"] == [record["JobID"] for record in site.sent()]
