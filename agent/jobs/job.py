@@ -99,7 +99,7 @@ def _split_by_job(rows: Iterable[Run]) -> list[Runs]:
 
 def _continues_in(earlier: Run, later: Run) -> bool:
     """Whether a row belongs to the same job as the previous one."""
-    if earlier.end is None or earlier.uid != later.uid:
+    if earlier.end is None or _are_different_users(earlier, later):
         return False
     if earlier.state in CONTINUED_STATES or earlier.state == REVOKED:  # it may come back from the other cluster
         return True
@@ -107,6 +107,11 @@ def _continues_in(earlier: Run, later: Run) -> bool:
         return (later.restarts or 0) > (earlier.restarts or 0)
     # 0 is the first run of another job, or was written before slurmdbd was upgraded to a version that counts restarts.
     return earlier.state in REQUEUEABLE_STATES and not _are_different_tasks(earlier, later)
+
+
+def _are_different_users(earlier: Run, later: Run) -> bool:
+    """Whether a raw ID now belongs to another user. On 22.05 a half-written row always has root's uid."""
+    return earlier.uid != later.uid and UNKNOWN not in {earlier.partition, later.partition}
 
 
 def _are_different_tasks(earlier: Run, later: Run) -> bool:

@@ -9,7 +9,7 @@ from typing import NamedTuple, Sequence
 
 from agent.jobs.job import runs_here
 from agent.jobs.nodelist import unfold
-from agent.jobs.run import MAY_CONTINUE_STATES, Run
+from agent.jobs.run import MAY_CONTINUE_STATES, UNKNOWN, Run
 from agent.localtime import local_day, local_text
 
 #: Incremented whenever a change of the code makes the same rows yield a different record.
@@ -73,13 +73,16 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     separated by commas, and empty where there are none: null would become a node called "nan". The text is composed
     field by field, which takes two thirds of the time of a dict and an encoder.
 
-    :param runs: all runs of a final job, oldest first.
+    :param runs: all runs of a final job, oldest first. If the last one remained half written, as root's and without an
+        account, the job keeps the names of the run before.
     :param cluster: the cluster's name on the dashboard.
     :param requeued_runs: see :func:`usage`.
     """
+    run = who = runs[-1]
     if len(runs) > 1:
         runs = runs_here(runs)
-    run = runs[-1]
+        run = runs[-1]
+        who = next((known for known in reversed(runs) if known.partition != UNKNOWN), run)
     end = run.end
     if end is None:
         raise ValueError(f"job {run.job_id} has not ended")
@@ -92,7 +95,7 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
         allocated = _allocated(run.cpus, run.gpus, run.nodes, run.memory_mb)
     submit = run.submit or start  # a Submit in 1970 would make a year of its own
     text = (
-        f'{{"JobID":"{run.job_id}",{_who(run.user, run.account, run.partition, run.state, run.qos)}'
+        f'{{"JobID":"{run.job_id}",{_who(who.user, who.account, who.partition, run.state, who.qos)}'
         f',"NodeList":"{nodes}"'
         f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
         f',"CPUHours":{cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{gpu_seconds / SECONDS_PER_HOUR},{allocated}'

@@ -90,6 +90,24 @@ def test_another_users_requeued_job_is_not_mixed_in() -> None:
     assert runs[1:] == own_runs(runs)
 
 
+#: What 22.05 has of a run whose slurmctld was killed before it reported the start: the row is root's.
+HALF_WRITTEN = {"User": "root", "UID": "0", "Account": "", "Partition": "", "QOS": ""}
+
+
+@pytest.mark.parametrize("half", [0, 1], ids=["the first", "the last"])
+def test_a_half_written_run_counts_for_the_user_of_the_others(half: int) -> None:
+    """Its hours are the job's, and the job remains its user's."""
+    runs = make_requeue()
+    known = runs[1 - half]
+    runs[half] = make_run(
+        **HALF_WRITTEN, State=runs[half].state, Submit=str(runs[half].submit), End=str(runs[half].end)
+    )
+    assert runs == own_runs(runs)
+    payload = payload_of(runs)
+    assert (known.user, known.account, known.partition) == (payload["User"], payload["Account"], payload["Partition"])
+    assert sum(run.elapsed_seconds * run.cpus for run in runs) / 3600 == payload["CPUHours"]
+
+
 def test_a_user_whose_name_resolves_later_is_the_same() -> None:
     """The row of a run shows the number of a user that LDAP did not know at the time."""
     runs = make_requeue(User="1000")
