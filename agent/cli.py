@@ -398,10 +398,13 @@ def _warn_if_exposed(file: Path, key: str) -> None:
 def _read_secret(prompt: str) -> str:
     from getpass import getpass  # noqa: PLC0415
 
-    secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
-    if not secret.strip():
-        raise UsageError("no key on standard input")
-    return secret.strip()
+    from agent.admin.setup import check_key  # noqa: PLC0415
+
+    try:
+        secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
+    except ValueError:  # undecodable bytes
+        secret = ""
+    return check_key(secret.lstrip("\ufeff").strip(), "standard input")
 
 
 def _ask(fact: str) -> bool:

@@ -149,8 +149,17 @@ def read_deploy_key(file: Path) -> str:
             "--deploy-key takes - (standard input) or a file that holds the key",
             hint="never put a key on the command line, where every user of this machine can see it",
         ) from error
+    return check_key(key, "the file of --deploy-key")
+
+
+def check_key(key: str, source: str) -> str:
+    """Returns the key.
+
+    :param source: where it was read, in words.
+    :raises UsageError: if it can't be one.
+    """
     if not is_key(key):
-        raise UsageError("the file of --deploy-key holds no key", hint="it must hold one word of ASCII characters")
+        raise UsageError(f"{source} holds no key", hint="it must hold one word of ASCII characters")
     return key
 
 

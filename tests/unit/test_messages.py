@@ -527,7 +527,10 @@ def test_no_key_on_standard_input(
     """`--deploy-key -` behind a command that printed nothing."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     code, log = run(site, f"setup --api-url {site.dashboard.url} --deploy-key - --yes", capsys)
-    assert (2, ["ERROR - no key on standard input"]) == (code, messages(log))
+    assert (2, ["ERROR - standard input holds no key (it must hold one word of ASCII characters)"]) == (
+        code,
+        messages(log),
+    )
 
 
 # What is not an error

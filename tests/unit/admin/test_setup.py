@@ -214,15 +214,31 @@ def test_a_dry_run_uses_no_key_and_writes_nothing(tmp_path: Path, capsys: pytest
     assert (f"{path} would get a key for {dashboard.url}\n", False) == (capsys.readouterr().out, path.exists())
 
 
-def test_the_deploy_key_can_come_from_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("mark", ["", "\ufeff"], ids=["plain", "with a byte order mark"])
+def test_the_deploy_key_can_come_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
     """There no other user of the machine can see it."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard, (tmp_path / "key").open("w+") as key:
-        key.write(f"{DEPLOY_KEY}\n")
+        key.write(f"{mark}{DEPLOY_KEY}\n")
         key.seek(0)
         monkeypatch.setattr(sys, "stdin", key)
         assert 0 == main(["setup", "--config", str(path), "--api-url", dashboard.url, "--deploy-key", "-"])
         assert load_config(path, {}).api_key in dashboard.api_keys
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
+def test_what_is_no_deploy_key_on_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encoding: str
+) -> None:
+    """Undecodable bytes are refused like any other text that cannot be a key."""
+    (tmp_path / "key").write_bytes(b"k\xff\xfey\n")
+    with (tmp_path / "key").open(encoding=encoding) as key:
+        monkeypatch.setattr(sys, "stdin", key)
+        options = ["--api-url", "https://d", "--deploy-key", "-"]
+        assert 2 == main(["setup", "--config", str(tmp_path / "config.toml"), *options])
+    assert "standard input holds no key" in capsys.readouterr().err
 
 
 def test_no_error_shows_the_deploy_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
