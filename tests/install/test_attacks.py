@@ -146,7 +146,7 @@ def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) ->
         host.root.run("ln", "-sfn", place, spool)
         before = host.owner(place), host.root.run("ls", place)
         said = host.install(option, expect=1, SLURM_USAGE_HISTORY_SPOOL=spool)
-        assert "users other than root can change /var/lib/slurm, and so what root puts there" in said
+        assert "users other than root can change /var/lib/slurm, and with it what root installs" in said
         assert before == (host.owner(place), host.root.run("ls", place))
 
 

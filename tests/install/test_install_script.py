@@ -351,7 +351,7 @@ def test_a_proxy_that_is_dead(installation: Installation) -> None:
     dead.update(dict.fromkeys(("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"), "https://pypi.org/simple"), PIP_FIND_LINKS="")
     said = installation.run(expect=1, no_proxy="", NO_PROXY="", **dead)
     assert "HTTPS_PROXY is 127.0.0.1:9. If PyPI cannot be reached, install from the bundle (make bundle)" in said
-    assert "or name a --wheelhouse" in said
+    assert "or use --wheelhouse" in said
     assert "secret" not in said
     assert [] == installation.environments()
 
