@@ -9,7 +9,7 @@ from collections import deque
 from typing import Iterable, Iterator, Sequence
 
 from agent.errors import STOPPED, ExporterError, RecordsRejected, UnreadableLine, UsageError
-from agent.jobs.entry import QueueEntry, parse_line
+from agent.jobs.queue_entry import QueueEntry, parse_line
 from agent.localtime import local_text
 from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger

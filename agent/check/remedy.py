@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Sequence
 
 from agent.privilege import CALLER, find_stranger
-from agent.slurm.conf import Setting
+from agent.slurm.slurm_conf import Setting
 
 RESTART = "systemctl restart slurmctld"
 #: The reset is needed because systemd refuses to start a unit after several failures in a row.

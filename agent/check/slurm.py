@@ -17,10 +17,10 @@ from agent.check.wiring import Call
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
-from agent.slurm.conf import Conf, controllers_of
 from agent.slurm.controllers import controls
 from agent.slurm.scontrol import parse_range
 from agent.slurm.slurm import Slurm
+from agent.slurm.slurm_conf import Conf, controllers_of
 from agent.wording import count, span
 
 _SPOOL_LINE = re.compile(r'^: "\$\{SLURM_USAGE_HISTORY_SPOOL:=(.*)\}"$', re.MULTILINE)

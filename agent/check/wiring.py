@@ -15,8 +15,8 @@ from agent.check.finding import NotWell
 from agent.check.remedy import RESTART, RESTART_HINT, START, append, replace, then_restart
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
-from agent.slurm.conf import Conf, Setting, read_slurm_conf
 from agent.slurm.environment import USUAL_PLACES
+from agent.slurm.slurm_conf import Conf, Setting, read_slurm_conf
 
 #: The first version that accepts several EpilogSlurmctld lines.
 SEVERAL_EPILOGS = (24, 5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Iterable
 
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import enum
 from typing import Container, Iterable, NamedTuple, Sequence
 
-from agent.jobs.entry import QueueEntry
 from agent.jobs.finality import HALF_WRITTEN_SECONDS, Stage, is_for_slurmctld, stage, stage_by_slurmctld
 from agent.jobs.job import own_runs
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 
 #: How far the hook's END and the End in the accounting may differ.

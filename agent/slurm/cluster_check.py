@@ -7,9 +7,9 @@ from contextlib import suppress
 from typing import Iterator, Mapping
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.slurm.conf import read_slurm_conf
 from agent.slurm.environment import find_slurm_conf
 from agent.slurm.scontrol import Scontrol
+from agent.slurm.slurm_conf import read_slurm_conf
 
 _WHICH = "see ClusterName in slurm.conf, and slurm_cluster in the configuration"
 

@@ -7,13 +7,13 @@ from typing import Callable, Mapping, Sequence
 
 from agent.errors import ExporterError, SlurmUnreachable, TimeRangeTooWide
 from agent.slurm.cluster_check import ClusterCheck
+from agent.slurm.complaints import count_lines, failure, speaks_of_attempts, usual_complaints
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Child, Output, run
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
+from agent.slurm.sacct_argv import ALL_ENDS, make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.scontrol import QUICK_SECONDS, Scontrol
-from agent.slurm.selection import ALL_ENDS, make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.table import NOT_SLURMS, Table, draw_separator
-from agent.slurm.trust import count_lines, failure, speaks_of_attempts, usual_complaints
 
 #: A refused time range is not halved below this.
 NARROWEST_SECONDS = 60
@@ -142,7 +142,7 @@ class Sacct:
         return Query(Child(argv, environment=self._environment, timeout=self._timeout), read)
 
     def _count_lines(self, output: Output, header: str) -> int:
-        """See :func:`agent.slurm.trust.count_lines`. What a successful sacctmgr complains of is harmless, too."""
+        """See :func:`agent.slurm.complaints.count_lines`. What a successful sacctmgr complains of is harmless, too."""
         try:
             return count_lines(output, header, self._usual)
         except TimeRangeTooWide:

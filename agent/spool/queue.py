@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterable, Iterator
 
 from agent.errors import ExporterError, SpoolError, UnreadableLine
-from agent.jobs.entry import QueueEntry, parse_line
+from agent.jobs.queue_entry import QueueEntry, parse_line
 from agent.spool.disk import explained
 from agent.spool.lock import QUEUE_LOCK, locked
 

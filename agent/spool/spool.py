@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable, Iterator, NamedTuple
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
 from agent.spool.database import put_aside
 from agent.spool.host import claim_for_host

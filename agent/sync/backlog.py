@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from agent.jobs.verdict import END_SLACK_SECONDS
 from agent.localtime import Range
-from agent.slurm.selection import IDS_PER_CALL
+from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.spool.ledger import Ledger
 from agent.sync.slices import FIRST_SECONDS, ROWS_PER_SLICE, next_slice
 

@@ -202,7 +202,7 @@ class Control:
 
     def _by_conf(self) -> Controllers:
         """Who the controllers are by slurm.conf, without the cluster's name, which slurmctld has to confirm."""
-        from agent.slurm.conf import controllers_of, read_slurm_conf  # noqa: PLC0415
+        from agent.slurm.slurm_conf import controllers_of, read_slurm_conf  # noqa: PLC0415
 
         conf = find_slurm_conf(self._environ)
         found = controllers_of(read_slurm_conf(conf)) if conf else Controllers("", (), "")

@@ -14,7 +14,7 @@ from typing import Callable, Sequence
 
 from agent.dashboard import backoff
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Callable, Container, Sequence
 
-from agent.jobs.entry import is_task
 from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
+from agent.jobs.queue_entry import is_task
 from agent.jobs.rows import Rows
-from agent.jobs.run import REVOKED
+from agent.jobs.states import REVOKED
 from agent.localtime import Range
 from agent.slurm.sacct import Sacct
-from agent.slurm.selection import IDS_PER_CALL
+from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.sync.lookback import Lookback
 
 #: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.

@@ -14,11 +14,12 @@ from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.retry import attempts_within, record_delay
 from agent.jobs.rows import Rows
-from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
+from agent.jobs.run import Run
+from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
 from agent.jobs.verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.localtime import Range
 from agent.slurm.sacct import Query, Sacct
-from agent.slurm.selection import IDS_PER_CALL
+from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
 from agent.spool.ledger import Ledger

@@ -9,10 +9,11 @@ import logging
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
-from agent.jobs.run import MAY_CONTINUE_STATES, Run
+from agent.jobs.run import Run
+from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range, local_day
 from agent.slurm.sacct import Sacct
-from agent.slurm.selection import GOING_ON
+from agent.slurm.sacct_argv import GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.slices import cover
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Sequence, Tuple
 
-from agent.jobs.entry import is_task
+from agent.jobs.queue_entry import is_task
 from agent.jobs.record import Record, place
 
 #: The raw ID and the Submit of a record, or of a queue entry in the ledger.

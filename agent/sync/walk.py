@@ -11,7 +11,8 @@ from typing import Callable, Iterator, NamedTuple, Protocol
 
 from agent.jobs.finality import Stage, stage
 from agent.jobs.job import Runs, is_whole, runs_with
-from agent.jobs.run import MAY_CONTINUE_STATES, Run
+from agent.jobs.run import Run
+from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range
 from agent.slurm.sacct import Sacct, WindowQuery
 from agent.slurm.table import Table

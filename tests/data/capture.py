@@ -21,7 +21,7 @@ from typing import Callable, TypeVar
 
 from agent.slurm.environment import make_environment
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
-from agent.slurm.selection import make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.sacct_argv import make_ids_selection, make_sacct_argv, make_window_selection
 from tests.data import scenarios
 from tests.support.accounting import expected_records
 from tests.support.rows import SEPARATOR

@@ -23,7 +23,7 @@ from typing import Any, Callable, Iterator
 
 from agent.slurm.environment import make_environment
 from agent.slurm.row import FIELDS
-from agent.slurm.selection import make_sacct_argv, make_window_selection
+from agent.slurm.sacct_argv import make_sacct_argv, make_window_selection
 from tests.support.slurm import Slurm
 from tests.support.waiting import wait_for
 

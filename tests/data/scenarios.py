@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable
 
-from agent.slurm.selection import make_window_selection
+from agent.slurm.sacct_argv import make_window_selection
 from tests.support.slurm import Slurm
 
 if TYPE_CHECKING:

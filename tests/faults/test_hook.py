@@ -15,7 +15,7 @@ from typing import Callable, Iterator
 
 import pytest
 
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.spool.queue import ABANDONED_SECONDS, Queue
 from tests.support.disk import fill, make_read_only, small_disk
 from tests.support.tools import need

@@ -10,7 +10,7 @@ from agent.config import parse_config, parse_text
 from agent.dashboard.answer import Answer, describe, judge, read_name, shown_clusters
 from agent.dashboard.backoff import parse_retry_after
 from agent.errors import BatchRefused, ExporterError
-from agent.jobs.entry import parse_line
+from agent.jobs.queue_entry import parse_line
 from agent.sanitize import clean, printable
 from agent.slurm.row import parse_row
 

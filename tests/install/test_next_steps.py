@@ -12,7 +12,7 @@ import pytest
 
 from agent.check.remedy import RESTART_HINT
 from agent.check.wiring import check_wiring
-from agent.slurm.conf import read_slurm_conf
+from agent.slurm.slurm_conf import read_slurm_conf
 from tests.install.installation import NAME, Installation
 
 HOOK = f"/opt/{NAME}/bin/jobcomp.sh"

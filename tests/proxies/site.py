@@ -11,7 +11,7 @@ from typing import Any, Callable
 from agent.config import parse_config
 from agent.dashboard.client import make_dashboard
 from agent.errors import ExporterError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery

@@ -13,7 +13,7 @@ from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
-from agent.slurm.selection import ALL_ENDS
+from agent.slurm.sacct_argv import ALL_ENDS
 from tests.support.rows import NOON
 
 DAY = 86_400

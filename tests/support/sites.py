@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Generic, Iterable, Iterator, TypeVar
 
 from agent.config import parse_config
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.jobs.run import Run
 from agent.localtime import Range

@@ -13,7 +13,7 @@ from typing import Callable
 import pytest
 
 from agent.errors import Busy
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.spool.lock import QUEUE_LOCK, locked
 from agent.spool.queue import Queue
 

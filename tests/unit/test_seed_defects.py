@@ -15,12 +15,12 @@ from agent.jobs.job import own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
+from agent.slurm.complaints import count_lines
 from agent.slurm.process import Output
 from agent.slurm.row import FIELDS, parse_tres
+from agent.slurm.sacct_argv import make_sacct_argv, make_window_selection
 from agent.slurm.scontrol import Scontrol
-from agent.slurm.selection import make_sacct_argv, make_window_selection
 from agent.slurm.table import Table
-from agent.slurm.trust import count_lines
 from agent.spool.ledger import open_ledger
 from agent.sync.delivery import Delivery
 from agent.sync.prepare import Settings

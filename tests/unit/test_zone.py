@@ -13,7 +13,7 @@ import pytest
 
 from agent.localtime import day_end, day_start
 from agent.slurm.row import FIELDS
-from agent.slurm.selection import ALL_ENDS
+from agent.slurm.sacct_argv import ALL_ENDS
 from tests.support.rows import FILL_IN, SEPARATOR
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ import pytest
 
 from agent.admin import repair
 from agent.errors import ExporterError, UsageError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.localtime import local_text
 from agent.spool.journal import RunReport

@@ -22,7 +22,7 @@ from agent.check.wiring import (
     why_not_started,
     wiring_of_slurmctld,
 )
-from agent.slurm.conf import read_slurm_conf
+from agent.slurm.slurm_conf import read_slurm_conf
 
 ROOT = Path(__file__).parents[3]
 HOOK = (ROOT / "hooks" / "jobcomp.sh").read_text()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from agent.jobs.entry import QueueEntry
 from agent.jobs.finality import ASK_SLURMCTLD_SECONDS, HALF_WRITTEN_SECONDS, UNANSWERED_SECONDS
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from tests.support.rows import NOON, make_run

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from agent.errors import SlurmUnreachable
+from agent.slurm.complaints import count_lines, speaks_of_attempts, usual_complaints
 from agent.slurm.process import Output
-from agent.slurm.trust import count_lines, speaks_of_attempts, usual_complaints
 
 DATA = Path(__file__).parents[2] / "data" / "sacct"
 VERSIONS = sorted(path.parent.name for path in DATA.glob("*/complaints.json"))

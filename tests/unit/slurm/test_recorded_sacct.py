@@ -17,9 +17,9 @@ from agent.jobs.job import own_runs
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
+from agent.slurm.complaints import count_lines
 from agent.slurm.process import Output
 from agent.slurm.table import Table
-from agent.slurm.trust import count_lines
 from agent.spool.queue import Queue
 from tests.support.accounting import unfold_nodes
 from tests.support.rows import SEPARATOR

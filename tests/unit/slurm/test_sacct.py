@@ -13,14 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import ExporterError, SlurmUnreachable
+from agent.slurm.complaints import count_lines
 from agent.slurm.process import Output, run
 from agent.slurm.row import FIELDS
 from agent.slurm.sacct import Sacct
+from agent.slurm.sacct_argv import make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.scontrol import Scontrol
-from agent.slurm.selection import make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.slurm import Slurm
 from agent.slurm.table import Table
-from agent.slurm.trust import count_lines
 from tests.support.disk import small_disk
 from tests.support.rows import FILL_IN, SEPARATOR, make_output, make_run, make_values
 from tests.support.waiting import wait_for

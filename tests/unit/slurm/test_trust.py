@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRangeTooWide
+from agent.slurm.complaints import count_lines, usual_complaints
 from agent.slurm.process import Output
 from agent.slurm.sacct import Sacct
 from agent.slurm.scontrol import Scontrol
-from agent.slurm.trust import count_lines, usual_complaints
 from tests.support.rows import FILL_IN, make_output, make_values
 
 HEADER = make_output().decode().strip()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.errors import LedgerDamaged, SpoolError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.spool import schema
 from agent.spool.database import put_aside
@@ -319,7 +319,7 @@ def test_what_is_asked_for_again_is_refused_no_more(ledger: Ledger) -> None:
 def test_many_begin_at_once(path: Path) -> None:
     """Whichever process makes the tables, all of them work with the same."""
     code = (
-        "import sys; from pathlib import Path; from agent.jobs.entry import QueueEntry\n"
+        "import sys; from pathlib import Path; from agent.jobs.queue_entry import QueueEntry\n"
         "from agent.spool.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"
         "with ledger.transaction(): ledger.waiting.add([QueueEntry(int(sys.argv[2]))], 0)\n"
     )

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import Busy, ExporterError, SpoolError, UnreadableLine
-from agent.jobs.entry import LAST_JOB_ID, QueueEntry
+from agent.jobs.queue_entry import LAST_JOB_ID, QueueEntry
 from agent.spool.lock import lock_holder, locked, run_lock
 from agent.spool.owner import check_spool
 from agent.spool.queue import ABANDONED_SECONDS, LONGEST_LINE, Queue

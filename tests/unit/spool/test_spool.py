@@ -14,7 +14,7 @@ import pytest
 
 import agent
 from agent.errors import Busy, LedgerDamaged, SpoolError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.privilege import name_of
 from agent.spool.ledger import Ledger
 from agent.spool.lock import run_lock

@@ -15,7 +15,7 @@ from typing import Iterator
 import pytest
 
 from agent.errors import LedgerDamaged, SpoolError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.localtime import local_day
 from agent.spool.facts import ELSEWHERE, GIVEN_UP, MISSED, MISSED_END, PAUSE

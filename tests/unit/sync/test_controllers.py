@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 
 from agent.errors import ConfigError, SlurmUnreachable
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
 from agent.slurm.controllers import Controllers
 from agent.slurm.slurm import Slurm

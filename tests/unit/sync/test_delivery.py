@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import REFUSED
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery

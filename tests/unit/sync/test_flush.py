@@ -8,15 +8,15 @@ from typing import Sequence
 import pytest
 
 from agent.errors import BatchRefused, DashboardUnreachable, SlurmUnreachable
-from agent.jobs.entry import QueueEntry
 from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.jobs.retry import LONGEST_WAIT_SECONDS
 from agent.jobs.rows import Rows
 from agent.jobs.run import Run
 from agent.localtime import local_text
-from agent.slurm.selection import ALL_ENDS, GOING_ON, IDS_PER_CALL
+from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting

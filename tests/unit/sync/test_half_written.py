@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agent.jobs.entry import QueueEntry
 from agent.jobs.finality import HALF_WRITTEN_SECONDS
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.spool.ledger import Ledger
 from agent.status.health import find_problems

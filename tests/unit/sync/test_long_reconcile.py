@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SlurmUnreachable
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.slurm.controllers import Controllers
 from agent.sync import interlude

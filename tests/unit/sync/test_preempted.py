@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.spool.ledger import Ledger

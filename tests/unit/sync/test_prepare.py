@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.jobs.entry import QueueEntry
 from agent.jobs.job import ever_started, own_runs
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from tests.support.memory import DAY

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from agent.errors import SlurmUnreachable
-from agent.jobs.entry import QueueEntry
 from agent.jobs.job import LOOKBACK_SECONDS
+from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
 from agent.localtime import Range, local_text
-from agent.slurm.selection import ALL_ENDS, GOING_ON
+from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.interlude import Interlude
 from agent.sync.lookback import LATE_SECONDS, note_forgotten

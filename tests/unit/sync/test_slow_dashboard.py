@@ -7,7 +7,7 @@ from typing import Callable, Sequence
 import pytest
 
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError
-from agent.jobs.entry import QueueEntry
+from agent.jobs.queue_entry import QueueEntry
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.slurm.conf import controllers_of, read_slurm_conf
 from agent.slurm.controllers import Controllers
+from agent.slurm.slurm_conf import controllers_of, read_slurm_conf
 
 
 def write(folder: Path, text: str, name: str = "slurm.conf") -> Path:

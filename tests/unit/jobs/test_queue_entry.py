@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.errors import UnreadableLine
-from agent.jobs.entry import LAST_JOB_ID, QueueEntry, parse_line
+from agent.jobs.queue_entry import LAST_JOB_ID, QueueEntry, parse_line
 
 job_ids = st.integers(1, LAST_JOB_ID)
 seconds = st.none() | st.integers(0, 10**12 - 1)
