@@ -58,8 +58,8 @@ def describe_machine() -> str:
 def note(rounds: int) -> str:
     """When and under what load a table was measured."""
     return (
-        f"Measured on {time.strftime('%Y-%m-%d')}, {rounds} rounds;"
-        f" other work on the machine kept the load at {load_average():.1f} at the end."
+        f"Measured on {time.strftime('%Y-%m-%d')}, {rounds} round{'s' if rounds > 1 else ''};"
+        f" the load average at the end was {load_average():.1f}."
     )
 
 

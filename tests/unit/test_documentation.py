@@ -186,7 +186,7 @@ def test_every_alert() -> None:
 
 def test_every_fact_of_slurm_has_its_test() -> None:
     """Each row of the tables names a test, and each named test exists: renamed and deleted ones are found."""
-    section = EXACTNESS.partition("## Every fact of Slurm")[2].partition("\n## ")[0]
+    section = EXACTNESS.partition("## Slurm's behaviour, and the tests")[2].partition("\n## ")[0]
     facts = [line for line in section.splitlines() if line.startswith("| ") and not line.startswith("| fact ")]
     named = [re.findall(r"`([\w/]+/test_\w+\.py)::(test_\w+)`", line) for line in facts]
     assert len(facts) > 35
