@@ -120,11 +120,12 @@ def test_one_spool_for_both_is_refused(pair: Pair) -> None:
 
 def test_neither_needs_slurmctld(pair: Pair) -> None:
     """The remembered cluster name is used, and slurmdbd knows the jobs. (The last test: slurmctld stays down.)"""
+    pair.exporters["ctl1"].run("reconcile")  # asks for the name
     job = pair.nodes.run("sbatch", "--parsable", "-o", "/dev/null", "--chdir=/tmp", "--wrap", "true").strip()
     wait_for(lambda: f"\n{job} " in pair.ctl1.attempt("cat", f"{SPOOL}/queue").stdout, "the hook's call")
     newest = f"select time_end, `partition` from {pair.cluster}_job_table where id_job = {job} order by job_db_inx"
     # A killed slurmctld would lose what it has not reported.
-    wait_for(lambda: all(part not in {"0", ""} for part in pair.sql(newest)[-1]), "the job's record in slurmdbd")
+    wait_for(lambda: _is_whole(pair.sql(newest)), "the job's record in slurmdbd")
     for host in pair.controllers:
         pair.kill_slurmctld(host)
     with (pair.lan.folder / "slurm" / "slurm.conf").open("a") as conf:
@@ -132,6 +133,11 @@ def test_neither_needs_slurmctld(pair: Pair) -> None:
     pair.exporters["ctl1"].run("flush")
     assert job in pair.board.records, pair.sql(newest)
     pair.exporters["ctl1"].run("reconcile")
+
+
+def _is_whole(rows: list[list[str]]) -> bool:
+    """Whether the newest row, if there is one yet, has an End and a partition."""
+    return bool(rows) and all(part not in {"0", ""} for part in rows[-1])
 
 
 def _deliver(pair: Pair, undelivered: list[str]) -> list[str]:
