@@ -9,7 +9,7 @@ belong to an earlier owner: IDs are reused after 67 million jobs, or when slurmc
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, List, Sequence
+from typing import Collection, Iterable, Iterator, List, Sequence
 
 from agent.jobs.run import UNKNOWN, Run
 from agent.jobs.states import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED
@@ -26,13 +26,14 @@ Runs = List[Run]
 
 def own_runs(rows: Iterable[Run]) -> Runs:
     """The runs of the newest job among the rows of one raw ID, without those of the ID's earlier owners."""
-    jobs = _split_by_job(_without_abandoned(list(rows)))
+    jobs = _split_by_job(rows)
     return _within_reach(jobs[-1]) if jobs else []
 
 
 def runs_with(run: Run, others: Iterable[Run]) -> Runs:
     """The runs of the job that a row belongs to, which need not be the newest job of its raw ID.
 
+    :param run: one that has ended.
     :param others: the other rows of the raw ID. A copy of the same row among them takes precedence.
     """
     jobs = _split_by_job([run, *others])
@@ -74,7 +75,7 @@ def ever_started(runs: Sequence[Run]) -> bool:
     return not all(run.never_started for run in runs_here(runs))
 
 
-def _without_abandoned(rows: Sequence[Run]) -> Iterator[Run]:
+def _without_abandoned(rows: Collection[Run]) -> Iterator[Run]:
     """The rows except those that slurmctld has abandoned.
 
     A slurmctld that is killed before it saves a requeue, or its backup, runs the job again under the previous Submit.
@@ -90,7 +91,7 @@ def _without_abandoned(rows: Sequence[Run]) -> Iterator[Run]:
 def _split_by_job(rows: Iterable[Run]) -> list[Runs]:
     """The rows of one raw ID grouped into jobs, oldest first. Of two copies of a row the later one counts."""
     jobs: list[Runs] = []
-    for run in sorted({run.submit: run for run in rows}.values(), key=lambda run: run.submit):
+    for run in sorted(_without_abandoned({run.submit: run for run in rows}.values()), key=lambda run: run.submit):
         if jobs and _continues_in(jobs[-1][-1], run):
             jobs[-1].append(run)
         else:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from agent.jobs.finality import Stage, stage
-from agent.jobs.job import LOOKBACK_SECONDS, ever_started, own_runs
+from agent.jobs.job import LOOKBACK_SECONDS, ever_started, own_runs, runs_with
 from agent.jobs.record import make_record, usage
 from agent.jobs.run import Run
 from tests.support.rows import NOON, make_run
@@ -76,6 +76,12 @@ def test_a_requeue_that_a_killed_slurmctld_forgot(state: str) -> None:
     """Its row is never finished. The job ran on under the previous Submit, and ended after that of the requeue."""
     ended, requeue = make_requeue("COMPLETED", gap=-500, State=state, End="Unknown")
     assert [ended] == own_runs([ended, requeue])
+
+
+def test_the_forgotten_requeue_does_not_hide_the_job_from_reconcile() -> None:
+    """Restarts is higher in the row that is never finished, which would continue the job."""
+    ended, requeue = make_requeue("COMPLETED", gap=-500, State="PENDING", End="Unknown", Restarts="1")
+    assert [ended] == runs_with(ended, [requeue])
 
 
 def test_a_reused_id_whose_job_is_running_is_another_job() -> None:
