@@ -15,6 +15,16 @@ from agent import __version__
 from agent.config import INSTANCE, NAME
 from agent.errors import UsageError
 from agent.localtime import parse_day
+from agent.options import (
+    CheckOptions,
+    FlushOptions,
+    GlobalOptions,
+    QueueOptions,
+    ReconcileOptions,
+    RunOptions,
+    SetupOptions,
+    StatusOptions,
+)
 from agent.wording import did_you_mean
 
 DESCRIPTION = """\
@@ -89,72 +99,6 @@ QUEUE_ACTIONS = {
     "retry": ("*", "try waiting and rejected jobs again in the next flush; all of them if none is named"),
     "drop": ("+", "discard waiting jobs and rejected records without sending them"),
 }
-
-
-# argparse sets the fields of these; what is not given stays as the class has it. NamedTuples take longer to load.
-
-
-class GlobalOptions:
-    """The options of every command."""
-
-    config: Path | None = None
-    cluster_name: str | None = None
-    instance: str = ""
-    dry_run: bool = False
-    verbose: bool = False
-
-
-class FlushOptions:
-    """``flush`` has no options of its own."""
-
-
-class ReconcileOptions:
-    """The options of ``reconcile``. Both days are inclusive and in the cluster's time zone."""
-
-    start_date: date | None
-    end_date: date | None
-    only_missing: bool
-
-
-class RunOptions:
-    """The options of ``run``; times in seconds."""
-
-    every: float
-    reconcile_every: float
-    health_file: Path | None
-
-
-class QueueOptions:
-    """The options of ``queue``."""
-
-    action: str
-    jobs: Sequence[str] = ()
-    all: bool = False
-
-
-class StatusOptions:
-    """The options of ``status``."""
-
-    json: bool
-    check: bool
-
-
-class CheckOptions:
-    """The options of ``check``. ``wait`` and ``test_job`` ask it to wait for a real call of the hook."""
-
-    json: bool
-    wait: int | None = None  # seconds
-    test_job: bool = False
-
-
-class SetupOptions:
-    """The options of ``setup``; exactly one of the two keys is given."""
-
-    api_url: str
-    deploy_key: str | None
-    api_key_file: Path | None
-    allow_http: bool
-    yes: bool
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -12,17 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, NoReturn, Sequence
 
-from agent.arguments import (
-    CheckOptions,
-    FlushOptions,
-    GlobalOptions,
-    QueueOptions,
-    ReconcileOptions,
-    RunOptions,
-    SetupOptions,
-    StatusOptions,
-    parse_argv,
-)
+from agent.arguments import parse_argv
 from agent.config import (
     NAME,
     SPOOL_VARIABLE,
@@ -35,6 +25,16 @@ from agent.config import (
 )
 from agent.errors import STOPPED, Busy, ConfigError, ExporterError, SpoolError, UsageError
 from agent.logs import Complaints, set_up_logging
+from agent.options import (
+    CheckOptions,
+    FlushOptions,
+    GlobalOptions,
+    QueueOptions,
+    ReconcileOptions,
+    RunOptions,
+    SetupOptions,
+    StatusOptions,
+)
 from agent.sanitize import printable
 from agent.wording import Style, count, name_instance
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from agent.arguments import RunOptions, parse_argv
+from agent.arguments import parse_argv
+from agent.options import RunOptions
 from tests.install.installation import CHECKOUT, NAME
 
 MANIFEST = (CHECKOUT / "etc/container/kubernetes.yaml").read_text()

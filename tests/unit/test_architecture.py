@@ -20,7 +20,7 @@ USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"arguments", "logs", "sync", "status", "check", "admin"} | USE,
+    "cli": {"arguments", "options", "logs", "sync", "status", "check", "admin"} | USE,
     "sync": {"logs"} | USE,
     "status": {"spool"} | EDGE,
     "check": USE,
@@ -29,7 +29,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "spool": EDGE,
     "dashboard": EDGE,
     "jobs": {"errors", "localtime"},
-    "arguments": {"config"} | GROUND,
+    "arguments": {"config", "options"} | GROUND,
+    "options": set(),
     "config": {"config_keys", "errors", "sanitize"},
     "config_keys": {"sanitize", "wording"},
     "installed": {"config"},

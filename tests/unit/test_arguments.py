@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from agent import __version__
-from agent.arguments import COMMANDS, QueueOptions, ReconcileOptions, StatusOptions, parse_argv
+from agent.arguments import COMMANDS, parse_argv
 from agent.errors import UsageError
+from agent.options import QueueOptions, ReconcileOptions, StatusOptions
 
 
 def parsed(line: str) -> tuple[object, ...]:

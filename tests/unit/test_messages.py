@@ -21,9 +21,10 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 import pytest
 
 from agent import cli
-from agent.arguments import COMMANDS, FlushOptions
+from agent.arguments import COMMANDS
 from agent.cli import main
 from agent.localtime import day_start, local_day
+from agent.options import FlushOptions
 from agent.slurm.row import FIELDS
 from tests.support import dashboard_faults as faults
 from tests.support.clock import Clock

@@ -15,8 +15,9 @@ from typing import Callable
 import pytest
 
 from agent import cli
-from agent.arguments import RunOptions, parse_argv
+from agent.arguments import parse_argv
 from agent.errors import Busy, ExporterError, SlurmUnreachable, UsageError
+from agent.options import RunOptions
 from agent.sync.rounds import RETRY_SECONDS, Rounds, write_health
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.replayed_sacct import ReplayedSacct
