@@ -83,7 +83,7 @@ LONGEST_SPAN_SECONDS = 366 * 86_400
 
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",
-    "reconcile": "replay the collection window, or any range of days, and count what flush missed",
+    "reconcile": "replay the collection window, or any range of days, and count what the hook missed",
     "run": "flush and reconcile in a loop, for containers without systemd and cron",
     "queue": "inspect and repair queued, waiting and rejected jobs",
     "status": "show health, backlog and the latest runs",

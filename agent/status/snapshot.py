@@ -60,7 +60,7 @@ class Hook(NamedTuple):
     last_call: float | None
     calls_today: int
     calls: int
-    missed: int  # jobs that reconcile delivered first
+    missed: int  # jobs that it did not queue; reconcile delivered them
     missed_end: float | None  # when the newest of them that had run ended
     since: float | None = None  # its first call; jobs that ended earlier do not count as missed
 

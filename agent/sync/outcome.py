@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Outcome:
     """The outcome of one flush or reconcile.
 
-    ``missed`` counts the jobs that no flush had delivered, and ``message`` says in one line what was done.
+    ``missed`` counts the jobs that the hook had not queued, and ``message`` says in one line what was done.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Window → sacct → dashboard: replays a range of time, and counts the jobs that flush missed."""
+"""Window → sacct → dashboard: replays a range of time, and counts the jobs that the hook missed."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class Session:
         outcome.message = (
             f"{reconcile.tally.jobs} jobs ended in the range, {describe(outcome.delivery, dry_run=self._dry_run)}, "
             + (f"{unchanged} unchanged, " if unchanged else "")
-            + f"{reconcile.tally.missed} missed by flush"
+            + f"{reconcile.tally.missed} missed by the hook"
         )
 
     def _send_again(self, delivery: Delivery, began: float) -> None:

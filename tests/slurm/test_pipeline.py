@@ -146,7 +146,7 @@ def test_a_record_that_is_not_there_yet_is_waited_for() -> None:
 
 
 def test_without_a_hook_reconcile_brings_everything() -> None:
-    """A cluster with no hook at all is delivered by the daily reconcile, and each job counts as missed by flush."""
+    """A cluster with no hook at all is delivered by the daily reconcile, and each job counts as missed by the hook."""
     with small_site() as site:
         site.slurm.sbatch("--array=1-3")
         site.slurm.wait_until_idle()
