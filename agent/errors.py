@@ -26,6 +26,10 @@ class ExporterError(Exception):
         self.hint = printable(hint)
         self.subject = subject
 
+    def with_hint(self) -> str:
+        """The message, followed by the hint in brackets."""
+        return f"{self} ({self.hint})" if self.hint else str(self)
+
 
 class UsageError(ExporterError):
     """Wrong usage of the command line."""

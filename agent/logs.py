@@ -7,7 +7,7 @@ import os
 import sys
 from typing import Callable, Mapping, TextIO
 
-from agent.errors import ExporterError
+from agent.errors import Busy, ExporterError
 from agent.sanitize import printable
 
 #: The priority that journald reads at the start of a line.
@@ -49,6 +49,11 @@ def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None)
     package.handlers[:] = [handler]
     package.setLevel(logging.DEBUG if verbose else logging.INFO)
     package.propagate = False
+
+
+def report_failure(error: ExporterError) -> None:
+    """Logs why a run failed and what to do. A lock held by another run is logged as information only."""
+    logger.log(logging.INFO if isinstance(error, Busy) else logging.ERROR, "%s", error.with_hint())
 
 
 def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:

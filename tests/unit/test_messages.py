@@ -20,7 +20,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import pytest
 
-from agent import cli
+from agent import commands
 from agent.arguments import COMMANDS
 from agent.cli import main
 from agent.localtime import day_start, local_day
@@ -780,7 +780,7 @@ def test_a_defect_of_ours(site: Site, capsys: pytest.CaptureFixture[str], monkey
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli._COMMANDS, FlushOptions, fail)
+    monkeypatch.setitem(commands.COMMANDS, FlushOptions, fail)
     code, log = run(site, "flush", capsys)
     (said,) = messages(log)
     assert 1 == code

@@ -1,0 +1,388 @@
+"""What each command does. The only module that prints."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+
+from agent.config import (
+    NAME,
+    SPOOL_VARIABLE,
+    Config,
+    default_spool,
+    find_config,
+    is_exposed,
+    load_config,
+    warn_of_readers,
+)
+from agent.errors import ConfigError, ExporterError, SpoolError, UsageError
+from agent.logs import Complaints, report_failure
+from agent.options import (
+    CheckOptions,
+    FlushOptions,
+    GlobalOptions,
+    QueueOptions,
+    ReconcileOptions,
+    RunOptions,
+    SetupOptions,
+    StatusOptions,
+)
+from agent.sanitize import printable
+from agent.wording import Style, count, name_instance
+
+if TYPE_CHECKING:
+    from agent.spool.journal import RunReport
+    from agent.spool.ledger import Ledger
+    from agent.sync.session import Session
+
+logger = logging.getLogger(__name__)
+
+
+class Call:
+    """One invocation: the global options, and what the commands work with."""
+
+    def __init__(
+        self,
+        options: GlobalOptions,
+        environ: Mapping[str, str],
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+    ) -> None:
+        self.options = options
+        self.environ = environ
+        self.clock = clock
+        self.sleep = sleep
+
+    def read_config(self, *, spool_is_checked: bool = False) -> Config:
+        """Reads the configuration. Run by root, the process becomes the file's owner first.
+
+        :param spool_is_checked: whether the command itself reports a spool of another user.
+        """
+        options = self.options
+        path = options.config or find_config(self.environ, options.instance)
+        is_root = os.geteuid() == 0
+        if is_root:
+            from agent.privilege import become_owner_of  # noqa: PLC0415
+
+            become_owner_of(path)
+        config = load_config(path, self.environ, cluster_name=options.cluster_name, instance=options.instance)
+        if is_root and not spool_is_checked:
+            from agent.spool.owner import check_agreement  # noqa: PLC0415
+
+            check_agreement(path, config.spool_dir)
+        return config
+
+    def say(self, text: str) -> None:
+        """Prints a text, with commands and units named for the instance."""
+        print(name_instance(text, self.options.instance), flush=True)
+
+    def load_config(self) -> Config:
+        """Reads the configuration and logs its warnings."""
+        config = self.read_config()
+        for warning in config.warnings:
+            logger.warning("%s", warning)
+        return config
+
+    @contextmanager
+    def open_session(self, config: Config, level: int) -> Iterator[Session]:
+        """Opens a session. The metrics are written when it ends, whether it succeeded or not."""
+        from agent.sync.session import open_session  # noqa: PLC0415
+
+        dry_run = self.options.dry_run
+        with open_session(
+            config, self.environ, dry_run=dry_run, level=level, clock=self.clock, sleep=self.sleep
+        ) as session:
+            try:
+                yield session
+            finally:
+                if config.metrics_file is not None and not dry_run:
+                    self._write_metrics(config, config.metrics_file, session.ledger)
+
+    def _write_metrics(self, config: Config, path: Path, ledger: Ledger) -> None:
+        from agent.status import metrics, snapshot  # noqa: PLC0415
+
+        try:
+            metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, self.clock()))
+        except ExporterError as error:  # does not change how the run itself ended
+            logger.warning("%s", error.with_hint())
+
+    def screen_style(self) -> Style:
+        """What the screen can show."""
+        plain = self.environ.get("NO_COLOR") or self.environ.get("TERM", "dumb") == "dumb"
+        return Style(
+            colour=sys.stdout.isatty() and not plain,
+            unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
+        )
+
+
+def _flush(call: Call, _: FlushOptions) -> None:
+    dry_run = call.options.dry_run
+    with call.open_session(call.load_config(), logging.INFO if dry_run else logging.DEBUG) as session:
+        report = session.flush()
+        level = logging.INFO if report.delivered or dry_run or sys.stderr.isatty() else logging.DEBUG
+        logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
+        _print_sample(session.sample)
+
+
+def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
+    from agent.status import progress  # noqa: PLC0415
+    from agent.sync.window import window  # noqa: PLC0415
+
+    config = call.load_config()
+    days = window(config.collection_window_days, wanted.start_date, wanted.end_date, call.clock())
+    with call.open_session(config, logging.INFO) as session:
+        with progress.shown(days, on_terminal=sys.stderr.isatty()) as show:
+            report = session.reconcile(
+                days,
+                only_missing=wanted.only_missing,
+                daily=not (wanted.start_date or wanted.end_date),
+                on_progress=lambda progress: show(progress.done_to, progress.jobs),
+            )
+        logger.info("%s", _summary("Reconcile", report, dry_run=call.options.dry_run))
+        _print_sample(session.sample)
+
+
+def _run(call: Call, wanted: RunOptions) -> None:
+    from agent.spool.spool import look_at_ledger  # noqa: PLC0415
+    from agent.sync.rounds import Rounds  # noqa: PLC0415
+    from agent.sync.window import window  # noqa: PLC0415
+
+    if call.options.dry_run:
+        raise UsageError("run has no --dry-run", hint="use `flush --dry-run` and `reconcile --dry-run`")
+    call.load_config()  # an error now ends the loop before it begins; a later one may be fixed while it runs
+
+    def flush() -> str:
+        with call.open_session(call.read_config(), logging.DEBUG) as session:
+            return _summary("Flush", session.flush(), dry_run=False)
+
+    def reconcile() -> str:
+        config = call.read_config()
+        days = window(config.collection_window_days, None, None, call.clock())
+        with call.open_session(config, logging.DEBUG) as session:
+            report = session.reconcile(
+                days,
+                daily=True,
+                on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: in progress"),
+            )
+            return _summary("Reconcile", report, dry_run=False)
+
+    def last_reconcile() -> float:
+        with look_at_ledger(call.read_config().spool_dir) as ledger:
+            report = ledger.journal.last_run("reconcile", successful=True)
+            return report.started_at + report.seconds if report else 0.0
+
+    rounds = Rounds(
+        flush,
+        reconcile,
+        flush_seconds=wanted.every,
+        reconcile_seconds=wanted.reconcile_every,
+        last_reconcile=last_reconcile,
+        clock=call.clock,
+        sleep=call.sleep,
+    )
+    for outcome in rounds:
+        _tell_outcome(outcome, wanted.health_file)
+
+
+def _tell_outcome(outcome: str | ExporterError, health_file: Path | None) -> None:
+    line = outcome if isinstance(outcome, str) else outcome.with_hint()
+    if isinstance(outcome, ExporterError):
+        report_failure(outcome)
+    else:
+        logger.info("%s", outcome)
+    _show_health(health_file, line)
+
+
+def _show_health(file: Path | None, line: str) -> None:
+    from agent.sync.rounds import write_health  # noqa: PLC0415
+
+    try:
+        if file:
+            write_health(file, line)
+    except OSError as error:  # a full disk there does not stop deliveries
+        logger.warning("cannot write the health file %s: %s", file, error.strerror)
+
+
+def _queue(call: Call, wanted: QueueOptions) -> None:
+    from agent.admin import repair  # noqa: PLC0415
+    from agent.spool.spool import open_spool  # noqa: PLC0415
+
+    entries = repair.parse_job_ids(wanted.jobs)
+    dry_run = call.options.dry_run
+    would_be = " would be" if dry_run else ""
+    complaints = Complaints()
+    with open_spool(call.load_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
+        if wanted.action == "list":
+            for line in repair.list_lines(spool, everything=wanted.all, now=call.clock()):
+                print(printable(line))
+        elif wanted.action == "add":
+            if not dry_run:
+                spool.queue.append(entries)
+            print(f"{count(len(entries), 'job')}{would_be} queued for the next flush")
+        elif wanted.action == "retry":
+            jobs = count(repair.retry(spool.ledger, entries), "job")
+            print(f"{jobs} {'would' if dry_run else 'will'} be tried again in the next flush")
+        else:
+            print(f"{count(repair.drop(spool, entries), 'job')}{would_be} dropped")
+    complaints.close()
+
+
+def _status(call: Call, wanted: StatusOptions) -> int:
+    from agent.spool.spool import look_at_ledger  # noqa: PLC0415
+    from agent.status import health, output  # noqa: PLC0415
+    from agent.status import snapshot as status  # noqa: PLC0415
+
+    try:
+        config = call.load_config()
+        with look_at_ledger(config.spool_dir) as ledger:
+            snapshot = status.take_snapshot(config, ledger, call.clock())
+    except ExporterError as error:
+        if not wanted.check:
+            raise
+        print(output.as_check_failure(error.with_hint()))
+        return health.Level.CRITICAL
+    problems = health.find_problems(snapshot)
+    if wanted.json:
+        _print_json(output.as_json(snapshot, problems))
+    elif wanted.check:
+        print(output.as_check_line(snapshot, problems))
+    else:
+        call.say(output.as_text(snapshot, problems, call.screen_style()))
+    return health.worst_level(problems) if wanted.check else 0
+
+
+def _check(call: Call, wanted: CheckOptions) -> int:
+    from agent.check import calls, checks, output  # noqa: PLC0415
+    from agent.dashboard.client import make_dashboard  # noqa: PLC0415
+    from agent.slurm import process  # noqa: PLC0415
+    from agent.slurm.environment import make_environment  # noqa: PLC0415
+    from agent.slurm.slurm import make_slurm  # noqa: PLC0415
+    from agent.spool.owner import step_down  # noqa: PLC0415
+
+    def run(argv: Sequence[str]) -> process.Output:
+        own = {name: call.environ[name] for name in ("XDG_RUNTIME_DIR",) if name in call.environ}
+        return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
+
+    try:
+        journal = calls.read_journal(run)  # before stepping down: the Slurm user may not read it
+        config = call.read_config(spool_is_checked=True)
+        step_down(config.spool_dir)
+        slurm = make_slurm(config, call.environ, Complaints())
+        neighbours: Any = checks.Neighbours(config, slurm, make_dashboard(config), journal)
+    except (ConfigError, SpoolError) as error:
+        neighbours = error
+    findings = []
+    test_job = wanted.test_job and not call.options.dry_run
+    watch = checks.Watch(wanted.wait, test_job) if wanted.wait or test_job else None
+    for finding in checks.run_checks(neighbours, run, call.environ, watch, call.options.instance):
+        findings.append(finding)
+        if not wanted.json:
+            call.say(output.as_lines(finding, call.screen_style()))
+    if wanted.json:
+        _print_json(output.as_json(findings), call.options.instance)
+    return 0 if all(finding.ok for finding in findings) else 1
+
+
+def _setup(call: Call, wanted: SetupOptions) -> None:
+    from agent.admin import setup  # noqa: PLC0415
+    from agent.admin.config_writer import make_writer  # noqa: PLC0415
+
+    instance = call.options.instance
+    path = call.options.config or setup.choose_path(call.environ, instance)
+    if call.options.dry_run:
+        print(f"{path} would get a key for {wanted.api_url}")
+        return
+    # Root reads only files that were named on the command line.
+    if wanted.deploy_key == "-":
+        key = _read_secret("deploy key: ")
+    elif wanted.api_key_file:
+        key = setup.read_api_key(wanted.api_key_file)
+        _warn_if_exposed(wanted.api_key_file, "API key")
+    else:
+        file = Path(wanted.deploy_key or "")
+        key = setup.read_deploy_key(file)
+        _warn_if_exposed(file, "deploy key")
+    spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
+    writer = make_writer(path.resolve(), Path(spool))
+
+    def fetch_key(config: Config) -> tuple[str, str]:
+        if wanted.api_key_file:
+            from agent.slurm.slurm import make_slurm  # noqa: PLC0415
+
+            config = config._replace(cluster_name=call.options.cluster_name or config.cluster_name)
+            slurm = make_slurm(config, call.environ, Complaints())
+            return setup.try_api_key(config, key, lambda: slurm.scontrol.read_config().get("ClusterName", ""))
+        return setup.exchange_deploy_key(config, key)
+
+    def may_replace() -> bool:
+        return wanted.yes or _ask(f"{path} already holds a key")
+
+    config = setup.set_up(
+        path,
+        wanted.api_url,
+        fetch_key,
+        may_replace=may_replace,
+        instance=instance,
+        writer=writer,
+        allow_http=wanted.allow_http,
+    )
+    for line in setup.describe_cluster(config):
+        call.say(line)
+    call.say(f"{path} is set up; run `{NAME} check` to test the rest")
+
+
+def _warn_if_exposed(file: Path, key: str) -> None:
+    if file.is_file() and is_exposed(file):
+        logger.warning("%s", warn_of_readers(file, key))
+
+
+def _read_secret(prompt: str) -> str:
+    from getpass import getpass  # noqa: PLC0415
+
+    from agent.admin.setup import check_key  # noqa: PLC0415
+
+    try:
+        secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
+    except ValueError:  # undecodable bytes
+        secret = ""
+    return check_key(secret.lstrip("\ufeff").strip(), "standard input")
+
+
+def _ask(fact: str) -> bool:
+    return sys.stdin.isatty() and input(f"{fact}. Replace it? [y/N] ").strip().lower() in {"y", "yes"}
+
+
+def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:
+    """The line that sums up a run."""
+    return f"{command}{' (dry run)' if dry_run else ''}: {report.message}, in {report.seconds:.1f} s"
+
+
+def _print_sample(sample: str) -> None:
+    """After a dry run, prints a record as an example."""
+    if sample:
+        import json  # noqa: PLC0415
+
+        print("a record as it would be sent:")
+        _print_json(json.loads(sample))
+
+
+def _print_json(content: Any, instance: str = "") -> None:
+    import json  # noqa: PLC0415  # imported only when needed: flush and status run often
+
+    print(name_instance(json.dumps(content, indent=2), instance))
+
+
+#: By the type of its options. A command returns its exit code, or None for 0.
+COMMANDS: Mapping[type, Callable[[Call, Any], int | None]] = {
+    FlushOptions: _flush,
+    ReconcileOptions: _reconcile,
+    RunOptions: _run,
+    QueueOptions: _queue,
+    StatusOptions: _status,
+    CheckOptions: _check,
+    SetupOptions: _setup,
+}
