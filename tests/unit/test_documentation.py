@@ -301,14 +301,15 @@ def test_every_test_that_is_named_exists() -> None:
     assert named <= there
 
 
-def test_whoever_is_to_restart_slurmctld_learns_of_pending_calls() -> None:
-    """Stopping slurmctld takes as long as they do, and killing it loses them: said there, or close to it."""
+def test_every_advice_to_restart_slurmctld_mentions_pending_calls() -> None:
+    """Stopping slurmctld takes as long as they do, and killing it loses them: stated close by, or linked."""
     others = [path for path in (ROOT / "etc").rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}]
     silent = []
     for path in [ROOT / "install.sh", *others, *DOCUMENTS]:
         if path.name in {"check.md", "exactness.md", "reliability.md"}:  # what check printed, and what tests do
             continue
         text = re.sub(r"(?m)^(- name|  notify): Restart slurmctld$", "", path.read_text(encoding="utf-8"))
+        text = re.sub(r"\[restarts?\s+slurmctld\]\([\w.]*#restarting-slurmctld\)", "", text, flags=re.IGNORECASE)
         paragraphs = text.split("\n\n")
         for number, paragraph in enumerate(paragraphs):
             reported = " ".join(paragraphs[max(number - 2, 0) : number + 2])
