@@ -18,7 +18,7 @@ from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
 from agent.slurm.controllers import controls
-from agent.slurm.scontrol import parse_range
+from agent.slurm.sacctmgr import parse_range
 from agent.slurm.slurm import Slurm
 from agent.slurm.slurm_conf import Conf, controllers_of
 from agent.wording import count, span
@@ -104,10 +104,10 @@ def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[]
 
 def check_privileges(slurm: Slurm, user: str) -> str:
     """Whether this user sees all users' jobs. Without that privilege sacct returns only their own, and exits 0."""
-    database = slurm.scontrol.read_accounting_config()
+    database = slurm.sacctmgr.read_accounting_config()
     if user in {"root", slurm_user(database)}:
         return f"{user} sees all jobs"
-    level = slurm.scontrol.admin_level(user)
+    level = slurm.sacctmgr.admin_level(user)
     if level in {"Operator", "Administrator"}:
         return f"{user} sees all jobs, as {level}"
     is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))

@@ -8,6 +8,7 @@ from typing import Iterator, Mapping
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.slurm.environment import find_slurm_conf
+from agent.slurm.sacctmgr import Sacctmgr
 from agent.slurm.scontrol import Scontrol
 from agent.slurm.slurm_conf import read_slurm_conf
 
@@ -25,9 +26,16 @@ class ClusterCheck:
     """
 
     def __init__(
-        self, scontrol: Scontrol, environ: Mapping[str, str], *, cluster: str | None, shown_as: str | None
+        self,
+        scontrol: Scontrol,
+        sacctmgr: Sacctmgr,
+        environ: Mapping[str, str],
+        *,
+        cluster: str | None,
+        shown_as: str | None,
     ) -> None:
         self._scontrol = scontrol
+        self._sacctmgr = sacctmgr
         self._environment = environ
         self._cluster = cluster
         self._shown_as = shown_as
@@ -51,7 +59,7 @@ class ClusterCheck:
         if self._confirmed:
             return
         try:
-            known = {name.lower() for name in self._scontrol.clusters()}
+            known = {name.lower() for name in self._sacctmgr.clusters()}
         except SlurmUnreachable as error:
             if attempts_fail:
                 raise
@@ -98,7 +106,7 @@ class ClusterCheck:
 
     def _is_other_cluster(self, name: str) -> bool:
         try:
-            return name.lower() in {known.lower() for known in self._scontrol.clusters()}
+            return name.lower() in {known.lower() for known in self._sacctmgr.clusters()}
         except SlurmUnreachable as error:
             logger.warning("%s: cannot tell whether %s is another cluster of the same slurmdbd", error, name)
             return False

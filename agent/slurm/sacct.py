@@ -10,9 +10,11 @@ from agent.slurm.cluster_check import ClusterCheck
 from agent.slurm.complaints import count_lines, failure, speaks_of_attempts, usual_complaints
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Child, Output, run
+from agent.slurm.quick_call import QUICK_SECONDS
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.sacct_argv import ALL_ENDS, make_ids_selection, make_sacct_argv, make_window_selection
-from agent.slurm.scontrol import QUICK_SECONDS, Scontrol
+from agent.slurm.sacctmgr import Sacctmgr
+from agent.slurm.scontrol import Scontrol
 from agent.slurm.table import NOT_SLURMS, Table, draw_separator
 
 #: A refused time range is not halved below this.
@@ -80,6 +82,7 @@ class Sacct:
         self,
         sacct: str,
         scontrol: Scontrol,
+        sacctmgr: Sacctmgr,
         *,
         timeout: float,
         environ: Mapping[str, str],
@@ -90,14 +93,14 @@ class Sacct:
         #: The widest time range that slurmdbd accepts, None while it has not refused one.
         self.widest_seconds: int | None = None
         self._sacct = sacct
-        self._scontrol = scontrol
+        self._sacctmgr = sacctmgr
         self._timeout = timeout
         # Epoch seconds have no time zone. The bracket text of a pending array is not truncated at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
         self._complain = complain
         self._odd_rows: set[int] = set()  # hashes of the unreadable ones
         self._cluster = cluster
-        self._cluster_check = ClusterCheck(scontrol, self._environment, cluster=cluster, shown_as=shown_as)
+        self._cluster_check = ClusterCheck(scontrol, sacctmgr, self._environment, cluster=cluster, shown_as=shown_as)
         self._fields: tuple[str, ...] = ()
         self._usual: frozenset[str] = frozenset()
         self._heard_sacctmgr = False  # whether its usual complaints are included
@@ -151,7 +154,7 @@ class Sacct:
             if output.returncode or not output.stderr or self._heard_sacctmgr:
                 raise
             try:
-                clusters, stderr = self._scontrol.list_clusters()
+                clusters, stderr = self._sacctmgr.list_clusters()
             except SlurmUnreachable:
                 raise error from None
         self._heard_sacctmgr = True
@@ -189,7 +192,7 @@ class Sacct:
         :raises SlurmUnreachable: where it refuses even the narrowest range.
         """
         try:
-            allowed = self._scontrol.widest_range()
+            allowed = self._sacctmgr.widest_range()
         except SlurmUnreachable:
             allowed = None
         half = refused_seconds // 2

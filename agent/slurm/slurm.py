@@ -1,4 +1,4 @@
-"""Gives a command access to sacct and scontrol, created on first use: most flushes need neither."""
+"""Gives a command access to sacct, scontrol and sacctmgr, created on first use: most flushes need neither."""
 
 from __future__ import annotations
 
@@ -9,17 +9,25 @@ from agent.errors import ExporterError
 
 if TYPE_CHECKING:
     from agent.slurm.sacct import Sacct
+    from agent.slurm.sacctmgr import Sacctmgr
     from agent.slurm.scontrol import Scontrol
 
 
 class Slurm:
     """The commands of one Slurm, created on first use."""
 
-    def __init__(self, make_sacct: Callable[[], Sacct], make_scontrol: Callable[[], Scontrol]) -> None:
+    def __init__(
+        self,
+        make_sacct: Callable[[], Sacct],
+        make_scontrol: Callable[[], Scontrol],
+        make_sacctmgr: Callable[[], Sacctmgr],
+    ) -> None:
         self._make_sacct = make_sacct
         self._make_scontrol = make_scontrol
+        self._make_sacctmgr = make_sacctmgr
         self._sacct: Sacct | None = None
         self._scontrol: Scontrol | None = None
+        self._sacctmgr: Sacctmgr | None = None
 
     @property
     def sacct(self) -> Sacct:
@@ -34,9 +42,15 @@ class Slurm:
 
     @property
     def scontrol(self) -> Scontrol:
-        """Everything else that Slurm can be asked."""
+        """What slurmctld can be asked."""
         self._scontrol = self._scontrol or self._make_scontrol()
         return self._scontrol
+
+    @property
+    def sacctmgr(self) -> Sacctmgr:
+        """What slurmdbd can be asked, except job records."""
+        self._sacctmgr = self._sacctmgr or self._make_sacctmgr()
+        return self._sacctmgr
 
 
 def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[ExporterError], None]) -> Slurm:
@@ -51,12 +65,18 @@ def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[E
 
         return Scontrol(config.scontrol, config.sacct, timeout=timeout, environ=environ, cluster=cluster)
 
+    def make_sacctmgr() -> Sacctmgr:
+        from agent.slurm.sacctmgr import Sacctmgr  # noqa: PLC0415
+
+        return Sacctmgr(config.sacct, timeout=timeout, environ=environ)
+
     def make_sacct() -> Sacct:
         from agent.slurm.sacct import Sacct  # noqa: PLC0415
 
         return Sacct(
             config.sacct,
             slurm.scontrol,
+            slurm.sacctmgr,
             timeout=timeout,
             environ=environ,
             complain=complain,
@@ -64,5 +84,5 @@ def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[E
             shown_as=config.shown_as,
         )
 
-    slurm = Slurm(make_sacct, make_scontrol)
+    slurm = Slurm(make_sacct, make_scontrol, make_sacctmgr)
     return slurm

@@ -1,27 +1,16 @@
-"""Asks slurmctld for the states of jobs: the call of squeue, and what its answer means."""
+"""The states of jobs: the command line of squeue, and what its answer means."""
 
 from __future__ import annotations
 
 import re
-from typing import Mapping, Sequence
+from typing import Sequence
 
 from agent.errors import SlurmUnreachable
-from agent.slurm.process import Output, run
+from agent.slurm.process import Output
 
 #: squeue's error for a single job that slurmctld does not know. Given several jobs, it just omits the unknown ones.
 _NOT_KNOWN = "Invalid job id specified"
 _LINE = re.compile(r"([0-9]+)\|([A-Z_]+)", re.ASCII)
-
-
-def ask_states(
-    squeue: str, raw_ids: Sequence[int], *, cluster: str | None, environment: Mapping[str, str], timeout: float
-) -> dict[int, str]:
-    """See :func:`parse_states`.
-
-    :param squeue: the command or its path.
-    :param timeout: in seconds.
-    """
-    return parse_states(run(make_squeue_argv(squeue, raw_ids, cluster), environment=environment, timeout=timeout))
 
 
 def make_squeue_argv(squeue: str, raw_ids: Sequence[int], cluster: str | None = None) -> list[str]:

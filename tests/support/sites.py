@@ -168,7 +168,7 @@ class SessionSite:
             session = Session(
                 config,
                 spool,
-                Slurm(lambda: self.slurm, lambda: self.slurm),
+                Slurm(lambda: self.slurm, lambda: self.slurm, lambda: self.slurm),
                 lambda: self.dashboard,
                 dry_run=False,
                 clock=lambda: self.now,

@@ -46,7 +46,7 @@ class Commands:
 
 
 def slurm_of(commands: Any) -> Slurm:
-    return Slurm(lambda: commands, lambda: commands)
+    return Slurm(lambda: commands, lambda: commands, lambda: commands)
 
 
 def no_systemd(_: Any) -> Any:

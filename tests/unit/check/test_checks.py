@@ -87,7 +87,7 @@ class FakeCommands:
 
 def fake_slurm(**reported: Any) -> Slurm:
     commands: Any = FakeCommands(**reported)
-    return Slurm(lambda: commands, lambda: commands)
+    return Slurm(lambda: commands, lambda: commands, lambda: commands)
 
 
 def no_systemd(_: Sequence[str]) -> Output:

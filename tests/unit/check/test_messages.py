@@ -158,7 +158,7 @@ class PrivateCommands:
 
 def private_slurm(level: str, **database: str) -> Slurm:
     commands: Any = PrivateCommands(level, **database)
-    return Slurm(lambda: commands, lambda: commands)
+    return Slurm(lambda: commands, lambda: commands, lambda: commands)
 
 
 def make_hook(folder: Path, *, mode: int = 0o755, change: Mapping[str, str] | None = None) -> Path:

@@ -9,6 +9,7 @@ import pytest
 from agent.errors import SlurmUnreachable
 from agent.slurm.row import OPTIONAL_FIELD
 from agent.slurm.sacct import Sacct
+from agent.slurm.sacctmgr import Sacctmgr
 from agent.slurm.scontrol import Scontrol
 from tests.support.rows import FILL_IN, make_output, make_values
 
@@ -28,7 +29,8 @@ def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = 
     environ = {"PATH": "/usr/bin:/bin"}
     path = str(folder / "sacct")
     scontrol = Scontrol(str(folder / "scontrol"), path, timeout=20, environ=environ)
-    return Sacct(path, scontrol, timeout=20, environ=environ, complain=lambda error: pytest.fail(str(error)))
+    sacctmgr = Sacctmgr(path, timeout=20, environ=environ)
+    return Sacct(path, scontrol, sacctmgr, timeout=20, environ=environ, complain=lambda error: pytest.fail(str(error)))
 
 
 def test_a_clustername_that_slurmdbd_does_not_know(tmp_path: Path) -> None:

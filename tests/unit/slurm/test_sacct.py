@@ -18,6 +18,7 @@ from agent.slurm.process import Output, run
 from agent.slurm.row import FIELDS
 from agent.slurm.sacct import Sacct
 from agent.slurm.sacct_argv import make_ids_selection, make_sacct_argv, make_window_selection
+from agent.slurm.sacctmgr import Sacctmgr
 from agent.slurm.scontrol import Scontrol
 from agent.slurm.slurm import Slurm
 from agent.slurm.table import Table
@@ -164,8 +165,9 @@ class Commands:
         path = self.write("sacct", sacct)
         environ = {"PATH": "/usr/bin:/bin", **(environ or {})}
         scontrol = Scontrol(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
-        made = Sacct(path, scontrol, timeout=timeout, environ=environ, complain=lambda error: None)
-        return Slurm(lambda: made, lambda: scontrol)
+        sacctmgr = Sacctmgr(path, timeout=timeout, environ=environ)
+        made = Sacct(path, scontrol, sacctmgr, timeout=timeout, environ=environ, complain=lambda error: None)
+        return Slurm(lambda: made, lambda: scontrol, lambda: sacctmgr)
 
 
 @pytest.fixture
@@ -235,7 +237,8 @@ def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.Monkey
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
     """sacct not found says which, and what to do."""
     scontrol = Scontrol("scontrol", "/nowhere/sacct", timeout=5, environ={})
-    sacct = Sacct("/nowhere/sacct", scontrol, timeout=5, environ={}, complain=lambda error: None)
+    sacctmgr = Sacctmgr("/nowhere/sacct", timeout=5, environ={})
+    sacct = Sacct("/nowhere/sacct", scontrol, sacctmgr, timeout=5, environ={}, complain=lambda error: None)
     with pytest.raises(SlurmUnreachable, match="/nowhere/sacct cannot be started") as caught:
         sacct.ask_window(1, 2)
     assert "client tools" in caught.value.hint

@@ -11,6 +11,7 @@ from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRange
 from agent.slurm.complaints import count_lines, usual_complaints
 from agent.slurm.process import Output
 from agent.slurm.sacct import Sacct
+from agent.slurm.sacctmgr import Sacctmgr
 from agent.slurm.scontrol import Scontrol
 from tests.support.rows import FILL_IN, make_output, make_values
 
@@ -143,6 +144,7 @@ class Commands:
         return Sacct(
             path,
             scontrol,
+            Sacctmgr(path, timeout=20, environ=environ),
             timeout=20,
             environ=environ,
             complain=self.complaints.append,
