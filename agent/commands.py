@@ -35,8 +35,8 @@ from agent.sanitize import printable
 from agent.wording import Style, count, name_instance
 
 if TYPE_CHECKING:
-    from agent.spool.journal import RunReport
     from agent.spool.ledger import Ledger
+    from agent.spool.run_history import RunReport
     from agent.sync.session import Session
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from typing import Iterable, Iterator, Sequence
 from agent.errors import STOPPED, ExporterError, RecordsRejected, UnreadableLine, UsageError
 from agent.jobs.queue_entry import QueueEntry, parse_line
 from agent.localtime import local_text
-from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.rejected import Rejected
+from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool
 from agent.spool.waiting import REFUSED, Waiting
 from agent.wording import count

@@ -22,7 +22,7 @@ from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.installed import find_hook, find_wrapper
-from agent.slurm.controllers import is_this_host, parse_controllers
+from agent.slurm.controller_hosts import is_this_host, parse_controllers
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import DELIVERED_BY

@@ -9,7 +9,7 @@ from agent.check.finding import NotWell
 from agent.check.host import own_name
 from agent.check.mounts import mount_of, sandbox_allows
 from agent.config import NAME
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from agent.spool.shared_folder import SharedFolder
 
 #: Mount options of NFS and Lustre that make locks local to a host, or impossible.

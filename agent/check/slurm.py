@@ -17,7 +17,7 @@ from agent.check.wiring import Call
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
-from agent.slurm.controllers import controls
+from agent.slurm.controller_hosts import controls
 from agent.slurm.sacctmgr import parse_range
 from agent.slurm.slurm import Slurm
 from agent.slurm.slurm_conf import Conf, controllers_of

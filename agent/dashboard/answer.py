@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any, Mapping, NamedTuple
 
-from agent.dashboard import backoff
+from agent.dashboard import request_retry
 from agent.errors import (
     BatchForbidden,
     BatchRefused,
@@ -84,7 +84,7 @@ def _explain_failure(answer: Answer, now: float) -> ExporterError:
     astray = explain_astray(answer)
     if astray:
         return astray
-    pause = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), now)
+    pause = request_retry.parse_retry_after(answer.headers.get("Retry-After", ""), now)
     if status in TEMPORARY and (status != 500 or pause):
         wish = f" and asks to retry after {pause:.0f} s" if pause else ""
         return DashboardUnreachable(

@@ -13,7 +13,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from agent.config import Config, is_key
 from agent.config_keys import INGEST_PATH
-from agent.dashboard import backoff
+from agent.dashboard import request_retry
 from agent.dashboard.answer import (
     OVERWHELMED,
     TEMPORARY,
@@ -73,7 +73,7 @@ class Dashboard:
         self._clock = clock
         self._dice = dice
 
-    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = backoff.TRIES) -> str:
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = request_retry.TRIES) -> str:
         """Posts records, given as JSON texts, and returns the dashboard's message once it has accepted all of them.
 
         A batch of several records that was too large is not retried unchanged.
@@ -102,7 +102,7 @@ class Dashboard:
         answers no other.
         """
         for attempt in range(1, PULSE_TRIES + 1):
-            self._sleep(backoff.request_delay(attempt, self._dice()))
+            self._sleep(request_retry.request_delay(attempt, self._dice()))
             try:
                 if self._transport("GET", self._api_url + HEALTH, {}, None).status not in NOBODY:
                     return True
@@ -184,7 +184,7 @@ class Dashboard:
         """
         for attempt in range(1, tries + 1):
             last = attempt == tries
-            delay = backoff.request_delay(attempt, self._dice())
+            delay = request_retry.request_delay(attempt, self._dice())
             try:
                 answer = self._transport(method, self._api_url + path, headers, body)
             except DashboardUnreachable as error:
@@ -192,7 +192,7 @@ class Dashboard:
                     raise
                 trouble = str(error)
             else:
-                wanted = backoff.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
+                wanted = request_retry.parse_retry_after(answer.headers.get("Retry-After", ""), self._clock())
                 # 503 and 529 more often mean too many requests than one too large; smaller ones would only add to that.
                 too_much = answer.status in OVERWHELMED - {503, 529} and not wanted
                 if last or answer.status not in TEMPORARY or wanted > LONGEST_PAUSE_SECONDS:

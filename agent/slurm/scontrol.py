@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
-from agent.slurm.controllers import Controllers, parse_controllers
+from agent.slurm.controller_hosts import Controllers, parse_controllers
 from agent.slurm.quick_call import QuickCalls, beside, parse_settings
 from agent.slurm.squeue import make_squeue_argv, parse_states
 

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 
 #: Deeper than any site nests its files; stops a file that includes itself.
 DEEPEST_INCLUDE = 8

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from agent.errors import LedgerDamaged
 from agent.spool.database import Database, put_aside
 from agent.spool.delivered import DeliveredJobs
-from agent.spool.journal import Journal
 from agent.spool.rejected import RejectedRecords
+from agent.spool.run_history import Journal
 from agent.spool.waiting import WaitingJobs
 
 if TYPE_CHECKING:

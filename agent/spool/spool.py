@@ -13,7 +13,7 @@ from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
 from agent.spool.database import put_aside
-from agent.spool.host import claim_for_host
+from agent.spool.host_mark import claim_for_host
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
 from agent.spool.lock import run_lock
 from agent.spool.owner import check_spool, step_down

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
 from agent.jobs.queue_entry import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.jobs.retry import LONGEST_WAIT_SECONDS
+from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS
 from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
 

@@ -13,7 +13,7 @@ from agent.status.snapshot import CommandRuns, Snapshot
 if TYPE_CHECKING:
     from prometheus_client import Metric
 
-    from agent.spool.journal import RunReport
+    from agent.spool.run_history import RunReport
 
 PREFIX = "slurm_usage_history_"
 #: Distinguishes the instances of a host, whose files node-exporter merges. Prometheus reserves "instance".

@@ -30,11 +30,11 @@ from agent.spool.facts import (
     PAUSE,
     WITHOUT_TURNS,
 )
-from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.lock import RUN_LOCK, lock_holder
 from agent.spool.queue import Queue
 from agent.spool.rejected import Rejected
+from agent.spool.run_history import RunReport
 
 #: The delay is computed over the jobs delivered within this time, up to this number of them.
 DELAY_SECONDS = 86_400

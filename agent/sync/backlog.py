@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.jobs.verdict import END_SLACK_SECONDS
+from agent.jobs.queue_verdict import END_SLACK_SECONDS
 from agent.localtime import Range
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.spool.ledger import Ledger

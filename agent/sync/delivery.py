@@ -12,7 +12,7 @@ import logging
 import time
 from typing import Callable, Sequence
 
-from agent.dashboard import backoff
+from agent.dashboard import request_retry
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
@@ -139,7 +139,7 @@ class Delivery:
             return self._recover(batch, error)
         return []
 
-    def _post(self, records: Sequence[Record], *, tries: int = backoff.TRIES, full: bool = False) -> None:
+    def _post(self, records: Sequence[Record], *, tries: int = request_retry.TRIES, full: bool = False) -> None:
         """Sends records, and acknowledges those that the dashboard accepted."""
         logger.log(self._level, "Submitting %d jobs to %s", len(records), self._dashboard.ingest_url)
         started = self._stopwatch()
@@ -250,7 +250,7 @@ class Delivery:
         :param too_much: receives the records to send again if the part failed without being refused.
         """
         try:
-            self._post(part, tries=backoff.TRIES if len(part) == 1 else 1)
+            self._post(part, tries=request_retry.TRIES if len(part) == 1 else 1)
         except BatchRefused as refusal:
             if not refusal.named:
                 self._size.failed(size_of(part))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from agent.errors import DashboardUnreachable
 from agent.spool.facts import PAUSE
-from agent.spool.journal import Journal
 from agent.spool.ledger import Ledger
+from agent.spool.run_history import Journal
 
 #: A run waits for records due this soon: slurmctld calls the hook a second or two before slurmdbd has the record.
 LINGER_SECONDS = 4.0

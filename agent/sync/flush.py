@@ -12,11 +12,11 @@ from typing import Callable, Iterable, Iterator, List, Tuple
 
 from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
-from agent.jobs.retry import attempts_within, record_delay
-from agent.jobs.rows import Rows
+from agent.jobs.queue_verdict import Fate, Verdict, judge_doubtful, judge_entry
+from agent.jobs.rows_by_id import Rows
 from agent.jobs.run import Run
+from agent.jobs.sacct_retry import attempts_within, record_delay
 from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
-from agent.jobs.verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.localtime import Range
 from agent.slurm.sacct import Query, Sacct
 from agent.slurm.sacct_argv import IDS_PER_CALL

@@ -16,13 +16,13 @@ from agent.errors import ExporterError, SlurmUnreachable
 from agent.localtime import Range, local_day
 from agent.logs import Complaints
 from agent.slurm.slurm import Slurm, make_slurm
-from agent.spool.journal import RunReport
+from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
-from agent.sync.books import Books
-from agent.sync.controllers import Control, TakingTurns
+from agent.sync.bookkeeping import Books
+from agent.sync.coordination import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
 from agent.sync.interlude import Interlude
-from agent.sync.outcome import Outcome, describe
+from agent.sync.run_outcome import Outcome, describe
 from agent.sync.window import how_to_resume
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Callable, Mapping
 from agent.admin.setup import change_json, change_toml
 from agent.config import parse_config, parse_text
 from agent.dashboard.answer import Answer, describe, judge, read_name, shown_clusters
-from agent.dashboard.backoff import parse_retry_after
+from agent.dashboard.request_retry import parse_retry_after
 from agent.errors import BatchRefused, ExporterError
 from agent.jobs.queue_entry import parse_line
 from agent.sanitize import clean, printable

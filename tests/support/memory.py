@@ -12,7 +12,7 @@ from typing import Any, Iterator, Mapping, Sequence
 from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.localtime import Range
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from agent.slurm.sacct_argv import ALL_ENDS
 from tests.support.rows import NOON
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from agent.config import Config, parse_config
 from agent.localtime import day_start, parse_day
-from agent.spool.journal import RunReport
 from agent.spool.rejected import Rejected
+from agent.spool.run_history import RunReport
 from agent.status.snapshot import CommandRuns, Coverage, Day, Delay, Hook, Snapshot, Undelivered
 
 NOON = day_start(parse_day("2024-03-20")) + 12 * 3600.0

@@ -11,9 +11,9 @@ from agent.errors import ExporterError, UsageError
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.localtime import local_text
-from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
 from agent.spool.queue import Queue
+from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool
 from agent.spool.waiting import REFUSED as REFUSED_STATE
 from agent.spool.waiting import Waiting

@@ -10,7 +10,7 @@ import pytest
 from agent.check.controllers import check_controllers
 from agent.check.finding import NotWell
 from agent.check.host import own_name
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 
 LOCAL = "a / ext4 rw 0 0"
 

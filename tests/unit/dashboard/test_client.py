@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.dashboard.answer import Answer, judge
-from agent.dashboard.backoff import TRIES
 from agent.dashboard.client import LONGEST_PAUSE_SECONDS, Dashboard
+from agent.dashboard.request_retry import TRIES
 from agent.dashboard.transport import RequestsTransport
 from agent.errors import (
     BatchForbidden,

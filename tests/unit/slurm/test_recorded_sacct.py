@@ -14,9 +14,9 @@ import pytest
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.jobs.finality import Stage, stage_by_slurmctld
 from agent.jobs.job import own_runs
+from agent.jobs.queue_verdict import Fate, judge_doubtful, judge_entry
 from agent.jobs.record import make_record
 from agent.jobs.run import Run
-from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from agent.slurm.complaints import count_lines
 from agent.slurm.process import Output
 from agent.slurm.table import Table

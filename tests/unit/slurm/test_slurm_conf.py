@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from agent.slurm.slurm_conf import controllers_of, read_slurm_conf
 
 

@@ -20,8 +20,8 @@ from agent.jobs.record import Record
 from agent.spool import schema
 from agent.spool.database import put_aside
 from agent.spool.delivered import Known
-from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger, open_ledger, view_ledger
+from agent.spool.run_history import RunReport
 from agent.spool.waiting import NO_RECORD, REFUSED
 from agent.sync.lookback import KNOWN_TO
 from tests.support.disk import fill, small_disk

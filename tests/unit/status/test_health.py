@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.spool.journal import RunReport
+from agent.spool.run_history import RunReport
 from agent.status.health import Level, Problem, find_problems, worst_level
 from agent.status.snapshot import Coverage, Day, Snapshot
 from tests.support.snapshots import BACKLOG, DAY, HOOK, HOUR, NOON, REFUSED, make_config, make_runs, make_snapshot

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from agent.localtime import local_day
-from agent.spool.journal import RunReport
+from agent.spool.run_history import RunReport
 from agent.status.health import find_problems
 from agent.status.output import WIDTH, as_check_line, as_json, as_text
 from agent.status.snapshot import CommandRuns, Coverage, Day, Delay, Snapshot, UnderWay

@@ -19,10 +19,10 @@ from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.localtime import local_day
 from agent.spool.facts import ELSEWHERE, GIVEN_UP, MISSED, MISSED_END, PAUSE
-from agent.spool.journal import RunReport
 from agent.spool.ledger import open_ledger
 from agent.spool.lock import run_lock
 from agent.spool.queue import Queue
+from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, look_at_ledger
 from agent.status.snapshot import Day, Snapshot, make_delay, take_snapshot
 from tests.support.snapshots import DAY, HOUR, NOON, make_config

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL
-from agent.spool.journal import FIRST_HOUR_SECONDS
 from agent.spool.ledger import Ledger
+from agent.spool.run_history import FIRST_HOUR_SECONDS
 from tests.support.rows import NOON
 from tests.unit.sync.test_reconcile import HOUR, Site, run_at
 

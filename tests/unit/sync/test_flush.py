@@ -12,9 +12,9 @@ from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
-from agent.jobs.retry import LONGEST_WAIT_SECONDS
-from agent.jobs.rows import Rows
+from agent.jobs.rows_by_id import Rows
 from agent.jobs.run import Run
+from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS
 from agent.localtime import local_text
 from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE

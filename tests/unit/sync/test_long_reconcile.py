@@ -9,7 +9,7 @@ import pytest
 from agent.errors import SlurmUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from agent.sync import interlude
 from tests.support.memory import DAY, WINDOW
 from tests.support.rows import NOON, make_run

@@ -10,7 +10,7 @@ import pytest
 
 from agent.errors import DashboardUnreachable
 from agent.jobs.run import Run
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from tests.support.memory import DAY
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.errors import STOPPED, DashboardUnreachable, RecordsRejected
-from agent.spool.journal import RunReport
+from agent.spool.run_history import RunReport
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import SpoolError
-from agent.spool.host import LEFT_SECONDS, MARK, claim_for_host
+from agent.spool.host_mark import LEFT_SECONDS, MARK, claim_for_host
 
 NOW = 1_700_000_000.0
 

@@ -12,12 +12,12 @@ import pytest
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
-from agent.slurm.controllers import Controllers
+from agent.slurm.controller_hosts import Controllers
 from agent.slurm.slurm import Slurm
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
 from agent.spool.ledger import Ledger
 from agent.spool.spool import look_at_ledger
-from agent.sync.controllers import REMEMBERED_SECONDS, Control, TakingTurns
+from agent.sync.coordination import REMEMBERED_SECONDS, Control, TakingTurns
 from tests.support.memory import MemoryDashboard
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite

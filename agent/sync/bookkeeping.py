@@ -11,8 +11,8 @@ from agent.config import Config
 from agent.errors import DashboardUnreachable
 from agent.localtime import Range, day_start, local_day
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESEND_BEGAN, RESENT, RESENT_TO
-from agent.spool.journal import RunReport
 from agent.spool.ledger import Ledger
+from agent.spool.run_history import RunReport
 from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS
 
 if TYPE_CHECKING:

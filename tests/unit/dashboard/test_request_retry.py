@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dashboard.backoff import LONGEST_DELAY_SECONDS, parse_retry_after, request_delay
+from agent.dashboard.request_retry import LONGEST_DELAY_SECONDS, parse_retry_after, request_delay
 
 
 @given(st.integers(1, 100), st.floats(0, 1, exclude_max=True))

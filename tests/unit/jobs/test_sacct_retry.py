@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.jobs.retry import LONGEST_WAIT_SECONDS, attempts_within, record_delay
+from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS, attempts_within, record_delay
 
 
 def test_records_are_asked_for_less_and_less_often() -> None:

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
-from agent.slurm.controllers import Controllers, controls, is_this_host
+from agent.slurm.controller_hosts import Controllers, controls, is_this_host
 from agent.slurm.environment import find_slurm_conf
 from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
-from agent.spool.journal import Journal
+from agent.spool.run_history import Journal
 from agent.spool.shared_folder import SharedFolder
 
 if TYPE_CHECKING:

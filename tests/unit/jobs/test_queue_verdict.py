@@ -6,8 +6,8 @@ import pytest
 
 from agent.jobs.finality import ASK_SLURMCTLD_SECONDS, HALF_WRITTEN_SECONDS, UNANSWERED_SECONDS
 from agent.jobs.queue_entry import QueueEntry
+from agent.jobs.queue_verdict import Fate, judge_doubtful, judge_entry
 from agent.jobs.run import Run
-from agent.jobs.verdict import Fate, judge_doubtful, judge_entry
 from tests.support.rows import NOON, make_run
 
 ENDED = NOON + 3660

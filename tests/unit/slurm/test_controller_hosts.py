@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent.slurm.controllers import Controllers, is_this_host, parse_controllers
+from agent.slurm.controller_hosts import Controllers, is_this_host, parse_controllers
 
 
 def test_a_pair_as_scontrol_shows_it() -> None:
