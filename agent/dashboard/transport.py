@@ -175,6 +175,7 @@ class _Adapter(HTTPAdapter):
 
     def __init__(self) -> None:
         self._connection: HTTPConnection | None = None
+        self._is_cut_off = False
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
@@ -189,13 +190,22 @@ class _Adapter(HTTPAdapter):
         return manager
 
     def cut_off(self) -> None:
-        """Shuts down the connection, which wakes the thread that waits for it."""
+        """Shuts down the connection, which wakes the thread that waits for it; one that comes later sends nothing."""
+        self._is_cut_off = True
         connection = self._connection
         try:
             if connection is not None and connection.sock is not None:
                 connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # already closed
+
+    def _check_wanted(self) -> None:
+        """A name server may answer only after the request was abandoned.
+
+        :raises ConnectionAbortedError: in the thread of that request, which nobody waits for.
+        """
+        if self._is_cut_off:
+            raise ConnectionAbortedError("the request took too long")
 
     def _pool_classes(self) -> dict[str, type[HTTPConnectionPool]]:
         adapter = self
@@ -206,6 +216,7 @@ class _Adapter(HTTPAdapter):
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()
+                adapter._check_wanted()
 
         class Safe(HTTPSConnection):
             response_class = _Response
@@ -213,6 +224,7 @@ class _Adapter(HTTPAdapter):
             def connect(self) -> None:
                 adapter._connection = self
                 super().connect()
+                adapter._check_wanted()
 
         class PlainPool(HTTPConnectionPool):
             ConnectionCls = Plain

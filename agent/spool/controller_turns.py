@@ -16,6 +16,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator
 
+from agent.errors import DashboardUnreachable
 from agent.spool.shared_folder import SharedFolder
 
 LOCK_NAME = "turns.lock"
@@ -52,17 +53,33 @@ class Turns:
         self._clock = clock
         self._sleep = sleep
         self._not_before = clock()
+        self._kept: int | None = None
 
     @contextmanager
     def turn(self) -> Iterator[None]:
-        """Keeps other controllers from sending. If no turn can be had, logs a warning and lets this run send anyway."""
-        file = None if self.failure else self._take()
+        """Keeps other controllers from sending. If no turn can be had, logs a warning and lets this run send anyway.
+
+        A request without an answer does not end the turn, as the dashboard may still be processing it: the turn ends
+        with the answer to a later one, or with :meth:`end`.
+        """
+        file, self._kept = self._kept, None
+        if file is None and not self.failure:
+            file = self._take()
         try:
             yield
+        except DashboardUnreachable as error:
+            if error.overwhelmed:
+                self._kept, file = file, None
+            raise
         finally:
             if file is not None:
-                self._close(file)
-                self._not_before = self._clock() + YIELD_SECONDS
+                self._give_back(file)
+
+    def end(self) -> None:
+        """Ends a turn whose last request remained without an answer."""
+        file, self._kept = self._kept, None
+        if file is not None:
+            self._give_back(file)
 
     def _take(self) -> int | None:
         try:
@@ -90,6 +107,10 @@ class Turns:
                 self._go_on_without(f"another controller has held it for {LONGEST_TURN_SECONDS:.0f} s")
                 return None
             self._sleep(TURN_POLL_SECONDS)
+
+    def _give_back(self, file: int) -> None:
+        self._close(file)
+        self._not_before = self._clock() + YIELD_SECONDS
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

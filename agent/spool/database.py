@@ -62,8 +62,8 @@ class Database:
         if self.rehearses:
             yield
             return
-        self.execute("BEGIN IMMEDIATE")
         try:
+            self.execute("BEGIN IMMEDIATE")
             yield
             self.execute("COMMIT")
         except BaseException:

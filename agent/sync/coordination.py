@@ -130,8 +130,10 @@ class Control:
             self._turns = Turns(self._common)
         return self._turns
 
-    def note_turns(self) -> None:
-        """Records since when runs have had to send without their turn, for ``status``."""
+    def end_turns(self) -> None:
+        """Ends the turns of this run, and records for ``status`` since when runs have had to send without one."""
+        if self._turns is not None:
+            self._turns.end()
         since = self._journal.fact(WITHOUT_TURNS)
         if self._turns is None:  # nothing was sent
             failed = bool(since) and self.several

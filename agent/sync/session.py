@@ -309,7 +309,7 @@ class Session:
             failure = error
         report = outcome.report(command, started_at, time.monotonic() - started, failure)
         if not self._dry_run:
-            self._control.note_turns()
+            self._control.end_turns()
         self._books.write_down(report, failure, odd_rows=self._slurm.odd_rows)
         if failure:
             raise failure

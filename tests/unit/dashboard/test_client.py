@@ -331,6 +331,27 @@ def test_a_name_server_that_hangs(server: ReceivingDashboard, monkeypatch: pytes
     assert time.monotonic() - started < 4
 
 
+def test_a_name_server_that_answers_too_late(server: ReceivingDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The abandoned request is not sent any more: it would meet those that followed it, of this host or another."""
+    look_up = socket.getaddrinfo
+    over = threading.Event()
+    threads = set(threading.enumerate())
+    place = server.url.partition("://")[2].split(":")
+
+    def late(*_: Any, **__: Any) -> Any:
+        over.wait(30)
+        return look_up(place[0], int(place[1]), type=socket.SOCK_STREAM)
+
+    monkeypatch.setattr(socket, "getaddrinfo", late)
+    with pytest.raises(DashboardUnreachable):
+        Client(server, "http://dashboard.example.com", timeout=0.2).submit()
+    abandoned = [thread for thread in set(threading.enumerate()) - threads if thread.name == "request"]
+    over.set()
+    for thread in abandoned:
+        thread.join(30)
+    assert (1, []) == (len(abandoned), server.requests)
+
+
 def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
     """The key is not sent; with the site's CA it works."""
     pem = make_certificate(tmp_path)

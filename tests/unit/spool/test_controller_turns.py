@@ -8,10 +8,12 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from agent.errors import DashboardUnreachable
 from agent.spool.controller_turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
 from agent.spool.shared_folder import SharedFolder
 from tests.support.exporter import ROOT
@@ -20,11 +22,16 @@ from tests.support.waiting import wait_for
 HOLD = """
 import sys, time
 from pathlib import Path
+from agent.errors import DashboardUnreachable
 from agent.spool.controller_turns import Turns
 from agent.spool.shared_folder import SharedFolder
 with Turns(SharedFolder(Path(sys.argv[1]))).turn():
     print("mine", flush=True)
     sys.stdin.read()
+"""
+TRY = """
+import fcntl, sys
+fcntl.lockf(open(sys.argv[1], "a"), fcntl.LOCK_EX | fcntl.LOCK_NB)
 """
 
 
@@ -79,6 +86,32 @@ def test_after_a_turn_the_others_have_time_for_theirs(tmp_path: Path) -> None:
     with turns.turn():
         pass
     assert [0.0, YIELD_SECONDS] == slept
+
+
+def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> None:
+    """The dashboard may still be processing it, so nobody else sends until it has answered a later one."""
+    turns = Turns(SharedFolder(tmp_path))
+
+    def is_free() -> bool:
+        argv = [sys.executable, "-c", TRY, str(turns.path)]
+        return subprocess.run(argv, check=False, stderr=subprocess.DEVNULL).returncode == 0
+
+    def ask(error: Exception | None) -> None:
+        with suppress(DashboardUnreachable), turns.turn():
+            if error:
+                raise error
+
+    ask(DashboardUnreachable("no answer in time", overwhelmed=True))
+    assert not is_free()
+    ask(DashboardUnreachable("504", overwhelmed=True))
+    assert not is_free()
+    ask(None)
+    assert is_free()
+    ask(DashboardUnreachable("Connection refused"))
+    assert is_free()
+    ask(DashboardUnreachable("no answer in time", overwhelmed=True))
+    turns.end()
+    assert is_free()
 
 
 def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

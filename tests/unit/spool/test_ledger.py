@@ -75,6 +75,22 @@ def test_a_transaction_is_all_or_nothing(ledger: Ledger) -> None:
     assert [QueueEntry(2)] == entries(ledger)
 
 
+def test_an_interruption_as_a_transaction_begins(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A SIGTERM at that very moment leaves no transaction open: the run still records how it ended."""
+    execute = ledger.database.execute
+
+    def interrupted(statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        execute(statement, values)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger.database, "execute", interrupted)
+        with pytest.raises(KeyboardInterrupt), ledger.transaction():
+            pytest.fail("it began")
+    queue(ledger, QueueEntry(2))
+    assert [QueueEntry(2)] == entries(ledger)
+
+
 def test_a_rehearsal_leaves_no_trace(path: Path, ledger: Ledger) -> None:
     """A dry run may write what it likes."""
     with ledger.rehearsal():

@@ -212,7 +212,7 @@ def test_runs_without_a_turn_are_recorded_until_one_gets_it(ledger: Ledger, tmp_
         turns = control.turns() if sends else None
         if turns:
             TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
-        control.note_turns()
+        control.end_turns()
         return ledger.journal.fact(WITHOUT_TURNS) - NOON
 
     assert [3600, 3600, 3600] == [run(), run(sends=False), run()]
@@ -242,7 +242,7 @@ def test_a_cluster_without_a_second_controller_needs_no_turns_any_more(ledger: L
     """Then status stops warning that they cannot be had."""
     site = Site(ledger, tmp_path, ("ctl1",))
     ledger.journal.set_fact(WITHOUT_TURNS, NOON)
-    site.control().note_turns()
+    site.control().end_turns()
     assert not ledger.journal.fact(WITHOUT_TURNS)
 
 
