@@ -47,7 +47,7 @@ def records_of(site: Site) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_jobs_that_were_put_off_by_a_wrong_clock(site: Site, step: float) -> None:
+def test_jobs_that_a_wrong_clock_deferred(site: Site, step: float) -> None:
     """They are queried and delivered within the hour."""
     expected = records_of(site)
     site.queue_everything()
@@ -82,7 +82,7 @@ def test_a_reconcile_with_a_wrong_clock(site: Site, step: float) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_pause_that_a_wrong_clock_has_begun(site: Site, step: float) -> None:
+def test_a_pause_that_began_under_a_wrong_clock(site: Site, step: float) -> None:
     """A Retry-After holds for at most six hours, however the clock was changed."""
     site.queue_everything()
     site.dashboard.manners = faults.answer(429, "later", Retry_After="7200")

@@ -122,7 +122,7 @@ def test_killed_at_every_system_call(tmp_path: Path, hinder: Callable[[Path], No
     assert killed > 80
 
 
-def test_a_lock_that_was_removed_is_no_lock(tmp_path: Path) -> None:
+def test_a_removed_lock_does_not_count(tmp_path: Path) -> None:
     """A hook whose lock file is removed after it was opened writes beside the queue."""
     slow = tmp_path / "hook.sh"
     slow.write_text(HOOK.read_text().replace("flock -s -n 9", "sleep 1 && flock -s -n 9"))
@@ -165,7 +165,7 @@ def test_while_the_queue_is_claimed(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["queue.lock"]
 
 
-def test_the_lock_in_the_hands_of_a_stopped_process(tmp_path: Path) -> None:
+def test_a_stopped_process_holds_the_lock(tmp_path: Path) -> None:
     """Every hook returns in bounded time, and its line is kept beside the queue."""
     hook = Hook(tmp_path)
     with locked(tmp_path) as holder:
@@ -232,7 +232,7 @@ def test_a_stuck_syslog(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox"])
-def test_each_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
+def test_every_shell_that_sh_may_be(tmp_path: Path, shell: str) -> None:
     """Debian's dash, EL's bash, Alpine's busybox: into the queue, and beside it if the lock file is missing."""
     if not shutil.which(shell):
         pytest.skip(f"no {shell} here")
@@ -259,7 +259,7 @@ def crowd(spool: Path, lines: int, hook: Path = HOOK) -> Iterator[subprocess.Pop
     assert process.returncode == 0
 
 
-def test_a_crowd_and_claims_in_between(tmp_path: Path) -> None:
+def test_many_hooks_and_claims_at_once(tmp_path: Path) -> None:
     """When many hooks write while the queue is claimed repeatedly, each line is read exactly once and complete."""
     hook = Hook(tmp_path)
     found: list[QueueEntry] = []

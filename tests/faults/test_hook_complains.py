@@ -76,7 +76,7 @@ def test_a_job_that_cannot_be_queued_is_logged(place: Place, spoil: Callable[[Pa
 
 
 @pytest.mark.parametrize("umask", [0, 0o777])
-def test_whatever_the_umask_of_slurmctld_only_its_user_reads_and_writes_the_queue(place: Place, umask: int) -> None:
+def test_only_its_user_reads_and_writes_the_queue_whatever_the_umask(place: Place, umask: int) -> None:
     """A job that is queued is not logged."""
     os.chown(place.spool, NOBODY, NOBODY)
     assert "" == place.call(umask=umask)

@@ -69,7 +69,7 @@ def test_memory_stays_flat_while_it_lasts(site: Site) -> None:
     assert run(site, "queue", "retry") == f"{LINES:,} jobs will be tried again in the next flush\n"
 
 
-def test_a_slow_reader_holds_up_no_run(site: Site) -> None:
+def test_a_slow_reader_blocks_no_run(site: Site) -> None:
     """`queue list | less`, left open overnight, blocks no writer."""
     queue_lines(site, 1, 5000)
     site.sacct.behave("empty")

@@ -100,7 +100,7 @@ def test_sacct_that_may_not_answer(site: Site, expected: dict[str, dict[str, Any
     assert_recovered(site, expected)
 
 
-def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
+def test_a_hung_sacct_blocks_no_second_run(site: Site) -> None:
     """While one run waits for sacct, others exit at once; at the time limit all of sacct's processes are killed."""
     site.sacct.behave("hang")
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
@@ -114,7 +114,7 @@ def test_a_hung_sacct_holds_no_second_run(site: Site) -> None:
     wait_for(lambda: not processes_of(site), "the end of every sacct")
 
 
-def test_a_hung_dashboard_holds_no_second_run(site: Site) -> None:
+def test_a_hung_dashboard_blocks_no_second_run(site: Site) -> None:
     """Flushes and reconciles that start meanwhile exit at once; the dashboard gets one POST, not one a minute."""
     site.dashboard.manners = faults.hang()
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
@@ -178,7 +178,7 @@ NOTHING_STORED: dict[str, tuple[Fault, int]] = {
 
 
 @pytest.mark.parametrize("name", NOTHING_STORED)
-def test_a_dashboard_that_takes_nothing(site: Site, expected: dict[str, dict[str, Any]], name: str) -> None:
+def test_a_dashboard_that_accepts_nothing(site: Site, expected: dict[str, dict[str, Any]], name: str) -> None:
     """Whatever the dashboard answers, no job is set aside or dropped, and few requests are made."""
     site.dashboard.manners, status = NOTHING_STORED[name]
     assert site.agents.run("flush") == status, site.agents.log()
@@ -200,7 +200,7 @@ def forget_pause(site: Site) -> None:
     ledger.close()
 
 
-def test_a_dashboard_that_wants_to_be_left_alone(site: Site) -> None:
+def test_a_dashboard_that_asks_for_a_pause(site: Site) -> None:
     """The next runs respect it without a request or a call of sacct."""
     site.dashboard.manners = faults.answer(429, "later", Retry_After="7200")
     assert [site.agents.run("flush") for _ in range(3)] == [UNREACHABLE] * 3
@@ -210,7 +210,7 @@ def test_a_dashboard_that_wants_to_be_left_alone(site: Site) -> None:
 
 
 @pytest.mark.parametrize("trouble", [faults.store_and_reset, faults.drip(0.2)])
-def test_a_dashboard_that_stores_and_does_not_say_so(
+def test_a_dashboard_that_stores_without_acknowledging(
     site: Site, expected: dict[str, dict[str, Any]], trouble: Fault
 ) -> None:
     """Records that may have arrived are sent again, and are stored once."""
@@ -219,7 +219,7 @@ def test_a_dashboard_that_stores_and_does_not_say_so(
     assert_recovered(site, expected)
 
 
-def test_a_dashboard_that_counts_fewer(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+def test_a_dashboard_that_counts_fewer_jobs_than_sent(site: Site, expected: dict[str, dict[str, Any]]) -> None:
     """A success that counts fewer records is a failure: the missing record is found and shown."""
 
     def miscount(answer: Answer) -> Answer:
@@ -293,7 +293,7 @@ def test_a_damaged_ledger(site: Site, damage: bytes) -> None:
 
 
 @pytest.mark.parametrize("command", [["list"], ["add", "1"], ["retry"], ["drop", "1"]])
-def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[str]) -> None:
+def test_only_a_run_sets_a_damaged_ledger_aside(site: Site, command: list[str]) -> None:
     """No command moves a ledger that another run may be using, such as one of a newer version."""
     ledger = site.spool / "ledger.db"
     ledger.write_bytes(b"no database")
@@ -303,7 +303,7 @@ def test_a_damaged_ledger_is_put_aside_by_a_run_alone(site: Site, command: list[
     assert site.agents.run("flush") == 0
 
 
-def test_a_spool_that_everybody_can_write_to(site: Site, expected: dict[str, dict[str, Any]]) -> None:
+def test_a_spool_that_everyone_can_write_to(site: Site, expected: dict[str, dict[str, Any]]) -> None:
     """Nothing in it is trusted until that is fixed."""
     site.spool.chmod(0o777)
     assert site.agents.run("flush") == SpoolError.exit_code

@@ -22,7 +22,7 @@ def calls_of(site: Site, log: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if str(site.spool) in line]
 
 
-def test_a_claimed_file_goes_when_its_lines_are_on_the_disk(tmp_path: Path) -> None:
+def test_a_claimed_file_is_removed_once_its_lines_are_on_disk(tmp_path: Path) -> None:
     """The ledger is synced, and so is its folder once the journal is deleted: a journal would undo the commit."""
     need("strace")
     with ReceivingDashboard() as dashboard:

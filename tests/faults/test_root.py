@@ -73,7 +73,7 @@ COMMANDS = (["flush"], ["reconcile"], ["status"], ["check"], ["queue", "list"], 
 
 
 @pytest.mark.parametrize("spool", ["/no/such", "/root", "/", "", "{bob}"])
-def test_commands_of_the_configuration_never_run_as_anybody_but_its_owner(house: House, spool: str) -> None:
+def test_commands_of_the_configuration_run_only_as_its_owner(house: House, spool: str) -> None:
     """This holds for a missing spool_dir, one of root's, and one of another user's."""
     bob = house.folder / "bob"
     bob.mkdir()
@@ -96,7 +96,7 @@ def test_a_configuration_and_a_spool_of_two_users_are_refused(house: House) -> N
 
 
 @pytest.mark.parametrize("owner", [0, 1])
-def test_check_goes_on_after_a_spool_of_another_user(house: House, owner: int) -> None:
+def test_check_continues_after_a_spool_of_another_user(house: House, owner: int) -> None:
     """It reports the spool, and tests everything else as the configuration's owner."""
     os.chown(house.spool, owner, owner)
     house.configure()
@@ -108,7 +108,7 @@ def test_check_goes_on_after_a_spool_of_another_user(house: House, owner: int) -
     assert {str(SLURM)} == house.ran_as
 
 
-def test_a_key_file_of_roots_is_not_read(house: House) -> None:
+def test_a_key_file_of_root_is_not_read(house: House) -> None:
     """The key would be sent to the attacker's dashboard."""
     secret = house.folder / "secret"
     secret.write_text("root-secret\n")
@@ -183,7 +183,7 @@ def test_a_configuration_that_a_third_user_can_change_is_refused(
     assert "users other than root and " in done.stderr
 
 
-def test_a_configuration_of_roots_with_a_spool_of_slurms_runs_as_slurm(house: House) -> None:
+def test_with_a_configuration_of_root_the_spools_owner_runs(house: House) -> None:
     """As where an admin keeps slurm from changing it. The groups are the user's own, not those of the spool."""
     os.chown(house.spool, SLURM, 0)
     house.configure(0)
@@ -206,7 +206,7 @@ def test_a_spool_below_a_folder_of_another_user_is_refused(house: House) -> None
 
 @pytest.mark.parametrize("owner", [SLURM, 0], ids=["slurm's", "root's"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_root_makes_no_spool(house: House, owner: int, command: list[str]) -> None:
+def test_root_creates_no_spool(house: House, owner: int, command: list[str]) -> None:
     """Another user's hook could not write there, and would not report it."""
     house.configure(owner)
     house.spool.rmdir()
@@ -215,7 +215,7 @@ def test_root_makes_no_spool(house: House, owner: int, command: list[str]) -> No
 
 
 @pytest.mark.parametrize("kind", [Path.mkdir, os.mkfifo])
-def test_a_configuration_that_is_no_file_holds_nobody_up(house: House, kind: Callable[[Path], None]) -> None:
+def test_a_configuration_that_is_not_a_file_blocks_nothing(house: House, kind: Callable[[Path], None]) -> None:
     """The command would hang on a FIFO."""
     kind(house.config)
     os.chown(house.config, SLURM, SLURM)
@@ -258,7 +258,7 @@ def test_a_new_configuration_belongs_to_the_spools_owner(house: House) -> None:
     assert (0, SLURM, 0o600) == (done.returncode, house.config.stat().st_uid, house.config.stat().st_mode & 0o777)
 
 
-def test_setup_gives_nobody_a_file_of_roots(house: House) -> None:
+def test_setup_gives_no_file_of_root_to_anyone(house: House) -> None:
     """In a folder of slurm's, whatever setup makes there is replaced by a link to a file of root's, repeatedly."""
     victim = house.folder / "victim"
     victim.write_text("root's\n")
@@ -288,7 +288,7 @@ while True:
     assert ("root's\n", 0, 0o600) == (victim.read_text(), info.st_uid, info.st_mode & 0o777)
 
 
-def test_setup_writes_as_root_only_where_the_whole_way_is_roots(house: House) -> None:
+def test_setup_writes_as_root_only_if_every_folder_on_the_way_is_roots(house: House) -> None:
     """A folder of root's in one of slurm's can be moved away, and a link put in its place, before root writes there."""
     os.chown(house.folder, SLURM, SLURM)
     house.configure(cluster_name="lab")
@@ -297,7 +297,7 @@ def test_setup_writes_as_root_only_where_the_whole_way_is_roots(house: House) ->
     assert (78, True) == (done.returncode, f"cannot write {house.config}: Permission denied" in done.stderr)
 
 
-def test_memory_of_a_process_that_was_roots_is_out_of_reach(house: House) -> None:
+def test_memory_of_a_process_that_was_root_cannot_be_read(house: House) -> None:
     """The process holds root's terminal and the writer's connection: its new user can't trace it."""
     script = f"""
 import ctypes, os, sys

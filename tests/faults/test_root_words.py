@@ -50,7 +50,7 @@ def test_every_error_is_printable() -> None:
 
 
 @pytest.mark.parametrize("command", [["flush"], ["reconcile"], ["check"], ["status"]])
-def test_words_of_slurms_commands_reach_no_terminal_as_they_are(house: House, command: list[str]) -> None:
+def test_output_of_slurms_commands_reaches_no_terminal_unescaped(house: House, command: list[str]) -> None:
     """Neither stream carries a control character."""
     house.evil.write_text("#!/bin/sh\nprintf 'error: \\033[2J\\302\\233x\\n' | tee /dev/stderr\nexit 1\n")
     house.configure(cluster_name="c")
@@ -61,7 +61,7 @@ def test_words_of_slurms_commands_reach_no_terminal_as_they_are(house: House, co
     assert [] == [letter for letter in shown if not letter.isprintable()]
 
 
-def test_words_of_the_ledger_reach_no_terminal_as_they_are(house: House) -> None:
+def test_text_of_the_ledger_reaches_no_terminal_unescaped(house: House) -> None:
     """The ledger is the Slurm user's: root's `status` and `queue list` show what that user wrote there."""
     house.configure(cluster_name="c")
     (house.spool / "queue").write_text("7\n8\n")
@@ -77,7 +77,7 @@ def test_words_of_the_ledger_reach_no_terminal_as_they_are(house: House) -> None
         assert [] == [letter for letter in shown if not letter.isprintable()], command
 
 
-def test_words_of_slurmctlds_reach_no_terminal_as_they_are(house: House) -> None:
+def test_text_of_slurmctld_reaches_no_terminal_unescaped(house: House) -> None:
     """The value of a correct setting is shown, too."""
     house.evil.write_text(
         "#!/bin/sh\nprintf 'ClusterName = c\\033[2J\\nSLURM_VERSION = 24.05\\302\\233\\nJobCompType = jobcomp/script\\n"
@@ -93,7 +93,7 @@ def test_words_of_slurmctlds_reach_no_terminal_as_they_are(house: House) -> None
 @pytest.mark.parametrize(
     "settings", [{"spool_dir": "/etc"}, {"spool_dir": "/etc/cron.x"}, {"api_key_file": "/etc/shadow"}]
 )
-def test_check_gives_root_no_line_that_gives_others_files_away(house: House, settings: dict[str, str]) -> None:
+def test_check_prints_no_chown_of_a_path_that_the_slurm_user_chose(house: House, settings: dict[str, str]) -> None:
     """Remedies are run as printed, and slurm owns the configuration: none may say chown slurm /etc/shadow."""
     house.configure(api_key="" if "api_key_file" in settings else "k", **settings)
     found = json.loads(house.run("check", "--json").stdout)["checks"]
@@ -103,7 +103,7 @@ def test_check_gives_root_no_line_that_gives_others_files_away(house: House, set
     assert not check_host.is_roots_choice(folder, house.config)
 
 
-def test_a_plain_http_address_of_another_host_is_warned_of(house: House) -> None:
+def test_a_plain_http_address_of_another_host_causes_a_warning(house: House) -> None:
     """Each run, status and check warn until the configuration confirms it."""
     house.configure(api_url="http://192.0.2.1", timeout="")
     os.chown(house.config, SLURM, SLURM)

@@ -65,7 +65,7 @@ def test_too_large_a_batch(tmp_path: Path, status: int) -> None:
 
 
 @pytest.mark.parametrize("status", STATUSES)
-def test_one_record_that_does_not_get_through(tmp_path: Path, status: int) -> None:
+def test_one_record_that_is_blocked(tmp_path: Path, status: int) -> None:
     """All other records are delivered in one run."""
     with ReceivingDashboard() as dashboard:
         dashboard.manners = stumble(status, lambda request: any(job["JobID"] == "7" for job in request.jobs))

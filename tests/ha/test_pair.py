@@ -40,13 +40,13 @@ def test_a_reconcile_on_one_controller_erases_nothing_of_the_other(pair: Pair) -
     assert [] == compare(pair, pair.cluster).lost
 
 
-def test_two_flushes_at_once_erase_nothing_of_each_other(pair: Pair) -> None:
+def test_two_flushes_at_once_erase_none_of_each_others_records(pair: Pair) -> None:
     """If jobs wait on both controllers and both flush at once, all of them arrive."""
     erased = flush_race(pair, 60, seconds=6, rewrite_seconds=0.5, turns=True)
     assert {"ctl1": 0, "ctl2": 0} == erased
 
 
-def test_a_state_folder_that_hangs_holds_up_no_job(pair: Pair) -> None:
+def test_a_state_folder_that_hangs_delays_no_job(pair: Pair) -> None:
     """A run waits some seconds for the file server, and reports that it continues without its turn."""
     base = add_old_jobs(pair, 1)
     exporter = pair.exporters["ctl2"]

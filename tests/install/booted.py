@@ -138,7 +138,7 @@ def test_four_commands_bring_jobs_to_the_dashboard(
     assert "600 slurm" == machine.run("stat", "-c", "%a %U", CONFIG).strip()
 
 
-def test_check_finds_all_well(machine: Machine, seconds_to_first_job: float) -> None:
+def test_check_finds_no_fault(machine: Machine, seconds_to_first_job: float) -> None:
     """As root and as the Slurm user."""
     said = machine.run(NAME, "check", LANG="C.UTF-8")
     print(f"\n{said}")
@@ -169,7 +169,7 @@ def test_the_sandbox_holds(machine: Machine, seconds_to_first_job: float) -> Non
     assert "\nprobe\n" in said
 
 
-def test_the_path_unit_brings_a_job_within_its_interval(
+def test_the_path_unit_delivers_a_job_within_its_interval(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """35 s as installed; 8 s with the interval set to 5 s."""
@@ -185,7 +185,7 @@ def test_the_path_unit_brings_a_job_within_its_interval(
     assert max(shortened) < 8
 
 
-def test_a_busy_cluster_flushes_no_more_often_than_that(
+def test_a_busy_cluster_flushes_no_more_often(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """Of a minute's stream of jobs none is lost, and flushes are at least five seconds apart."""
@@ -218,7 +218,7 @@ def test_a_dashboard_that_is_down_is_not_hammered(
     wait_for_job(dashboard, job)
 
 
-def test_after_a_reboot_everything_goes_on(
+def test_after_a_reboot_everything_continues(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """Jobs queued before the machine went down are delivered, and so are later ones."""
@@ -298,7 +298,7 @@ def test_an_upgrade_over_a_running_version(
     assert {} == not_well(machine)
 
 
-def test_a_failed_upgrade_leaves_the_old_version_at_work(
+def test_a_failed_upgrade_leaves_the_old_version_running(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """If a package is missing or the new version does not start, the path unit delivers with the old one."""
@@ -328,7 +328,7 @@ def test_the_zipapp_does_the_same(machine: Machine, seconds_to_first_job: float)
     machine.run("rm", hidden)
 
 
-def test_epilogslurmctld_does_as_well(
+def test_epilogslurmctld_works_too(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """If JobCompType is in use, install.sh prints that line; check recognizes it, and jobs arrive."""
@@ -351,7 +351,7 @@ def test_epilogslurmctld_does_as_well(
     machine.wait_for_slurm()
 
 
-def test_another_user_learns_which_right_is_missing(
+def test_check_names_the_right_that_another_user_lacks(
     machine: Machine, seconds_to_first_job: float, dashboard: ReceivingDashboard
 ) -> None:
     """With their own installation and the privileges that check asks for, a user sees the jobs of all users."""
@@ -378,7 +378,7 @@ def test_another_user_learns_which_right_is_missing(
     assert "" == machine.run("find", "/tmp/home", "-name", f"*{NAME}*")
 
 
-def test_uninstall_leaves_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
+def test_uninstall_keeps_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
     """And, as an admin's own setting, the drop-in."""
     refusal = machine.run(f"/opt/{NAME}/install.sh", "--uninstall", expect=1)
     assert f"still names {HOOK}" in refusal

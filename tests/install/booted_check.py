@@ -398,7 +398,7 @@ def repair(machine: Machine, case: Break) -> tuple[str, str]:
 # --- the first day
 
 
-def test_a_failed_setup_says_what_is_there_and_how_to_go_on(first_day: FirstDay) -> None:
+def test_a_failed_setup_reports_what_is_installed_and_how_to_continue(first_day: FirstDay) -> None:
     """The messages were enough to continue: otherwise there would be no first day."""
     assert "NOT SET UP: the program, its hook and its units are installed, but there is no API key" in first_day.failed
     assert "Invalid, used or expired deploy key" in first_day.failed
@@ -415,7 +415,7 @@ def test_a_slurmctld_that_was_started_first_is_found(first_day: FirstDay) -> Non
     assert {} == {name: finding for name, finding in first_day.proved.items() if finding["ok"] is False}
 
 
-def test_the_first_reconcile_blames_nobody(first_day: FirstDay) -> None:
+def test_the_first_reconcile_counts_no_misses(first_day: FirstDay) -> None:
     """Jobs from before the first call are delivered, and do not count as missed by the hook."""
     assert "0 missed by the hook" in first_day.reconcile
     assert "2 delivered" in first_day.reconcile or "3 delivered" in first_day.reconcile
@@ -427,7 +427,7 @@ def test_the_first_reconcile_blames_nobody(first_day: FirstDay) -> None:
 
 
 @pytest.mark.parametrize("case", BREAKS, ids=lambda case: case.what.replace(" ", "-"))
-def test_what_is_broken_is_found_and_fixed(installed: Machine, table: Row, case: Break) -> None:
+def test_each_fault_is_found_and_fixed(installed: Machine, table: Row, case: Break) -> None:
     """The printed line, or what the text asks for, fixes it; the cause is named, and nothing else is reported."""
     machine = installed
     machine.run("sh", "-c", case.breaks, expect=None)

@@ -51,7 +51,7 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
         yield board
 
 
-def test_the_slurm_user_makes_the_folder(machine: Machine, dashboard: ReceivingDashboard) -> None:
+def test_the_slurm_user_creates_the_folder(machine: Machine, dashboard: ReceivingDashboard) -> None:
     """Only the Slurm user has access to the folder."""
     assert "700 slurm" == machine.run("stat", "-c", "%a %U", FOLDER).strip()
 

@@ -62,7 +62,7 @@ def host(bundle: Path) -> Iterator[Host]:
         yield Host(root, bundle)
 
 
-def test_nothing_is_run_from_the_folder_that_it_is_called_in(host: Host) -> None:
+def test_nothing_is_run_from_the_current_folder(host: Host) -> None:
     """Modules, tools and a Python planted in /tmp, where everybody may write: none of them ever runs."""
     for name in ("venv", "pip", "ensurepip", "runpy", "site", "sitecustomize", "usercustomize", "requests", "agent"):
         host.put(f"/tmp/{name}.py", TRACE)
@@ -75,7 +75,7 @@ def test_nothing_is_run_from_the_folder_that_it_is_called_in(host: Host) -> None
     assert ("", "slurm 600\n".strip()) == (host.trace, host.owner(f"/etc/{NAME}/config.toml"))
 
 
-def test_what_root_has_in_its_environment_is_not_imported_by_the_command(host: Host) -> None:
+def test_the_command_imports_nothing_from_roots_environment(host: Host) -> None:
     """PYTHONPATH, which sudo can be configured to keep, is ignored."""
     host.install()
     host.put("/tmp/requests.py", TRACE)
@@ -136,7 +136,7 @@ def test_a_changed_wheel_of_the_bundle_is_refused(host: Host) -> None:
 
 
 @pytest.mark.parametrize("option", ["--uninstall", "--purge", "--enable"])
-def test_a_spool_below_a_folder_of_slurms_is_refused(host: Host, option: str) -> None:
+def test_a_spool_below_a_folder_of_the_slurm_user_is_refused(host: Host, option: str) -> None:
     """It can be replaced by a link there: /usr/local/bin was given away, and a link's target was deleted."""
     spool = f"/var/lib/slurm/{NAME}"
     host.root.run("mkdir", "-p", "/srv/theirs", "/var/lib/slurm")
@@ -191,7 +191,7 @@ def test_a_prefix_with_an_acl_for_another_user_is_refused(host: Host) -> None:
     assert "users other than root can change /srv/acl" in host.install("--prefix", "/srv/acl", expect=1)
 
 
-def test_a_configuration_folder_of_slurms_is_taken_back(host: Host) -> None:
+def test_root_takes_back_a_configuration_folder_of_the_slurm_user(host: Host) -> None:
     """The owner could replace the configuration by a link to /etc/shadow, for root to give away."""
     before = host.owner("/etc/shadow")
     host.put(f"/etc/{NAME}/note", "", "slurm")
@@ -208,12 +208,12 @@ def test_root_installs_for_no_other_user(host: Host) -> None:
 
 
 @pytest.mark.parametrize("user", ["slurm|e", "-u", "sl urm", "a\nb"])
-def test_a_slurm_user_that_is_no_name_is_refused(host: Host, user: str) -> None:
+def test_a_slurm_user_that_is_not_a_name_is_refused(host: Host, user: str) -> None:
     """The name becomes part of a unit and of sed commands."""
     assert "which is not a name" in host.install(expect=1, SLURM_USER=user)
 
 
-def test_words_of_slurmctlds_reach_the_terminal_without_escapes(host: Host) -> None:
+def test_text_of_slurmctld_reaches_the_terminal_without_escapes(host: Host) -> None:
     """slurmctld runs as the Slurm user, who may have it say anything."""
     config = "SlurmUser = slurm(64030)\\nJobCompType = jobcomp/x\\033[2Jy\\nEpilogSlurmctld = /a;id|sh\\n"
     host.put("/usr/local/bin/scontrol", f"#!/bin/sh\nprintf '{config}'\n", "root")
@@ -228,7 +228,7 @@ def tell(host: Host, text: str) -> str:
     return "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def test_a_script_that_slurmctld_names_is_no_option(host: Host) -> None:
+def test_a_script_named_by_slurmctld_is_not_taken_as_an_option(host: Host) -> None:
     """No sed command, whose w would empty a file of root's, and no FIFO, on which root would hang."""
     host.put("/root/victim", "root's\n", "root")
     host.root.run("mkfifo", "/tmp/fifo")
@@ -236,7 +236,7 @@ def test_a_script_that_slurmctld_names_is_no_option(host: Host) -> None:
     assert "root's\n" == (host.path / "root/victim").read_text()
 
 
-def test_a_slurm_conf_that_slurmctld_names_is_roots_and_plain(host: Host) -> None:
+def test_a_slurm_conf_named_by_slurmctld_must_be_roots_and_plain(host: Host) -> None:
     """Its name becomes part of commands for root, and its answer is trusted."""
     for folder in ("/srv/a;id|sh;", "/srv/theirs"):
         host.put(f"{folder}/slurm.conf", "EpilogSlurmctld=/srv/theirs/x\nJobCompType=jobcomp/theirs\n", "slurm")
@@ -244,7 +244,7 @@ def test_a_slurm_conf_that_slurmctld_names_is_roots_and_plain(host: Host) -> Non
         assert (False, False) == (folder in said, "jobcomp/theirs" in said)
 
 
-def test_c1_controls_and_marks_of_direction_are_not_shown(host: Host) -> None:
+def test_c1_and_bidirectional_controls_are_not_shown(host: Host) -> None:
     """Terminals take U+009B for an escape."""
     said = host.install("--dry-run", PATH=tell(host, "JobCompType = jobcomp/x\x9b2J\u202ey"))
     assert "jobcomp/x2Jy" in said
@@ -252,7 +252,7 @@ def test_c1_controls_and_marks_of_direction_are_not_shown(host: Host) -> None:
 
 @pytest.mark.parametrize("user", ["root(0)", f"{ALICE}(1000)"])
 @pytest.mark.parametrize("command", ["install.sh", "adapt"])
-def test_slurmctld_alone_gives_the_configuration_to_nobody(host: Host, user: str, command: str) -> None:
+def test_slurmctld_alone_cannot_change_the_configurations_owner(host: Host, user: str, command: str) -> None:
     """With the Slurm user's own `sacct = "/tmp/evil"` in it, which would run as root, or as alice."""
     host.install()
     path = tell(host, f"SlurmUser = {user}")
@@ -268,7 +268,7 @@ def test_slurmctld_alone_gives_the_configuration_to_nobody(host: Host, user: str
     assert f"{ALICE} 600" == host.owner(f"/etc/{NAME}/config.toml")
 
 
-def test_adapt_takes_a_configuration_folder_of_slurms_back(host: Host) -> None:
+def test_adapt_takes_back_a_configuration_folder_of_the_slurm_user(host: Host) -> None:
     """Like install.sh, it keeps the owner of a file with several names, such as a hard link to /etc/shadow."""
     before = host.owner("/etc/shadow")
     host.put(f"/etc/{NAME}/note", "", "slurm")
@@ -280,7 +280,7 @@ def test_adapt_takes_a_configuration_folder_of_slurms_back(host: Host) -> None:
     assert before == host.owner(f"/etc/{NAME}/shadow")
 
 
-def test_words_of_slurmctlds_reach_the_terminal_of_adapt_without_escapes(host: Host) -> None:
+def test_text_of_slurmctld_reaches_the_terminal_of_adapt_without_escapes(host: Host) -> None:
     """The message repeats an invalid SlurmUser."""
     said = host.root.run(
         "sh", "/root/bundle/etc/packaging/adapt.sh", expect=1, PATH=tell(host, "SlurmUser = \x1b[2J\x9bx y")

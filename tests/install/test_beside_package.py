@@ -22,7 +22,7 @@ def test_it_refuses_to_install_over_a_package(installation: Installation) -> Non
     assert {} == installation.files()
 
 
-def test_a_user_may_have_his_own_beside_a_package(installation: Installation) -> None:
+def test_a_user_may_install_beside_a_package(installation: Installation) -> None:
     """All their files are in their home."""
     put_package(installation)
     installation.run("--user")
@@ -40,7 +40,7 @@ def test_purging_leaves_what_the_package_needs(installation: Installation) -> No
     assert [] == [path for path in installation.units.rglob("*") if path.is_file()]
 
 
-def test_purging_takes_instances_along(installation: Installation) -> None:
+def test_purging_removes_instances(installation: Installation) -> None:
     """What adapt has changed, and what an admin has edited and enabled, stays."""
     installation.run()
     made = [

@@ -32,7 +32,7 @@ def make_common_folder(root: Root, slurm_config: str) -> str:
     return root.run(*SQUASHED, "sh", "-c", script, SAID=slurm_config)
 
 
-def test_the_slurm_user_makes_it(root: Root) -> None:
+def test_the_slurm_user_creates_it(root: Root) -> None:
     """root could not create it; an existing one stays unchanged."""
     root.run(*SQUASHED, "mkdir", f"{STATE}/by-root", expect=1)
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_a_single_controller_needs_none(root: Root) -> None:
     assert "" == root.run("ls", "-A", STATE)
 
 
-def test_it_says_so_where_it_cannot(root: Root) -> None:
+def test_it_reports_what_it_cannot_do(root: Root) -> None:
     """The installation continues: jobs are still delivered without turns."""
     root.run("chown", "root", STATE)
     assert f"slurm cannot create {STATE}/{NAME}: see docs/controllers.md\n" == make_common_folder(root, PAIR)

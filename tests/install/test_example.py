@@ -11,12 +11,12 @@ from agent.config_keys import KEYS
 EXAMPLE = Path(__file__).parents[2] / "etc" / "config.toml.example"
 
 
-def test_it_is_a_configuration_as_it_stands() -> None:
+def test_it_is_a_valid_configuration() -> None:
     """Only the URL and the key are set, both to something that has to be replaced."""
     assert {"api_url", "api_key"} == read_config_file(EXAMPLE).keys()
 
 
-def test_every_key_stands_there_with_its_default(tmp_path: Path) -> None:
+def test_every_key_is_listed_with_its_default(tmp_path: Path) -> None:
     """No key is missing or unknown, and one behind a # shows the default wherever there is one."""
     uncommented = tmp_path / "config.toml"
     uncommented.write_text(re.sub(r"^#(?=\w+ = )", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE))

@@ -39,7 +39,7 @@ def installed(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[I
     return installation, installation.run()
 
 
-def test_everything_gets_into_its_place(installed: tuple[Installation, str]) -> None:
+def test_everything_is_installed_in_its_place(installed: tuple[Installation, str]) -> None:
     """Program, hook, command, configuration, spool, units and manual, and nothing else."""
     installation, _ = installed
     wanted = {f"etc/systemd/system/{unit}" for unit in UNITS} | {f"usr/local/share/{name}" for name in MANUAL}
@@ -64,7 +64,7 @@ def test_the_manual_is_where_man_and_the_shells_look(installed: tuple[Installati
         assert ((CHECKOUT / "etc" / source).read_text(), 0o644) == (file.read_text(), mode_of(file))
 
 
-def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple[Installation, str]) -> None:
+def test_nothing_points_into_destdir(installed: tuple[Installation, str]) -> None:
     """A package built from it must work elsewhere."""
     installation, _ = installed
     script = installation.program / "venv" / "bin" / NAME
@@ -74,7 +74,7 @@ def test_nothing_points_into_the_folder_that_stood_for_the_root(installed: tuple
     assert [] == [path for path in texts if str(installation.root) in path.read_text(errors="replace")]
 
 
-def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installation, str]) -> None:
+def test_the_output_ends_with_the_lines_for_slurm_conf(installed: tuple[Installation, str]) -> None:
     """The printed lines can be copied unchanged; slurm.conf itself is not touched."""
     _, said = installed
     assert f"\n    JobCompType=jobcomp/script\n    JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n" in said
@@ -96,7 +96,7 @@ def test_the_last_words_are_the_lines_for_slurm_conf(installed: tuple[Installati
         ),
     ],
 )
-def test_the_lines_fit_the_slurm_conf_that_is_there(
+def test_the_lines_fit_the_existing_slurm_conf(
     installation: Installation, tmp_path: Path, conf: str, words: str
 ) -> None:
     """If JobCompType is in use, EpilogSlurmctld is the alternative."""
@@ -135,7 +135,7 @@ def with_broken_wheel(bundle: Path, folder: Path) -> Path:
     return copy
 
 
-def test_a_failed_upgrade_leaves_the_old_version_at_work(
+def test_a_failed_upgrade_leaves_the_old_version_running(
     installation: Installation, bundle: Path, tmp_path: Path
 ) -> None:
     """If the new version can't be installed or does not run, no file changes, and nothing of it is left."""
@@ -151,7 +151,7 @@ def test_a_failed_upgrade_leaves_the_old_version_at_work(
     assert installation.call("--version").startswith(NAME)
 
 
-def test_the_seeds_configuration_goes_on_working(installation: Installation) -> None:
+def test_the_seeds_configuration_keeps_working(installation: Installation) -> None:
     """A config.toml beside it would take precedence; its units have our names, and are replaced."""
     installation.etc.mkdir(parents=True)
     installation.units.mkdir(parents=True)
@@ -187,14 +187,14 @@ def test_another_spool_prefix_and_user_are_named_everywhere(installation: Instal
     assert "4711 5 9 -" == Path(spool, "queue").read_text().strip()
 
 
-def test_slurms_commands_elsewhere_get_into_the_configuration(installed: tuple[Installation, str]) -> None:
+def test_paths_of_slurms_commands_are_written_to_the_configuration(installed: tuple[Installation, str]) -> None:
     """The services' PATH is not the admin's."""
     installation, _ = installed
     tool = installation.root.with_name(f"{installation.root.name}-tools") / "scontrol"
     assert f'scontrol = "{tool}"' == (installation.etc / "config.toml").read_text().splitlines()[-1]
 
 
-def test_cron_in_place_of_systemd_and_back(installation: Installation) -> None:
+def test_from_systemd_to_cron_and_back(installation: Installation) -> None:
     """Only one of both is active, so that nothing runs twice; each machine has its own random delay."""
     installation.units.mkdir(parents=True)
     (installation.units / f"{NAME}.timer").write_text("[Timer]\n")
@@ -208,7 +208,7 @@ def test_cron_in_place_of_systemd_and_back(installation: Installation) -> None:
     assert not (installation.root / "etc/cron.d" / NAME).exists()
 
 
-def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation) -> None:
+def test_a_dry_run_prints_every_action_and_does_nothing(installation: Installation) -> None:
     """A dry run of an installation or a removal changes nothing."""
     installation.spool.mkdir(parents=True)
     (installation.spool / "queue").write_text("1\n")
@@ -230,7 +230,7 @@ def test_a_dry_run_tells_everything_and_does_nothing(installation: Installation)
     assert before == installation.files()
 
 
-def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation: Installation) -> None:
+def test_uninstall_keeps_configuration_and_spool_and_purge_nothing(installation: Installation) -> None:
     """--uninstall keeps configuration and spool, --purge nothing. An admin's drop-ins are configuration, too."""
     installation.run("--enable")
     assert (installation.units / "timers.target.wants" / f"{NAME}-flush.timer").is_symlink()
@@ -245,7 +245,7 @@ def test_uninstall_leaves_configuration_and_spool_and_purge_nothing(installation
     assert {} == installation.files()
 
 
-def test_purge_leaves_the_folders_that_were_there_and_no_others(installation: Installation) -> None:
+def test_purge_leaves_only_the_folders_that_existed_before(installation: Installation) -> None:
     """An upgrade remembers the folders that the first installation created."""
     (installation.root / "usr/local/share/zsh/site-functions").mkdir(parents=True)
     folders = installation.folders()
@@ -267,7 +267,7 @@ def test_the_installed_copy_removes_and_does_not_install(installation: Installat
     assert {} == installation.files()
 
 
-def test_purge_takes_no_more_than_its_own_from_a_spool_that_others_use(installation: Installation) -> None:
+def test_purge_removes_only_its_own_files_from_a_shared_spool(installation: Installation) -> None:
     """A spool in a shared folder is purged without the folder and its other files."""
     folder = installation.root / "data"
     folder.mkdir()
@@ -344,7 +344,7 @@ def test_without_a_python_it_says_how_to_get_one(installation: Installation, tmp
     assert {} == installation.files()
 
 
-def test_a_proxy_that_is_dead(installation: Installation) -> None:
+def test_a_dead_proxy(installation: Installation) -> None:
     """pip's failure is followed by the index, without its password, and by the ways to install without PyPI."""
     installation.sources = CHECKOUT  # it has no wheels
     dead = {"HTTPS_PROXY": "http://bob:secret@127.0.0.1:9", "PIP_CONFIG_FILE": os.devnull, "PIP_RETRIES": "0"}
@@ -412,7 +412,7 @@ def test_a_users_installation_has_no_hook(installation: Installation, tmp_path: 
         assert (hooked, not hooked) == ("JobCompLoc=" in said, "status_coverage_percent = [0, 0]" in said)
 
 
-def test_a_user_without_systemd_gets_lines_for_his_crontab(installation: Installation) -> None:
+def test_a_user_without_systemd_gets_crontab_lines(installation: Installation) -> None:
     """The lines suit crontab -e: they have no user field."""
     said = installation.run("--user", "--no-systemd", "--dry-run")
     (line,) = (line.strip() for line in said.splitlines() if line.startswith("  */5 * * * * sleep "))

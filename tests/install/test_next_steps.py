@@ -100,7 +100,7 @@ def test_both_are_called_by_what_it_prints(controller: Controller) -> None:
     assert "names the hook already" in controller.install()
 
 
-def test_a_hook_that_slurmctld_cannot_have_found(controller: Controller) -> None:
+def test_a_hook_that_slurmctld_did_not_find(controller: Controller) -> None:
     """slurm.conf was edited and slurmctld restarted before the installation; an upgrade does not mention it."""
     controller.write(f"JobCompType=jobcomp/script\nJobCompLoc={HOOK}\n")
     first = controller.installation.run(SLURM_CONF=str(controller.conf))
@@ -119,7 +119,7 @@ def test_lines_that_slurmctld_has_not_read(controller: Controller) -> None:
     assert f"names the hook already, but slurmctld has not read that line yet.\n{RESTART}" in said
 
 
-def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controller) -> None:
+def test_a_failed_setup_reports_what_is_installed_and_how_to_continue(controller: Controller) -> None:
     """Nothing listens there. The wiring is still printed, the timers stay off, and the exit code shows the failure."""
     controller.write("")
     options = ("--enable", "--api-url", "http://127.0.0.1:9", "--deploy-key", "-")
@@ -132,7 +132,7 @@ def test_a_failed_setup_says_what_is_there_and_how_to_go_on(controller: Controll
     assert [] == list(controller.installation.units.glob("*.wants"))
 
 
-def test_ctrl_c_at_the_question_for_the_key(controller: Controller) -> None:
+def test_ctrl_c_at_the_prompt_for_the_key(controller: Controller) -> None:
     """At a terminal, as an admin does who has to look for the key first: the installed files are still listed."""
     controller.write("")
     installation = controller.installation

@@ -95,12 +95,12 @@ def settings_of(unit: str) -> list[str]:
     return [line for line in text.splitlines() if "=" in line and not line.startswith("#")]
 
 
-def test_the_daily_run_is_made_up_for_and_spread() -> None:
+def test_a_missed_daily_run_is_repeated_and_spread() -> None:
     """It runs at 02:00 with a random delay, and catches up after the machine was off."""
     assert {"OnCalendar=*-*-* 02:00:00", "RandomizedDelaySec=30min", "Persistent=true"} <= set(settings_of(".timer"))
 
 
-def test_nothing_runs_without_an_end() -> None:
+def test_everything_has_a_time_limit() -> None:
     """Both services are oneshots with a time limit."""
     for service in (".service", "-flush.service"):
         assert {"Type=oneshot"} <= set(settings_of(service))

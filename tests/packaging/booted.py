@@ -111,7 +111,7 @@ def version(machine: Machine) -> str:
     return machine.run("dpkg-query", "-W", "-f", "${Version} ${Status}", NAME)
 
 
-def test_the_spool_and_the_key_are_the_slurm_users(machine: Machine, installed: str) -> None:
+def test_the_spool_and_the_key_belong_to_the_slurm_user(machine: Machine, installed: str) -> None:
     """Configuration and spool belong to the Slurm user from the installation on; everything else is root's."""
     assert "There is no user" not in installed
     assert "slurm:slurm 750" == owner_and_mode(machine, SPOOL)
@@ -127,7 +127,7 @@ def test_the_first_job_arrives(machine: Machine, installed: str, dashboard: Rece
     print(f"\n{machine.run('cat', '/etc/debian_version').strip()}: first job {seconds:.0f} s after its end")
 
 
-def test_check_finds_all_well(machine: Machine, installed: str) -> None:
+def test_check_finds_no_fault(machine: Machine, installed: str) -> None:
     """`check` finds the package's hook, and no fault."""
     assert installed
     machine.run("systemctl", "start", f"{NAME}.service")
@@ -137,7 +137,7 @@ def test_check_finds_all_well(machine: Machine, installed: str) -> None:
     assert {} == {name: text for name, text in wrong.items() if "http://" not in text}
 
 
-def test_bytecode_is_made_once_and_for_all(machine: Machine, installed: str) -> None:
+def test_bytecode_is_compiled_once(machine: Machine, installed: str) -> None:
     """Bytecode exists, so that a flush, which cannot write there, starts as fast as from a virtual environment."""
     assert installed
     made = machine.run("find", f"/var/cache/{NAME}", "-path", "*/agent/cli.*.pyc")
@@ -219,7 +219,7 @@ def test_the_package_stays_while_slurm_conf_names_its_hook(machine: Machine, ins
     restart_slurmctld(machine)
 
 
-def test_removing_keeps_what_is_the_sites(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
+def test_removing_keeps_the_sites_files(machine: Machine, installed: str, dashboard: ReceivingDashboard) -> None:
     """Removal keeps configuration, queue and ledger; after a new installation everything works again."""
     assert installed
     wire(machine, wired=False)

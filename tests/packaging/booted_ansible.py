@@ -130,7 +130,7 @@ def test_a_playbook_without_a_key_is_refused(site: Site, machine: Machine) -> No
     assert not machine.succeeds(f"test -e /etc/{NAME}")
 
 
-def test_the_first_run_brings_jobs_to_the_dashboard(
+def test_the_first_run_delivers_jobs(
     site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path
 ) -> None:
     """The role sets up package, configuration and timers, and, as the site allows it, the hook in slurm.conf."""
@@ -153,7 +153,7 @@ def test_the_second_run_changes_nothing(site: Site, machine: Machine, artefacts:
     assert before == machine.run(*started)
 
 
-def test_a_changed_setting_is_all_that_changes(site: Site, machine: Machine, artefacts: Path) -> None:
+def test_only_the_changed_setting_changes(site: Site, machine: Machine, artefacts: Path) -> None:
     """A changed setting is applied without restarting slurmctld."""
     settings = {"cluster_name": "booted", "batch_size": 1000}
     changed, said = site.play(package=deb(artefacts), wire=True, within_seconds=True, settings=settings)
@@ -161,7 +161,7 @@ def test_a_changed_setting_is_all_that_changes(site: Site, machine: Machine, art
     assert "batch_size = 1000\n" in machine.run("cat", f"/etc/{NAME}/config.toml")
 
 
-def test_another_plugin_keeps_its_place(site: Site, machine: Machine, artefacts: Path) -> None:
+def test_another_plugin_is_kept(site: Site, machine: Machine, artefacts: Path) -> None:
     """If elasticsearch uses JobCompType, the role leaves it and says what to do."""
     machine.run("sed", "-i", "s|^JobCompType=.*|JobCompType=jobcomp/elasticsearch|", "/etc/slurm/slurm.conf")
     before = machine.run("cat", "/etc/slurm/slurm.conf")
@@ -171,14 +171,14 @@ def test_another_plugin_keeps_its_place(site: Site, machine: Machine, artefacts:
     machine.run("sed", "-i", "/^JobComp/d", "/etc/slurm/slurm.conf")
 
 
-def test_without_a_yes_slurm_is_left_alone(site: Site, machine: Machine, artefacts: Path) -> None:
+def test_without_consent_slurm_is_not_changed(site: Site, machine: Machine, artefacts: Path) -> None:
     """Neither slurm.conf nor slurmctld is touched by default."""
     before = machine.run("cat", "/etc/slurm/slurm.conf")
     site.play(package=deb(artefacts))
     assert before == machine.run("cat", "/etc/slurm/slurm.conf")
 
 
-def test_instances_have_a_configuration_and_timers_each(site: Site, machine: Machine, artefacts: Path) -> None:
+def test_each_instance_has_its_configuration_and_timers(site: Site, machine: Machine, artefacts: Path) -> None:
     """One with a hook, one seen through slurmdbd alone; a second run changes nothing, a changed setting one file."""
     physics = {"name": "physics", "api_url": "http://127.0.0.1:9", "api_key": "of-physics", "slurm_conf": SLURM_CONF}
     viewer = {"name": "viewer", "api_url": "http://127.0.0.1:9", "api_key": "of-viewer", "hook": False}
@@ -201,7 +201,7 @@ def test_instances_have_a_configuration_and_timers_each(site: Site, machine: Mac
     assert "An instance is named with letters" in said
 
 
-def test_the_bundle_does_as_well(site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
+def test_the_bundle_works_too(site: Site, machine: Machine, dashboard: ReceivingDashboard, artefacts: Path) -> None:
     """Once the package is removed, the bundle replaces it with the same configuration; a second run changes nothing."""
     machine.run("apt-get", "remove", "--yes", NAME)
     bundle = str(artefacts / f"{NAME}-{VERSION}-bundle.tar.gz")
@@ -233,7 +233,7 @@ def test_from_install_sh_to_the_package(
     assert site
 
 
-def test_install_sh_does_not_go_over_the_package(machine: Machine, artefacts: Path) -> None:
+def test_install_sh_does_not_install_over_the_package(machine: Machine, artefacts: Path) -> None:
     """Two programs would work on one spool."""
     bundle = f"/wheels/{NAME}-{VERSION}-bundle.tar.gz"
     machine.run("sh", "-c", f"mkdir /root/bundle && tar -C /root/bundle --strip-components=1 -xzf {bundle}")

@@ -150,7 +150,7 @@ def test_status_asks_no_hook_of_an_instance_without_one(machine: Machine, instal
         assert said.startswith("OK") or "OK" in said.split(":")[0] or " OK" in said[:40], f"{instance}: {said}"
 
 
-def test_check_finds_each_instance_well(machine: Machine, installed: None) -> None:
+def test_check_finds_no_fault_in_any_instance(machine: Machine, installed: None) -> None:
     """`check` tests the instance's own configuration, spool, hook and timers."""
     idle = ("sinfo", "-h", "-o", "%T")
     wait_for(lambda: "idle" in machine.run(*idle, expect=None, SLURM_CONF=SECOND_CONF), "a node", limit_seconds=120)
@@ -173,7 +173,7 @@ def test_a_hook_that_forgets_an_instance_is_noticed(machine: Machine, installed:
     assert re.search(f"SLURM_USAGE_HISTORY_SPOOL=/var/spool/{NAME}@test", hook["mend"])
 
 
-def test_instances_survive_an_upgrade_and_go_with_a_purge(machine: Machine, installed: None, deb: Path) -> None:
+def test_instances_survive_an_upgrade_and_are_purged(machine: Machine, installed: None, deb: Path) -> None:
     """An upgrade keeps the instances' timers running; a purge removes the instances completely."""
     machine.run("apt-get", "install", "--yes", "--reinstall", f"/wheels/{deb.name}")
     timers = [timer for instance in ("", "test", "second") for timer in units(instance)]

@@ -95,13 +95,13 @@ def sidecar(engine: Engine, volumes: list[str]) -> Iterator[str]:
     engine("rm", "--force", name)
 
 
-def test_the_manifest_is_what_kubernetes_takes() -> None:
+def test_the_manifest_is_valid_for_kubernetes() -> None:
     """The manifest is valid under Kubernetes' schema."""
     validate = install_tools() / "kubernetes-validate"
     subprocess.run([str(validate), "--strict", str(CHECKOUT / "etc/container/kubernetes.yaml")], check=True)
 
 
-def test_a_job_ends_in_the_one_container_and_is_taken_up_in_the_other(
+def test_a_job_ends_in_one_container_and_is_processed_in_the_other(
     engine: Engine, sidecar: str, volumes: list[str]
 ) -> None:
     """A mounted hook queues jobs in a shared volume, and the exporter reads them."""

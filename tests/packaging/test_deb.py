@@ -28,7 +28,7 @@ def test_lintian_finds_nothing_that_is_not_explained(deb: Path) -> None:
     assert "" == finish(["lintian", "--allow-root", "--pedantic", "--display-info", str(deb)], 0)
 
 
-def test_everything_in_it_is_roots(deb: Path) -> None:
+def test_everything_in_it_belongs_to_root(deb: Path) -> None:
     """All files belong to root, and nobody else can write to them."""
     for line in finish(["dpkg-deb", "--contents", str(deb)], 0).splitlines():
         mode, owner, *_ = line.split()
@@ -36,7 +36,7 @@ def test_everything_in_it_is_roots(deb: Path) -> None:
         assert "w" not in mode[2:].replace(mode[2], "", 1), line
 
 
-def test_it_depends_on_python_alone(deb: Path) -> None:
+def test_it_depends_only_on_python(deb: Path) -> None:
     """The package depends neither on Slurm, which sites build themselves, nor on packages of Python libraries."""
     assert "python3 (>= 3.8)\n" == finish(["dpkg-deb", "--field", str(deb), "Depends"], 0)
 

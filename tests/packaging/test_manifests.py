@@ -12,7 +12,7 @@ MANIFEST = (CHECKOUT / "etc/container/kubernetes.yaml").read_text()
 RECIPE = (CHECKOUT / "etc/container/Containerfile").read_text()
 
 
-def test_the_manifest_and_the_recipe_start_what_there_is() -> None:
+def test_the_manifest_and_the_containerfile_name_existing_commands() -> None:
     """The examples run the same command, with existing options."""
     (arguments,) = re.findall(r'args: (\[.*"run".*\])', MANIFEST)
     (command,) = re.findall(r"^CMD (\[.*\])$", RECIPE, re.MULTILINE)

@@ -80,7 +80,7 @@ def owner_and_mode(root: Root, path: str) -> str:
     ],
     ids=["EL 8", "EL 8 with python3.12", "EL 9", "SUSE 15 with python311"],
 )
-def test_the_package_asks_for_a_python_that_will_do(
+def test_the_package_requires_a_suitable_python(
     rpms: dict[str, Path], tmp_path: Path, provides: str, missing: bool
 ) -> None:
     """The RPM requires no Python by name: the distribution's own if it is new enough, otherwise another one."""
@@ -136,7 +136,7 @@ def test_several_controllers_share_a_folder(root: Root, rpms: dict[str, Path]) -
     conf.write_text(before)
 
 
-def test_what_the_site_has_changed_is_kept(root: Root, rpms: dict[str, Path]) -> None:
+def test_the_sites_changes_are_kept(root: Root, rpms: dict[str, Path]) -> None:
     """Upgrade and downgrade keep the configuration, the services' environment and the files in the spool."""
     (root.path / "etc" / NAME / "environment").write_text("HTTPS_PROXY=http://proxy\n")
     with (root.path / CONFIG.lstrip("/")).open("a") as config:
@@ -207,7 +207,7 @@ def test_erasing_leaves_the_key_and_the_queue(root: Root, rpms: dict[str, Path])
     assert (root.path / SPOOL.lstrip("/") / "queue").exists()
 
 
-def test_with_the_earlier_exporters_configuration_there_comes_no_other(root: Root, rpms: dict[str, Path]) -> None:
+def test_with_the_earlier_exporters_configuration_no_other_is_created(root: Root, rpms: dict[str, Path]) -> None:
     """An earlier exporter's config.json gets no config.toml beside it, which would take precedence."""
     folder = root.path / "etc" / NAME
     (folder / "config.toml").unlink()
@@ -236,7 +236,7 @@ def test_an_installation_by_install_sh_is_reported(root: Root, rpms: dict[str, P
     (root.path / "opt" / NAME / "venv").rmdir()
 
 
-def test_el_8s_python3_is_passed_over(root: Root, rpms: dict[str, Path]) -> None:
+def test_the_python3_of_el_8_is_skipped(root: Root, rpms: dict[str, Path]) -> None:
     """As on EL 8, where python3 is 3.6 through /etc/alternatives, python3.12 is used."""
     binaries = root.path / "usr/bin"
     real = next(binaries.glob("python3.1[0-9]"))

@@ -82,7 +82,7 @@ def refusing(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
         yield proxy
 
 
-def test_the_password_is_the_proxys(
+def test_the_password_is_sent_only_to_the_proxy(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, refusing: Squid | Tinyproxy
 ) -> None:
     """A 407 is reported with the proxy's name and where to put the password; no record is rejected or retried."""
@@ -104,7 +104,7 @@ def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert 100 == stored(plain)
 
 
-def test_a_proxy_that_does_not_let_us_through(
+def test_a_proxy_that_refuses_the_connection(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A 403 for the CONNECT comes from the proxy and is not taken as a refused key."""
@@ -115,7 +115,7 @@ def test_a_proxy_that_does_not_let_us_through(
         assert "check the proxy, and what it allows" in said
 
 
-def test_a_proxy_that_is_not_there(
+def test_a_proxy_that_does_not_exist(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the proxy, without its password."""
@@ -125,9 +125,7 @@ def test_a_proxy_that_is_not_there(
     assert f"cannot connect through the proxy http://127.0.0.1:{port}: Connection refused" in said
 
 
-def test_a_dashboard_that_is_not_there_behind_a_proxy(
-    tmp_path: Path, pem: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dashboard_that_a_proxy_cannot_reach(tmp_path: Path, pem: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy's own error is reported."""
     with Squid() as squid:
         monkeypatch.setenv("HTTPS_PROXY", squid.url())
@@ -152,7 +150,7 @@ def test_a_dashboard_that_is_not_there_behind_a_proxy(
         "PROXY proxy:3128; DIRECT",
     ],
 )
-def test_a_proxy_that_is_none(
+def test_a_value_that_is_not_a_proxy(
     tmp_path: Path, dashboard: ReceivingDashboard, pem: Path, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     """It is reported as a configuration error at once."""

@@ -173,6 +173,6 @@ def test_slurms_cluster_and_the_dashboards_name(site: Site, dashboard: Receiving
     exporter_of(site, dashboard, "gammas", conf, cluster_name="gamma").run("reconcile", expect=69)
 
 
-def test_fields_that_a_user_writes_are_not_asked_for() -> None:
+def test_fields_that_a_user_writes_are_not_requested() -> None:
     """Account is what users can set freely if nothing is enforced; its row may span several lines."""
     assert not {"JobName", "Comment", "WorkDir", "SubmitLine", "WCKey", "Reason", "AdminComment"} & set(FIELDS)

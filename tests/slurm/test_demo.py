@@ -79,7 +79,7 @@ def test_names_every_difference() -> None:
     assert describe_differences(expected, expected) == []
 
 
-def test_tells_median_and_99_percent() -> None:
+def test_shows_median_and_99_percent() -> None:
     """Delays are summarized by the median, the 99th percentile and the maximum."""
     delays = [float(second) for second in range(1, 201)]
     assert describe_delays(delays) == "median 100.5 s, 99 % within 198.0 s, slowest 200.0 s"

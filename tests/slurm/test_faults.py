@@ -62,7 +62,7 @@ def children_of(slurm: Slurm) -> list[str]:
     return found
 
 
-def test_users_who_write_what_they_like() -> None:
+def test_users_who_write_arbitrary_text() -> None:
     """Names, comments, folders and environments of shell code, newlines and bytes that are not UTF-8 change nothing."""
     with small_site(jobcomp=True) as site, tempfile.TemporaryDirectory(prefix=f"a\n4711 1 1 -\n$(x) {BYTES}") as odd:
         hostile = f"{HOSTILE}{BYTES}"

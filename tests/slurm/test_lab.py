@@ -77,7 +77,7 @@ def test_two_labs_do_not_meet() -> None:
         assert [len(rows) for rows in ended] == [3, 1]
 
 
-def test_listens_on_this_machines_own_address_alone() -> None:
+def test_listens_only_on_loopback() -> None:
     """No port of a lab is open to the network, where this machine's name resolves to a loopback address."""
     with Slurm(nodes=2) as slurm:
         ours = [f"pid={slurm.daemons.pid(name)}," for name in ("slurmdbd", "slurmctld", "n1", "n2")]

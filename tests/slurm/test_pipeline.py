@@ -15,12 +15,12 @@ from tests.support.waiting import wait_for
 pytestmark = pytest.mark.slurm
 
 
-def test_jobcomp_and_flush_alone_bring_every_ended_job(jobcomp: Delivered) -> None:
+def test_jobcomp_and_flush_alone_deliver_every_ended_job(jobcomp: Delivered) -> None:
     """With jobcomp/script the dashboard equals the accounting, field by field, without any reconcile."""
     assert jobcomp.expected == jobcomp.shown
 
 
-def test_epilog_and_flush_alone_bring_every_job_that_ran(epilog: Delivered) -> None:
+def test_epilog_and_flush_alone_deliver_every_job_that_ran(epilog: Delivered) -> None:
     """EpilogSlurmctld is not called for a job that never ran; all others arrive without any reconcile."""
     idle = {name: kind for name, kind in KINDS.items() if not kind.started}
     never_ran = {job_id for name, kind in idle.items() for job_id in kind.records(epilog.jobs[name])}
@@ -48,7 +48,7 @@ def test_every_run_of_a_requeued_job_counts(jobcomp: Delivered) -> None:
     assert jobcomp.shown[str(job)]["CPUHours"] == 2 * seconds / 3600
 
 
-def test_reconcile_brings_what_the_hook_was_not_called_for(epilog: Delivered) -> None:
+def test_reconcile_delivers_jobs_without_a_hook_call(epilog: Delivered) -> None:
     """After a reconcile the dashboard equals the accounting with EpilogSlurmctld, too."""
     epilog.site.exporter.run("reconcile")
     assert expected_records(epilog.site.slurm) == epilog.site.dashboard.records
@@ -85,7 +85,7 @@ def test_a_dry_run_changes_nothing(jobcomp: Delivered) -> None:
     flush_all(site)
 
 
-def test_a_requeued_job_is_held_until_it_has_ended_for_good(jobcomp: Delivered) -> None:
+def test_a_requeued_job_is_held_until_its_last_end(jobcomp: Delivered) -> None:
     """A job that is pending again is not on the dashboard; once it ends, it is, with the hours of both runs."""
     site = jobcomp.site
     job = site.slurm.sbatch(
@@ -128,7 +128,7 @@ def test_both_hooks_at_once_deliver_each_job_once() -> None:
         assert sorted(sent) == sorted(expected_records(site.slurm))
 
 
-def test_a_record_that_is_not_there_yet_is_waited_for() -> None:
+def test_flush_waits_for_a_record_that_does_not_exist_yet() -> None:
     """While slurmdbd is down flush keeps everything and exits 69; once the records are there, it delivers them."""
     with small_site(jobcomp=True) as site:
         site.slurm.daemons.kill("slurmdbd")
@@ -145,7 +145,7 @@ def test_a_record_that_is_not_there_yet_is_waited_for() -> None:
         assert sorted(site.dashboard.records) == sorted(map(str, jobs))
 
 
-def test_without_a_hook_reconcile_brings_everything() -> None:
+def test_without_a_hook_reconcile_delivers_everything() -> None:
     """A cluster with no hook at all is delivered by the daily reconcile, and each job counts as missed by the hook."""
     with small_site() as site:
         site.slurm.sbatch("--array=1-3")

@@ -91,7 +91,7 @@ def controller(slurm: Slurm, dashboard: ReceivingDashboard) -> Controller:
 
 
 @pytest.mark.parametrize("wiring", ["JobCompType=jobcomp/script\nJobCompLoc={}", "EpilogSlurmctld={}"])
-def test_a_slurmctld_that_started_before_the_script_was_there(controller: Controller, wiring: str) -> None:
+def test_a_slurmctld_that_started_before_the_script_existed(controller: Controller, wiring: str) -> None:
     """slurmctld never calls the hook, though slurm.conf looks right: check finds it before and after the first job."""
     path = controller.slurm.folder / "jobcomp.sh"
     controller.add(*wiring.format(path).splitlines())
@@ -182,7 +182,7 @@ def test_a_remedy_wires_the_hook_and_breaks_nothing(controller: Controller, line
 
 
 @pytest.mark.parametrize("wiring", ["JobCompType=jobcomp/script\nJobCompLoc={}", "EpilogSlurmctld={}"])
-def test_a_test_job_brings_a_call_about(controller: Controller, wiring: str) -> None:
+def test_a_test_job_causes_a_call(controller: Controller, wiring: str) -> None:
     """The test job is held and cancelled, or run, whichever makes this slurmctld call; a missing call is reported."""
     controller.add(*wiring.format(controller.hook()).splitlines())
     controller.restart()

@@ -92,12 +92,12 @@ def imported_rooms(module: str) -> set[str]:
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_arrows_run_downwards(module: str) -> None:
+def test_modules_import_only_from_layers_below(module: str) -> None:
     """Use cases import edges, edges import what a job is; nothing imports its neighbour, be it above or beside it."""
     assert set() == imported_rooms(module) - MAY_IMPORT[room(module)] - {room(module)}
 
 
-def test_no_room_is_left_out() -> None:
+def test_no_folder_is_left_out_of_the_order() -> None:
     """A new folder gets its arrows before its first module, and nothing is allowed in a circle."""
     assert set(MAY_IMPORT) == {room(module) for module in MODULES}
     order: list[str] = []
@@ -108,7 +108,7 @@ def test_no_room_is_left_out() -> None:
 
 
 @pytest.mark.parametrize("library", sorted(DOORS))
-def test_each_library_has_one_door(library: str) -> None:
+def test_each_library_is_imported_in_one_place(library: str) -> None:
     """One place starts processes, one speaks HTTP, one locks, one keeps the database."""
     assert DOORS[library] == {
         module for module in MODULES if any(name.split(".")[0] == library for name in imports(module))

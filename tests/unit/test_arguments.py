@@ -74,7 +74,7 @@ def test_wrong_usage_is_reported(line: str, words: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_stands_alone(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_needs_no_other_argument(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """--help names every command, or every option of one, without a configuration."""
     with pytest.raises(SystemExit) as stop:
         parse_argv([*command.split(), "--help"])
@@ -84,7 +84,7 @@ def test_help_stands_alone(command: str, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("line", ["--version", "status --version"])
-def test_the_version_stands_alone(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_needs_no_other_argument(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Wherever it is asked for."""
     with pytest.raises(SystemExit) as stop:
         parse_argv(line.split())

@@ -33,7 +33,7 @@ def test_defaults_of_the_seed() -> None:
     assert (30, None, 7) == (config.timeout, config.cluster_name, config.collection_window_days)
 
 
-def test_json_of_the_seed_goes_on_working(tmp_path: Path) -> None:
+def test_the_json_of_the_seed_keeps_working(tmp_path: Path) -> None:
     """A config.json with comments and local_data_path is read without complaint."""
     path = tmp_path / "config.json"
     path.write_text(
@@ -75,12 +75,12 @@ def test_a_number_is_a_number(value: object) -> None:
 @pytest.mark.parametrize(
     "url", ["ftp://x", "https://", "https://user:pw@host", "https://h/?a=b", "https://h:port", "h", 5]
 )
-def test_url_that_is_none(url: object) -> None:
+def test_a_text_that_is_not_a_url(url: object) -> None:
     """A URL needs http(s) and a host, and holds no password that could end up in a log."""
     assert problems({**LEAST, "api_url": url})[0].startswith("api_url: must be")
 
 
-def test_key_from_the_environment_goes_first() -> None:
+def test_a_key_from_the_environment_takes_precedence() -> None:
     """The environment can hold the key if the file must not."""
     assert "from-env" == parse_config(LEAST, {API_KEY_VARIABLE: "from-env\n"}).api_key
 
@@ -115,7 +115,7 @@ def test_a_file_without_a_key(tmp_path: Path) -> None:
     assert f"api_key_file: cannot read it: [Errno 2] No such file or directory: '{file}'" == problem
 
 
-def test_a_configuration_that_others_can_read_is_warned_of(tmp_path: Path) -> None:
+def test_a_configuration_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
     """The API key in a file with mode 644 is everybody's."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(LEAST))
@@ -163,7 +163,7 @@ def test_users_own_configuration(tmp_path: Path) -> None:
     assert folder / "config.toml" == find_config({"HOME": str(tmp_path)})
 
 
-def test_spool_from_the_environment_goes_first() -> None:
+def test_a_spool_from_the_environment_takes_precedence() -> None:
     """The hook knows nothing of the configuration, so its variable moves the agent's spool too."""
     config = parse_config({**LEAST, "spool_dir": "/elsewhere"}, {SPOOL_VARIABLE: "/spool"})
     assert Path("/spool") == config.spool_dir
@@ -184,7 +184,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([key.name for key in KEYS]) | st.text(max_size=10), JSON, max_size=6))
-def test_whatever_a_file_holds(content: dict[str, Any]) -> None:
+def test_any_content_of_a_file(content: dict[str, Any]) -> None:
     """Any content is a configuration or a ConfigError that lists what is wrong."""
     content.pop("api_key_file", None)
     try:
@@ -200,9 +200,7 @@ WOUNDS = st.lists(st.tuples(st.integers(0, len(EXAMPLE)), st.integers(0, 9), st.
 
 
 @given(wounds=WOUNDS, name=st.sampled_from(["config.toml", "config.json"]), as_json=st.booleans())
-def test_whatever_became_of_a_file(
-    tmp_path: Path, wounds: list[tuple[int, int, bytes]], name: str, as_json: bool
-) -> None:
+def test_any_damage_to_a_file(tmp_path: Path, wounds: list[tuple[int, int, bytes]], name: str, as_json: bool) -> None:
     """Any bytes in place of others make a configuration or a ConfigError, in either format, or one as the other."""
     content = json.dumps({**LEAST, "timeout": 30, "comments": "é"}).encode() if as_json else EXAMPLE
     for place, length, wound in wounds:

@@ -198,7 +198,7 @@ def test_every_fact_of_slurm_has_its_test() -> None:
 # The man page and the completions
 
 
-def test_the_man_page_is_what_the_help_says() -> None:
+def test_the_man_page_matches_the_help() -> None:
     """`make manual` was not forgotten."""
     script = "import sys; sys.path.insert(0, 'etc'); import manual; sys.stdout.write(manual.make_man_page())"
     made = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, cwd=ROOT, encoding="utf-8")
@@ -318,7 +318,7 @@ def test_every_advice_to_restart_slurmctld_mentions_pending_calls() -> None:
     assert [] == [line for line in silent if "$RESTART_MEANS" not in line]
 
 
-def test_check_and_installer_say_the_same_of_a_restart() -> None:
+def test_check_and_installer_describe_a_restart_in_the_same_words() -> None:
     """One wording, in one place of each."""
     saying = [path.name for path in ROOT.glob("agent/**/*.py") if "restart slurmctld" in path.read_text("utf-8")]
     assert ["remedy.py"] == saying

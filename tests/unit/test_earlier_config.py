@@ -88,7 +88,7 @@ def test_empty_means_not_set(blank: str | None) -> None:
 
 
 @pytest.mark.parametrize("key", ["", None, "your-secret-api-key", "your-secret-api-key-here"])
-def test_setup_replaces_a_key_that_is_none_unasked(tmp_path: Path, key: str | None) -> None:
+def test_setup_replaces_a_placeholder_key_without_asking(tmp_path: Path, key: str | None) -> None:
     """An empty one and the placeholders of both exporters' examples hold nothing that could be lost."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://d", "api_key": key, "cluster_name": ""}))
@@ -97,7 +97,7 @@ def test_setup_replaces_a_key_that_is_none_unasked(tmp_path: Path, key: str | No
 
 
 @pytest.mark.parametrize("name", ["config.json", "config.toml"])
-def test_a_byte_order_mark_is_passed_over(tmp_path: Path, name: str) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path, name: str) -> None:
     """As Notepad writes it, in the configuration and in the file that holds the key; setup leaves it away."""
     (tmp_path / "key").write_bytes(codecs.BOM_UTF8 + b"from-file\r\n")
     text = '{"api_url": "https://d",\r\n "api_key_file": "key"}' if name.endswith("json") else _TOML
@@ -114,7 +114,7 @@ _TOML = 'api_url = "https://d"\r\napi_key_file = "key"\r\n'
 
 @pytest.mark.parametrize("name", ["config.json", "config.toml"])
 @pytest.mark.parametrize("encoding", ["utf-16", "latin-1"])
-def test_text_that_is_not_utf_8_is_named(tmp_path: Path, name: str, encoding: str) -> None:
+def test_text_that_is_not_utf_8_is_reported(tmp_path: Path, name: str, encoding: str) -> None:
     """With what to do about it."""
     path = tmp_path / name
     path.write_bytes('{"comments": "für"}'.encode(encoding))

@@ -54,20 +54,20 @@ def claimed(spool: Path) -> list[QueueEntry]:
     ],
     ids=["plain", "task", "last task", "whole array", "epilog", "epilog's last task", "epilog of 23.11"],
 )
-def test_queues_what_slurm_says(tmp_path: Path, variables: dict[str, str], entry: QueueEntry) -> None:
+def test_queues_the_values_of_slurm(tmp_path: Path, variables: dict[str, str], entry: QueueEntry) -> None:
     """JobID and hints come from jobcomp's variables or EpilogSlurmctld's; the array counts for its last task alone."""
     assert call_hook(tmp_path, **variables) == 0
     assert claimed(tmp_path) == [entry]
 
 
 @pytest.mark.parametrize("job", ["", "12x", "-1", "1 2", "1\n2", "$(touch pwned)", "`id`", "１２"])
-def test_queues_no_job_that_is_no_number(tmp_path: Path, job: str) -> None:
+def test_queues_only_numbers(tmp_path: Path, job: str) -> None:
     """Without a JobID of digits no line is written, and the exit status is still 0."""
     assert call_hook(tmp_path, **{**JOBCOMP, "JOBID": job}) == 0
     assert list(tmp_path.iterdir()) == []
 
 
-def test_lets_nothing_but_digits_through(tmp_path: Path) -> None:
+def test_only_digits_are_written(tmp_path: Path) -> None:
     """A hint that is not a number is unknown, and text from the user is ignored."""
     hostile = "1\n99 1 1 -\n$(touch pwned)|;'\""
     assert (
@@ -94,7 +94,7 @@ def a_folder_that_takes_no_file(spool: Path) -> None:
     spool.symlink_to("/proc/self/fd")
 
 
-def test_a_line_behind_one_that_was_cut_short(tmp_path: Path) -> None:
+def test_a_line_after_a_truncated_one(tmp_path: Path) -> None:
     """The rest of a line that a full disk cut off is not joined with the next one."""
     (tmp_path / "queue").write_text("4711 1700")
     assert call_hook(tmp_path, **JOBCOMP) == 0
@@ -150,7 +150,7 @@ def test_python_waits_while_a_hook_holds_the_lock(tmp_path: Path) -> None:
     assert (waited, claim.is_alive(), (tmp_path / "queue").exists()) == (True, False, False)
 
 
-def test_many_hooks_and_flushes_lose_and_double_nothing(tmp_path: Path) -> None:
+def test_many_hooks_and_flushes_lose_and_duplicate_nothing(tmp_path: Path) -> None:
     """Of lines from many hooks at once, with the queue claimed in between again and again, each is read once."""
     found: list[int] = []
     queue = open_queue(tmp_path)

@@ -41,14 +41,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_an_instance_has_a_configuration_and_a_spool_of_its_own() -> None:
+def test_an_instance_has_its_own_configuration_and_spool() -> None:
     """A folder in the host's own configuration, and a spool beside the host's own."""
     assert SYSTEM_FOLDER / "physics/config.toml" == candidate_paths({}, "physics")[0]
     assert Path(f"{SYSTEM_SPOOL}@physics") == default_spool({}, "physics")
     assert Path(f"{SYSTEM_SPOOL}@physics") == parse_config(LEAST, {}, instance="physics").spool_dir
 
 
-def test_without_one_all_is_as_it_was() -> None:
+def test_without_an_instance_nothing_changes() -> None:
     """The plain installation knows nothing of instances."""
     assert SYSTEM_FOLDER / "config.toml" == candidate_paths({})[0]
     assert SYSTEM_SPOOL == parse_config(LEAST, {}).spool_dir
@@ -64,7 +64,9 @@ def test_every_command_takes_its_configuration(home: Path) -> None:
     assert 0 == cli.main(["queue", "list", "--instance", "physics"])
 
 
-def test_its_configuration_by_path_is_the_instances_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_to_an_instances_configuration_selects_the_instance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """--config with an instance's file uses that instance's spool, not the host's own."""
     monkeypatch.setattr("agent.config.SYSTEM_FOLDER", tmp_path)
     for folder, instance in ((tmp_path, ""), (tmp_path / "physics", "physics")):
@@ -114,7 +116,7 @@ def test_errors_and_screens_name_the_instance(home: Path, capsys: pytest.Capture
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user makes an instance in his home by setup alone")
-def test_root_makes_an_instance_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_root_creates_the_instance_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Whose it is can't be guessed, and a spool of root's would stop the hook."""
     argv = ["--instance", "chemistry", "setup", "--api-url", "https://d.example.com", "--deploy-key", "-"]
     assert 78 == cli.main(argv)
@@ -163,7 +165,7 @@ def test_the_hook_to_wire_is_the_instances() -> None:
     assert f"/etc/{NAME}/physics/jobcomp.sh" == find_hook("physics")
 
 
-def test_metrics_of_instances_can_lie_in_one_folder(tmp_path: Path) -> None:
+def test_metrics_of_instances_can_share_a_folder(tmp_path: Path) -> None:
     """node-exporter takes a metric once for each set of labels."""
     for instance in ("", "physics"):
         snapshot = make_snapshot()

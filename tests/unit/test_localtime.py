@@ -36,7 +36,7 @@ def test_wall_clock(instant: int, text: str) -> None:
 @pytest.mark.parametrize(
     ("day", "hours"), [(date(2023, 10, 29), 25), (date(2024, 3, 31), 23), (date(2023, 12, 31), 24)]
 )
-def test_a_day_is_the_clusters_own(day: date, hours: int) -> None:
+def test_a_day_is_a_day_of_the_cluster(day: date, hours: int) -> None:
     """A day runs from local midnight to the second before the next, 23 to 25 hours later."""
     start, end = day_start(day), day_end(day)
     assert hours * 3600 == end + 1 - start
@@ -50,7 +50,7 @@ def test_zone_with_half_an_hour(zone: Callable[[str], None]) -> None:
     assert "1970-01-01T05:30:07" == local_text(7)
 
 
-def test_clocks_that_change_at_an_odd_minute(zone: Callable[[str], None]) -> None:
+def test_clock_changes_at_an_odd_minute(zone: Callable[[str], None]) -> None:
     """Newfoundland's went from 0:01 to 1:01 until 2011."""
     zone("America/St_Johns")
     assert ["2011-03-13T00:00:59", "2011-03-13T01:01:00"] == [local_text(at) for at in (1_299_987_059, 1_299_987_060)]

@@ -511,7 +511,7 @@ def test_what_an_admin_reads(
     assert not re.search(f"Traceback|{SECRET}|{API_KEY}", log)
 
 
-def test_a_dashboard_that_wants_to_be_left_alone_is(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pause_that_the_dashboard_asks_for_is_kept(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Later runs log how long the pause still lasts, and send no request."""
     answering(faults.answer(503, Retry_After="600"))(site)
     run(site, "flush", capsys)
@@ -537,13 +537,13 @@ def test_no_key_on_standard_input(
 # What is not an error
 
 
-def test_an_idle_flush_says_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_idle_flush_logs_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """It runs every few minutes: a night without jobs leaves no line in the journal."""
     site.queue("")
     assert (0, "") == run(site, "flush", capsys)
 
 
-def test_a_flush_says_one_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flush_logs_one_line(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """What was delivered, what waits, and how long it took."""
     _, log = run(site, "flush", capsys)
     (line,) = messages(log)
@@ -551,13 +551,13 @@ def test_a_flush_says_one_line(site: Site, capsys: pytest.CaptureFixture[str]) -
     assert re.fullmatch(expected, line)
 
 
-def test_a_flush_that_only_waits_says_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flush_that_only_waits_logs_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """A late record is asked for again; only status shows it."""
     site.answer_sacct(job_ids=[])
     assert (0, "") == run(site, "flush", capsys)
 
 
-def test_a_reconcile_says_the_lines_of_the_exporter_before_it(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_reconcile_logs_the_lines_of_the_earlier_exporter(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Existing greps keep matching, and the last line sums up."""
     now = local_day(time.time())
     _, log = run(site, f"--start-date {now} --end-date {now}", capsys)
@@ -588,7 +588,7 @@ def test_a_reconcile_without_jobs(site: Site, capsys: pytest.CaptureFixture[str]
 
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
-def test_another_run_is_no_error(site: Site, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_in_progress_is_not_an_error(site: Site, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The queue is safe, and the other run does the work."""
     with (site.spool / "agent.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -597,7 +597,7 @@ def test_another_run_is_no_error(site: Site, command: str, capsys: pytest.Captur
     assert (75, [said]) == (code, messages(log))
 
 
-def test_a_lock_that_a_dead_run_has_left_holds_up_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_lock_file_of_a_dead_run_blocks_nothing(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """The kernel releases it: there is no such thing as a stale lock."""
     (site.spool / "agent.lock").touch()
     (site.spool / "queue.lock").touch()
@@ -614,7 +614,7 @@ def test_a_dry_run_says_that_it_is_one(site: Site, capsys: pytest.CaptureFixture
     assert "a record as it would be sent:" in shown.out
 
 
-def test_a_dry_run_of_nothing_says_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_with_nothing_to_send_says_so(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """A dry run always answers, even if a flush by the timer would log nothing."""
     site.queue("")
     code, log = run(site, "flush --dry-run", capsys)
@@ -661,7 +661,7 @@ def test_the_same_warning_again_and_again_is_counted(site: Site, capsys: pytest.
     assert ["WARNING - skipped: 3 more like these"] == warnings[5:]
 
 
-def test_a_damaged_ledger_is_put_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_ledger_is_set_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """It is an index: a new one is begun, and reconcile makes up for the old one."""
     (site.spool / "ledger.db").write_bytes(b"rubbish" * 1000)
     code, log = run(site, "flush", capsys)
@@ -717,7 +717,7 @@ def test_a_refusal_without_proof_sets_nothing_aside(site: Site, capsys: pytest.C
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_backfill_that_is_stopped_says_how_to_go_on(site: Site, number: signal.Signals) -> None:
+def test_a_stopped_backfill_prints_how_to_resume(site: Site, number: signal.Signals) -> None:
     """With the dates that are left; each slice that was done is done."""
     february = day_start(date(2024, 2, 1))
     script = f"""
@@ -774,7 +774,7 @@ def test_no_rights(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
     assert (78, [expected]) == (os.WEXITSTATUS(status), messages(capfd.readouterr().err))
 
 
-def test_a_defect_of_ours(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_bug_of_the_exporter(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says so, that nothing was lost, and where it happened: the one case for a traceback."""
 
     def fail(*_: object) -> None:

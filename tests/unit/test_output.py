@@ -64,7 +64,7 @@ def run(site: Path, screen: str, *arguments: str, program: Sequence[str], **opti
 
 
 @pytest.mark.parametrize("screen", SCREENS)
-def test_no_screen_is_too_poor(site: Path, screen: str) -> None:
+def test_any_terminal_is_good_enough(site: Path, screen: str) -> None:
     """Letters that it lacks are shown by their numbers."""
     done = run(site, screen, *COMMANDS, program=["-c", ONE_AFTER_THE_OTHER], stdout=subprocess.PIPE)
     assert b"Traceback" not in done.stdout + done.stderr
@@ -77,7 +77,7 @@ def test_no_screen_is_too_poor(site: Path, screen: str) -> None:
 
 @pytest.mark.parametrize("site", NAMES[:1], indirect=True)
 @pytest.mark.parametrize("command", [("queue", "list"), ("status",), ("check",), ("--help",)], ids=" ".join)
-def test_an_output_that_is_closed(site: Path, command: tuple[str, ...]) -> None:
+def test_a_closed_output(site: Path, command: tuple[str, ...]) -> None:
     """As by `>&-`: there is nobody to tell, and nothing goes wrong for it."""
     done = run(site, "utf-8", *command, program=["-m", "agent"], preexec_fn=lambda: os.close(1))
     assert b"Traceback" not in done.stderr

@@ -10,7 +10,7 @@ TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 FILES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("*.py")}
 
 
-def test_every_test_that_is_named_is_there() -> None:
+def test_every_named_test_exists() -> None:
     """File by file, as far as the table names a test without its file it is one of the file before."""
     file = ""
     missing = []

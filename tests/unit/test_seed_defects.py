@@ -66,7 +66,7 @@ def test_2_a_job_longer_than_the_window_is_not_lost(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("start", ["None", "Unknown", ""])
-def test_3_no_word_is_sent_for_a_time(start: str, zone: Callable[[str], None]) -> None:
+def test_3_no_text_is_sent_instead_of_a_time(start: str, zone: Callable[[str], None]) -> None:
     """A job that never started has its end for a start; one that has no End is not sent at all."""
     zone("UTC")
     record = payload(make_run(State="CANCELLED by 1000", Start=start, ElapsedRaw="0", NodeList="None assigned"))
@@ -74,13 +74,13 @@ def test_3_no_word_is_sent_for_a_time(start: str, zone: Callable[[str], None]) -
     assert not make_run(State="COMPLETED", End="Unknown").ended
 
 
-def test_4_steps_are_not_asked_for_and_nobody_is_dropped() -> None:
+def test_4_steps_are_not_requested_and_no_job_is_dropped() -> None:
     """sacct is asked to leave steps out, so that an empty User can mean a deleted user: the uid is sent instead."""
     assert "--allocations" in make_sacct_argv("sacct", FIELDS, separator="|")
     assert "1000" == payload(make_run(User=""))["User"]
 
 
-def test_5_no_run_of_a_requeued_or_resized_job_vanishes() -> None:
+def test_5_every_run_of_a_requeued_or_resized_job_counts() -> None:
     """sacct is asked to show all runs of a JobID, and all of them count."""
     first, again = str(NOON + 3660), str(NOON + 7320)
     runs = [make_run(State=state) for state in ("REQUEUED", "RESIZING")]
@@ -104,12 +104,12 @@ def test_6_nodes_are_counted_by_slurm() -> None:
         ("cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=1.50T", 2, 1.5 * 1024 * 1024),
     ],
 )
-def test_7_tres_are_read_by_their_whole_names(tres: str, gpus: int, memory_mb: float) -> None:
+def test_7_tres_are_matched_by_their_whole_names(tres: str, gpus: int, memory_mb: float) -> None:
     """gres/gpumem does not count as a GPU, types are added up, and units are understood."""
     assert (gpus, memory_mb) == parse_tres(tres)
 
 
-def test_8_an_odd_line_is_passed_over() -> None:
+def test_8_an_odd_line_is_skipped() -> None:
     """One line that makes no sense costs that line, with a complaint, and no more."""
     complaints: list[ExporterError] = []
     output = BytesIO(make_output(["odd"], make_values(), ["x"]))
@@ -117,13 +117,13 @@ def test_8_an_odd_line_is_passed_over() -> None:
     assert (["100"], 2) == ([run.job_id for run in answer], len(complaints))
 
 
-def test_8_nothing_at_all_is_no_answer() -> None:
+def test_8_an_empty_output_is_not_an_answer() -> None:
     """Empty output is a failure, never a week without jobs."""
     with pytest.raises(SlurmUnreachable):
         count_lines(Output(0, BytesIO(), ""), "JobID", frozenset())
 
 
-def test_8_posts_are_bounded(tmp_path: Path) -> None:
+def test_8_the_size_of_a_post_is_limited(tmp_path: Path) -> None:
     """However many jobs there are, no POST holds more than batch_size of them."""
     runs = [make_run(JobID=str(job), JobIDRaw=str(job), End=str(NOON - DAY)) for job in range(1, 26)]
     assert [10, 10, 5] == [len(batch) for batch in replay(tmp_path, *runs, batch_size=10).batches]

@@ -41,7 +41,7 @@ def asked(folder: Path, environ: dict[str, str]) -> list[int]:
 
 
 @pytest.mark.parametrize("zone", [None, "Asia/Tokyo", "America/St_Johns"])
-def test_days_are_the_hosts_whatever_the_shell_has_set(tmp_path: Path, zone: str | None) -> None:
+def test_days_are_those_of_the_host_whatever_tz_is_set(tmp_path: Path, zone: str | None) -> None:
     """From the first second of the first day to the last of the last one, by the clock of the host."""
     environ = {name: value for name, value in os.environ.items() if name != "TZ"}
     bounds = asked(tmp_path, {**environ, **({"TZ": zone} if zone else {})})

@@ -35,13 +35,13 @@ def set_aside(ledger: Ledger) -> None:
         ledger.rejected.add("lab", REFUSED, "no such user", NOON, hooked=True)
 
 
-def test_job_ids_as_an_admin_types_them() -> None:
+def test_job_ids_as_admins_type_them() -> None:
     """A JobID is a number, or a task of an array."""
     assert [QueueEntry(4711), QueueEntry(203, array_task=3)] == repair.parse_job_ids(["4711", "203_3"])
 
 
 @pytest.mark.parametrize("text", ["", "abc", "4711 170", "-", "0", "203_[1-5]", "12+1", "1;rm"])
-def test_what_is_no_job_id(text: str) -> None:
+def test_texts_that_are_not_job_ids(text: str) -> None:
     """Anything else is refused before the queue is touched."""
     with pytest.raises(UsageError, match="is not a JobID"):
         repair.parse_job_ids([text])
@@ -51,7 +51,7 @@ def listed(spool: Spool, *, everything: bool = False) -> list[str]:
     return list(repair.list_lines(spool, everything=everything, now=NOON))
 
 
-def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
+def test_list_shows_queued_waiting_and_rejected_jobs(spool: Spool, ledger: Ledger) -> None:
     """The list shows what is queued, what is waiting and for what, and what was rejected with which error message."""
     (spool.queue._path).write_text(f"1 - - -\n2 5 {NOON} -\n")
     set_aside(ledger)
@@ -67,7 +67,7 @@ def test_list_shows_all_three_shelves(spool: Spool, ledger: Ledger) -> None:
     ] == listed(spool)
 
 
-def test_each_waiting_job_says_for_whom_it_waits(spool: Spool, ledger: Ledger) -> None:
+def test_each_waiting_job_shows_what_it_waits_for(spool: Spool, ledger: Ledger) -> None:
     """A job waits for its record, the dashboard, or the next flush; after a failed flush the reason is shown."""
 
     def waits(item: Waiting) -> str:
@@ -159,7 +159,7 @@ def test_a_dry_run_drops_nothing(spool: Spool, ledger: Ledger) -> None:
     assert [QueueEntry(7, 0), QueueEntry(8, 0)] == list(spool.queue.read(spool.queue.files()))
 
 
-def test_a_job_that_is_not_on_the_books_is_named(spool: Spool, ledger: Ledger) -> None:
+def test_an_unknown_job_is_named(spool: Spool, ledger: Ledger) -> None:
     """A typing error changes nothing, not even for the jobs named before it."""
     set_aside(ledger)
     with pytest.raises(ExporterError, match="job 99 is neither waiting nor rejected"):

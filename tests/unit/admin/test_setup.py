@@ -52,7 +52,7 @@ def test_a_new_configuration_is_made_with_its_folder(tmp_path: Path) -> None:
     assert ["config.toml"] == names_in(path.parent)
 
 
-def test_the_example_is_filled_in_where_its_lines_stand(tmp_path: Path) -> None:
+def test_the_example_is_filled_in_on_its_own_lines(tmp_path: Path) -> None:
     """Three lines of the example change, and its placeholder key needs no confirmation."""
     path = tmp_path / "config.toml"
     path.write_text(EXAMPLE.read_text(encoding="utf-8"), encoding="utf-8")
@@ -63,7 +63,7 @@ def test_the_example_is_filled_in_where_its_lines_stand(tmp_path: Path) -> None:
     assert len(before) == len(after)
 
 
-def test_a_json_configuration_stays_one(tmp_path: Path) -> None:
+def test_a_json_configuration_stays_json(tmp_path: Path) -> None:
     """The file of the exporter before this one gets the new key, and keeps its other keys."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://old", "api_key": "old", "timeout": 9, "comments": ["mine"]}))
@@ -72,7 +72,7 @@ def test_a_json_configuration_stays_one(tmp_path: Path) -> None:
     assert wanted == read_config_file(path)
 
 
-def test_a_key_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
+def test_an_existing_key_is_not_replaced_without_asking(tmp_path: Path) -> None:
     """The file stays as it was, and the deploy key unused."""
     path = tmp_path / "config.toml"
     text = 'api_url = "https://old"\napi_key = "old"\n'
@@ -82,7 +82,7 @@ def test_a_key_that_is_there_is_not_replaced_unasked(tmp_path: Path) -> None:
     assert text == path.read_text()
 
 
-def test_a_key_in_a_file_is_asked_about_and_taken_out(tmp_path: Path) -> None:
+def test_a_key_in_the_file_is_moved_after_a_question(tmp_path: Path) -> None:
     """api_key_file takes precedence over api_key: left in, it would hide the new key."""
     path = tmp_path / "config.toml"
     path.write_text('api_url = "https://old"\napi_key_file = "key"\nbatch_size = 100\n')
@@ -93,7 +93,7 @@ def test_a_key_in_a_file_is_asked_about_and_taken_out(tmp_path: Path) -> None:
     assert ("new-key", None, 100) == (config.api_key, config.api_key_file, config.batch_size)
 
 
-def test_a_key_with_odd_characters_arrives_as_it_is(tmp_path: Path) -> None:
+def test_a_key_with_odd_characters_arrives_unchanged(tmp_path: Path) -> None:
     """Quotes and backslashes are neither TOML's nor the regular expression's."""
     path = tmp_path / "config.toml"
     odd = 'a"b\\1c\\g<0>#'
@@ -118,7 +118,7 @@ def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Pa
     assert (content, ["config.toml"]) == (path.read_text(), names_in(tmp_path))
 
 
-def test_a_configuration_that_is_laid_out_in_its_own_way_is_left_to_its_owner(tmp_path: Path) -> None:
+def test_a_configuration_in_an_unusual_layout_is_not_edited(tmp_path: Path) -> None:
     """What would come out is not what was meant, and it is said by whose hand it can be done."""
     path = tmp_path / "config.toml"
     path.write_text('api_url = """\nhttps://old"""\n')
@@ -137,7 +137,7 @@ def test_a_folder_that_cannot_be_written_costs_no_deploy_key(tmp_path: Path) -> 
     assert "run as root, or use --config with a file of your own" == caught.value.hint
 
 
-def test_a_dashboard_that_refuses_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+def test_a_refused_exchange_leaves_the_file_unchanged(tmp_path: Path) -> None:
     """No temporary file is left over, either."""
 
     def refuse(_: Config) -> tuple[str, str]:
@@ -162,7 +162,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
-def test_roots_file_belongs_to_whom_it_is_for(tmp_path: Path) -> None:
+def test_a_file_written_by_root_belongs_to_its_user(tmp_path: Path) -> None:
     """An existing file keeps its owner; a new one belongs to the spool's owner, who has to read it."""
     spool = tmp_path / "spool"
     spool.mkdir()
@@ -229,7 +229,7 @@ def test_the_deploy_key_can_come_from_standard_input(
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8", "latin-1"])
-def test_what_is_no_deploy_key_on_standard_input(
+def test_standard_input_without_a_deploy_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], encoding: str
 ) -> None:
     """Undecodable bytes are refused like any other text that cannot be a key."""

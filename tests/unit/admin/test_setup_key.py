@@ -63,7 +63,7 @@ def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> N
     ] == capsys.readouterr().out.splitlines()
 
 
-def test_a_name_that_is_not_the_keys_is_put_right(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_other_than_that_of_the_key_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
     """Under another, its jobs would be stored and never shown."""
     site.dashboard.shown = ["lab"]
     site.configure(cluster_name="other")
@@ -125,7 +125,7 @@ def test_a_redirect_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> 
 
 
 @pytest.mark.parametrize("sent", ["the-key\n", "  the-key", "the-key\r\n"])
-def test_white_space_around_a_key_is_none_of_it(site: Site, sent: str) -> None:
+def test_white_space_around_a_key_is_removed(site: Site, sent: str) -> None:
     """Nor around the name."""
     body = {"status": "success", "cluster_name": " lab\n", "api_key": sent}
     site.dashboard.manners = faults.answer(200, body)
@@ -159,7 +159,7 @@ def test_a_key_that_cannot_be_used_is_kept(site: Site, body: Any, capsys: pytest
 
 
 @pytest.mark.parametrize("name", ["", None, 7, "two\nlines", "\x1b[31mred", "x" * 10_000])
-def test_a_name_that_is_none(site: Site, name: Any) -> None:
+def test_a_text_that_is_not_a_name(site: Site, name: Any) -> None:
     """The name is left out: the one in the configuration is used, or Slurm is asked."""
     site.dashboard.manners = faults.answer(200, {"cluster_name": name, "api_key": "the-key"})
     site.configure(cluster_name="mine")

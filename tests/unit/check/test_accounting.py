@@ -53,7 +53,7 @@ def no_systemd(_: Any) -> Any:
     raise SlurmUnreachable("no systemctl")
 
 
-def test_slurmdbd_is_tested_where_there_is_no_slurmctld(tmp_path: Path) -> None:
+def test_slurmdbd_is_tested_without_a_slurmctld(tmp_path: Path) -> None:
     """slurmdbd is tested even if the cluster's controller is down, or runs elsewhere."""
     config = parse_config({"api_url": "https://d.example.com", "api_key": "k", "spool_dir": str(tmp_path)}, {})
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
@@ -140,13 +140,13 @@ def test_slurms_own_name_of_another_cluster() -> None:
         ("", "", "none in GresTypes"),
     ],
 )
-def test_gpus_that_are_counted_or_not_there(types: str, tracked: str, text: str) -> None:
+def test_gpus_that_are_tracked_or_do_not_exist(types: str, tracked: str, text: str) -> None:
     """A site may track the types alone, or have no GPUs."""
     assert text == check_slurm.check_gpus({"GresTypes": types, "AccountingStorageTRES": tracked})
 
 
 @pytest.mark.parametrize("tracked", ["cpu,mem,energy", "cpu,gres/gpumem,gres/gpuutil", "(null)", ""])
-def test_gpus_that_nobody_counts(tracked: str) -> None:
+def test_gpus_that_are_not_tracked(tracked: str) -> None:
     """Otherwise GPU-hours would silently be 0 forever."""
     with pytest.raises(NotWell, match="tracks no GPU-hours"):
         check_slurm.check_gpus({"GresTypes": "mps,gpu", "AccountingStorageTRES": tracked})

@@ -103,7 +103,7 @@ def test_a_call_before_the_start_proves_nothing(site: Site) -> None:
 
 
 @pytest.mark.parametrize("line", [REFUSED, NO_EPILOG, "error: jobcomp/script: /x is not executable\n"])
-def test_the_log_tells_of_the_latest_start_alone(site: Site, line: str) -> None:
+def test_only_the_latest_start_in_the_log_counts(site: Site, line: str) -> None:
     """The latest start counts, whether it succeeded or failed."""
     site.log.write_text(STARTED + line + STARTED)
     assert site.check(500).startswith("no job has ended since slurmctld started")
@@ -118,7 +118,7 @@ def test_a_script_younger_than_slurmctld(site: Site) -> None:
     assert (RESTART_HINT, RESTART) == (fault.hint, fault.run)
 
 
-def test_a_log_of_the_start_is_better_than_the_times(site: Site) -> None:
+def test_the_log_of_the_start_takes_precedence_over_the_times(site: Site) -> None:
     """An upgrade makes the script younger than slurmctld, which calls it all the same."""
     site.log.write_text(STARTED)
     assert site.check(600).startswith("no job has ended")
@@ -182,7 +182,7 @@ def test_a_long_log_is_read_from_its_end(site: Site) -> None:
     assert "before the hook was last changed" in str(site.fault(600))
 
 
-def test_a_slurmctld_that_does_not_tell_when_it_started(site: Site) -> None:
+def test_a_slurmctld_whose_start_is_unknown(site: Site) -> None:
     """Any call counts as proof in that case."""
     site.call(10_000)
     assert site.check(600, BOOT_TIME="").startswith("last called by slurmctld at ")
@@ -273,7 +273,7 @@ def test_a_test_job_without_a_call(site: Site) -> None:
     assert expected == (str(caught.value), caught.value.hint, caught.value.run)
 
 
-def test_a_test_job_that_slurm_does_not_take(site: Site) -> None:
+def test_a_test_job_that_slurm_refuses(site: Site) -> None:
     """The Slurm user may have no account: any other job is enough."""
     with pytest.raises(NotWell) as caught:
         wait_for_call(site.spool, None, SampleJob(Sbatch(refuses=True), "sacct", started=True))

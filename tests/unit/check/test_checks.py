@@ -98,7 +98,7 @@ def no_systemd(_: Sequence[str]) -> Output:
 
 
 @pytest.mark.parametrize("key", sorted(PLACEHOLDERS))
-def test_the_examples_key_is_no_key(key: str) -> None:
+def test_the_examples_key_is_reported(key: str) -> None:
     """An example configuration that nobody has filled in is distinguished from one with a key."""
     assert "enter yours" in complaint(lambda: check_host.check_configuration(make_config(api_key=key)))[1]
     assert "None" == check_host.check_configuration(make_config())
@@ -120,7 +120,7 @@ def test_the_configuration_that_is_not_read(tmp_path: Path) -> None:
     assert () == load_config(tmp_path / "config.toml", {}).warnings
 
 
-def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
+def test_a_key_that_others_can_read_is_a_fault(tmp_path: Path) -> None:
     """The fix is a command that can be copied."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://d.example.com", "api_key": "k"}))
@@ -130,7 +130,7 @@ def test_a_key_that_others_can_read_is_no_secret(tmp_path: Path) -> None:
     assert f"only {check_host.own_name()} can read it" == check_host.check_secrecy(load_config(path, {}))
 
 
-def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
+def test_the_spool_belongs_to_the_slurm_user(tmp_path: Path) -> None:
     """A spool of another user, a missing one and a world-writable one are distinguished."""
     me, spool = check_host.own_name(), tmp_path / "spool"
     assert "does not exist" in complaint(lambda: check_spool.check_spool_folder(spool, me))[0]
@@ -142,7 +142,7 @@ def test_the_spool_is_the_slurm_users(tmp_path: Path) -> None:
     assert f"chmod 750 {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
 
 
-def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
+def test_a_file_of_root_in_the_spool(tmp_path: Path) -> None:
     """It stops the hook, or the agent: a file that root has made there by hand."""
     me, spool = check_host.own_name(), tmp_path / "spool"
     spool.mkdir(mode=0o750)
@@ -153,7 +153,7 @@ def test_a_file_of_roots_in_the_spool(tmp_path: Path) -> None:
     assert f"chown -hR {me} {spool}" == remedy(lambda: check_spool.check_spool_folder(spool, me))
 
 
-def test_a_users_own_spool_stays_the_users(tmp_path: Path) -> None:
+def test_a_users_own_spool_keeps_its_owner(tmp_path: Path) -> None:
     """A user's own spool needs no hook, so nobody is advised to give it to the Slurm user."""
     spool, config = tmp_path / "spool", tmp_path / "config.toml"
     spool.mkdir(mode=0o750)
@@ -178,7 +178,7 @@ def test_a_spool_needs_room(tmp_path: Path, blocks: int, files: int, well: bool)
     assert well == examine("space", lambda: check_spool.check_space(tmp_path, lambda _: disk)).ok
 
 
-def test_a_filesystem_without_fixed_number_of_files_has_enough(tmp_path: Path) -> None:
+def test_a_filesystem_without_a_limit_of_files_has_room(tmp_path: Path) -> None:
     """btrfs says 0 of 0."""
     disk = os.statvfs_result((4096, 4096, 1 << 20, 1 << 20, 1 << 20, 0, 0, 0, 0, 255))
     assert "4.3 GB free" == check_spool.check_space(tmp_path, lambda _: disk)
@@ -199,7 +199,7 @@ def test_a_mount_point_with_a_blank() -> None:
     assert "nfs" == mount_of(Path("/a b/c"), "x /a\\040b nfs rw 0 0\ny / ext4 rw 0 0").kind
 
 
-def test_what_is_mounted_last_at_a_place_counts() -> None:
+def test_the_last_mount_at_a_place_counts() -> None:
     """It hides what was mounted there before."""
     assert Mount("nfs", ("rw", "nolock")) == mount_of(Path("/a/b"), "x /a ext4 rw 0 0\ny /a nfs rw,nolock 0 0")
 
@@ -254,7 +254,7 @@ def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
     assert "/path/to/jobcomp.sh" == find_hook(environment=tmp_path / "x" / "y", package=tmp_path / "x" / "z" / "agent")
 
 
-def test_a_user_without_a_name_is_his_number() -> None:
+def test_a_user_without_a_name_is_the_uid() -> None:
     """As in the rest of Unix."""
     assert "4294967294" == name_of(4294967294)
 
@@ -282,13 +282,13 @@ def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -
 
 
 @pytest.mark.parametrize(("version", "well"), [("24.11.5", True), ("26.05.5", False), ("26.11.0-rc1", False)])
-def test_a_slurmdbd_that_does_not_tell_what_it_hides(version: str, well: bool) -> None:
+def test_a_slurmdbd_that_does_not_report_privatedata(version: str, well: bool) -> None:
     """26.05 says PrivateData = none in any case: without the right nobody can be sure."""
     slurm = fake_slurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob")).ok
 
 
-def test_a_user_gets_the_right_as_it_fits() -> None:
+def test_the_command_that_grants_the_right_fits_the_user() -> None:
     """One whom slurmdbd knows is changed, another one added."""
     database = {"PrivateData": "jobs"}
     known = complaint(lambda: check_slurm.check_privileges(fake_slurm(level="None", database=database), "bob"))
@@ -297,7 +297,7 @@ def test_a_user_gets_the_right_as_it_fits() -> None:
     assert "sacctmgr add user bob " in unknown[1]
 
 
-def test_the_services_need_not_find_what_a_shell_finds(tmp_path: Path) -> None:
+def test_the_services_path_differs_from_the_shells(tmp_path: Path) -> None:
     """An admin's PATH has /opt/slurm/bin, the services' PATH does not."""
     sacct = tmp_path / "sacct"
     sacct.touch(mode=0o755)
@@ -389,13 +389,13 @@ def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) ->
         ("http://d.example.com", True, True),
     ],
 )
-def test_the_key_goes_encrypted_or_nowhere_far(url: str, allowed: bool, well: bool) -> None:
+def test_the_key_is_sent_encrypted_or_to_loopback(url: str, allowed: bool, well: bool) -> None:
     """Nobody can eavesdrop within the host, so only the URL of another one needs https, or allow_http."""
     config = make_config(api_url=url, allow_http=allowed)
     assert well == examine("", lambda: check_dashboard.check_encryption(config, {})).ok
 
 
-def test_the_authority_is_shown() -> None:
+def test_the_certificates_issuer_is_shown() -> None:
     """The configuration takes precedence over the environment."""
     environ = {"REQUESTS_CA_BUNDLE": "/env.pem"}
     assert "https, verified with /env.pem" == check_dashboard.check_encryption(make_config(), environ)
@@ -420,7 +420,7 @@ def test_a_dashboard_without_a_clock() -> None:
 # --- all together
 
 
-def test_what_depends_on_something_broken_is_not_tested(tmp_path: Path) -> None:
+def test_checks_that_depend_on_something_broken_are_skipped(tmp_path: Path) -> None:
     """It is said so, and it is not well."""
     config = make_config(spool_dir=str(tmp_path))
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
@@ -433,7 +433,7 @@ def test_what_depends_on_something_broken_is_not_tested(tmp_path: Path) -> None:
     assert None is findings["privileges"]
 
 
-def test_a_site_without_a_hook_can_be_well(tmp_path: Path) -> None:
+def test_a_site_without_a_hook_can_be_healthy(tmp_path: Path) -> None:
     """A user's own installation has none, and a spool that is not the Slurm user's."""
     config = make_config(spool_dir=str(tmp_path), status_coverage_percent=[0, 0])
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
@@ -470,7 +470,7 @@ def test_a_finding_on_the_screen() -> None:
     assert as_lines(bad, Style(colour=True)).startswith("\033[31m✘\033[0m clock")
 
 
-def test_an_error_that_is_not_ours_is_a_defect() -> None:
+def test_an_unexpected_error_is_reported_as_a_bug() -> None:
     """It is not passed off as a finding."""
     with pytest.raises(ZeroDivisionError):
         examine("", lambda: str(1 // 0))

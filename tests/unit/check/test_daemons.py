@@ -60,7 +60,7 @@ def test_a_host_without_systemd() -> None:
         ),
     ],
 )
-def test_what_is_down(said: str, states: Mapping[str, str], text: str, line: str) -> None:
+def test_it_names_the_daemon_that_is_down(said: str, states: Mapping[str, str], text: str, line: str) -> None:
     """The finding includes the line that starts it, if it belongs on this host."""
     reported = explain(SlurmUnreachable(said), states, "slurmctld")
     assert (text, line) == (str(reported), getattr(reported, "run", ""))
@@ -74,7 +74,7 @@ def test_a_slurmdbd_whose_database_is_down() -> None:
     assert "systemctl start mariadb" == getattr(reported, "run", "")
 
 
-def test_what_is_elsewhere_stays_as_it_was() -> None:
+def test_files_elsewhere_are_unchanged() -> None:
     """Daemons on other hosts are unknown: the command's own error message and hint are kept."""
     error = SlurmUnreachable(REFUSED, hint="scontrol ping")
     assert error is explain(error, {"munge": "active"}, "slurmctld")

@@ -63,7 +63,7 @@ def test_a_cluster_that_is_shown(site: Site) -> None:
     assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
 
 
-def test_a_name_that_is_not_the_keys(site: Site) -> None:
+def test_a_name_other_than_that_of_the_key(site: Site) -> None:
     """What goes under it is stored, and never shown."""
     found = site.check(cluster_name="Lab")
     assert (
@@ -88,7 +88,7 @@ def test_a_cluster_that_is_new(site: Site) -> None:
 
 
 @pytest.mark.parametrize("names", [None, "lab", {"lab": 1}])
-def test_a_dashboard_that_does_not_tell(names: Any) -> None:
+def test_a_dashboard_that_does_not_report_clusters(names: Any) -> None:
     """Whatever it answers instead of names, nothing is concluded from it."""
     answer = Answer(200, {}, json.dumps({"hostnames": names}))
     assert "does not report" in check_dashboard.check_shown("lab", "", answer, 3)
@@ -120,13 +120,13 @@ def test_a_redirect_is_named(site: Site) -> None:
         "Fri, 31 Dec 9999 23:59:59 -2359", ", , , :", "Tue, 14 Nov 2023 22:13:20",
     ],
 )  # fmt: skip
-def test_no_date_does_harm(date: str) -> None:
+def test_any_date_is_harmless(date: str) -> None:
     """Any header is either compared with the clock or ignored."""
     finding = examine("clock", lambda: check_dashboard.check_clock(Answer(200, {"Date": date}, ""), lambda: NOW))
     assert finding.text
 
 
-def test_a_date_without_a_zone_is_of_greenwich() -> None:
+def test_a_date_without_a_zone_is_utc() -> None:
     """As HTTP has it, wherever this host is."""
     answer = Answer(200, {"Date": "Tue, 14 Nov 2023 22:13:20 -0000"}, "")
     assert "within a minute" in check_dashboard.check_clock(answer, lambda: NOW)

@@ -55,7 +55,7 @@ def complaint(call: Callable[[], str]) -> tuple[str, str, str]:
     return str(caught.value), caught.value.hint, getattr(caught.value, "run", "")
 
 
-def test_an_active_timer_tells_when_it_last_ran(tmp_path: Path) -> None:
+def test_an_active_timer_shows_its_last_run(tmp_path: Path) -> None:
     """In systemd's words; up to the first run in ours."""
     cron = nothing(tmp_path)
     assert "active, last ran Mon 2026-11-23 02:11:09 UTC" == check_timer(make_units(), FLUSH, cron, "slurm")
@@ -71,7 +71,7 @@ def test_an_active_timer_tells_when_it_last_ran(tmp_path: Path) -> None:
         (UNIT.replace("=enabled", "=disabled"), f"{FLUSH}.timer is not enabled and will not start at boot"),
     ],
 )
-def test_a_timer_that_is_off(timer: str, text: str, tmp_path: Path) -> None:
+def test_an_inactive_timer(timer: str, text: str, tmp_path: Path) -> None:
     """Now, or after the next reboot: the same line switches it on."""
     expected = (text, "enable it", f"systemctl enable --now {FLUSH}.timer")
     assert expected == complaint(lambda: check_timer(make_units(timer), FLUSH, nothing(tmp_path), "slurm"))
@@ -97,7 +97,7 @@ def exit_moment() -> str:
         (78, "the configuration was wrong"),
     ],
 )
-def test_a_failure_that_is_over_is_no_fault(status: int, why: str, tmp_path: Path) -> None:
+def test_a_past_failure_is_not_a_fault(status: int, why: str, tmp_path: Path) -> None:
     """Once everything that a run needs is well again, only the next run has to prove it."""
     units = make_units(result="exit-code", status=status)
     text = check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True)
@@ -121,7 +121,7 @@ def test_a_failure_that_no_other_check_explains(result: str, status: int, tmp_pa
     assert complaint(call)[0].endswith(f" failed: {result}, exit status {status}")
 
 
-def test_rejected_records_are_no_failure_of_the_run(tmp_path: Path) -> None:
+def test_rejected_records_do_not_fail_the_run(tmp_path: Path) -> None:
     """The line for them is the queue's, not the journal's."""
     units = make_units(result="exit-code", status=65)
     text, _, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True))
@@ -171,7 +171,7 @@ def test_timers_that_end_with_the_session(tmp_path: Path) -> None:
     assert check_timer(units, FLUSH, nothing(tmp_path), "bob", linger=tmp_path).startswith("active")
 
 
-def test_a_user_without_a_systemd_of_his_own(tmp_path: Path) -> None:
+def test_a_user_without_a_systemd_session(tmp_path: Path) -> None:
     """After su or sudo there is no bus: the units are there, and nobody can be asked about them."""
     folder = tmp_path / "systemd" / "user"
     folder.mkdir(parents=True)
@@ -205,7 +205,7 @@ def test_no_units_on_the_disk(environ: Mapping[str, str]) -> None:
 # --- cron
 
 
-def test_cron_does_it_as_well(tmp_path: Path) -> None:
+def test_cron_works_too(tmp_path: Path) -> None:
     """Without units, the file that install.sh --no-systemd leaves counts, if cron runs."""
     (tmp_path / "cron").touch()
     for name in ("cron", "crond"):

@@ -171,7 +171,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
-def test_a_remedy_wires_the_hook_and_keeps_what_is_there(site: Site, case: Case) -> None:
+def test_a_remedy_wires_the_hook_and_keeps_the_sites_settings(site: Site, case: Case) -> None:
     """Carried out unchanged, the remedy adds the hook to every script and plugin that was called before."""
     site.version = case.version
     site.write(case.conf)
@@ -203,7 +203,7 @@ def test_the_wrapper_keeps_the_sites_script_as_it_was(site: Site, tmp_path: Path
     assert "own a b\nown c\n" == Path(f"{site.own}.log").read_text()
 
 
-def test_a_wrapper_that_is_there_is_not_overwritten(site: Site) -> None:
+def test_an_existing_wrapper_is_not_overwritten(site: Site) -> None:
     """It may call something else by now: then no line is given, only the words."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={own}\n")
     site.script("call-both.sh", "exec /something/else")
@@ -211,7 +211,7 @@ def test_a_wrapper_that_is_there_is_not_overwritten(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", ["own script.sh", "own|script.sh", "own'script.sh", "own$(id).sh"])
-def test_odd_paths_get_no_line_to_run(site: Site, name: str) -> None:
+def test_no_command_is_printed_for_odd_paths(site: Site, name: str) -> None:
     """A shell or sed would take them for something else."""
     site.own = site.script(name, "true")
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.own, "SLURM_CONF": str(site.conf)}
@@ -265,7 +265,7 @@ def test_lines_that_were_removed_from_slurm_conf(site: Site) -> None:
     assert site.fill("JobCompLoc={hook}") == site.check()
 
 
-def test_a_slurm_conf_that_cannot_be_read_says_nothing(site: Site) -> None:
+def test_an_unreadable_slurm_conf_is_no_evidence(site: Site) -> None:
     """Then only what slurmctld reports counts."""
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.hook, "SLURM_CONF": "/none/slurm.conf"}
     assert f"JobCompLoc={site.hook}" == site.check(settings)
@@ -393,7 +393,7 @@ def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("name", ["theirs/slurm.conf", "profile", "a;id/slurm.conf", "$(id)/slurm.conf"])
-def test_root_is_asked_to_write_to_no_file_of_the_slurm_users_choice(site: Site, name: str) -> None:
+def test_no_fix_writes_as_root_to_a_file_that_the_slurm_user_chose(site: Site, name: str) -> None:
     """slurmctld, run by that user, reports the path: another user's file, a shell's, or a name with commands."""
     conf = site.folder / name
     conf.parent.mkdir(exist_ok=True)

@@ -78,7 +78,7 @@ def test_nothing_else_is(status: int, kind: type[ExporterError]) -> None:
         make_receiver(Wire(status)).submit("lab", ["{}"])
 
 
-def test_jobs_go_where_the_site_says_with_its_header() -> None:
+def test_jobs_are_sent_to_the_configured_path_with_the_configured_header() -> None:
     """The body is the dashboard's: a cluster and its jobs."""
     wire = Wire(200)
     make_receiver(wire).submit("lab", ['{"JobID": "1"}'])
@@ -115,14 +115,14 @@ def test_the_configuration_chooses() -> None:
         ({"api_key": ""}, "api_key: missing"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(settings: dict[str, str], problem: str) -> None:
+def test_contradictory_settings_are_refused(settings: dict[str, str], problem: str) -> None:
     """With its key and the value wanted."""
     with pytest.raises(ConfigError, match=problem.replace("(", r"\(")):
         parse_config({**LEAST, **settings}, {})
 
 
 @pytest.mark.parametrize(("status", "there"), [(200, True), (404, True), (405, True), (502, False), (504, False)])
-def test_it_is_there_whatever_it_says(status: int, there: bool) -> None:
+def test_its_answer_shows_that_it_exists_whatever_it_is(status: int, there: bool) -> None:
     """check asks for nothing that a receiver would have to know; a proxy before nobody is nobody."""
     receiver = make_receiver(Wire(status))
     if there:

@@ -84,14 +84,14 @@ def test_taken_but_not_stored(content: dict[str, Any]) -> None:
         (400, "no", "the dashboard refused the jobs: 400 'no'"),
     ],
 )
-def test_the_words_of_a_refusal(status: int, content: Any, words: str) -> None:
+def test_the_message_of_a_refusal(status: int, content: Any, words: str) -> None:
     """They are what `queue list` shows about the record at fault."""
     assert words == str(meaning(status, content))
 
 
 @pytest.mark.parametrize("status", [200, 201, 204])
 @pytest.mark.parametrize("content", ["", "<html>Please log in</html>", "null", "[]", "[" * 100_000])
-def test_a_success_of_somebody_else(status: int, content: str) -> None:
+def test_a_success_from_something_else(status: int, content: str) -> None:
     """A login page, or nothing at all, is not the dashboard's answer."""
     assert DashboardUnreachable is type(meaning(status, content))
 
@@ -129,7 +129,7 @@ def test_refusals(status: int, kind: type) -> None:
     [("120", 120.0), (formatdate(NOW + 90, usegmt=True), 90.0), ("later", 0.0), ("9" * 400, math.inf)],
 )
 @pytest.mark.parametrize("status", [429, 503])
-def test_how_long_it_wants_to_be_left_alone(status: int, text: str, seconds: float) -> None:
+def test_the_length_of_a_requested_pause(status: int, text: str, seconds: float) -> None:
     """Retry-After is seconds or a date."""
     error = meaning(status, "", {"Retry-After": text})
     assert isinstance(error, DashboardUnreachable)
@@ -164,7 +164,7 @@ def test_any_answer_has_a_meaning(status: int, content: Any) -> None:
 
 
 @pytest.mark.parametrize("text", ["<" * 10_000_000, "x" * 10_000_000, '{"detail":' * 1_000_000])
-def test_a_monstrous_answer_takes_no_time(text: str) -> None:
+def test_a_huge_answer_is_handled_in_bounded_time(text: str) -> None:
     """Ten megabytes of anything become one line, immediately."""
     started = time.monotonic()
     assert len(str(meaning(502, text))) < 1000
@@ -211,7 +211,7 @@ def test_a_record_arrives(server: ReceivingDashboard) -> None:
         *(faults.answer(status, "no") for status in (408, 425, 429, 500, 502, 503, 504)),
     ],
 )
-def test_passing_trouble(server: ReceivingDashboard, trouble: Fault) -> None:
+def test_trouble_that_passes(server: ReceivingDashboard, trouble: Fault) -> None:
     """The request is repeated, each time after twice the delay, and the record is stored once."""
     client = Client(server)
     server.faults.extend([trouble] * (TRIES - 1))
@@ -227,7 +227,7 @@ def test_passing_trouble(server: ReceivingDashboard, trouble: Fault) -> None:
         (faults.answer(500), BatchRefused),
     ],
 )
-def test_trouble_that_lasts(server: ReceivingDashboard, trouble: Fault, kind: type) -> None:
+def test_a_lasting_failure(server: ReceivingDashboard, trouble: Fault, kind: type) -> None:
     """The failure is reported after a few attempts."""
     server.manners = trouble
     with pytest.raises((DashboardUnreachable, BatchRefused)):
@@ -236,7 +236,7 @@ def test_trouble_that_lasts(server: ReceivingDashboard, trouble: Fault, kind: ty
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 400, 401, 403, 404, 409, 413, 422])
-def test_trouble_that_does_not_pass(server: ReceivingDashboard, status: int) -> None:
+def test_a_permanent_failure(server: ReceivingDashboard, status: int) -> None:
     """What asking again can't change is asked once."""
     server.manners = faults.answer(status, "no", Location="http://127.0.0.1:1/elsewhere")
     with pytest.raises(ExporterError):
@@ -292,7 +292,7 @@ def test_no_answer_in_time(server: ReceivingDashboard, trouble: Fault) -> None:
     assert "check the dashboard, or give it more time with `timeout`; everything is kept" == caught.value.hint
 
 
-def test_a_dashboard_that_is_not_well() -> None:
+def test_an_unhealthy_dashboard() -> None:
     """`check` asks for the dashboard's health, and shows the answer."""
     dashboard = Dashboard("http://d.example.com", "k", lambda *_: Answer(502, {}, "<h1>Bad Gateway</h1>"))
     with pytest.raises(DashboardUnreachable) as caught:
@@ -301,7 +301,7 @@ def test_a_dashboard_that_is_not_well() -> None:
     assert "check api_url: the address of the dashboard's backend, without /api" == caught.value.hint
 
 
-def test_nobody_listens() -> None:
+def test_nothing_listens() -> None:
     """A refused connection is tried again, then reported in plain words."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -313,7 +313,7 @@ def test_nobody_listens() -> None:
     assert TRIES - 1 == len(client.slept)
 
 
-def test_a_name_that_nobody_knows(server: ReceivingDashboard) -> None:
+def test_an_unknown_name(server: ReceivingDashboard) -> None:
     """It may be the name server's passing trouble: everything is kept."""
     with pytest.raises(DashboardUnreachable, match="no answer from"):
         Client(server, "http://dashboard.invalid").submit()
@@ -352,7 +352,7 @@ def test_a_name_server_that_answers_too_late(server: ReceivingDashboard, monkeyp
     assert (1, []) == (len(abandoned), server.requests)
 
 
-def test_a_certificate_that_nobody_vouches_for(tmp_path: Path) -> None:
+def test_an_untrusted_certificate(tmp_path: Path) -> None:
     """The key is not sent; with the site's CA it works."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as server:

@@ -151,7 +151,7 @@ def test_no_answer_takes_memory_or_time(write: Writer) -> None:
     assert peak_mb() - before < ROOM_MB
 
 
-def test_what_is_asked_for() -> None:
+def test_no_compression_is_requested() -> None:
     """An answer that is not packed."""
     asked: list[bytes] = []
 
@@ -176,7 +176,7 @@ def test_what_is_asked_for() -> None:
     ],
     ids=["at once", "mid-body", "mid-chunk", "behind a chunk", "no chunk", "mid-line", "garbage", "too many headers"],
 )
-def test_what_breaks_off_may_have_been_too_much(write: Writer) -> None:
+def test_a_broken_connection_may_mean_too_large_a_batch(write: Writer) -> None:
     """A smaller batch may get through, whatever the version of urllib3."""
     with RawServer(write) as server, pytest.raises(DashboardUnreachable) as caught:
         ask(server.url)
@@ -227,7 +227,7 @@ def test_a_message_of_success_is_cleaned() -> None:
     [True, 2.0, "2", "A" * 15_000_000, [2], {"2": 2}, None, -2, 10**4000, float("nan"), float("inf"), "\ud800"],
     ids=range(12),
 )
-def test_a_count_that_is_none(counted: Any) -> None:
+def test_a_count_that_is_not_a_number(counted: Any) -> None:
     """Of whatever type and size: it is refused in a few words."""
     with pytest.raises(BatchRefused) as caught:
         judge(Answer(200, {}, json.dumps({"success": True, "jobs_processed": counted})), sent=2, now=0)
@@ -250,7 +250,7 @@ def test_a_count_that_is_none(counted: Any) -> None:
     ],
     ids=range(9),
 )
-def test_whatever_a_422_says(detail: Any) -> None:
+def test_any_body_of_a_422(detail: Any) -> None:
     """The message can be stored, logged and printed, and is short."""
     with pytest.raises(BatchRefused) as caught:
         judge(Answer(422, {}, json.dumps({"detail": detail})), sent=2, now=0)
@@ -270,14 +270,14 @@ def test_no_json_takes_time(text: str) -> None:
 
 
 @pytest.mark.parametrize("content", ["null", "[]", '{"cluster": 1}', '{"hostnames": {"a": 1}}', '{"hostnames": [1]}'])
-def test_names_that_are_none(content: str) -> None:
+def test_texts_that_are_not_names(content: str) -> None:
     """Where there is no name, there is none."""
     assert "" == read_name(Answer(200, {}, content), "cluster")
     assert shown_clusters(Answer(200, {}, content)) in (None, [])
 
 
 @pytest.mark.parametrize("seed", range(40))
-def test_any_bytes_are_an_answer_or_none(seed: int) -> None:
+def test_any_bytes_are_an_answer_or_refused(seed: int) -> None:
     """Damaged answers never cause a traceback, and never take more time than allowed."""
     dice = random.Random(seed)
     answer = bytearray(ok(b'{"success": true, "jobs_processed": 2}', b"Server: nginx", b"Connection: keep-alive"))
@@ -301,7 +301,7 @@ def test_a_retry_after_without_end() -> None:
     assert len(str(caught.value)) < 300
 
 
-def test_files_that_are_no_certificates(tmp_path: Path) -> None:
+def test_files_that_are_not_certificates(tmp_path: Path) -> None:
     """They are configuration errors whose messages name the file."""
     (tmp_path / "no.pem").write_text("nothing")
     for options, name in (({"ca_bundle": "no.pem"}, "ca_bundle"), ({"client_cert": "no.pem"}, "client_cert")):

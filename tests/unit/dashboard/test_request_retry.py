@@ -27,13 +27,13 @@ def test_retry_after_in_seconds(text: str, seconds: float) -> None:
     assert seconds == parse_retry_after(text, 0.0)
 
 
-def test_retry_after_as_a_date() -> None:
+def test_a_retry_after_that_is_a_date() -> None:
     """A date counts from now, and one in the past asks for nothing."""
     text = formatdate(1_700_000_100, usegmt=True)
     assert [100.0, 0.0] == [parse_retry_after(text, 1_700_000_000), parse_retry_after(text, 1_700_000_200)]
 
 
 @given(st.text(max_size=40))
-def test_no_header_does_harm(text: str) -> None:
+def test_any_header_is_harmless(text: str) -> None:
     """Whatever a proxy writes there, it is a time that is not negative."""
     assert parse_retry_after(text, 1_700_000_000) >= 0

@@ -25,7 +25,7 @@ def _no_bundle_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_the_hosts_authorities_are_trusted(tmp_path: Path) -> None:
+def test_the_hosts_certificates_are_trusted(tmp_path: Path) -> None:
     """A site's own is among them, where its admins have put it there; the first store there is counts."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as dashboard:
@@ -34,7 +34,7 @@ def test_the_hosts_authorities_are_trusted(tmp_path: Path) -> None:
             ask(dashboard.url, ca_stores=[str(tmp_path / "none")])
 
 
-def test_the_configuration_and_the_environment_go_before_the_host(
+def test_the_configuration_and_the_environment_take_precedence_over_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The store of the host is asked last."""

@@ -28,6 +28,6 @@ def test_nothing_that_is_read_breaks_the_reader(name: str, data: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("status", [b"\x00\x64", b"\x01\x42", b"\x00\xcd"])  # 200, 422, 305
-def test_answers_that_have_broken_it(status: bytes, body: bytes) -> None:
+def test_answers_that_once_broke_it(status: bytes, body: bytes) -> None:
     """A message of 15 MB, lone surrogates, brackets without end, endless numbers, packed bytes."""
     TARGETS["answer"](status + b"x" * 32 + body)

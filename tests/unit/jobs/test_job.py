@@ -36,7 +36,7 @@ def test_runs_of_a_requeued_job_belong_together(state: str, gap: int) -> None:
     assert runs == own_runs(reversed(runs))
 
 
-def test_a_run_from_longer_ago_than_slurm_is_asked_for_is_left_out() -> None:
+def test_a_run_older_than_the_lookback_is_omitted() -> None:
     """So flush, which sees it by the job's ID, and reconcile, which does not, send the same."""
     runs = make_requeue(gap=LOOKBACK_SECONDS)
     assert runs[1:] == own_runs(runs)
@@ -65,7 +65,7 @@ def test_a_reused_id_is_another_job(state: str) -> None:
     assert runs[1:] == own_runs(runs)
 
 
-def test_requeue_after_the_end_where_slurm_tells() -> None:
+def test_a_requeue_after_the_end_where_slurm_counts_restarts() -> None:
     """From 26.05 a job requeued after its end leaves a COMPLETED row; Restarts distinguishes it from a reused JobID."""
     again, reused = make_requeue("COMPLETED", 200, Restarts="1"), make_requeue("COMPLETED", 200, Restarts="0")
     assert (again, reused[1:]) == (own_runs(again), own_runs(reused))

@@ -37,7 +37,7 @@ def test_lists(folded: str, names: str) -> None:
     "odd",
     ["a[1", "a[]", "a[1,,2]", "a[3-1]", "a[1-2-3]", "a[a-c]", "a[1-2]]", "a[[1-2]]", "a[-1]", "a[١-٣]", "a[1-2],b["],
 )
-def test_what_is_no_list(odd: str) -> None:
+def test_texts_that_are_not_lists(odd: str) -> None:
     """No names are better than wrong ones."""
     assert unfold(odd) == ""
 
@@ -61,7 +61,7 @@ def test_a_list_of_more_names_than_a_cluster_has_nodes(huge: str) -> None:
     assert time.process_time() - began < 1
 
 
-def test_as_many_names_as_slurm_unfolds() -> None:
+def test_node_lists_up_to_slurms_own_limit() -> None:
     """The largest range that Slurm reads is unfolded."""
     assert unfold(f"a[1-{MOST_NAMES}]").count(",") == MOST_NAMES - 1
 

@@ -41,7 +41,7 @@ def test_lines_of_the_hook_and_of_admins(line: str, entry: QueueEntry) -> None:
     "line",
     ["", "job", "-1", "1.5", "1,2", "0", "0 1700000000 - -", "007x", "1 2 3 4 5", "$(reboot)", "1 -- - -", "²", "1_"],
 )
-def test_lines_that_are_none(line: str) -> None:
+def test_lines_that_are_not_entries(line: str) -> None:
     """Anything else is refused, with the line."""
     with pytest.raises(UnreadableLine) as caught:
         parse_line(line)
@@ -49,14 +49,14 @@ def test_lines_that_are_none(line: str) -> None:
 
 
 @pytest.mark.parametrize("job_id", [0, LAST_JOB_ID + 1, 0xFFFFFFFE, 9_999_999_999])
-def test_ids_that_no_cluster_gives(job_id: int) -> None:
+def test_ids_that_no_cluster_assigns(job_id: int) -> None:
     """sacct would refuse the whole call because of one such ID, and all other jobs would wait forever."""
     with pytest.raises(UnreadableLine):
         parse_line(str(job_id))
 
 
 @given(entries)
-def test_what_is_written_is_read(entry: QueueEntry) -> None:
+def test_written_values_are_read_back(entry: QueueEntry) -> None:
     """Every entry survives being written and read."""
     assert entry == parse_line(format_line(entry))
 
@@ -74,7 +74,7 @@ def test_any_text_is_an_entry_or_refused(line: str) -> None:
 
 
 @given(entries, st.data())
-def test_a_line_cut_short_is_no_danger(entry: QueueEntry, data: st.DataObject) -> None:
+def test_a_truncated_line_is_harmless(entry: QueueEntry, data: st.DataObject) -> None:
     """What a full disk leaves of a line names the job with fewer hints, or is refused, or is another number."""
     line = format_line(entry)
     try:

@@ -32,7 +32,7 @@ def test_final_job_is_sent() -> None:
     ],
     ids=["missing", "running", "ended earlier", "an earlier owner of the ID"],
 )
-def test_a_record_that_is_not_there_yet_is_waited_for(rows: list[Run], reason: str) -> None:
+def test_flush_waits_for_a_record_that_does_not_exist_yet(rows: list[Run], reason: str) -> None:
     """The hook is called before slurmctld has sent the record: what is missing, live or old is not the answer."""
     verdict = judge_entry(TOLD, rows, LATER)
     assert (Fate.WAIT, reason) == (verdict.fate, verdict.reason)
@@ -45,19 +45,19 @@ def test_an_end_that_slurmdbd_never_learns_of() -> None:
     assert ((Fate.WAIT, True), (Fate.SEND, rows)) == ((early.fate, early.is_half), (late.fate, late.runs))
 
 
-def test_a_later_end_after_a_requeue_is_waited_for_however_long() -> None:
+def test_a_later_end_after_a_requeue_is_awaited_without_limit() -> None:
     """The requeued run is not the last one, and slurmdbd may be days behind."""
     verdict = judge_entry(TOLD, [make_run(State="REQUEUED", End=str(ENDED - 100))], ENDED + HALF_WRITTEN_SECONDS)
     assert (Fate.WAIT, False) == (verdict.fate, verdict.is_half)
 
 
-def test_requeued_job_is_let_go() -> None:
+def test_a_requeued_job_is_dropped_from_the_queue() -> None:
     """The hook was called for the end of a run; the next end calls it again."""
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), Start="Unknown", **{**LIVE, "State": "PENDING"})]
     assert Fate.DISMISS is judge_entry(TOLD, rows, LATER).fate
 
 
-def test_requeued_row_alone_is_let_go() -> None:
+def test_a_lone_requeued_row_is_dropped_from_the_queue() -> None:
     """The row of the next run may be written later than the hook's call; the job continues in any case."""
     assert Fate.DISMISS is judge_entry(TOLD, [make_run(State="REQUEUED")], LATER).fate
 
@@ -82,20 +82,20 @@ def test_without_hints_a_live_job_is_waited_for() -> None:
     assert [Fate.WAIT] * 2 == [judge_entry(QueueEntry(100), part, LATER).fate for part in (rows[:1], rows)]
 
 
-def test_revoked_job_is_let_go() -> None:
+def test_a_revoked_job_is_dropped_from_the_queue() -> None:
     """A job of a federation that ran on another cluster is that cluster's to send."""
     assert Fate.DISMISS is judge_entry(TOLD, [make_run(State="REVOKED")], LATER).fate
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
-def test_slurmctld_says_whether_a_preempted_job_goes_on(state: str) -> None:
+def test_slurmctld_decides_whether_a_preempted_job_continues(state: str) -> None:
     """Its row has an End while the job is COMPLETING, and its age does not show whether it will be requeued."""
     asked = judge_entry(TOLD, [make_run(State=state)], LATER)
     assert (Fate.ASK_SLURMCTLD, "may be requeued") == (asked.fate, asked.reason)
     assert [Fate.WAIT, Fate.SEND] == [judge_doubtful(asked, LATER, alive).fate for alive in ({100}, {101})]
 
 
-def test_a_preempted_job_does_not_wait_for_ever_for_slurmctld() -> None:
+def test_a_preempted_job_does_not_wait_forever_for_slurmctld() -> None:
     """It is sent after a day without an answer; a later run would replace what is sent."""
     asked = judge_entry(TOLD, [make_run(State="PREEMPTED")], LATER)
     fates = [judge_doubtful(asked, ENDED + age, None).fate for age in (60, UNANSWERED_SECONDS)]
@@ -107,19 +107,19 @@ def test_a_job_that_was_preempted_long_ago_is_final() -> None:
     assert Fate.SEND is judge_entry(TOLD, [make_run(State="PREEMPTED")], ENDED + ASK_SLURMCTLD_SECONDS).fate
 
 
-def test_what_ran_here_counts_here_before_the_federation_moved_the_job() -> None:
+def test_runs_from_before_the_federation_moved_the_job_count_here() -> None:
     """A requeued job that continues elsewhere leaves its first run under a newest row that is REVOKED."""
     moved = make_run(State="REVOKED", Submit=str(ENDED + 9), Start=str(ENDED + 10), End=str(ENDED + 20))
     assert Fate.SEND is judge_entry(TOLD, [make_run(State="REQUEUED"), moved], LATER).fate
 
 
-def test_recycled_id_is_not_mistaken_for_its_earlier_owner() -> None:
+def test_a_reused_id_is_not_mistaken_for_its_earlier_owner() -> None:
     """With the new job's row there, only that is sent."""
     old = make_run(Submit=str(NOON - 10**7), Start=str(NOON - 10**7), End=str(NOON - 10**6))
     assert [make_run()] == judge_entry(TOLD, [old, make_run()], LATER).runs
 
 
-def test_half_written_record_is_waited_for_but_not_for_ever() -> None:
+def test_flush_waits_for_a_half_written_record_but_not_forever() -> None:
     """A row that has an end and no partition yet lacks its QOS and array, too; an old one gets no better."""
     rows = [make_run(Partition="", QOS="Unknown")]
     assert Fate.WAIT is judge_entry(TOLD, rows, ENDED + 3).fate

@@ -61,7 +61,7 @@ def test_a_cluster_that_was_renamed(tmp_path: Path) -> None:
     assert "see ClusterName in slurm.conf" in caught.value.hint
 
 
-def test_a_sacct_that_does_not_tell_its_fields(tmp_path: Path) -> None:
+def test_a_sacct_that_does_not_list_its_fields(tmp_path: Path) -> None:
     """Without slurmdbd it shows nothing (20.11, 22.05); a field that it has is never left out by guess."""
     sacct = make_sacct(tmp_path, make_output(make_values()))
     script = (tmp_path / "sacct").read_text()

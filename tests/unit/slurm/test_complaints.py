@@ -33,14 +33,14 @@ def count(reported: dict[str, Any], which: str) -> int:
     return count_lines(output, "line", usual)
 
 
-def test_four_versions_were_asked() -> None:
+def test_recordings_of_four_versions_exist() -> None:
     """Each with odd lines of slurm.conf, and slurmdbds out of reach."""
     assert ["20.11.4", "22.05.8", "24.11.5", "26.05.5"] == VERSIONS
     assert all(len(recorded(version)) > 40 for version in VERSIONS)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_every_answer_with_all_jobs_is_taken(version: str) -> None:
+def test_every_complete_answer_is_accepted(version: str) -> None:
     """Whatever sacct complained of: an odd line, or a first slurmdbd whose backup answered; a quiet time likewise."""
     whole = {
         name: reported
@@ -58,7 +58,7 @@ def test_every_answer_with_all_jobs_is_taken(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_no_failed_query_is_taken(version: str) -> None:
+def test_no_failed_query_is_accepted(version: str) -> None:
     """Nobody answers, or no slurmdbd: whether sacct exits 0 (20.11, 22.05) or not."""
     failed = [name for name in recorded(version) if name.startswith("only_") or name == "no_mariadb"]
     assert len(failed) == 7
@@ -69,7 +69,7 @@ def test_no_failed_query_is_taken(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_attempts_are_seen_where_an_empty_answer_has_to_be_confirmed(version: str) -> None:
+def test_failed_attempts_count_where_an_empty_answer_must_be_confirmed(version: str) -> None:
     """Attempts are noticed if the first slurmdbd is unreachable; odd lines alone do not count as attempts."""
     for name, reported in recorded(version).items():
         stderr = "\n".join(reported["no_jobs"]["stderr"])
@@ -80,7 +80,7 @@ def test_attempts_are_seen_where_an_empty_answer_has_to_be_confirmed(version: st
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_an_unknown_cluster_says_nothing(version: str) -> None:
+def test_sacct_prints_nothing_for_an_unknown_cluster(version: str) -> None:
     """No row, no word, exit status 0: why an empty answer is confirmed by slurmdbd's list of clusters."""
     reported = recorded(version)["cluster_unknown"]
     assert (0, 1, []) == (reported["jobs"]["returncode"], reported["jobs"]["lines"], reported["jobs"]["stderr"])

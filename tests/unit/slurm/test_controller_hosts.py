@@ -34,7 +34,7 @@ def test_this_host_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_this_host("ctl2(192.0.2.78)")
 
 
-def test_a_loopback_address_is_everybodys() -> None:
+def test_a_loopback_address_proves_nothing() -> None:
     """It proves nothing."""
     assert not is_this_host("another(127.0.0.1)")
     assert not is_this_host("another(127.0.1.1)")

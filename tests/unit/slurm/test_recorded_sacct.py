@@ -154,7 +154,7 @@ def test_a_window_holds_every_job_that_ended(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", UNFINISHED)
-def test_nothing_is_sent_of_a_job_that_goes_on(version: str, name: str) -> None:
+def test_nothing_is_sent_of_a_job_that_continues(version: str, name: str) -> None:
     """A job that is pending again, running again, suspended or resized is held, whatever its earlier rows say."""
     if (DATA / "sacct" / version / f"{name}.txt").exists():
         assert made(recorded(version, name)) == {}
@@ -162,7 +162,7 @@ def test_nothing_is_sent_of_a_job_that_goes_on(version: str, name: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_the_hook_alone_brings_every_job(tmp_path: Path, version: str, scenario: str) -> None:
+def test_the_hook_alone_queues_every_job(tmp_path: Path, version: str, scenario: str) -> None:
     """Fed with the environments that slurmctld gave it, the hook's lines lead to each job's record, and no other."""
     calls = [json.loads(line) for line in (DATA / "hook" / version / f"{scenario}.jsonl").read_text().splitlines()]
     for call in calls:
@@ -182,7 +182,7 @@ def test_the_hook_alone_brings_every_job(tmp_path: Path, version: str, scenario:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_a_reused_id_is_the_new_owners(version: str) -> None:
+def test_a_reused_id_belongs_to_the_new_job(version: str) -> None:
     """After slurmctld lost its state, a JobID's record is the new owner's; the old rows, live or requeued, are left."""
     rows = by_raw_id(recorded(version, "reused"))
     own = [own_runs(runs) for runs in rows.values()]
@@ -243,7 +243,7 @@ def failure(version: str, name: str) -> Output:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_question_that_failed_is_no_answer(version: str, name: str) -> None:
+def test_a_failed_query_is_not_an_answer(version: str, name: str) -> None:
     """slurmdbd or MariaDB down, and a bad word in the question, never look like a day without jobs."""
     with pytest.raises(SlurmUnreachable):
         read_answer(failure(version, name))
@@ -251,13 +251,13 @@ def test_a_question_that_failed_is_no_answer(version: str, name: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", EMPTY)
-def test_an_answer_without_rows_is_one(version: str, name: str) -> None:
+def test_an_answer_without_rows_is_valid(version: str, name: str) -> None:
     """An ID that is not there yet answers with the header alone; so does a cluster that does not exist."""
     assert read_answer(failure(version, name)) == []
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_without_rights_sacct_shows_ones_own_jobs_and_says_nothing(version: str) -> None:
+def test_without_rights_sacct_shows_only_the_users_own_jobs_and_no_error(version: str) -> None:
     """With PrivateData=jobs other users' jobs are missing with exit status 0: why `check` looks at the rights."""
     output = failure(version, "private_data")
     assert {"bob"} == {run.user for run in read_answer(output)}

@@ -70,14 +70,14 @@ def test_count(text: str, count: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["None", "Unknown", "", "0"])
-def test_times_that_are_none(text: str) -> None:
+def test_texts_that_are_not_times(text: str) -> None:
     """Slurm's placeholders for a missing time are read as no time."""
     run = make_run(Start=text, End=text)
     assert (None, None, False, True) == (run.start, run.end, run.ended, run.never_started)
 
 
 @pytest.mark.parametrize("text", ["None assigned", "(null)", "(unknown)", ""])
-def test_nodes_that_are_none(text: str) -> None:
+def test_missing_node_lists(text: str) -> None:
     """Slurm's placeholders for a missing node list are read as no node list."""
     assert make_run(NodeList=text).node_list is None
 
@@ -88,7 +88,7 @@ def test_cancelled_before_start() -> None:
     assert ("CANCELLED", True, True) == (run.state, run.ended, run.never_started)
 
 
-def test_a_job_of_no_second_has_started() -> None:
+def test_a_job_of_zero_seconds_has_started() -> None:
     """A job that had a node for less than a second did start."""
     assert not make_run(Start="170", End="170", ElapsedRaw="0").never_started
 
@@ -127,7 +127,7 @@ def test_unknown_state_with_an_end_has_ended() -> None:
 
 
 @pytest.mark.parametrize(("restarts", "expected"), [("", 0), ("0", 0), ("2", 2)])
-def test_restarts_where_slurm_tells(restarts: str, expected: int) -> None:
+def test_restarts_where_slurm_counts_them(restarts: str, expected: int) -> None:
     """Later versions say how often a job was requeued; others leave it open."""
     assert (expected, None) == (make_run(Restarts=restarts).restarts, make_run().restarts)
 
@@ -143,7 +143,7 @@ def test_restarts_where_slurm_tells(restarts: str, expected: int) -> None:
         {"State": ""},
     ],
 )
-def test_a_value_of_another_kind_is_refused(changes: dict[str, str]) -> None:
+def test_a_value_of_the_wrong_type_is_refused(changes: dict[str, str]) -> None:
     """A row with a value that sacct never prints is refused with the row in the error."""
     values = make_values(**changes)
     with pytest.raises(UnreadableRow) as caught:
@@ -152,7 +152,7 @@ def test_a_value_of_another_kind_is_refused(changes: dict[str, str]) -> None:
 
 
 @given(st.lists(st.text(max_size=12), max_size=len(FIELDS) + 2))
-def test_no_row_does_worse_than_be_refused(values: list[str]) -> None:
+def test_any_row_is_parsed_or_refused(values: list[str]) -> None:
     """Whatever a row holds, it is a Run or an UnreadableRow."""
     try:
         assert isinstance(parse_row(values), Run)

@@ -71,7 +71,7 @@ def test_no_time_is_too_early_for_sacct(since: int) -> None:
 
 
 @pytest.mark.parametrize("asked", [[], ["7", ""], ["7;"], ["7 "], ["-1"], ["7_"], ["²"]])
-def test_what_is_no_jobid_is_never_asked(asked: list[str]) -> None:
+def test_only_jobids_are_requested(asked: list[str]) -> None:
     """A bad token fails the whole call, an empty list answers with all of today."""
     with pytest.raises(ValueError, match="no valid JobIDs"):
         make_ids_selection(asked, 5)
@@ -99,18 +99,18 @@ def test_header_alone() -> None:
     ],
     ids=["exit status", "error on stderr", "fatal on stderr", "nothing", "another header", "cut off"],
 )
-def test_an_answer_that_can_not_be_trusted(stdout: bytes, stderr: str, returncode: int) -> None:
+def test_an_answer_that_cannot_be_trusted(stdout: bytes, stderr: str, returncode: int) -> None:
     """An answer needs exit status 0, the header, whole lines and a silent standard error; else it is a failure."""
     with pytest.raises(SlurmUnreachable):
         read(stdout, stderr, returncode)
 
 
-def test_a_warning_on_stderr_does_no_harm() -> None:
+def test_a_warning_on_stderr_is_harmless() -> None:
     """Only error: and fatal: are."""
     assert 1 == len(read(make_output(make_values()), "sacct: warning: something")[0])
 
 
-def test_one_odd_line_is_passed_over() -> None:
+def test_one_odd_line_is_skipped() -> None:
     """It costs no row beside it, and it is complained of."""
     runs, complaints = read(make_output(make_values(), ["odd"], make_values(), ["\xff\xfe"]))
     assert (2, 2) == (len(runs), len(complaints))
@@ -123,7 +123,7 @@ def test_rows_that_share_an_id() -> None:
     assert {7} == make_table(output, 8).repeated_ids()
 
 
-def test_nothing_but_odd_lines_is_no_answer() -> None:
+def test_odd_lines_alone_are_not_an_answer() -> None:
     """If no row can be read, the output is another program's, not Slurm's."""
     with pytest.raises(SlurmUnreachable, match="none of the 1 rows"):
         read(make_output(["odd"]))
@@ -138,7 +138,7 @@ def test_rows_of_two_clusters_are_no_answer() -> None:
 
 
 @given(st.binary(max_size=300))
-def test_whatever_comes_behind_the_header(noise: bytes) -> None:
+def test_any_bytes_after_the_header(noise: bytes) -> None:
     """Any bytes give runs or a named failure, never a traceback."""
     try:
         runs, _ = read(SEPARATOR.join(FIELDS).encode() + b"\n" + noise)
@@ -192,7 +192,7 @@ def test_the_callers_environment_does_not_change_the_answer(commands: Commands) 
     } == seen
 
 
-def test_the_optional_field_is_asked_for_where_it_is_known(commands: Commands, tmp_path: Path) -> None:
+def test_the_optional_field_is_requested_where_it_exists(commands: Commands, tmp_path: Path) -> None:
     """An unknown field would fail the whole call, so the list of known ones is looked at first."""
     (tmp_path / "out").write_bytes(make_output(make_values(Restarts="1")))
     fill_in = FILL_IN % {"recorded": tmp_path / "out", "answer": tmp_path / "answer"}

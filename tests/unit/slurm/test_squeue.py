@@ -34,7 +34,7 @@ def test_a_job_that_slurmctld_has_forgotten() -> None:
     assert [{}, {}] == [parse_states(forgotten), parse_states(output())]
 
 
-def test_a_slurmctld_that_does_not_answer_says_nothing_about_any_job() -> None:
+def test_a_silent_slurmctld_decides_about_no_job() -> None:
     """A slurmctld that does not answer is not taken for one that has forgotten the jobs."""
     down = output("", "slurm_load_jobs error: Unable to contact slurm controller (connect failure)\n", 1)
     with pytest.raises(SlurmUnreachable, match="Unable to contact slurm controller"):
@@ -45,6 +45,6 @@ def test_a_slurmctld_that_does_not_answer_says_nothing_about_any_job() -> None:
     ("state", "alive"),
     [("COMPLETING", True), ("PENDING", True), ("RUNNING", True), ("NEW_WORD", True), ("PREEMPTED", False)],
 )
-def test_what_a_state_says(state: str, alive: bool) -> None:
+def test_the_meaning_of_each_state(state: str, alive: bool) -> None:
     """A job is final only if it has ended and is not COMPLETING."""
     assert alive is is_alive(state)

@@ -37,7 +37,7 @@ def printed(separator: str, account: bytes = b"physics", **changes: str) -> byte
     return separator.encode().join(values) + b"\n"
 
 
-def test_separators_are_drawn_anew() -> None:
+def test_each_call_has_a_new_separator() -> None:
     """Nobody can have named an account after the separator of a later call."""
     drawn = {draw_separator() for _ in range(100)}
     assert (100, {8}) == (len(drawn), set(map(len, drawn)))
@@ -67,7 +67,7 @@ def test_a_row_with_too_many_columns_is_set_aside_alone() -> None:
     )
 
 
-def test_a_row_that_breaks_off_costs_no_other() -> None:
+def test_a_truncated_row_affects_no_other() -> None:
     """The next whole line is a row again."""
     runs, odd = read(b"100~100~lab\n" + printed("~", JobID="101"), "~")
     assert (["101"], 1) == ([run.job_id for run in runs], len(odd))
@@ -75,7 +75,7 @@ def test_a_row_that_breaks_off_costs_no_other() -> None:
 
 @settings(deadline=None)
 @given(st.lists(ACCOUNTS, min_size=1, max_size=6))
-def test_whatever_users_type_as_their_account(accounts: list[bytes]) -> None:
+def test_any_text_as_an_account(accounts: list[bytes]) -> None:
     """Every job comes out once, under its own JobID and user, and nothing that a terminal would obey."""
     separator = draw_separator()
     rows = [printed(separator, account, JobID=str(job), JobIDRaw=str(job)) for job, account in enumerate(accounts, 1)]
@@ -85,13 +85,13 @@ def test_whatever_users_type_as_their_account(accounts: list[bytes]) -> None:
     assert all(run.account.isprintable() for run in runs)
 
 
-def test_what_stands_for_nothing() -> None:
+def test_texts_that_mean_nothing() -> None:
     """20.11 prints (unknown) for a node list that is NULL; a QOS can be the text Unknown, and a Submit, too."""
     run = make_run(NodeList="(unknown)", QOS="Unknown", Submit="Unknown")
     assert (None, None, 0) == (run.node_list, run.qos, run.submit)
 
 
-def test_the_cluster_of_the_rows_is_checked() -> None:
+def test_the_cluster_of_each_row_is_checked() -> None:
     """Before the first of them is handed on."""
 
     def refuse(name: str) -> None:
@@ -135,7 +135,7 @@ def test_a_partition_of_digits_behind_a_line_of_an_account() -> None:
         (b"", False),
     ],
 )
-def test_odd_rows_are_seen_before_any_is_handed_on(output: bytes, odd: bool) -> None:
+def test_odd_rows_are_noticed_before_any_row_is_returned(output: bytes, odd: bool) -> None:
     """Too few columns or too many, as where somebody knew the separator; an account over several lines is not odd."""
     body = "~".join(FIELDS).encode() + b"\n" + output
     complaints: list[ExporterError] = []

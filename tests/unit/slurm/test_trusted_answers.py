@@ -62,19 +62,19 @@ def count(stdout: bytes, stderr: str, *, usual: str = "", returncode: int = 0) -
 
 @pytest.mark.parametrize("complaint", COMPLAINTS)
 @pytest.mark.parametrize(("stdout", "rows"), [(ROW, 1), (EMPTY, 0)])
-def test_what_sacct_says_in_every_call_is_not_about_this_one(complaint: str, stdout: bytes, rows: int) -> None:
+def test_an_error_in_every_call_is_not_about_this_one(complaint: str, stdout: bytes, rows: int) -> None:
     """An odd line of slurm.conf stops nothing: sacct complains of it even if it is asked for no jobs."""
     assert rows == count(stdout, complaint, usual=complaint)
 
 
-def test_a_complaint_that_sacct_does_not_always_make() -> None:
+def test_an_error_that_sacct_prints_only_sometimes() -> None:
     """It is about the query, and no row of the answer is trusted."""
     for stdout in (ROW, EMPTY):
         with pytest.raises(SlurmUnreachable, match="sacct failed with exit status 0: sacct: error: Odd"):
             count(stdout, "sacct: error: Odd", usual=COMPLAINTS[0])
 
 
-def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
+def test_a_first_slurmdbd_that_cannot_be_reached() -> None:
     """Rows beside a connection error come from the backup; the attempts are numbered again in each call."""
     reported = "\n".join(UNRESOLVED.format(number) for number in range(-4, 5))
     assert 1 == count(ROW, reported, usual=UNRESOLVED.format(-4))
@@ -82,7 +82,7 @@ def test_a_first_slurmdbd_that_can_not_be_reached() -> None:
 
 
 @pytest.mark.parametrize("complaint", ABOUT_ROWS)
-def test_what_sacct_says_of_a_single_row_keeps_back_no_other(complaint: str) -> None:
+def test_an_error_about_one_row_affects_no_other(complaint: str) -> None:
     """One damaged row, or one user that a name service can't look up, does not stop everybody's delivery."""
     assert 1 == count(ROW, complaint)
     with pytest.raises(SlurmUnreachable):
@@ -201,7 +201,7 @@ def test_a_cluster_that_slurmdbd_does_not_know(commands: Commands) -> None:
         commands.sacct("gamma").ask_window(1, 2).answer()
 
 
-def test_the_named_cluster_is_asked_for_and_no_other_answers(commands: Commands) -> None:
+def test_only_the_named_cluster_is_requested_and_accepted(commands: Commands) -> None:
     """Slurm's name of a cluster is one thing, its name on the dashboard another."""
     commands.answer(ROW)
     assert 1 == len(list(commands.sacct("lab", "beta").ask_window(1, 2).answer()))
@@ -241,7 +241,7 @@ def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, reported
     assert 1 == len(commands.calls("sacct")) - before
 
 
-def test_a_range_of_nothing_is_reported(commands: Commands) -> None:
+def test_an_empty_range_is_reported(commands: Commands) -> None:
     """With what to do."""
     commands.answer(ROW, before="echo 'sacct: error: Too wide of a date range in query' >&2; exit 1")
     with pytest.raises(SlurmUnreachable, match="does not allow this user even the shortest time range") as caught:
@@ -249,7 +249,7 @@ def test_a_range_of_nothing_is_reported(commands: Commands) -> None:
     assert "AdminLevel=Operator" in caught.value.hint
 
 
-def test_an_odd_row_is_asked_for_again_with_another_separator(commands: Commands) -> None:
+def test_an_odd_row_is_requested_again_with_another_separator(commands: Commands) -> None:
     """A user who saw the first one in the list of processes has forged a row with it; what stays odd is set aside."""
     forged = make_output(make_values(Account="SEEN"), make_values(JobID="101", JobIDRaw="101"))
     commands.answer(forged)

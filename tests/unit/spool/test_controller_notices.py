@@ -15,7 +15,7 @@ def called(*ends: Range) -> list[Range]:
     return [Range(first - CALLS_SLACK_SECONDS, last + CALLS_SLACK_SECONDS) for first, last in ends]
 
 
-def test_each_hears_the_others_and_not_itself(tmp_path: Path) -> None:
+def test_each_controller_reads_the_others_notices_and_not_its_own(tmp_path: Path) -> None:
     """However many they are."""
     for number, host in enumerate(("ctl1", "ctl2", "ctl3")):
         Notices(SharedFolder(tmp_path), host).add_calls(Range(NOW + number, NOW + 100 + number), forget_before=0)
@@ -52,14 +52,14 @@ def test_a_host_that_never_reconciles_forgets_too(tmp_path: Path) -> None:
     assert f"called {NOW + 100} {NOW + 200}\nreconciled {NOW}\n" == file.read_text()
 
 
-def test_garbage_is_passed_over(tmp_path: Path) -> None:
+def test_garbage_is_skipped(tmp_path: Path) -> None:
     """A half line of a host that lost its power, or whatever else came into the file."""
     (tmp_path / f"{NOTICE_PREFIX}ctl1").write_bytes(b"called 17\ncalled x y\n\xff\xfe\nreconciled\ncalled 100 200\n")
     other = Notices(SharedFolder(tmp_path), "ctl2")
     assert (called(Range(100, 200)), 0.0) == (other.others_calls(), other.last_reconcile())
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     """Without the folder nothing is written, nothing is read, and nothing fails."""
     lonely = Notices(SharedFolder(tmp_path / "missing"), "ctl1")
     lonely.add_calls(Range(1, 2), forget_before=0)

@@ -63,7 +63,7 @@ def test_a_turn_waits_for_the_other_to_end(tmp_path: Path) -> None:
     assert "" == turns.failure
 
 
-def test_a_killed_run_has_no_turn_any_more(tmp_path: Path) -> None:
+def test_a_killed_run_gives_up_its_turn(tmp_path: Path) -> None:
     """The kernel sees to it."""
     other = Holder(tmp_path)
     other.kill()
@@ -72,7 +72,7 @@ def test_a_killed_run_has_no_turn_any_more(tmp_path: Path) -> None:
         pass
 
 
-def test_after_a_turn_the_others_have_time_for_theirs(tmp_path: Path) -> None:
+def test_after_a_turn_the_others_get_theirs(tmp_path: Path) -> None:
     """A reconcile of many batches lets a flush of another controller come in between."""
     now = 0.0
     slept = []
@@ -114,7 +114,7 @@ def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> No
     assert is_free()
 
 
-def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_stuck_lock_blocks_nothing_permanently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After the longest wait that any POST explains the run sends all the same, and does not wait again."""
     other = Holder(tmp_path)
     now = 0.0
@@ -134,7 +134,7 @@ def test_a_lock_that_is_stuck_holds_up_nothing_for_good(tmp_path: Path, caplog: 
     assert 1 == caplog.text.count("cannot take turns")
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     """The batch goes out, and the run knows that it was not alone."""
     turns = Turns(SharedFolder(tmp_path / "missing"))
     with turns.turn():

@@ -24,7 +24,7 @@ def test_another_host_is_refused(tmp_path: Path) -> None:
     assert "its own spool on a local disk" in caught.value.hint
 
 
-def test_a_host_that_has_left_is_followed(tmp_path: Path) -> None:
+def test_a_spool_that_its_host_has_left_is_taken_over(tmp_path: Path) -> None:
     """A disk that has moved to another host, and a host with a new name, need no admin."""
     claim_for_host(tmp_path, "ctl1", NOW)
     claim_for_host(tmp_path, "ctl2", NOW + LEFT_SECONDS)
@@ -47,7 +47,7 @@ def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(10)
-def test_a_fifo_in_its_place_holds_nobody_up(tmp_path: Path) -> None:
+def test_a_fifo_instead_of_the_file_blocks_nothing(tmp_path: Path) -> None:
     """Opening a FIFO would wait for its other end, so it is replaced, even while another process has it open."""
     for open_too in (False, True):
         (tmp_path / MARK).unlink(missing_ok=True)

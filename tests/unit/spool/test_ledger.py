@@ -49,14 +49,14 @@ def entries(ledger: Ledger) -> list[QueueEntry]:
     return sorted((item.entry for item in ledger.waiting.all()), key=lambda entry: entry.key)
 
 
-def test_a_newer_end_of_a_job_that_waits(ledger: Ledger) -> None:
+def test_a_newer_end_of_a_waiting_job(ledger: Ledger) -> None:
     """The job is due again at once, with the newest times reported, in whatever order they came."""
     for entry in (QueueEntry(7, 100, 200), QueueEntry(7), QueueEntry(7, 300, 400), QueueEntry(7, 100, 200)):
         queue(ledger, entry)
     assert [QueueEntry(7, 300, 400)] == entries(ledger)
 
 
-def test_a_task_and_its_array_are_two(ledger: Ledger) -> None:
+def test_a_task_and_its_array_are_two_jobs(ledger: Ledger) -> None:
     """The last task of an array has the array's raw ID."""
     queue(ledger, QueueEntry(203), QueueEntry(203, array_task=3))
     assert 2 == len(entries(ledger))
@@ -91,7 +91,7 @@ def test_an_interruption_as_a_transaction_begins(ledger: Ledger, monkeypatch: py
     assert [QueueEntry(2)] == entries(ledger)
 
 
-def test_a_rehearsal_leaves_no_trace(path: Path, ledger: Ledger) -> None:
+def test_a_dry_run_leaves_no_trace(path: Path, ledger: Ledger) -> None:
     """A dry run may write what it likes."""
     with ledger.rehearsal():
         queue(ledger, QueueEntry(1))
@@ -100,28 +100,28 @@ def test_a_rehearsal_leaves_no_trace(path: Path, ledger: Ledger) -> None:
     assert [] == entries(view_ledger(path))
 
 
-def test_what_is_committed_is_there_for_others(path: Path, ledger: Ledger) -> None:
+def test_committed_data_is_visible_to_others(path: Path, ledger: Ledger) -> None:
     """Another process sees it at once."""
     queue(ledger, QueueEntry(1))
     assert [QueueEntry(1)] == entries(view_ledger(path))
 
 
 @pytest.mark.parametrize("ahead", [1.0, 3600.0])
-def test_what_is_put_off_is_not_due(ledger: Ledger, ahead: float) -> None:
+def test_deferred_jobs_are_not_due(ledger: Ledger, ahead: float) -> None:
     """Not before its time, and at its time it is."""
     queue(ledger, QueueEntry(1), now=NOW + ahead)
     assert ([], NOW + ahead) == (ledger.waiting.due(NOW, after=(0, 0), limit=9), ledger.waiting.next_due(NOW))
     assert 1 == len(ledger.waiting.due(NOW + ahead, after=(0, 0), limit=9))
 
 
-def test_what_was_put_off_before_the_clock_was_set_back_is_due(ledger: Ledger) -> None:
+def test_jobs_deferred_before_the_clock_was_set_back_are_due(ledger: Ledger) -> None:
     """A job that would wait for more than an hour after the clock was set back is due."""
     queue(ledger, QueueEntry(1), now=NOW + 3601)
     assert NOW == ledger.waiting.next_due(NOW)
     assert 1 == len(ledger.waiting.due(NOW, after=(0, 0), limit=9))
 
 
-def test_due_goes_on_behind_a_key(ledger: Ledger) -> None:
+def test_due_continues_after_a_key(ledger: Ledger) -> None:
     """Page by page, each job once, tasks behind their array."""
     queue(ledger, QueueEntry(1), QueueEntry(2), QueueEntry(2, array_task=0), QueueEntry(2, array_task=5), QueueEntry(3))
     pages = []
@@ -148,7 +148,7 @@ def test_what_is_known_of_a_delivered_job(ledger: Ledger) -> None:
     assert {} == ledger.delivered.known("other", [new])
 
 
-def test_what_is_known_is_looked_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_known_rows_are_looked_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """By raw ID and by JobID the index leads to the few rows in question: none of the others is read."""
     execute = ledger.database.execute
     plans: list[str] = []
@@ -205,7 +205,7 @@ def test_prune_forgets_what_is_old(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("content", [b"no database at all", b"SQLite format 3\0" + bytes(100)])
-def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_ledger_is_set_aside(path: Path, content: bytes) -> None:
     """The damaged file is kept beside the new one, and reported."""
     path.write_bytes(content)
     ledger, put_aside = open_ledger(path)
@@ -216,7 +216,7 @@ def test_what_is_no_ledger_is_put_aside(path: Path, content: bytes) -> None:
     assert f"it was set aside as {aside}" in put_aside
 
 
-def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
+def test_a_ledger_of_a_newer_version_is_set_aside(path: Path) -> None:
     """Nobody knows what it means; reconcile replays the window."""
     with sqlite3.connect(str(path)) as database:
         database.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
@@ -228,7 +228,7 @@ def test_a_ledger_of_a_newer_version_is_put_aside(path: Path) -> None:
     assert f"{fact}; it was set aside as {aside}. The next reconcile replays the whole window" == put_aside
 
 
-def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
+def test_a_ledger_that_cannot_be_set_aside(path: Path) -> None:
     """It says what is in the way, and what to look at."""
     with pytest.raises(SpoolError) as caught:
         put_aside(path)
@@ -237,7 +237,7 @@ def test_a_ledger_that_can_not_be_put_aside(path: Path) -> None:
     assert mend == caught.value.hint
 
 
-def test_a_value_that_only_a_bad_disk_can_have_left(ledger: Ledger) -> None:
+def test_a_value_that_only_a_bad_disk_can_leave(ledger: Ledger) -> None:
     """sacct would refuse all other jobs for this one."""
     queue(ledger, QueueEntry(7))
     ledger.database.execute("UPDATE waiting SET attempts = 'x'")
@@ -286,7 +286,7 @@ def use(path: Path) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_older_ledger_is_brought_up_to_date(path: Path, version: int) -> None:
+def test_an_older_ledger_is_upgraded(path: Path, version: int) -> None:
     """An upgrade keeps all that can't be read again; tests/data/ledger has files that older programs have made."""
     path.write_bytes((ROOT / f"tests/data/ledger/version-{version}.db").read_bytes())
     ledger, put_aside = open_ledger(path)
@@ -322,7 +322,7 @@ def test_refused_jobs_differ_from_jobs_without_a_record(ledger: Ledger) -> None:
     assert [1, 3] == [item.entry.job_id for item in ledger.waiting.due(NOW, after=(0, 0), limit=9)]
 
 
-def test_what_is_asked_for_again_is_refused_no_more(ledger: Ledger) -> None:
+def test_a_record_that_is_retried_is_no_longer_rejected(ledger: Ledger) -> None:
     """Its record may have changed since."""
     with ledger.transaction():
         ledger.waiting.add_refused((1, -1), make_record(1), "500", NOW, due_at=NOW + 1800)
@@ -332,7 +332,7 @@ def test_what_is_asked_for_again_is_refused_no_more(ledger: Ledger) -> None:
     assert {"no record yet": 1} == ledger.waiting.reasons()
 
 
-def test_many_begin_at_once(path: Path) -> None:
+def test_many_processes_open_it_at_once(path: Path) -> None:
     """Whichever process makes the tables, all of them work with the same."""
     code = (
         "import sys; from pathlib import Path; from agent.jobs.queue_entry import QueueEntry\n"
@@ -346,7 +346,7 @@ def test_many_begin_at_once(path: Path) -> None:
     assert [QueueEntry(job_id) for job_id in range(1, 9)] == entries(view_ledger(path))
 
 
-def test_a_full_disk_is_no_damage(tmp_path: Path) -> None:
+def test_a_full_disk_is_not_treated_as_damage(tmp_path: Path) -> None:
     """A failed write is reported and undone, what is written stays, and work continues once there is room."""
     with small_disk(tmp_path / "spool", 400) as spool:
         ledger, _ = open_ledger(spool / "ledger.db")

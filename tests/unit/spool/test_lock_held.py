@@ -18,7 +18,7 @@ def take(spool: Path) -> None:
         pass
 
 
-def test_a_lock_that_is_held_for_longer_than_a_run_is_no_success(tmp_path: Path) -> None:
+def test_a_lock_held_for_longer_than_a_run_is_a_failure(tmp_path: Path) -> None:
     """systemd counts 75 as success: a process holding the lock would silently stop every delivery."""
     lock = tmp_path / RUN_LOCK
     with run_lock(tmp_path):
@@ -41,7 +41,7 @@ def test_a_lock_counts_from_when_it_was_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [RUN_LOCK, QUEUE_LOCK])
-def test_nobody_else_can_open_a_lock(tmp_path: Path, name: str) -> None:
+def test_no_other_user_can_open_a_lock(tmp_path: Path, name: str) -> None:
     """Anyone who can read a lock file could hold the lock: that of an earlier version is closed, too."""
     (tmp_path / name).touch()
     (tmp_path / name).chmod(0o664)

@@ -81,7 +81,7 @@ def test_what_is_queued_is_claimed_once(spool: Spool) -> None:
     assert ["queue.lock"] == spool.names()
 
 
-def test_what_is_not_discarded_is_claimed_again(spool: Spool) -> None:
+def test_files_that_are_not_discarded_are_claimed_again(spool: Spool) -> None:
     """A run that is killed between claim and discard leaves its files to the next."""
     spool.write("queue", "1\n")
     spool.queue.claim()
@@ -91,7 +91,7 @@ def test_what_is_not_discarded_is_claimed_again(spool: Spool) -> None:
     assert [1, 2, 3] == spool.take()
 
 
-def test_a_line_behind_one_that_was_cut_short(spool: Spool) -> None:
+def test_a_line_after_a_truncated_one(spool: Spool) -> None:
     """A full disk may leave half a line; the next one does not grow onto it."""
     spool.write("queue", "4711 17000")
     spool.queue.append([QueueEntry(12)])
@@ -115,7 +115,7 @@ def test_a_part_that_its_hook_never_named(spool: Spool, age: float, taken: list[
 
 @pytest.mark.parametrize("name", ["queue", "queue.side.99.2", "queue.part.99.2", "queue.claimed.1.1"])
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
-def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable[[Path], None]) -> None:
+def test_only_regular_files_are_opened(spool: Spool, name: str, make: Callable[[Path], None]) -> None:
     """A link, a FIFO or a folder is renamed and reported, and the other files are read."""
     make(spool.folder / name)
     spool.write("queue.side.1.1", "1\n")
@@ -127,7 +127,7 @@ def test_what_is_no_file_is_never_opened(spool: Spool, name: str, make: Callable
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, link_to_passwd])
-def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Path], None]) -> None:
+def test_nothing_is_appended_unless_it_is_a_file(spool: Spool, make: Callable[[Path], None]) -> None:
     """A FIFO would block the caller forever, a link would lead anywhere."""
     make(spool.folder / "queue")
     with pytest.raises(SpoolError, match="not a regular file"):
@@ -135,7 +135,7 @@ def test_nothing_is_appended_to_what_is_no_file(spool: Spool, make: Callable[[Pa
 
 
 @pytest.mark.usefixtures("lock_held_by_flock")
-def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
+def test_a_hook_excludes_a_claim(spool: Spool) -> None:
     """While flock(1) holds the lock, nothing is appended and the queue is not moved."""
     spool.write("queue", "1\n")
     with pytest.raises(SpoolError) as caught:
@@ -148,7 +148,7 @@ def test_the_hooks_lock_keeps_a_claim_out(spool: Spool) -> None:
 
 
 @pytest.mark.usefixtures("lock_held_by_flock")
-def test_a_stuck_lock_holds_up_nothing_else(spool: Spool) -> None:
+def test_a_stuck_lock_blocks_nothing_else(spool: Spool) -> None:
     """Files beside the queue are read all the same, and the stuck lock is reported."""
     spool.write("queue", "1\n")
     spool.write("queue.side.99.2", "2\n")
@@ -156,7 +156,7 @@ def test_a_stuck_lock_holds_up_nothing_else(spool: Spool) -> None:
     assert [True] == ["has been held" in str(error) for error in spool.complaints]
 
 
-def test_a_claim_keeps_the_hooks_lock_out(spool: Spool) -> None:
+def test_a_claim_excludes_hooks(spool: Spool) -> None:
     """While a claim is under way, flock(1) does not get the lock; afterwards it does."""
     flock = ["flock", "--nonblock", str(spool.folder / "queue.lock"), "true"]
     with spool.queue._locked():
@@ -164,7 +164,7 @@ def test_a_claim_keeps_the_hooks_lock_out(spool: Spool) -> None:
     assert 0 == subprocess.run(flock, check=False).returncode
 
 
-def test_a_file_that_another_process_took_over(spool: Spool) -> None:
+def test_a_side_file_that_another_process_took(spool: Spool) -> None:
     """A file deleted between claim and read has its entries in the ledger already, and the rest is read."""
     gone = spool.write("queue.claimed.1.1", "1\n")
     spool.write("queue.claimed.2.1", "2\n")
@@ -214,7 +214,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
         pass
 
 
-def test_a_lock_that_is_removed_while_it_is_taken_is_no_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_removed_while_it_is_taken_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep nobody out: another one is taken."""
     take = fcntl.flock
 
@@ -240,14 +240,14 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_spool_is_made(tmp_path: Path) -> None:
+def test_a_missing_spool_is_created(tmp_path: Path) -> None:
     """Where there is none, in folders of its own, and closed to others."""
     spool = tmp_path / "var" / "spool"
     check_spool(spool)
     assert 0o750 == spool.stat().st_mode & 0o777
 
 
-def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
+def test_a_spool_that_everyone_can_write_to(tmp_path: Path) -> None:
     """Anybody could forge the hook's lines, so such a spool is refused, with the way to fix it."""
     tmp_path.chmod(0o757)
     with pytest.raises(SpoolError) as caught:
@@ -255,7 +255,7 @@ def test_a_spool_that_everybody_can_write_to(tmp_path: Path) -> None:
     assert f"chmod 750 {tmp_path}" == caught.value.hint
 
 
-def test_a_spool_that_can_not_be_made(tmp_path: Path) -> None:
+def test_a_spool_that_cannot_be_created(tmp_path: Path) -> None:
     """What is in the way is named, in the system's words."""
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError) as caught:
@@ -265,7 +265,7 @@ def test_a_spool_that_can_not_be_made(tmp_path: Path) -> None:
     assert mend == caught.value.hint
 
 
-def test_a_spool_that_is_no_folder(tmp_path: Path) -> None:
+def test_a_spool_that_is_not_a_folder(tmp_path: Path) -> None:
     """A file instead of the spool folder is reported."""
     (tmp_path / "spool").touch()
     with pytest.raises(SpoolError, match="is not a folder"):

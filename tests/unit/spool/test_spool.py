@@ -47,7 +47,7 @@ def lose_a_table(folder: Path, *, alone: bool) -> None:
         spool.ledger.waiting.count()
 
 
-def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
+def test_a_ledger_whose_damage_shows_late_is_set_aside(tmp_path: Path) -> None:
     """One run fails, saying where the ledger was moved; the next one starts with a new ledger."""
     with pytest.raises(LedgerDamaged) as caught:
         lose_a_table(tmp_path, alone=True)
@@ -57,7 +57,7 @@ def test_a_ledger_whose_damage_shows_late_is_put_aside(tmp_path: Path) -> None:
         assert (0, None) == spool.ledger.waiting.count()
 
 
-def test_a_look_at_a_damaged_ledger_leaves_it_alone(tmp_path: Path) -> None:
+def test_reading_a_damaged_ledger_leaves_it_in_place(tmp_path: Path) -> None:
     """What another run may be writing is not renamed under it."""
     with pytest.raises(LedgerDamaged) as caught:
         lose_a_table(tmp_path, alone=False)
@@ -85,7 +85,7 @@ def spool_of_nobody() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_root_learns_that_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
+def test_it_is_reported_that_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
     """What is imported late would fail in the middle of a run."""
     shutil.copytree(Path(agent.__file__).parent, tmp_path / "agent")
     tmp_path.chmod(0o700)
@@ -98,7 +98,7 @@ def test_root_learns_that_the_spools_owner_cannot_read_the_program(tmp_path: Pat
     assert expected == done.stdout
 
 
-def test_root_learns_of_an_owner_without_a_name(tmp_path: Path) -> None:
+def test_an_owner_without_a_name_is_reported_to_root(tmp_path: Path) -> None:
     """Such a user has no groups that root could take on."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
@@ -127,13 +127,13 @@ def error_as_another_user(call: Callable[[], object]) -> str:
         return file.read()
 
 
-def test_a_user_who_cannot_read_the_spool_learns_who_can(spool_of_nobody: Path) -> None:
+def test_without_access_to_the_spool_the_message_names_its_owner(spool_of_nobody: Path) -> None:
     """Only to look needs a right, too."""
     said = error_as_another_user(lambda: look_at_ledger(spool_of_nobody).__enter__())
     assert f"the spool {spool_of_nobody} can't be read (run as root or as the Slurm user)" == said
 
 
-def test_a_user_who_cannot_write_the_spool_learns_who_must_own_it(spool_of_nobody: Path) -> None:
+def test_without_write_access_the_message_names_the_required_owner(spool_of_nobody: Path) -> None:
     """Before anything else is tried there."""
     said = error_as_another_user(lambda: check_spool(spool_of_nobody))
     hint = "run as root, or as the spool's owner"

@@ -120,7 +120,7 @@ def test_what_to_do_about_each() -> None:
 
 
 @pytest.mark.parametrize("exit_code", [65, 130])
-def test_an_end_of_a_run_that_is_no_failure(exit_code: int) -> None:
+def test_a_run_that_ended_without_failure(exit_code: int) -> None:
     """Rejected records have a report of their own, and an admin who stopped a run knows."""
     assert [] == find_problems(make_snapshot(flush=make_runs(failed("flush", exit_code), NOON - 600)))
 
@@ -157,7 +157,7 @@ def test_a_cluster_of_other_hosts_needs_no_hook_and_no_flush() -> None:
     assert [] != find_problems(make_snapshot(config=config, hook=hook, elsewhere=False))
 
 
-def test_a_reconcile_that_never_was_is_missed() -> None:
+def test_a_reconcile_that_never_ran_is_reported() -> None:
     """Without it nobody would know what the hook had missed."""
     never = make_snapshot().reconcile._replace(last=None, last_success=None)
     expected = (Level.WARNING, "no reconcile has succeeded yet", "run one: slurm-usage-history-exporter reconcile")

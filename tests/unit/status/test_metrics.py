@@ -196,7 +196,7 @@ def test_every_figure_of_status_is_a_metric(tmp_path: Path) -> None:
     assert {FIGURES[place]: sum(values) for place, values in found.items() if place in FIGURES} == samples
 
 
-def test_what_is_not_known_has_no_sample(tmp_path: Path) -> None:
+def test_unknown_figures_have_no_sample(tmp_path: Path) -> None:
     """A zero would raise an alert, or hide one."""
     never = CommandRuns(None, None, None, 0)
     fresh = make_snapshot(
@@ -221,7 +221,7 @@ def test_each_reason_to_wait_is_a_label(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("umask")
-def test_everybody_may_read_the_file(tmp_path: Path) -> None:
+def test_everyone_may_read_the_file(tmp_path: Path) -> None:
     """node-exporter runs as another user, and the units' UMask hides everything else."""
     write_metrics(tmp_path / "x.prom", make_snapshot())
     assert 0o644 == (tmp_path / "x.prom").stat().st_mode & 0o777
@@ -238,7 +238,7 @@ def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
     assert ["x.prom"] == [entry.name for entry in tmp_path.iterdir()]
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     """The message names the file and what it needs."""
     with pytest.raises(MetricsError, match=r"cannot write metrics_file .*x\.prom: No such file") as caught:
         write_metrics(tmp_path / "none" / "x.prom", make_snapshot())
@@ -299,7 +299,7 @@ def test_a_dry_run_does_not(tmp_path: Path) -> None:
     assert not (tmp_path / "x.prom").exists()
 
 
-def test_a_file_that_can_not_be_written_fails_no_run(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_fails_no_run(tmp_path: Path) -> None:
     """Jobs matter more than figures: a failure is only a warning."""
     (tmp_path / "x.prom").mkdir()
     done = run_flush(tmp_path)
@@ -310,7 +310,7 @@ def test_a_file_that_can_not_be_written_fails_no_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [RULES, BOARD], ids=lambda path: path.name)
-def test_nothing_asks_for_a_metric_that_is_not_there(path: Path) -> None:
+def test_every_metric_in_a_query_exists(path: Path) -> None:
     """An alert on a name that nobody writes would never be raised."""
     asked = set(re.findall(rf"{PREFIX}[a-z0-9_]+", path.read_text(encoding="utf-8")))
     assert set() == asked - NAMES
@@ -333,7 +333,7 @@ def find_losses(before: Any, after: Any, place: str = "") -> list[str]:
     return [] if before == after else [f"{place}: {before!r}"]
 
 
-def test_the_board_is_what_grafana_reads() -> None:
+def test_the_board_is_valid_for_grafana() -> None:
     """Read by Grafana's own SDK and written again, nothing is lost: there is no field that Grafana does not know."""
     models, plugins, encoder = (
         pytest.importorskip(f"grafana_foundation_sdk.{name}", reason="Grafana's SDK needs Python 3.11")

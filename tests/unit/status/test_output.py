@@ -107,14 +107,14 @@ def test_a_site_without_a_hook() -> None:
     assert "no hook expected, as status_coverage_percent is [0, 0]" == row(text, "Coverage")
 
 
-def test_problems_stand_on_top_with_their_mending() -> None:
+def test_problems_come_first_with_their_fixes() -> None:
     """The first thing that an admin reads is what to do."""
     lines = shown(backlog=BACKLOG._replace(rejected=1), rejected=(REFUSED,)).splitlines()
     assert "* the dashboard rejected 1 record" == lines[1]
     assert "  -> see `queue list`; `queue retry` resends them, `queue drop JOBID` drops one" == lines[2]
 
 
-def test_everything_there_can_be_to_say_is_said() -> None:
+def test_status_shows_everything_there_is_to_report() -> None:
     """A run under way, odd lines, a pause, what was given up, and the first rejected records."""
     text = as_text(in_trouble(), find_problems(in_trouble()), PLAIN)
     assert "reconcile for 1 min 30 s, process 4711" == row(text, "Under way")
@@ -127,7 +127,7 @@ def test_everything_there_can_be_to_say_is_said() -> None:
     assert "and 6 more" in text
 
 
-def test_a_failed_run_says_when_it_went_well_last() -> None:
+def test_a_failed_run_shows_the_last_success() -> None:
     """An admin wants to know since when it is broken."""
     failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
     good = row(shown(flush=make_runs(failed, NOON - HOUR)), "Flush")
@@ -135,7 +135,7 @@ def test_a_failed_run_says_when_it_went_well_last() -> None:
     assert row(shown(flush=make_runs(failed)), "Flush").endswith("failed after 30 s; none has succeeded yet")
 
 
-def test_an_idle_run_says_when_the_last_delivery_was() -> None:
+def test_an_idle_run_shows_the_last_delivery() -> None:
     """Nothing to do is good news only if something was done before."""
     idle = RunReport("flush", NOON - 60, 0.1, 0, "nothing to do")
     flush = CommandRuns(idle, NOON - 60, NOON - HOUR, 5)
@@ -150,13 +150,13 @@ def test_no_line_is_wider_than_the_screen(unicode: bool) -> None:
     assert len(shown().splitlines()) <= 24
 
 
-def test_ascii_where_the_screen_knows_no_more() -> None:
+def test_ascii_where_the_screen_has_no_utf_8() -> None:
     """Without UTF-8 in the locale, a bar is made of the characters that it has."""
     assert shown(Style(unicode=False)).isascii()
     assert "█" in shown(Style(unicode=True))
 
 
-def test_colour_only_where_it_is_wanted() -> None:
+def test_colour_only_on_terminals_that_allow_it() -> None:
     """A log file or a mail holds no escape sequences."""
     assert "\033" not in shown(Style(colour=False))
     assert "\033[32m" in shown(Style(colour=True))
@@ -178,7 +178,7 @@ def test_json_is_json() -> None:
     assert content == json.loads(json.dumps(content))
 
 
-def test_json_says_how_bad_it_is() -> None:
+def test_json_shows_the_level() -> None:
     """The level in a word, and each problem with its own."""
     content = as_json(in_trouble(), find_problems(in_trouble()))
     levels = [problem["level"] for problem in content["problems"]]
@@ -223,7 +223,7 @@ def test_each_figure_is_performance_data(figure: str) -> None:
 # Words
 
 
-def test_figures_that_are_not_known_are_left_out() -> None:
+def test_unknown_figures_are_omitted() -> None:
     """Zero would be a lie."""
     snapshot = make_snapshot(delay=Delay(0, None, None), coverage=Coverage((), ()), flush=NEVER)
     line = as_check_line(snapshot, [])
@@ -261,6 +261,6 @@ def test_shares_are_never_rounded_up() -> None:
     assert ["99.9 %", "100.0 %", "0.0 %"] == [percent(0.99999), percent(1), percent(0)]
 
 
-def test_one_is_singular() -> None:
+def test_one_takes_the_singular() -> None:
     """And thousands are set apart."""
     assert ["1 job", "0 jobs", "18,234 jobs"] == [count(1, "job"), count(0, "job"), count(18234, "job")]

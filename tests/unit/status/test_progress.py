@@ -60,7 +60,7 @@ def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, z
     assert [expected] == log.messages
 
 
-def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
+def test_quiet_steps_log_nothing(log: pytest.LogCaptureFixture) -> None:
     """An idle cluster's reconcile logs nothing for each step."""
     clock = Clock()
     show = Lines(WANTED, clock)
@@ -70,7 +70,7 @@ def test_quiet_steps_say_nothing(log: pytest.LogCaptureFixture) -> None:
     assert [] == log.messages
 
 
-def test_a_long_silence_is_broken(log: pytest.LogCaptureFixture) -> None:
+def test_a_long_reconcile_logs_that_it_is_running(log: pytest.LogCaptureFixture) -> None:
     """The log shows that a long reconcile is still running."""
     clock = Clock()
     show = Lines(WANTED, clock)
@@ -79,7 +79,7 @@ def test_a_long_silence_is_broken(log: pytest.LogCaptureFixture) -> None:
     assert 1 == len(log.messages)
 
 
-def test_the_last_step_is_the_runs_to_tell(log: pytest.LogCaptureFixture) -> None:
+def test_the_last_step_is_left_to_the_summary(log: pytest.LogCaptureFixture) -> None:
     """Its summary follows at once."""
     Lines(WANTED, Clock())(done_to(1.0), 500)
     assert [] == log.messages
@@ -103,7 +103,7 @@ def test_lines_where_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(show, Lines)
 
 
-def test_lines_where_nobody_watches() -> None:
+def test_progress_without_a_terminal() -> None:
     """A bar in the journal would be a mess."""
     with shown(WANTED, on_terminal=False) as show:
         assert isinstance(show, Lines)
@@ -133,7 +133,7 @@ def test_the_journal_gets_a_priority_with_each_line(level: int, expected: str) -
     assert expected == formatter.format(record(level, "a\nb"))
 
 
-def test_a_file_gets_the_time() -> None:
+def test_lines_in_a_file_have_the_time() -> None:
     """This holds if a script started by systemd sends the log to a file of its own, too."""
     with Path(os.devnull).open("w", encoding="utf-8") as stream:
         formatter = make_formatter(stream, {"JOURNAL_STREAM": "8:1"})

@@ -99,7 +99,7 @@ def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, miss
 
 
 @pytest.mark.parametrize("elsewhere", [0, 1])
-def test_no_hook_is_asked_for_where_no_slurmctld_of_the_cluster_is(spool: Site, elsewhere: int) -> None:
+def test_no_hook_is_required_where_the_cluster_has_no_slurmctld(spool: Site, elsewhere: int) -> None:
     """By the last run; one that has called after all is asked for, and so is any where slurm_cluster is not set."""
     spool.ledger.journal.set_fact(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
@@ -113,7 +113,7 @@ def test_no_hook_is_asked_for_where_no_slurmctld_of_the_cluster_is(spool: Site, 
 # The backlog
 
 
-def test_the_backlog_is_what_lies_in_the_queue_and_what_waits(spool: Site) -> None:
+def test_the_backlog_is_the_queue_and_the_waiting_jobs(spool: Site) -> None:
     """Queued and waiting jobs are counted apart; the oldest is the one that ended first, wherever it is."""
     spool.call_hook(f"1 - {int(NOON) - 500}\n", NOON - 400)
     spool.take_over()
@@ -130,7 +130,7 @@ def test_a_line_without_an_end_is_as_old_as_its_file(spool: Site) -> None:
     assert NOON - 77 == spool.look().backlog.oldest
 
 
-def test_rejected_records_are_shown_with_the_dashboards_words(spool: Site) -> None:
+def test_rejected_records_are_shown_with_the_dashboards_message(spool: Site) -> None:
     """All are counted, the newest few are shown."""
     for number in range(5):
         record = Record((number, 1), 2, f"{number}_9", 0, 0, "{}")
@@ -165,7 +165,7 @@ def test_the_last_run_the_last_success_and_the_last_delivery_differ(spool: Site)
     assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
 
 
-def test_a_run_whose_records_were_rejected_did_what_it_should(spool: Site) -> None:
+def test_a_run_with_rejected_records_counts_as_successful(spool: Site) -> None:
     """Everything else went through: no reconcile is missing for the sake of one bad record."""
     spool.ledger.journal.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
     runs = spool.look().reconcile
@@ -231,21 +231,21 @@ def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
     assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
 
 
-def test_days_before_the_hook_was_there_are_not_judged(spool: Site) -> None:
+def test_days_before_the_hook_do_not_count(spool: Site) -> None:
     """Its first day counts: reconcile leaves out what ended before the first call."""
     spool.ledger.journal.add_calls(1, NOON - DAY, NOON - DAY)
     coverage_days(spool, (100, 0), (100, 60), (100, 100))
     assert 0.8 == spool.look().coverage.ratio
 
 
-def test_what_was_counted_before_the_first_call_is_void(spool: Site) -> None:
+def test_counts_from_before_the_first_call_are_discarded(spool: Site) -> None:
     """A reconcile by hand at nine counts nothing for a hook that was wired at ten."""
     coverage_days(spool, (100, 0), (100, 0))
     spool.ledger.journal.add_calls(1, NOON - HOUR, NOON)
     assert ((), None) == (spool.look().coverage.days, spool.look().coverage.ratio)
 
 
-def test_what_an_admin_queues_is_no_call_of_the_hook(spool: Site) -> None:
+def test_a_job_queued_by_an_admin_is_not_a_hook_call(spool: Site) -> None:
     """It proves nothing about slurmctld, before a flush and after."""
     spool.call_hook("4711\n203_3\n", NOON - HOUR)
     for _ in range(2):
@@ -255,7 +255,7 @@ def test_what_an_admin_queues_is_no_call_of_the_hook(spool: Site) -> None:
         spool.take_over()
 
 
-def test_the_hook_counts_from_the_end_of_the_first_job_that_it_brought(spool: Site) -> None:
+def test_the_hook_counts_from_the_end_of_the_first_job_that_it_queued(spool: Site) -> None:
     """However much later a flush takes it over."""
     spool.call_hook(f"1 5 {int(NOON) - 300} -\n2 5 {int(NOON) - 100} -\n", NOON - 90)
     spool.take_over()
@@ -265,7 +265,7 @@ def test_the_hook_counts_from_the_end_of_the_first_job_that_it_brought(spool: Si
     assert NOON - 300 == spool.look().hook.since
 
 
-def test_coverage_without_a_hook_is_not_known(spool: Site) -> None:
+def test_coverage_without_a_hook_is_unknown(spool: Site) -> None:
     """No call at all is another trouble than a bad share."""
     coverage_days(spool, (100, 0))
     coverage = spool.look().coverage
@@ -275,14 +275,14 @@ def test_coverage_without_a_hook_is_not_known(spool: Site) -> None:
 # Looking only
 
 
-def test_looking_makes_nothing(tmp_path: Path) -> None:
+def test_reading_creates_nothing(tmp_path: Path) -> None:
     """Before the first run there is no ledger, and after a look there is none either."""
     with look_at_ledger(tmp_path) as ledger:
         snapshot = take_snapshot(make_config(spool_dir=str(tmp_path)), ledger, NOON)
     assert (None, 0, []) == (snapshot.flush.last, snapshot.backlog.waiting, list(tmp_path.iterdir()))
 
 
-def test_looking_repairs_nothing(tmp_path: Path) -> None:
+def test_reading_repairs_nothing(tmp_path: Path) -> None:
     """A damaged ledger is left for the next run to set aside, and said to be damaged."""
     (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
     with pytest.raises(LedgerDamaged, match="file is not a database"), look_at_ledger(tmp_path):
@@ -298,7 +298,7 @@ def test_a_missing_spool_is_reported_and_not_created(tmp_path: Path) -> None:
     assert not missing.exists()
 
 
-def test_looking_waits_for_no_dry_run(spool: Site) -> None:
+def test_reading_does_not_wait_for_a_dry_run(spool: Site) -> None:
     """A dry run keeps all that it would have written to itself until it undoes it."""
     with spool.ledger.rehearsal():
         spool.ledger.waiting.add(map(QueueEntry, range(1, 100_001)), NOON)
@@ -325,7 +325,7 @@ def run_status(folder: Path, *options: str, **environ: str) -> subprocess.Comple
     return subprocess.run(argv, capture_output=True, check=False, cwd=ROOT, env=env, encoding="utf-8")
 
 
-def test_the_check_exits_as_bad_as_it_is(spool: Site) -> None:
+def test_the_exit_code_of_status_check_is_the_level(spool: Site) -> None:
     """0 is well, 1 a warning, 2 critical, by one line on standard output."""
     now = time.time()
     ends = []
@@ -342,7 +342,7 @@ def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
     assert (2, "CRITICAL - there is no spool") == (done.returncode, done.stdout[:28])
 
 
-def test_status_itself_only_tells(spool: Site) -> None:
+def test_status_itself_always_exits_0(spool: Site) -> None:
     """Without --check a script that wants to know more than yes or no reads the JSON."""
     spool.ledger.journal.begin(NOON)  # long ago, and no reconcile since
     done = run_status(spool.folder, "--json")

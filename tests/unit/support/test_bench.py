@@ -29,7 +29,7 @@ def test_virtual_sleepers_wake_in_the_order_of_their_times() -> None:
     assert [("early", 3.0), ("middle", 700.0), ("late", 5000.0)] == woken
 
 
-def test_an_outage_shows_in_the_simulation_and_ends() -> None:
+def test_the_simulation_shows_an_outage_and_the_recovery() -> None:
     """A dashboard with time to spare is caught up with after its outage, and nothing is stored twice."""
     outcome = simulate(Scenario("small", 100_000, 300, 10, clusters=20, hours=3.0))
     assert outcome.recovery
@@ -38,7 +38,7 @@ def test_an_outage_shows_in_the_simulation_and_ends() -> None:
     assert outcome.calm_latency[1] == pytest.approx(310, abs=10)
 
 
-def test_an_overloaded_dashboard_shows_in_the_simulation() -> None:
+def test_the_simulation_shows_an_overloaded_dashboard() -> None:
     """Where a POST costs more than there is time for, it stores for nobody."""
     outcome = simulate(Scenario("too much", 100_000, 30, 0, seconds_per_post=10, clusters=20, hours=3.0))
     assert outcome.wasted > 0.5
@@ -69,7 +69,7 @@ def test_a_benchmark_that_has_not_done_its_work_fails() -> None:
         expect(9, 10, "jobs")
 
 
-def test_what_goes_wrong_meanwhile_comes_out() -> None:
+def test_an_error_in_the_other_thread_is_raised() -> None:
     """Work in the background that fails does not let the benchmark pass."""
 
     def work() -> None:
@@ -79,7 +79,7 @@ def test_what_goes_wrong_meanwhile_comes_out() -> None:
         pass
 
 
-def test_a_table_says_what_is_met() -> None:
+def test_a_table_shows_which_goals_are_met() -> None:
     """The goal is compared with the median."""
     table = make_table(
         [Figure("a", [1.0, 3.0, 2.0], "s", "at most 2 s", 2.0), Figure("b", [0.4], "×", "0.5", 0.5, True)]
@@ -88,7 +88,7 @@ def test_a_table_says_what_is_met() -> None:
     assert "| b | 0.4 × | once | 0.5, **missed** |" in table
 
 
-def test_a_table_leaves_the_prose_alone() -> None:
+def test_a_table_does_not_change_the_prose() -> None:
     """Only the text between its own marks is replaced."""
     text = "before\n<!-- begin x -->\nold\n<!-- end x -->\nafter\n"
     assert "before\n<!-- begin x -->\nnew\n<!-- end x -->\nafter\n" == replace_block(text, "x", "new")

@@ -20,7 +20,7 @@ LIST = read_phrases("# a comment\n\\bmend(s|ed)?\\b | fix\n")
         ("a.sh", "say 'mend it'\n", ["a.sh:1: 'mend': write fix"]),
     ],
 )
-def test_phrases_are_found_in_prose_alone(name: str, text: str, found: list[str]) -> None:
+def test_phrases_are_found_only_in_prose(name: str, text: str, found: list[str]) -> None:
     """Each finding names the file, the line, the phrase and the replacement."""
     assert found == list(findings(name, text, LIST))
 

@@ -105,7 +105,7 @@ def test_names_a_field_that_is_missing(dashboard: ReceivingDashboard) -> None:
     assert response.json()["detail"][0]["msg"] == "Field required"
 
 
-def test_a_null_start_breaks_it(dashboard: ReceivingDashboard) -> None:
+def test_a_null_start_is_a_500(dashboard: ReceivingDashboard) -> None:
     """A null Start is of the right type, and a 500 for the whole POST."""
     response = post(dashboard, JOB, {**JOB, "JobID": "8", "Start": None})
     assert response.status_code == 500
@@ -113,7 +113,7 @@ def test_a_null_start_breaks_it(dashboard: ReceivingDashboard) -> None:
     assert dashboard.records == {}
 
 
-def test_mixed_offsets_break_it(dashboard: ReceivingDashboard) -> None:
+def test_mixed_offsets_are_a_500(dashboard: ReceivingDashboard) -> None:
     """Times with and without an offset in one POST are a 500."""
     assert post(dashboard, JOB, {**JOB, "End": "2024-03-01T11:00:05+01:00"}).status_code == 500
 
@@ -126,7 +126,7 @@ def test_wants_a_valid_key(dashboard: ReceivingDashboard) -> None:
     assert (response.status_code, response.json()) == (500, {"detail": "No API keys configured on server"})
 
 
-def test_tells_its_health(dashboard: ReceivingDashboard) -> None:
+def test_reports_its_health(dashboard: ReceivingDashboard) -> None:
     """The health call needs no key, the agent's does."""
     post(dashboard, JOB)
     health = requests.get(f"{dashboard.url}/api/dashboard/health", timeout=10).json()
@@ -145,7 +145,7 @@ def test_exchanges_a_deploy_key_once(dashboard: ReceivingDashboard) -> None:
     assert second.status_code == 401
 
 
-def test_writes_every_request_down(dashboard: ReceivingDashboard) -> None:
+def test_records_every_request(dashboard: ReceivingDashboard) -> None:
     """Requests are kept with their time and records, the refused ones as well."""
     post(dashboard, JOB, key="wrong")
     post(dashboard, JOB)
@@ -153,7 +153,7 @@ def test_writes_every_request_down(dashboard: ReceivingDashboard) -> None:
     assert dashboard.posts[0].arrived <= dashboard.posts[1].arrived
 
 
-def test_faults_come_one_a_request_and_end(dashboard: ReceivingDashboard) -> None:
+def test_each_request_gets_one_fault_until_none_is_left(dashboard: ReceivingDashboard) -> None:
     """Each fault serves one request; after the last one the dashboard works normally."""
     fewer = rewrite(lambda good: Answer(200, {**good.body, "jobs_processed": 0}))
     dashboard.faults.extend([answer(503, "busy", Retry_After="7"), answer(302, Location="http://b.example/"), fewer])

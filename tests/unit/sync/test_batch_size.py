@@ -19,7 +19,7 @@ def test_it_begins_below_any_usual_limit_of_a_proxy() -> None:
     assert FIRST_BYTES == BatchSize(Trust(), timeout=30).bytes < 1 << 20
 
 
-def test_a_full_batch_that_was_taken_quickly_doubles() -> None:
+def test_a_full_batch_that_was_accepted_quickly_doubles() -> None:
     """A batch that was not full has proven nothing."""
     size = make()
     size.went_through(900, 0.1, NOW, full=False)
@@ -38,7 +38,7 @@ def test_no_batch_grows_beyond_half_of_the_time_out() -> None:
     assert 1250 == size.bytes
 
 
-def test_there_is_a_largest() -> None:
+def test_the_size_is_limited() -> None:
     """Memory is bounded, whatever a dashboard takes."""
     size = make(LARGEST_BYTES)
     size.went_through(LARGEST_BYTES, 0.1, NOW, full=True)
@@ -69,14 +69,14 @@ def test_a_ceiling_holds_for_a_day() -> None:
     assert (500, 0) == (size.bytes, size.trust.ceiling)
 
 
-def test_a_clock_that_was_set_back_holds_no_ceiling_for_ever() -> None:
+def test_a_size_limit_ends_even_if_the_clock_is_set_back() -> None:
     """A time in the future is ignored."""
     size = make(250, 250)
     size.went_through(250, 0.1, NOW - 86_400 * 400, full=True)
     assert 500 == size.bytes
 
 
-def test_failures_that_had_another_cause_are_forgotten() -> None:
+def test_failures_with_another_cause_do_not_count() -> None:
     """What was known before them is kept."""
     size = make()
     before = size.trust

@@ -116,7 +116,7 @@ def test_an_answer_from_before_a_change_of_slurm_conf_is_not_used(ledger: Ledger
     assert site.control().turns() is not None
 
 
-def test_slurm_conf_says_whose_turn_to_wait_for_where_slurmctld_never_answered(ledger: Ledger, tmp_path: Path) -> None:
+def test_slurm_conf_names_the_controllers_until_slurmctld_has_answered(ledger: Ledger, tmp_path: Path) -> None:
     """A controller whose first run falls into a fail-over takes turns, too; the cluster's name stays unknown."""
     site = Site(ledger, tmp_path)
     site.conf.write_text(f"ClusterName=ha\nSlurmctldHost=ctl1\nSlurmctldHost=ctl2\nStateSaveLocation={tmp_path}\n")
@@ -138,7 +138,7 @@ def test_an_unknown_cluster_name_is_not_a_configuration_error(ledger: Ledger, tm
     assert caught.value.hint.startswith("start slurmctld, or set cluster_name in the configuration")
 
 
-def test_a_name_is_asked_for_where_none_was_needed_before(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_cluster_name_is_requested_where_none_was_needed_before(ledger: Ledger, tmp_path: Path) -> None:
     """A run with cluster_name in its configuration has noted that slurmctld did not answer; one without asks."""
     site = Site(ledger, tmp_path)
     given, site.known = site.known, None
@@ -155,7 +155,7 @@ def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
         site.control().cluster_name()
 
 
-def test_a_clock_that_was_set_back_asks_again(ledger: Ledger, tmp_path: Path) -> None:
+def test_after_the_clock_was_set_back_the_job_is_requested_again(ledger: Ledger, tmp_path: Path) -> None:
     """Otherwise nothing would be asked until the old time comes again."""
     site = Site(ledger, tmp_path)
     site.control().cluster_name()
@@ -164,7 +164,7 @@ def test_a_clock_that_was_set_back_asks_again(ledger: Ledger, tmp_path: Path) ->
     assert 2 == site.asked
 
 
-def test_with_a_configured_name_a_slurmctld_out_of_reach_is_asked_rarely(ledger: Ledger, tmp_path: Path) -> None:
+def test_with_a_configured_name_an_unreachable_slurmctld_is_asked_rarely(ledger: Ledger, tmp_path: Path) -> None:
     """Each attempt waits for scontrol's own time limit."""
     site = Site(ledger, tmp_path)
     site.known = None
@@ -192,7 +192,7 @@ def test_who_takes_turns(
     assert answers == (control.turns() is not None, control.may_meet_others)
 
 
-def test_without_the_common_folder_they_may_meet(ledger: Ledger, tmp_path: Path) -> None:
+def test_without_the_shared_folder_two_hosts_may_collide(ledger: Ledger, tmp_path: Path) -> None:
     """Only when a turn could not be had."""
     control = Site(ledger, tmp_path / "missing").control()
     turns = control.turns()
@@ -238,7 +238,7 @@ def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
     assert not flush()
 
 
-def test_a_cluster_without_a_second_controller_needs_no_turns_any_more(ledger: Ledger, tmp_path: Path) -> None:
+def test_a_cluster_that_lost_its_second_controller_takes_no_turns(ledger: Ledger, tmp_path: Path) -> None:
     """Then status stops warning that they cannot be had."""
     site = Site(ledger, tmp_path, ("ctl1",))
     ledger.journal.set_fact(WITHOUT_TURNS, NOON)
@@ -246,7 +246,7 @@ def test_a_cluster_without_a_second_controller_needs_no_turns_any_more(ledger: L
     assert not ledger.journal.fact(WITHOUT_TURNS)
 
 
-def test_what_another_host_was_called_for(ledger: Ledger, tmp_path: Path) -> None:
+def test_jobs_for_which_another_host_was_called(ledger: Ledger, tmp_path: Path) -> None:
     """Between the first and the last End of each of its flushes, and a little around; nothing else."""
     site = Site(ledger, tmp_path)
     site.control("ctl2").publish_calls(Range(1000, 1300), forget_before=0)
@@ -267,7 +267,7 @@ def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("hosts", "host"), [(("ctl1",), "ctl1"), (PAIR, "login"), ((), "ctl1")])
-def test_whoever_has_no_other_controller_tells_and_hears_nothing(
+def test_a_single_controller_reads_and_leaves_no_notices(
     ledger: Ledger, tmp_path: Path, hosts: tuple[str, ...], host: str
 ) -> None:
     """Nothing is written beside slurmctld's state."""
@@ -280,7 +280,7 @@ def test_whoever_has_no_other_controller_tells_and_hears_nothing(
     assert before == sorted(tmp_path.iterdir())
 
 
-def test_the_reconcile_of_another_controller_is_heard_of(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_reconcile_of_another_controller_counts(ledger: Ledger, tmp_path: Path) -> None:
     """A host without a timer for reconcile is not warned that none has succeeded."""
     site = Site(ledger, tmp_path)
     site.control("ctl2").publish_reconcile(forget_before=0)

@@ -99,7 +99,7 @@ class Site(MemorySite[MemorySlurm, PickyDashboard]):
         return make_bare_record(job_id).key in self.ledger.delivered.known("lab", [make_bare_record(job_id)])
 
 
-def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
+def test_acknowledged_jobs_are_no_longer_queued(ledger: Ledger) -> None:
     """Full batches go out as they fill up, and every job of them moves from waiting to delivered."""
     site = Site(ledger, lambda job_ids: None, batch_size=10)
     site.queue_ids(range(1, 26))
@@ -109,7 +109,7 @@ def test_what_was_taken_is_off_the_books(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("trouble", [DashboardUnreachable("down"), KeyRefused("401")])
-def test_what_was_not_taken_stays_on_the_books(ledger: Ledger, trouble: ExporterError) -> None:
+def test_jobs_that_were_not_acknowledged_stay_queued(ledger: Ledger, trouble: ExporterError) -> None:
     """Only a 2xx acknowledges a job: the batch that failed, and those behind it, still wait."""
     site = Site(ledger, lambda job_ids: trouble if 11 in job_ids else None, batch_size=10)
     site.queue_ids(range(1, 31))
@@ -163,7 +163,7 @@ def test_several_poison_records(ledger: Ledger) -> None:
     assert site.dashboard.requests - 1 <= len(poison) * (2 * 13 + 3) + 5
 
 
-def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
+def test_a_failing_dashboard_rejects_no_record(ledger: Ledger) -> None:
     """If it refuses what it has just taken, the fault is its own: one request shows that, and everything is kept."""
     site = Site(ledger, lambda job_ids: is_sick(job_ids) if site.dashboard.taken else None, batch_size=10)
     site.queue_ids(range(1, 31))
@@ -173,7 +173,7 @@ def test_a_sick_dashboard_condemns_nobody(ledger: Ledger) -> None:
     assert 1 + 4 + 1 == site.dashboard.requests
 
 
-def test_a_dashboard_that_was_sick_from_the_first_record(ledger: Ledger) -> None:
+def test_a_dashboard_that_fails_from_the_first_record(ledger: Ledger) -> None:
     """Though it takes an empty batch, several records refused alone, and none accepted, are enough: all are kept."""
     site = Site(ledger, is_sick)
     site.queue_ids(range(1, 5001))
@@ -182,7 +182,7 @@ def test_a_dashboard_that_was_sick_from_the_first_record(ledger: Ledger) -> None
     assert site.dashboard.requests <= 4 + 1 + 2 * 13 + MOST_UNPROVEN * (2 + 3) + 1
 
 
-def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_failing_dashboard_gets_few_requests(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """After some refused batches, and none taken, the run ends."""
     site = Site(ledger, is_sick, batch_size=1)
     site.queue_ids(range(1, 101))
@@ -195,7 +195,7 @@ def test_a_sick_dashboard_is_soon_left_alone(ledger: Ledger, caplog: pytest.LogC
     assert site.dashboard.requests == MOST_UNPROVEN * (4 + 1) + 4
 
 
-def test_a_dashboard_that_takes_not_even_nothing(ledger: Ledger) -> None:
+def test_a_dashboard_that_refuses_even_an_empty_batch(ledger: Ledger) -> None:
     """An empty batch refused says the same at once."""
     site = Site(ledger, lambda job_ids: BatchRefused("success: false"))
     site.queue_ids([1, 2])
@@ -204,7 +204,7 @@ def test_a_dashboard_that_takes_not_even_nothing(ledger: Ledger) -> None:
     assert [1, 2] == site.waiting_ids()
 
 
-def test_a_dashboard_that_falls_sick_during_the_search(ledger: Ledger) -> None:
+def test_a_dashboard_that_fails_during_the_search(ledger: Ledger) -> None:
     """Records found before that are not rejected: the check afterwards shows that the dashboard is at fault."""
     site = Site(ledger, lambda job_ids: BatchRefused("500") if 1 in job_ids or len(site.dashboard.taken) > 90 else None)
     site.queue_ids(range(1, 101))
@@ -239,14 +239,14 @@ def test_a_poison_record_that_only_reconcile_knows(ledger: Ledger) -> None:
     assert ([1], []) == (site.rejected_ids(), site.waiting_ids())
 
 
-def test_a_poison_record_that_is_all_there_is(ledger: Ledger) -> None:
+def test_a_poison_record_alone(ledger: Ledger) -> None:
     """A record that reconcile can neither deliver nor reject is queued for flush."""
     site = Site(ledger, breaks_on([1]))
     assert 1 == site.send_ids([1], command="reconcile").refused
     assert ([], [1]) == (site.rejected_ids(), site.waiting_ids())
 
 
-def test_what_others_have_delivered_meanwhile_is_not_overwritten(ledger: Ledger) -> None:
+def test_records_that_others_have_delivered_meanwhile_are_not_overwritten(ledger: Ledger) -> None:
     """The record that proves the dashboard well is forgotten once it may be out of date."""
     site = Site(ledger, breaks_on([2]))
     delivery = site.send_ids([1], command="reconcile")
@@ -273,7 +273,7 @@ def test_a_record_that_is_too_large(ledger: Ledger) -> None:
     assert ([3], []) == (site.rejected_ids(), site.waiting_ids())
 
 
-def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
+def test_a_proxy_that_blocks_every_record(ledger: Ledger) -> None:
     """A limit below a single record is the proxy's fault: no record is rejected, and the run soon ends."""
     site = Site(ledger, takes_at_most(0))
     site.queue_ids(range(1, 5001))
@@ -283,7 +283,7 @@ def test_a_proxy_that_lets_no_record_through(ledger: Ledger) -> None:
     assert site.dashboard.requests < 100
 
 
-def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
+def test_a_firewall_that_blocks_one_record(ledger: Ledger) -> None:
     """A 403 caused by one record does not mean that the key is wrong."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403 blocked") if 3 in job_ids else None)
     site.queue_ids(range(1, 6))
@@ -291,7 +291,7 @@ def test_a_firewall_that_dislikes_one_record(ledger: Ledger) -> None:
     assert ([3], []) == (site.rejected_ids(), site.waiting_ids())
 
 
-def test_a_key_that_is_forbidden_everything(ledger: Ledger) -> None:
+def test_a_key_with_403_for_everything(ledger: Ledger) -> None:
     """If an empty batch is forbidden too, the key is wrong."""
     site = Site(ledger, lambda job_ids: BatchForbidden("403"))
     site.queue_ids([1, 2])
@@ -319,7 +319,7 @@ def test_a_search_has_its_limit(ledger: Ledger) -> None:
     batch_size=st.integers(1, 70),
     kind=st.sampled_from([breaks_on, names]),
 )
-def test_whatever_is_bad_among_whatever_is_sent(
+def test_any_bad_records_in_any_batch(
     tmp_path: Path, data: st.DataObject, count: int, batch_size: int, kind: Callable[[Iterable[int]], Verdict]
 ) -> None:
     """As long as good jobs keep ending, every good one arrives and every bad one is set aside, in runs enough."""

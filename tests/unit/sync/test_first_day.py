@@ -31,7 +31,7 @@ def test_a_new_installation_has_an_hour_to_be_wired(ledger: Ledger) -> None:
     assert 1 == site.reconcile(hook_due=ledger.journal.hook_due()).missed
 
 
-def test_the_first_call_is_the_first_for_good(ledger: Ledger) -> None:
+def test_the_first_call_is_remembered_permanently(ledger: Ledger) -> None:
     """Later ones, even of jobs that ended earlier, do not move it."""
     ledger.journal.begin(NOON)
     for call in (NOON + 3 * HOUR, NOON + 9 * HOUR, NOON + 2 * HOUR):

@@ -80,7 +80,7 @@ def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
     assert (["100"], {}, 0.0) == (site.arrived(), site.waiting(), site.slept)
 
 
-def test_a_record_that_is_about_to_come_is_waited_for(ledger: Ledger) -> None:
+def test_flush_waits_for_a_record_that_is_about_to_appear(ledger: Ledger) -> None:
     """slurmctld calls the hook before it reports to slurmdbd: the same run asks again after some seconds."""
     site = Site(ledger)
     site.queue(TOLD)
@@ -95,7 +95,7 @@ def test_a_record_that_is_about_to_come_is_waited_for(ledger: Ledger) -> None:
     assert (["100"], {}) == (site.arrived(), site.waiting())
 
 
-def test_a_record_that_does_not_come_holds_up_no_other(ledger: Ledger) -> None:
+def test_a_missing_record_delays_no_other(ledger: Ledger) -> None:
     """It is asked for less and less often, the run ends in bounded time, and the other jobs are delivered first."""
     site = Site(ledger, plain(101))
     site.queue(TOLD, QueueEntry(101, NOON, ENDED))
@@ -132,7 +132,7 @@ def test_the_first_answer_after_a_long_outage_gives_up_nothing(ledger: Ledger) -
     assert (["100"], {}) == (site.arrived(), site.waiting())
 
 
-def test_a_task_whose_record_lacks_its_array_for_good(ledger: Ledger) -> None:
+def test_a_task_whose_record_permanently_lacks_its_array(ledger: Ledger) -> None:
     """slurmctld was killed before it reported more than the end to slurmdbd: only the raw ID finds the record."""
     site = Site(ledger, plain(100, Partition="", QOS=""), plain(101))
     site.now = ENDED
@@ -143,7 +143,7 @@ def test_a_task_whose_record_lacks_its_array_for_good(ledger: Ledger) -> None:
     assert (["101", "100"], {}) == (site.arrived(), site.waiting())
 
 
-def test_a_task_is_not_asked_for_with_its_whole_array(ledger: Ledger) -> None:
+def test_a_task_is_not_requested_with_its_whole_array(ledger: Ledger) -> None:
     """The raw ID of an array's last task is the array's: asked for it, sacct answers with every task."""
     site = Site(ledger, make_run(JobID="100_3", JobIDRaw="100"))
     site.queue(QueueEntry(100, NOON, ENDED, array_task=3))
@@ -151,7 +151,7 @@ def test_a_task_is_not_asked_for_with_its_whole_array(ledger: Ledger) -> None:
     assert (["100_3"], [["100_3"]]) == (site.arrived(), site.slurm.asked)
 
 
-def test_a_state_that_a_later_slurm_has_invented(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_state_of_a_later_slurm(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """The job has an End, so it is sent, and the state is reported."""
     site = Site(ledger, plain(100, State="VAPORIZED"))
     site.queue(TOLD)
@@ -160,7 +160,7 @@ def test_a_state_that_a_later_slurm_has_invented(ledger: Ledger, caplog: pytest.
     assert ["job 100 is sent with an unknown state: 'VAPORIZED'"] == caplog.messages
 
 
-def test_no_row_counts_but_those_of_the_job() -> None:
+def test_only_rows_of_the_job_count() -> None:
     """Asked for 100, sacct answers with every task of array 100 and every part of het job 100, too."""
     others = [plain(101, JobID="100_1"), plain(102, JobID="100_2"), plain(103, JobID="100+1")]
     rows = Rows([*others, plain(100, JobID="100_3")])
@@ -214,7 +214,7 @@ def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int)
     assert since == site.slurm.bounds[0]
 
 
-def test_a_job_that_an_admin_queues_is_found_however_old_it_is(ledger: Ledger) -> None:
+def test_a_job_that_an_admin_queues_is_found_at_any_age(ledger: Ledger) -> None:
     """The whole accounting is searched for it; it is not for another job that is asked for with it."""
     years = 3 * LOOKBACK_SECONDS
     times = {"Submit": str(NOON - years), "Start": str(NOON - years + 60), "End": str(ENDED - years)}
@@ -225,7 +225,7 @@ def test_a_job_that_an_admin_queues_is_found_however_old_it_is(ledger: Ledger) -
     assert {200: "no record yet"} == site.waiting()
 
 
-def test_a_few_hundred_jobs_are_looked_up_some_at_a_time(ledger: Ledger) -> None:
+def test_a_few_hundred_jobs_are_requested_in_groups(ledger: Ledger) -> None:
     """MariaDB finds this many by its index, however large the accounting is; each call looks back a year."""
     site = Site(ledger, *ended_together(MANY_JOBS))
     site.queue(*queued_by(site.slurm.runs))
@@ -277,7 +277,7 @@ def test_a_walk_counts_earlier_runs(ledger: Ledger) -> None:
     assert GOING_ON == site.slurm.windows[0][2]
 
 
-def test_a_walk_counts_runs_that_ended_where_it_does_not_look(ledger: Ledger) -> None:
+def test_a_walk_counts_runs_that_ended_outside_its_range(ledger: Ledger) -> None:
     """The earlier run ended between two crowds, in the time that is left out."""
     later = ENDED + 20 * 86_400
     between = ENDED + 10 * 86_400
@@ -291,7 +291,7 @@ def test_a_walk_counts_runs_that_ended_where_it_does_not_look(ledger: Ledger) ->
     assert (16.0, []) == (hours["9000"], site.slurm.asked)
 
 
-def test_a_walk_leaves_out_the_time_between(ledger: Ledger) -> None:
+def test_a_walk_skips_the_time_between(ledger: Ledger) -> None:
     """Of two crowds that ended weeks apart each is looked for, and nothing that ended between them."""
     later = ENDED + 20 * 86_400
     site = Site(ledger, *ended_together(MANY), *ended_together(MANY, first=MANY + 1, at=later))
@@ -302,7 +302,7 @@ def test_a_walk_leaves_out_the_time_between(ledger: Ledger) -> None:
     assert sum(end - start for start, end in ended_windows(site)) < 3 * 86_400
 
 
-def test_a_walk_goes_on_where_the_last_one_ended(ledger: Ledger) -> None:
+def test_a_walk_resumes_where_the_last_one_ended(ledger: Ledger) -> None:
     """What earlier runs ended meanwhile it meets on its way: no call of its own looks for them."""
     crowds = [ended_together(MANY), ended_together(MANY, first=MANY + 1, at=ENDED + 600)]
     site = Site(ledger, *crowds[0])
@@ -324,7 +324,7 @@ def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch:
     assert (MANY, [], 2) == (len(site.arrived()), site.slurm.asked, len(ended_windows(site)))
 
 
-def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
+def test_jobs_that_ended_far_apart_are_requested_by_id(ledger: Ledger) -> None:
     """What else has ended in all that time would be more to read than looking each of them up."""
     runs = [run for number in range(1, MANY + 1) for run in ended_together(1, number, NOON - number * 7200)]
     site = Site(ledger, *runs)
@@ -333,7 +333,7 @@ def test_jobs_that_ended_far_apart_are_asked_for_by_id(ledger: Ledger) -> None:
     assert (MANY, []) == (len(site.arrived()), ended_windows(site))
 
 
-def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
+def test_jobs_that_a_walk_does_not_find_are_requested_by_id(ledger: Ledger) -> None:
     """Jobs without a record, still running, with a later end or without END get the usual treatment."""
     site = Site(ledger, *ended_together(MANY), plain(2000, State="RUNNING", End="Unknown"))
     odd = [QueueEntry(2000, NOON, ENDED), QueueEntry(2001, NOON, ENDED), QueueEntry(2002)]
@@ -348,7 +348,7 @@ def test_what_a_walk_does_not_find_is_asked_for_by_id(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("others", [0, MANY])
-def test_what_is_out_of_date_is_not_sent(ledger: Ledger, others: int) -> None:
+def test_outdated_records_are_not_sent(ledger: Ledger, others: int) -> None:
     """If the dashboard has a later run of the job already, an earlier one must not replace it."""
     site = Site(ledger, *ended_together(others), plain(9000))
     later = make_record([plain(9000, Submit=str(ENDED + 50), End=str(ENDED + 90))], "lab")
@@ -381,7 +381,7 @@ def test_a_walk_serves_only_jobs_with_a_known_end(ledger: Ledger) -> None:
     assert [local_text(ENDED + 200)] == ends
 
 
-def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
+def test_a_walk_distinguishes_the_last_task_from_its_array(ledger: Ledger) -> None:
     """The task runs under the raw ID of the whole array, and is reported as the task."""
     site = Site(ledger, *ended_together(MANY), make_run(JobID="5000_7", JobIDRaw="5000"))
     site.queue(*queued_by(site.slurm.runs[:MANY]), QueueEntry(5000, NOON, ENDED, 7))
@@ -389,7 +389,7 @@ def test_a_walk_tells_the_last_task_from_its_array(ledger: Ledger) -> None:
     assert ("5000_7" in site.arrived(), site.slurm.asked, {}) == (True, [], site.waiting())
 
 
-def test_a_walk_leaves_alone_what_is_put_off(ledger: Ledger) -> None:
+def test_a_walk_ignores_deferred_jobs(ledger: Ledger) -> None:
     """A record that the dashboard has refused is not sent again and again because many others wait."""
     site = Site(ledger, *ended_together(MANY + 1))
     *others, put_off = queued_by(site.slurm.runs)
@@ -416,7 +416,7 @@ def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:
     assert ({}, [100]) == (site.waiting(), [record.job_id for record in ledger.rejected.newest()])
 
 
-def test_an_innocent_that_was_refused_is_tried_again(ledger: Ledger) -> None:
+def test_a_good_record_that_was_refused_is_retried(ledger: Ledger) -> None:
     """When the dashboard is well again, what it had refused arrives."""
     site = Site(ledger, plain(100))
     site.dashboard.poison = {"100"}
@@ -428,7 +428,7 @@ def test_an_innocent_that_was_refused_is_tried_again(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("rest", [1.0, LONGEST_KEPT_PAUSE_SECONDS])
-def test_a_dashboard_that_asked_to_be_left_alone(ledger: Ledger, rest: float) -> None:
+def test_a_dashboard_that_asked_for_a_pause(ledger: Ledger, rest: float) -> None:
     """Nothing is sent before its time, and sacct is not asked either."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
@@ -451,7 +451,7 @@ def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
     assert ["100"] == site.arrived()
 
 
-def test_what_gets_due_again_at_once_ends_some_time(ledger: Ledger) -> None:
+def test_a_job_that_is_due_again_at_once_does_not_loop(ledger: Ledger) -> None:
     """Even if somebody makes a job due again and again, one run ends."""
     site = Site(ledger)
     site.queue(TOLD)

@@ -29,7 +29,7 @@ def queue_problems(site: Site, tmp_path: Path) -> list[str]:
     return [problem.text for problem in find_problems(look(site, tmp_path)) if "not delivered" in problem.text]
 
 
-def test_it_is_no_old_queue(ledger: Ledger, tmp_path: Path) -> None:
+def test_it_does_not_count_as_an_old_queue(ledger: Ledger, tmp_path: Path) -> None:
     """It is counted separately and raises no alarm; other waiting jobs are reported with their own age."""
     site = Site(ledger, half(100))
     site.queue(QueueEntry(100, NOON, ENDED))
@@ -47,7 +47,7 @@ def test_it_is_no_old_queue(ledger: Ledger, tmp_path: Path) -> None:
     assert ["1 job not delivered yet; the oldest has waited 5 h 15 min"] == queue_problems(site, tmp_path)
 
 
-def test_after_a_day_it_is_sent_as_it_is(ledger: Ledger) -> None:
+def test_after_a_day_it_is_sent_in_that_state(ledger: Ledger) -> None:
     """Its record stays half written: it will not become any more complete."""
     site = Site(ledger, half(100))
     site.queue(QueueEntry(100, NOON, ENDED))
@@ -56,7 +56,7 @@ def test_after_a_day_it_is_sent_as_it_is(ledger: Ledger) -> None:
     assert (["100"], {}) == (site.arrived(), site.waiting())
 
 
-def test_the_rest_of_it_ends_the_waiting(ledger: Ledger, tmp_path: Path) -> None:
+def test_the_rest_of_the_record_ends_the_wait(ledger: Ledger, tmp_path: Path) -> None:
     """A completed record is sent at once, and one that vanishes counts as an old queue again."""
     site = Site(ledger, half(100), half(200))
     site.queue(QueueEntry(100, NOON, ENDED), QueueEntry(200, NOON, ENDED))

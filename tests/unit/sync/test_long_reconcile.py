@@ -61,7 +61,7 @@ def test_a_preempted_job_waits_for_slurmctld(tmp_path: Path, state: str) -> None
         assert ([], [7]) == (job_ids(site), [item.entry.job_id for item in spool.ledger.waiting.all()])
 
 
-def test_what_another_host_may_have_erased_is_sent_again(tmp_path: Path) -> None:
+def test_records_that_another_host_may_have_erased_are_resent(tmp_path: Path) -> None:
     """Two hosts that know nothing of each other's turns: what is new, or has just ended, goes out a second time."""
     site = SessionSite(tmp_path, ended(1, NOON + DAY), ended(2, WINDOW.end - 60), now=WINDOW.end)
     site.slurm.controllers = lambda: ELSEWHERE

@@ -30,7 +30,7 @@ def test_a_held_job_is_not_sent_by_a_replay_of_old_days(ledger: Ledger, state: s
 
 
 @pytest.mark.parametrize("state", ["PREEMPTED", "NODE_FAIL"])
-def test_a_run_that_ended_later_than_the_replayed_days_brings_the_job(ledger: Ledger, state: str) -> None:
+def test_a_run_that_ended_after_the_replayed_days_delivers_the_job(ledger: Ledger, state: str) -> None:
     """Not the days of its first run, which would leave two records of it where a new year lies between them."""
     end = NOON + 40 * DAY
     last = make_run(Submit=str(NOON + 20 * DAY), Start=str(end - 3600), End=str(end))

@@ -47,7 +47,7 @@ def run_at(end: int, job: int = 100, **changes: str) -> Run:
     )
 
 
-def test_all_that_ended_in_the_range_is_sent(ledger: Ledger) -> None:
+def test_every_job_that_ended_in_the_range_is_sent(ledger: Ledger) -> None:
     """Both bounds belong to the range, and nothing outside does."""
     ends = [WINDOW.start - 1, WINDOW.start, NOON + 3 * DAY, WINDOW.end, WINDOW.end + 1]
     site = Site(ledger, *(run_at(end, job) for job, end in enumerate(ends, 1)))
@@ -94,7 +94,7 @@ def test_runs_that_ended_before_the_range_are_found(ledger: Ledger) -> None:
     assert [16.0] == [record["CPUHours"] for record in site.sent()]
 
 
-def test_a_requeued_job_that_lives_again_is_held(ledger: Ledger) -> None:
+def test_a_requeued_job_that_is_live_again_is_held(ledger: Ledger) -> None:
     """Its earlier run has ended in the range, the job has not: nothing half is sent."""
     again = make_run(State="RUNNING", Submit=str(NOON + DAY), Start=str(NOON + DAY), End="Unknown")
     for state in ("REQUEUED", "PREEMPTED", "NODE_FAIL"):
@@ -102,7 +102,7 @@ def test_a_requeued_job_that_lives_again_is_held(ledger: Ledger) -> None:
         assert 0 == site.reconcile().jobs, state
 
 
-def test_a_job_preempted_for_good_is_sent_after_a_while(ledger: Ledger) -> None:
+def test_a_job_that_does_not_continue_after_a_preemption_is_sent(ledger: Ledger) -> None:
     """As long as slurmctld says that it is COMPLETING it may be requeued; when it does not any more, it is final."""
     site = Site(ledger, run_at(NOW - 10, State="PREEMPTED"))
     site.alive = {100}
@@ -111,7 +111,7 @@ def test_a_job_preempted_for_good_is_sent_after_a_while(ledger: Ledger) -> None:
     assert 1 == site.reconcile(now=NOW + HOUR).jobs
 
 
-def test_a_run_that_ended_in_the_range_of_a_job_that_ended_behind_it_is_left(ledger: Ledger) -> None:
+def test_a_run_in_the_range_of_a_job_that_ended_after_it_is_not_sent(ledger: Ledger) -> None:
     """The job belongs to the range in which its last run ended."""
     site = Site(
         ledger,
@@ -146,7 +146,7 @@ class LimitedSlurm(MemorySlurm):
         return super().ask_window(start, min(end, start + self._seconds - 1), states)
 
 
-def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+def test_looking_back_resumes_where_it_was_interrupted(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
     """If slurmdbd answers for six hours at a time, a year takes 1,460 calls: they are not repeated."""
     weekly = [run_at(NOON - week * 7 * DAY, week, State="REQUEUED") for week in range(1, 53)]
     slurm = LimitedSlurm(*weekly, run_at(NOON + DAY, 1, Submit=str(NOON - 7 * DAY)), hours=6, calls=800)
@@ -164,7 +164,7 @@ def test_looking_back_goes_on_where_it_was_interrupted(ledger: Ledger, caplog: p
     assert [16.0] == [record["CPUHours"] for record in site.sent() if record["JobID"] == "1"]
 
 
-def test_what_was_forgotten_is_looked_for_again(ledger: Ledger) -> None:
+def test_forgotten_runs_are_searched_again(ledger: Ledger) -> None:
     """A replay that reaches further back than the ledger remembers looks back in Slurm's accounting."""
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
@@ -180,7 +180,7 @@ def requeued(first_end: int, last_end: int) -> tuple[Run, Run]:
     return first, run_at(last_end, Submit=str(first_end), State="COMPLETED")
 
 
-def test_a_clock_that_was_set_forth_makes_believe_nothing(ledger: Ledger) -> None:
+def test_a_clock_that_was_ahead_is_not_trusted(ledger: Ledger) -> None:
     """What had not happened yet when a reconcile looked at it is looked for when it has."""
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
@@ -192,7 +192,7 @@ def test_a_clock_that_was_set_forth_makes_believe_nothing(ledger: Ledger) -> Non
     assert [2 * 8.0] == [record["CPUHours"] for record in site.sent()]
 
 
-def test_without_the_right_to_see_jobs_nothing_is_learnt(ledger: Ledger) -> None:
+def test_without_the_right_to_see_jobs_nothing_is_concluded(ledger: Ledger) -> None:
     """A sacct that shows no jobs does not prove that none was requeued."""
     site = Site(ledger)
     site.reconcile()
@@ -209,7 +209,7 @@ def test_requeued_jobs_cost_no_call_of_their_own(ledger: Ledger) -> None:
     assert [] == site.slurm.asked
 
 
-def test_doubtful_jobs_are_asked_for_together(ledger: Ledger) -> None:
+def test_doubtful_jobs_are_requested_together(ledger: Ledger) -> None:
     """One call serves the jobs of many slices whose node failed, or whose earlier runs are not all known."""
     failed = [run_at(NOON + day * DAY, day, State="NODE_FAIL") for day in range(1, 7)]
     site = Site(ledger, *failed, run_at(NOON + 2 * DAY, 9, Restarts="2"))
@@ -219,21 +219,21 @@ def test_doubtful_jobs_are_asked_for_together(ledger: Ledger) -> None:
     assert [NOON + DAY - 1, WINDOW.end] == sorted({progress.done_to for progress in reported})[-2:]
 
 
-def test_a_job_that_only_its_slice_shows_is_sent_all_the_same(ledger: Ledger) -> None:
+def test_a_job_that_only_its_slice_shows_is_sent(ledger: Ledger) -> None:
     """A row that sacct does not find again by its ID is not left out."""
     site = Site(ledger, run_at(NOON + DAY, State="NODE_FAIL"))
     site.slurm.hidden_by_id = {"100"}
     assert 1 == site.reconcile().jobs
 
 
-def test_nothing_is_believed_when_it_is_said_twice(ledger: Ledger) -> None:
+def test_an_empty_slice_is_trusted_only_if_sacct_repeats_it(ledger: Ledger) -> None:
     """If its database fails in the middle of a query, slurmdbd lets sacct answer with nothing, and exit 0."""
     site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
     site.slurm.failing_windows = 3
     assert 6 == site.reconcile().jobs
 
 
-def test_coverage_counts_what_the_hook_had_brought(ledger: Ledger) -> None:
+def test_coverage_counts_what_the_hook_queued(ledger: Ledger) -> None:
     """A job delivered by flush, or waiting for it, was caught; another was missed, unless it has only just ended."""
     flushed, waiting, missed, fresh = (run_at(NOON + DAY, job) for job in (1, 2, 3, 4))
     site = Site(ledger, flushed, waiting, missed, fresh._replace(end=NOW - 5))
@@ -281,7 +281,7 @@ def test_an_earlier_owner_of_a_jobid_does_not_overwrite_the_later_one(ledger: Le
     assert [] == site.sent()
 
 
-def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -> None:
+def test_an_earlier_owner_is_sent_even_if_its_jobid_was_reused(ledger: Ledger) -> None:
     """A preempted job that will not run again, and whose JobID was reused since, is still that job."""
     old = run_at(NOON + HOUR, State="PREEMPTED")
     for state in ("COMPLETED", "PREEMPTED", "REQUEUED"):
@@ -290,7 +290,7 @@ def test_an_earlier_owner_is_sent_whatever_became_of_its_jobid(ledger: Ledger) -
         assert ["PREEMPTED"] == [record["State"] for record in site.sent()], state
 
 
-def test_an_earlier_owner_that_goes_by_another_jobid_is_another_job(ledger: Ledger) -> None:
+def test_an_earlier_owner_with_another_jobid_is_another_job(ledger: Ledger) -> None:
     """A slurmctld that was killed gives an ID again at once, to a task of an array, say: both jobs are sent."""
     old, new = run_at(NOON + HOUR, 100), run_at(NOON + 2 * HOUR, 100, JobID="98_3")
     site = Site(ledger, old, new)
@@ -313,7 +313,7 @@ def test_a_task_that_was_run_again_under_another_raw_id(ledger: Ledger, order: l
     assert local_text(NOON + 2 * HOUR) == [record["End"] for record in site.sent() if record["JobID"] == "98_3"][-1]
 
 
-def test_a_lost_run_that_is_met_later_is_not_sent(ledger: Ledger) -> None:
+def test_a_lost_run_that_is_found_later_is_not_sent(ledger: Ledger) -> None:
     """The dashboard has the task's later run: another reconcile, of the lost run's day, leaves it there."""
     again = AGAIN._replace(end=NOON + 3 * DAY)
     site = Site(ledger, again)

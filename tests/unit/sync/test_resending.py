@@ -42,20 +42,20 @@ def test_everything_is_sent_once_a_week(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("days", "sent"), [(1, [["1"]] * 3), (0, [["1"], [], []]), (2, [["1"], [], ["1"]])])
-def test_how_often_is_the_sites_choice(tmp_path: Path, days: int, sent: list[list[str]]) -> None:
+def test_the_site_chooses_how_often_everything_is_resent(tmp_path: Path, days: int, sent: list[list[str]]) -> None:
     """Jobs are sent again every time, never, or after that many days."""
     site = Site(tmp_path, job(1), resend_days=days)
     assert sent == [site.next_day() for _ in range(3)]
 
 
-def test_by_hand_everything_is_sent_at_once(tmp_path: Path) -> None:
+def test_a_manual_reconcile_sends_everything(tmp_path: Path) -> None:
     """A reconcile with dates sends everything that ended in them."""
     site = Site(tmp_path, job(1))
     assert [["1"], []] == [site.next_day(), site.next_day()]
     assert ["1"] == site.next_day(daily=False)
 
 
-def test_what_is_new_or_has_changed_is_sent_every_day(tmp_path: Path) -> None:
+def test_new_and_changed_jobs_are_sent_every_day(tmp_path: Path) -> None:
     """A row that is not identical is looked at."""
     site = Site(tmp_path, job(1), job(2))
     site.next_day()

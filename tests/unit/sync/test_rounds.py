@@ -65,7 +65,7 @@ class World:
         )
 
 
-def test_flushes_keep_their_distance_whatever_they_take() -> None:
+def test_flushes_keep_their_interval_however_long_they_take() -> None:
     """Intervals are counted from start to start, and a run that took longer is followed at once."""
     world = World(takes=12.0, last_reconcile=START)
     assert ["flush"] * 3 == list(itertools.islice(world.rounds(), 3))
@@ -75,7 +75,7 @@ def test_flushes_keep_their_distance_whatever_they_take() -> None:
     assert [0.0, 45.0, 90.0] == [at for _, at in slow.done]
 
 
-def test_a_reconcile_is_made_up_for_and_then_comes_once_a_day() -> None:
+def test_a_missed_reconcile_is_run_and_then_one_each_day() -> None:
     """By the ledger, so that a restart of the container does not start another."""
     world = World()
     assert ["flush", "reconcile", "flush"] == list(itertools.islice(world.rounds(), 3))
@@ -94,7 +94,7 @@ def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
     assert RETRY_SECONDS <= second - first < RETRY_SECONDS + 60
 
 
-def test_what_goes_wrong_in_one_round_does_not_end_the_next() -> None:
+def test_a_failure_in_one_round_does_not_end_the_next() -> None:
     """Outages end, configurations are fixed, locks are released."""
     world = World(last_reconcile=START)
     world.faults["flush"] = Busy("another run is in progress")
@@ -134,13 +134,13 @@ def test_spans_are_written_as_admins_write_them(text: str, seconds: float) -> No
 
 
 @pytest.mark.parametrize("text", ["0", "-5", "1w", "367d", "1.5h", "", "soon", "٣s"])
-def test_what_is_no_span_is_refused(text: str) -> None:
+def test_texts_that_are_not_spans_are_refused(text: str) -> None:
     """With an example."""
     with pytest.raises(UsageError, match="such as 30s"):
         parse_argv(["run", f"--every={text}"])
 
 
-def test_a_configuration_that_is_wrong_from_the_start_ends_it(tmp_path: Path) -> None:
+def test_a_configuration_that_is_wrong_at_startup_ends_it(tmp_path: Path) -> None:
     """A container that can never work has to be seen to fail."""
     config = tmp_path / "config.toml"
     config.write_text("api_url = 1\n")

@@ -126,7 +126,7 @@ def test_what_the_real_dashboard_costs(ledger: Ledger) -> None:
     assert len(site.dashboard.sizes) == 9
 
 
-def test_work_that_does_not_depend_on_the_size(ledger: Ledger) -> None:
+def test_time_that_does_not_depend_on_the_size(ledger: Ledger) -> None:
     """A dashboard that takes 25 s for any POST gets no smaller batches for it: that would be even more POSTs."""
     site = Site(ledger, SlowDashboard(cost=lambda _: 25.0))
     site.send_ids(range(1, 2001))
@@ -167,7 +167,7 @@ def _counts(delivery: Delivery) -> tuple[int, int, int]:
 
 
 @pytest.mark.parametrize("trouble", [timed_out, bad_gateway])
-def test_a_dashboard_that_is_down_is_left_alone(ledger: Ledger, trouble: Callable[[], ExporterError]) -> None:
+def test_a_dashboard_that_is_down_gets_few_requests(ledger: Ledger, trouble: Callable[[], ExporterError]) -> None:
     """One request, one look, and the run ends."""
     site = Site(ledger, SlowDashboard(lambda *_: trouble()))
     site.dashboard.is_there = False
@@ -190,7 +190,7 @@ def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
     assert (0.0, True) == (ledger.journal.fact(BATCH_CEILING), len(site.dashboard.sizes) < 25)
 
 
-def test_a_dashboard_that_gets_nothing_done_at_all(ledger: Ledger) -> None:
+def test_a_dashboard_that_completes_no_request(ledger: Ledger) -> None:
     """The dashboard is up but fails every batch: the run ends after some requests, and rejects no record."""
     site = Site(ledger, SlowDashboard(lambda job_ids, _: timed_out() if job_ids else None))
     with pytest.raises(DashboardUnreachable, match="refuses every record: no answer in time"):
@@ -221,7 +221,7 @@ def test_such_a_record_on_an_idle_cluster(ledger: Ledger) -> None:
     assert [1] == site.waiting_ids()
 
 
-def test_trouble_that_passes_shrinks_nothing(ledger: Ledger) -> None:
+def test_a_temporary_failure_shrinks_nothing(ledger: Ledger) -> None:
     """A backend that restarts is asked again with the same batch."""
     troubles = [bad_gateway()]
     site = Site(ledger, SlowDashboard(lambda *_: troubles.pop() if troubles else None))
@@ -230,7 +230,7 @@ def test_trouble_that_passes_shrinks_nothing(ledger: Ledger) -> None:
     assert 2 * 609 * RECORD_BYTES == pytest.approx(ledger.journal.fact(BATCH_BYTES), rel=0.01)
 
 
-def test_a_flapping_proxy_shrinks_little(ledger: Ledger) -> None:
+def test_an_unreliable_proxy_shrinks_batches_only_a_little(ledger: Ledger) -> None:
     """Each fifth request fails, whatever its size: all is through in one run."""
     count = iter(range(10_000))
     site = Site(ledger, SlowDashboard(lambda *_: bad_gateway() if next(count) % 5 == 4 else None))
@@ -252,7 +252,7 @@ def test_a_bad_record_for_a_dashboard_that_is_slow(ledger: Ledger) -> None:
     assert [] == site.waiting_ids()
 
 
-def test_what_was_stored_in_spite_of_a_time_out(ledger: Ledger) -> None:
+def test_records_stored_despite_a_time_out(ledger: Ledger) -> None:
     """It is sent again, smaller, and is acknowledged only by that."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.1 * records, timeout=2))
     site.send_ids(range(1, 201))
@@ -315,7 +315,7 @@ def login_page() -> DashboardUnreachable:
     return DashboardUnreachable("this is not the dashboard's answer", foreign=True)
 
 
-def test_a_firewall_that_answers_in_the_dashboards_place(ledger: Ledger) -> None:
+def test_a_firewall_that_answers_instead_of_the_dashboard(ledger: Ledger) -> None:
     """Whether one record or the size causes a 200 with a foreign page, the others are delivered."""
     site = Site(ledger, SlowDashboard(stumbles_over(77, login_page)))
     assert (599, 1, 0) == _counts(site.send_ids(range(1, 601)))
