@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import io
-import logging
 import os
 import signal
 import sys
 import time
 from typing import Any, Callable, Mapping, NoReturn, Sequence
 
-from agent.arguments import parse_argv
 from agent.commands import COMMANDS, Call
 from agent.errors import STOPPED, ConfigError, ExporterError
-from agent.logs import report_failure, set_up_logging
-from agent.options import RunOptions
+from agent.logger import Logger, report_failure, set_up_logging
+from agent.options import FlushOptions, GlobalOptions, RunOptions
 from agent.wording import name_instance
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 def main(
@@ -38,7 +36,7 @@ def main(
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     set_up_logging(verbose=False)
     try:
-        options, wanted = parse_argv(sys.argv[1:] if argv is None else argv)
+        options, wanted = _parse(sys.argv[1:] if argv is None else argv)
         instance = options.instance
         set_up_logging(
             verbose=options.verbose, rename=(lambda text: name_instance(text, instance)) if instance else None
@@ -61,6 +59,15 @@ def main(
     except Exception:
         logger.exception("unexpected error; all undelivered jobs are kept. Please report this:")
         return 1
+
+
+def _parse(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
+    """The global options and those of the command."""
+    if list(argv) == ["flush"]:  # as a timer runs it every few minutes: a parser would be a tenth of the work
+        return GlobalOptions(), FlushOptions()
+    from agent.arguments import parse_argv  # noqa: PLC0415
+
+    return parse_argv(argv)
 
 
 def run() -> NoReturn:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from agent.config import (
     warn_of_readers,
 )
 from agent.errors import ConfigError, ExporterError, SpoolError, UsageError
-from agent.logs import Complaints, report_failure
+from agent.logger import DEBUG, INFO, Complaints, Logger, report_failure
 from agent.options import (
     CheckOptions,
     FlushOptions,
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from agent.spool.run_history import RunReport
     from agent.sync.session import Session
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Call:
@@ -121,9 +120,9 @@ class Call:
 
 def _flush(call: Call, _: FlushOptions) -> None:
     dry_run = call.options.dry_run
-    with call.open_session(call.load_config(), logging.INFO if dry_run else logging.DEBUG) as session:
+    with call.open_session(call.load_config(), INFO if dry_run else DEBUG) as session:
         report = session.flush()
-        level = logging.INFO if report.delivered or dry_run or sys.stderr.isatty() else logging.DEBUG
+        level = INFO if report.delivered or dry_run or sys.stderr.isatty() else DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
         _print_sample(session.sample)
 
@@ -134,7 +133,7 @@ def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
 
     config = call.load_config()
     days = window(config.collection_window_days, wanted.start_date, wanted.end_date, call.clock())
-    with call.open_session(config, logging.INFO) as session:
+    with call.open_session(config, INFO) as session:
         with progress.shown(days, on_terminal=sys.stderr.isatty()) as show:
             report = session.reconcile(
                 days,
@@ -156,13 +155,13 @@ def _run(call: Call, wanted: RunOptions) -> None:
     call.load_config()  # an error now ends the loop before it begins; a later one may be fixed while it runs
 
     def flush() -> str:
-        with call.open_session(call.read_config(), logging.DEBUG) as session:
+        with call.open_session(call.read_config(), DEBUG) as session:
             return _summary("Flush", session.flush(), dry_run=False)
 
     def reconcile() -> str:
         config = call.read_config()
         days = window(config.collection_window_days, None, None, call.clock())
-        with call.open_session(config, logging.DEBUG) as session:
+        with call.open_session(config, DEBUG) as session:
             report = session.reconcile(
                 days,
                 daily=True,

@@ -7,38 +7,16 @@ import os
 import sys
 from typing import Callable, Mapping, TextIO
 
-from agent.errors import Busy, ExporterError
 from agent.sanitize import printable
 
 #: The priority that journald reads at the start of a line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
-#: How many complaints are logged in full; the rest are counted.
-SHOWN_COMPLAINTS = 5
 
-logger = logging.getLogger(__name__)
-
-
-class Complaints:
-    """Logs what was skipped: the first few in full, the rest as a number."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __call__(self, error: ExporterError) -> None:
-        self.count += 1
-        if self.count <= SHOWN_COMPLAINTS:
-            logger.warning("skipped: %s", error)
-
-    def close(self) -> None:
-        """Logs how many were not shown."""
-        if self.count > SHOWN_COMPLAINTS:
-            logger.warning("skipped: %d more like these", self.count - SHOWN_COMPLAINTS)
-
-
-def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None) -> None:
+def set_up(lowest: int, rename: Callable[[str], str] | None) -> None:
     """Sends the package's log to standard error.
 
+    :param lowest: messages below this level are dropped.
     :param rename: rewrites each message for an instance.
     """
     handler = logging.StreamHandler()
@@ -47,13 +25,8 @@ def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None)
     handler.setFormatter(make_formatter(sys.stderr, os.environ))
     package = logging.getLogger("agent")
     package.handlers[:] = [handler]
-    package.setLevel(logging.DEBUG if verbose else logging.INFO)
+    package.setLevel(lowest)
     package.propagate = False
-
-
-def report_failure(error: ExporterError) -> None:
-    """Logs why a run failed and what to do. A lock held by another run is logged as information only."""
-    logger.log(logging.INFO if isinstance(error, Busy) else logging.ERROR, "%s", error.with_hint())
 
 
 def make_formatter(stream: TextIO, environ: Mapping[str, str]) -> logging.Formatter:

@@ -7,7 +7,6 @@ slurmctld's log, its start time and the hook's change time.
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import time
@@ -20,6 +19,7 @@ from agent.check.remedy import RESTART, RESTART_HINT
 from agent.check.timers import parse_timestamp
 from agent.errors import SlurmUnreachable
 from agent.localtime import DAY_SECONDS, local_text
+from agent.logger import Logger
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.ledger import view_ledger
@@ -41,7 +41,7 @@ CALL_POLL_SECONDS = 0.5
 TEST_JOB_SECONDS = 120.0
 
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Calls(NamedTuple):

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import time
 from typing import Any, Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from agent.dashboard.answer import (
     read_name,
 )
 from agent.errors import ConfigError, DashboardUnreachable, KeyRefused
+from agent.logger import Logger
 
 HEALTH = "/api/dashboard/health"
 EXCHANGE = "/api/agent/exchange-deploy-key"
@@ -42,7 +42,7 @@ NOBODY = frozenset({408, 502, 503, 504, *range(520, 528), 530, 598, 599})
 #: Sends (method, URL, headers, body or form) and returns the answer; raises DashboardUnreachable if there is none.
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Dashboard:

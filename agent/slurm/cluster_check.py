@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import suppress
 from typing import Iterator, Mapping
 
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
+from agent.logger import Logger
 from agent.slurm.environment import find_slurm_conf
 from agent.slurm.sacctmgr import Sacctmgr
 from agent.slurm.scontrol import Scontrol
@@ -14,7 +14,7 @@ from agent.slurm.slurm_conf import read_slurm_conf
 
 _WHICH = "see ClusterName in slurm.conf, and slurm_cluster in the configuration"
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class ClusterCheck:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Callable, Mapping, Sequence
 
 from agent.errors import ExporterError, SlurmUnreachable, TimeRangeTooWide
+from agent.logger import Logger
 from agent.slurm.cluster_check import ClusterCheck
 from agent.slurm.complaints import count_lines, failure, speaks_of_attempts, usual_complaints
 from agent.slurm.environment import make_environment
@@ -20,7 +20,7 @@ from agent.slurm.table import NOT_SLURMS, Table, draw_separator
 #: A refused time range is not halved below this.
 NARROWEST_SECONDS = 60
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Query:

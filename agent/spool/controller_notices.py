@@ -7,12 +7,12 @@ to read or write are ignored: the host then counts as if it were the only one.
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Callable
 
 from agent.localtime import Range
+from agent.logger import Logger
 from agent.spool.shared_folder import SharedFolder
 
 NOTICE_PREFIX = "notices."
@@ -23,7 +23,7 @@ LARGE_NOTICES_BYTES = 300_000
 _CALLED = r"called ([0-9]{1,12}) ([0-9]{1,12})"
 _RECONCILED = r"reconciled ([0-9]{1,12})"
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Notices:

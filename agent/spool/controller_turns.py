@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import logging
 import os
 import time
 from contextlib import contextmanager, suppress
 from typing import Callable, Iterator
 
 from agent.errors import DashboardUnreachable
+from agent.logger import Logger
 from agent.spool.shared_folder import SharedFolder
 
 LOCK_NAME = "turns.lock"
@@ -27,7 +27,7 @@ YIELD_SECONDS = 0.3
 #: Longer than any POST with its retries. A lock held for longer is stuck, and never sending would be worse.
 LONGEST_TURN_SECONDS = 600.0
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Turns:

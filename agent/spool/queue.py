@@ -83,14 +83,14 @@ class Queue:
         with explained(self._spool):
             if _exists(self._path) or _exists(self._claiming):
                 self._claim_queue()
-            for path in self._spool.glob("queue.*.*"):
+            for path in self._named("queue.claimed.", "queue.side.", "queue.part."):
                 self._put_aside_unless_readable(path)
             return self.files(with_queue=False)
 
     def files(self, *, with_queue: bool = True) -> list[Path]:
         """The files with entries: claimed ones, side files of hooks that could not get the lock, and the queue."""
-        found = [*self._spool.glob("queue.claimed.*"), *self._spool.glob("queue.side.*")]
-        found += [part for part in self._spool.glob("queue.part.*") if self._is_abandoned(part)]
+        found = self._named("queue.claimed.", "queue.side.")
+        found += [part for part in self._named("queue.part.") if self._is_abandoned(part)]
         if with_queue:
             found.append(self._path)
         return sorted(filter(_is_plain, found))
@@ -124,6 +124,10 @@ class Queue:
             for path in files:
                 with suppress(FileNotFoundError):
                     path.unlink()
+
+    def _named(self, *beginnings: str) -> list[Path]:
+        """The files whose names begin with one of these. Path.glob would compile a regular expression for each."""
+        return [path for path in self._spool.iterdir() if path.name.startswith(beginnings)]
 
     def _claim_queue(self) -> None:
         """Renames the queue. If the lock can't be acquired, the queue is left to a later run."""

@@ -7,7 +7,6 @@ it does not return in time.
 from __future__ import annotations
 
 import errno
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Callable, TypeVar
@@ -35,6 +34,8 @@ class SharedFolder:
         :param undo: takes back a result that comes too late, such as a lock that nobody would release.
         :raises OSError: that of ``what``; ETIMEDOUT if the server does not answer, and from then on at once.
         """
+        import threading  # noqa: PLC0415  # a flush without other controllers needs none
+
         answers: list[T] = []
         errors: list[OSError] = []
         done = threading.Lock()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from contextlib import contextmanager, nullcontext
@@ -12,6 +11,7 @@ from typing import Callable, Iterator, NamedTuple
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
+from agent.logger import Logger
 from agent.spool.database import put_aside
 from agent.spool.host_mark import claim_for_host
 from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
@@ -23,7 +23,7 @@ LEDGER_NAME = "ledger.db"
 #: A call without the job's END came at most this long before the last call: flush runs more often.
 WITHOUT_END_SECONDS = 600
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Spool(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Callable, Iterator, NoReturn
 
 from agent.localtime import Range, local_day, local_text
+from agent.logger import PACKAGE, Logger
 from agent.wording import count, span
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 QUIET_SECONDS = 30.0
 _BAR = "{desc} {percentage:3.0f} %|{bar}| {remaining} left"
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 #: Called after each step with the time up to which all is done (epoch seconds), and the number of jobs so far.
 Show = Callable[[int, int], None]
@@ -40,7 +40,7 @@ def shown(wanted: Range, *, on_terminal: bool) -> Iterator[Show]:
             # Log lines go above the bar instead of through it.
             total = wanted.end - wanted.start + 1
             bar = tqdm(total=total, desc="looking for jobs", bar_format=_BAR, leave=False, dynamic_ncols=True)
-            with bar, logging_redirect_tqdm([logging.getLogger("agent")]):
+            with bar, logging_redirect_tqdm([PACKAGE.real()]):
                 yield _Bar(bar, wanted.start)
             return
     yield Lines(wanted)

@@ -6,7 +6,6 @@ accounting and the dashboard work. Until it has answered once, slurm.conf says w
 
 from __future__ import annotations
 
-import logging
 import os
 from bisect import bisect_right
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.localtime import Range
+from agent.logger import Logger
 from agent.slurm.controller_hosts import Controllers, controls, is_this_host
 from agent.slurm.environment import find_slurm_conf
 from agent.spool.controller_notices import Notices
@@ -35,7 +35,7 @@ REMEMBERED_SECONDS = 3600.0
 _NOTE = "controllers_said"
 _NO_NAME = "start slurmctld, or set cluster_name in the configuration, or give --cluster-name"
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Control:

@@ -8,7 +8,6 @@ batch was refused, and :mod:`agent.sync.witness` tells its fault from the dashbo
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Callable, Sequence
 
@@ -16,6 +15,7 @@ from agent.dashboard import request_retry
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
+from agent.logger import INFO, Logger
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
@@ -29,7 +29,7 @@ SEARCH_REQUESTS = 200
 #: A record that was refused without proof of its fault is retried after this long, or together with the next job.
 REFUSED_PAUSE_SECONDS = 1800.0
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Delivery:
@@ -57,7 +57,7 @@ class Delivery:
         clock: Callable[[], float],
         timeout: float = 30.0,
         stopwatch: Callable[[], float] = time.monotonic,
-        level: int = logging.INFO,
+        level: int = INFO,
     ) -> None:
         self.delivered = 0
         self.rejected = 0

@@ -6,7 +6,6 @@ cluster, a walk over that period returns thousands per call, and only the rest i
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import Callable, Iterable, Iterator, List, Tuple
 
@@ -18,6 +17,7 @@ from agent.jobs.run import Run
 from agent.jobs.sacct_retry import attempts_within, record_delay
 from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
 from agent.localtime import Range
+from agent.logger import Logger
 from agent.slurm.sacct import Query, Sacct
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.slurm.table import Table
@@ -44,7 +44,7 @@ LAST_RESORT_ATTEMPTS = 8
 #: Waiting jobs, each with the verdict on its rows.
 Judged = List[Tuple[Waiting, Verdict]]
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Flush:

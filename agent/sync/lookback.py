@@ -5,13 +5,13 @@ Asking for each such job by its ID would double the cost of a reconcile.
 
 from __future__ import annotations
 
-import logging
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.run import Run
 from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range, local_day
+from agent.logger import Logger
 from agent.slurm.sacct import Sacct
 from agent.slurm.sacct_argv import GOING_ON
 from agent.spool.ledger import Ledger
@@ -23,7 +23,7 @@ LATE_SECONDS = 3600
 KNOWN_FROM = "requeued_known_from"
 KNOWN_TO = "requeued_known_to"
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Lookback:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import Counter
 from datetime import date
@@ -10,6 +9,7 @@ from typing import Callable, NamedTuple
 
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
+from agent.logger import DEBUG, INFO, Logger
 from agent.slurm.sacct import Sacct
 from agent.slurm.table import Table
 from agent.spool.ledger import Ledger
@@ -24,7 +24,7 @@ from agent.sync.walk import Slice, Walk
 #: A job that ended less than this long ago does not count as missed: flush may still deliver it.
 FRESH_SECONDS = 600
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Progress(NamedTuple):
@@ -175,7 +175,7 @@ class Reconcile:
 
     def finish(self, done: Slice) -> None:
         """Sends the records of a slice, then runs the interlude if it is due."""
-        level = logging.INFO if done.rows else logging.DEBUG
+        level = INFO if done.rows else DEBUG
         logger.log(level, "Extracted %d raw job records", done.rows)
         logger.log(level, "Filtered to %d completed job records", self._completed)
         if self._formatted:

@@ -5,7 +5,6 @@ Most flushes find nothing to do, so modules that only the others need are import
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Container, Iterator, Mapping, Sequen
 from agent.config import Config
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.localtime import Range, local_day
-from agent.logs import Complaints
+from agent.logger import INFO, Complaints, Logger
 from agent.slurm.slurm import Slurm, make_slurm
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 QUICK_RESEND_SECONDS = 5.0
 MOST_RESENDS = 3
 
-logger = logging.getLogger(__name__)
+logger = Logger(__name__)
 
 
 class Session:
@@ -56,7 +55,7 @@ class Session:
         make_receiver: Callable[[], Receiver],
         *,
         dry_run: bool,
-        level: int = logging.INFO,
+        level: int = INFO,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -322,7 +321,7 @@ def open_session(
     environ: Mapping[str, str],
     *,
     dry_run: bool = False,
-    level: int = logging.INFO,
+    level: int = INFO,
     clock: Callable[[], float] = time.time,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Session]:

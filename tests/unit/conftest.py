@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agent import localtime
+from agent.logger import Logger
 from agent.spool import database
 from agent.spool.ledger import Ledger, open_ledger
 
@@ -28,9 +29,11 @@ def _log_of_ones_own() -> Iterator[None]:
     """A test that runs the command line sets up its log; the next test, whichever it is, must not find it there."""
     package = logging.getLogger("agent")
     before = package.handlers[:], package.level, package.propagate
+    to_do = Logger.lowest, Logger.set_up
     yield
     package.handlers[:], level, package.propagate = before
     package.setLevel(level)
+    Logger.lowest, Logger.set_up = to_do
 
 
 @pytest.fixture(autouse=True)

@@ -14,15 +14,15 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py"))
 
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
-GROUND = {"errors", "localtime", "sanitize", "wording", "privilege"}
+GROUND = {"errors", "localtime", "logger", "sanitize", "wording", "privilege"}
 EDGE = {"jobs", "config", "config_keys"} | GROUND
 USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"arguments", "commands", "options", "logs", "errors", "wording"},
-    "commands": {"options", "logs", "sync", "status", "check", "admin"} | USE,
-    "sync": {"logs"} | USE,
+    "cli": {"arguments", "commands", "options", "logger", "errors", "wording"},
+    "commands": {"options", "sync", "status", "check", "admin"} | USE,
+    "sync": USE,
     "status": {"spool"} | EDGE,
     "check": USE,
     "admin": USE,
@@ -36,7 +36,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config_keys": {"sanitize", "wording"},
     "installed": {"config"},
     "privilege": {"errors"},
-    "logs": {"errors", "sanitize"},
+    "logger": {"errors", "logs"},
+    "logs": {"sanitize"},
     "wording": {"localtime"},
     "localtime": set(),
     "errors": {"sanitize"},
@@ -158,7 +159,8 @@ def test_an_idle_flush_loads_little(config: str) -> None:
     loaded_by("flush", "--config", config)  # asks Slurm for its controllers, and remembers for an hour
     loaded = loaded_by("flush", "--config", config)
     assert "agent.sync.session" in loaded
-    assert set() == loaded & {"requests", "ssl", "subprocess", "tempfile", "random", "hashlib", "dataclasses"}
+    heavy = {"requests", "ssl", "subprocess", "tempfile", "random", "hashlib", "dataclasses", "logging"}
+    assert set() == loaded & heavy
     assert set() == loaded & {"agent.sync.flush", "agent.sync.delivery", "agent.dashboard.client", "agent.slurm.sacct"}
 
 
@@ -166,6 +168,6 @@ def test_status_loads_neither_http_nor_the_sync(config: str) -> None:
     """It is looked at often, and waits for nothing."""
     loaded = loaded_by("status", "--config", config)
     assert "agent.status.output" in loaded
-    heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio"}
+    heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio", "logging"}
     assert set() == loaded & heavy
     assert set() == {name for name in loaded if name.startswith(("agent.sync", "agent.slurm", "agent.dashboard"))}
