@@ -182,6 +182,9 @@ def _parse_int(digits: str) -> float:
 
 def describe(answer: Answer) -> str:
     """Status and message of an answer, short and on one line."""
+    packing = answer.headers.get("Content-Encoding", "identity").lower()
+    if packing != "identity":
+        return f"{answer.status}, compressed ({_words(answer, packing, 40)}) although the request rules that out"
     content = read_json(answer)
     words = _words(answer, content.get("detail") or content.get("message") or answer.text)
     return f"{answer.status} {words!r}" if words else str(answer.status)

@@ -20,7 +20,7 @@ from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, LocationParseError
 
 from agent import __version__
 from agent.dashboard.answer import Answer
@@ -76,7 +76,7 @@ class RequestsTransport:
             answer: Answer = _within(self._timeout, lambda: self._exchange(session, method, url, headers, body))
         except requests.exceptions.InvalidProxyURL as error:
             raise unusable_proxy(proxy) from error
-        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema) as error:
+        except (requests.exceptions.InvalidURL, requests.exceptions.InvalidSchema, LocationParseError) as error:
             raise ConfigError(f"cannot send a request to {url}: {self._words(error)}", hint="check api_url") from error
         except (requests.exceptions.ReadTimeout, TimeoutError) as error:
             # The dashboard may still be processing it; an immediate retry would only add to the load.

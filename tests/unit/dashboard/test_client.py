@@ -23,6 +23,7 @@ from agent.errors import (
     BatchForbidden,
     BatchRefused,
     BatchTooLarge,
+    ConfigError,
     DashboardUnreachable,
     ExporterError,
     KeyRefused,
@@ -60,6 +61,14 @@ def meaning(status: int, content: Any = "", headers: Mapping[str, str] | None = 
     with pytest.raises(ExporterError) as caught:
         judge(Answer(status, headers or {}, text), sent=2, now=NOW)
     return caught.value
+
+
+def test_a_packed_answer() -> None:
+    """It is named instead of shown: the request asks for one that is not, and none is unpacked."""
+    packed = {"Content-Encoding": "GZip"}
+    assert "200, compressed (gzip) although the request rules that out" in str(meaning(200, "\x1f\x8b", packed))
+    assert "400, compressed (gzip)" in str(meaning(400, "\x1f\x8b", packed))
+    assert "400 'no'" in str(meaning(400, "no", {"Content-Encoding": "identity"}))
 
 
 def test_taken() -> None:
@@ -317,6 +326,14 @@ def test_an_unknown_name(server: ReceivingDashboard) -> None:
     """It may be the name server's passing trouble: everything is kept."""
     with pytest.raises(DashboardUnreachable, match="no answer from"):
         Client(server, "http://dashboard.invalid").submit()
+
+
+@pytest.mark.parametrize("host", ["dashboard..example.com", f"{'d' * 64}.example.com"])
+def test_a_name_that_cannot_exist(server: ReceivingDashboard, host: str) -> None:
+    """It is a wrong api_url, not an answer that was cut off."""
+    with pytest.raises(ConfigError, match="cannot send a request") as caught:
+        Client(server, f"http://{host}").submit()
+    assert "check api_url" == caught.value.hint
 
 
 def test_a_name_server_that_hangs(server: ReceivingDashboard, monkeypatch: pytest.MonkeyPatch) -> None:
