@@ -171,7 +171,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
 
     def last_reconcile() -> float:
         with look_at_ledger(call.read_config().spool_dir) as ledger:
-            report = ledger.journal.last_run("reconcile", successful=True)
+            report = ledger.history.last_run("reconcile", successful=True)
             return report.started_at + report.seconds if report else 0.0
 
     rounds = Rounds(

@@ -58,7 +58,7 @@ def list_lines(spool: Spool, *, everything: bool, now: float) -> Iterator[str]:
     yield from map(_queued_line, reversed(newest))
     yield from _more(queued, limit)
     waiting, _ = ledger.waiting.count()
-    flush = ledger.journal.last_run("flush")
+    flush = ledger.history.last_run("flush")
     yield f"waiting: {waiting:,}"
     for item in ledger.waiting.newest(limit):
         yield f"  {item.entry.asked:<12} {_waits_for(item, flush, now)}"

@@ -58,7 +58,7 @@ def read_calls(spool: Path) -> Calls:
     """
     ledger = view_ledger(spool / LEDGER_NAME)
     try:
-        booked = ledger.journal.calls().values()
+        booked = ledger.history.calls().values()
     finally:
         ledger.close()
     queue = Queue(spool, complain=lambda error: None)

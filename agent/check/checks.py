@@ -298,7 +298,7 @@ def _count_delivered(spool: Path) -> float:
     """How many jobs have been delivered; 0 if the ledger is unreadable, which another check reports."""
     try:
         with look_at_ledger(spool) as ledger:
-            return sum(ledger.journal.fact(DELIVERED_BY + command) for command in ("flush", "reconcile"))
+            return sum(ledger.facts.get(DELIVERED_BY + command) for command in ("flush", "reconcile"))
     except ExporterError:
         return 0
 

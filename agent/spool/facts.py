@@ -1,6 +1,11 @@
-"""The named numbers in the ledger. Times are epoch seconds; counts are since the ledger was created."""
+"""Single numbers and texts in the ledger, each under a name.
+
+Times are epoch seconds; counts are since the ledger was created.
+"""
 
 from __future__ import annotations
+
+from agent.spool.database import Database
 
 #: Until when the dashboard asked not to be sent anything (Retry-After).
 PAUSE = "dashboard_pause_until"
@@ -37,3 +42,32 @@ LEDGER_SINCE = "ledger_since"
 #: The first and the last second of the newest period that was reconciled without a gap.
 HISTORY_SINCE = "history_since"
 HISTORY_UNTIL = "history_until"
+
+
+class Facts:
+    """The tables ``facts``, of numbers, and ``notes``, of texts."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def get(self, name: str) -> float:
+        """The number under a name, 0 if there is none."""
+        rows = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))
+        return float(rows[0][0]) if rows else 0.0
+
+    def set(self, name: str, value: float) -> None:
+        """Stores a number under a name."""
+        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def add(self, name: str, amount: float) -> None:
+        """Adds to the number under a name."""
+        self.set(name, self.get(name) + amount)
+
+    def text(self, name: str) -> str:
+        """The text under a name, empty if there is none."""
+        rows = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,))
+        return str(rows[0][0]) if rows else ""
+
+    def set_text(self, name: str, text: str) -> None:
+        """Stores a text under a name."""
+        self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from agent.errors import LedgerDamaged
 from agent.spool.database import Database, put_aside
 from agent.spool.delivered import DeliveredJobs
+from agent.spool.facts import Facts
 from agent.spool.rejected import RejectedRecords
-from agent.spool.run_history import Journal
+from agent.spool.run_history import RunHistory
 from agent.spool.waiting import WaitingJobs
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ class Ledger:
         self.waiting = WaitingJobs(database)
         self.delivered = DeliveredJobs(database)
         self.rejected = RejectedRecords(database)
-        self.journal = Journal(database)
+        self.facts = Facts(database)
+        self.history = RunHistory(database, self.facts)
         self.transaction = database.transaction
         self.rehearsal = database.rehearsal
         self.close = database.close
@@ -53,7 +55,7 @@ class Ledger:
         self.delivered.prune(ended_before)
         self.rejected.prune(ended_before)
         self.earlier_runs.prune(requeued_before)
-        self.journal.prune(runs_before=runs_before, coverage_before=requeued_before)
+        self.history.prune(runs_before=runs_before, coverage_before=requeued_before)
 
 
 def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:

@@ -1,4 +1,4 @@
-"""What the agent records about itself: its runs, the calls of the hook, and single numbers and texts."""
+"""The past runs, the calls of the hook, and the days that were reconciled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agent.errors import RecordsRejected
 from agent.localtime import local_day
 from agent.spool.database import Database
-from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL, HOOK_SINCE, LEDGER_SINCE
+from agent.spool.facts import HISTORY_SINCE, HISTORY_UNTIL, HOOK_SINCE, LEDGER_SINCE, Facts
 
 #: The hook need not be configured until this long after the first run.
 FIRST_HOUR_SECONDS = 3600.0
@@ -26,11 +26,12 @@ class RunReport(NamedTuple):
     missed: int = 0  # jobs that the hook should have queued, but did not
 
 
-class Journal:
-    """The tables ``runs``, ``coverage``, ``calls``, ``facts`` and ``notes``."""
+class RunHistory:
+    """The tables ``runs``, ``coverage`` and ``calls``, and since when they are complete."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, facts: Facts) -> None:
         self._database = database
+        self._facts = facts
 
     def add_run(self, report: RunReport) -> None:
         """Stores the outcome of a run; an idle run replaces the idle run before it."""
@@ -72,8 +73,8 @@ class Journal:
 
         The first call ever resets the coverage: the hook could not have queued earlier jobs.
         """
-        if not self.fact(HOOK_SINCE):
-            self.set_fact(HOOK_SINCE, first_call)
+        if not self._facts.get(HOOK_SINCE):
+            self._facts.set(HOOK_SINCE, first_call)
             self._database.execute("DELETE FROM coverage")
         self._database.execute(
             """INSERT INTO calls VALUES (?, ?, ?) ON CONFLICT (day) DO UPDATE SET
@@ -83,55 +84,33 @@ class Journal:
 
     def begin(self, now: float) -> None:
         """Stores when the first run of this ledger began."""
-        if not self.fact(LEDGER_SINCE):
-            self.set_fact(LEDGER_SINCE, now)
+        if not self._facts.get(LEDGER_SINCE):
+            self._facts.set(LEDGER_SINCE, now)
 
     def hook_due(self) -> float:
         """Since when (epoch seconds) the hook should have queued every job: its first call, if there was one.
 
         A new installation has one hour until slurm.conf names the hook and slurmctld has been restarted.
         """
-        return self.fact(HOOK_SINCE) or self.fact(LEDGER_SINCE) + FIRST_HOUR_SECONDS
+        return self._facts.get(HOOK_SINCE) or self._facts.get(LEDGER_SINCE) + FIRST_HOUR_SECONDS
 
     def extend_history(self, start: float, end: float) -> None:
         """Extends the period that is on the dashboard without a gap by a reconciled range.
 
         A later range that does not touch the period replaces it. An earlier one is ignored: it would hide the gap.
         """
-        since, until = self.fact(HISTORY_SINCE), self.fact(HISTORY_UNTIL)
+        since, until = self._facts.get(HISTORY_SINCE), self._facts.get(HISTORY_UNTIL)
         if since and start <= until + 1 and end >= since - 1:
             start, end = min(start, since), max(end, until)
         elif end <= until:
             return
-        self.set_fact(HISTORY_SINCE, start)
-        self.set_fact(HISTORY_UNTIL, end)
+        self._facts.set(HISTORY_SINCE, start)
+        self._facts.set(HISTORY_UNTIL, end)
 
     def calls(self) -> dict[str, tuple[int, float]]:
         """For each day (YYYY-MM-DD), oldest first, how often the hook was called, and when last."""
         rows = self._database.execute("SELECT day, calls, last_call FROM calls ORDER BY day")
         return {day: (calls, last_call) for day, calls, last_call in rows}
-
-    def set_fact(self, name: str, value: float) -> None:
-        """Stores a number under a name."""
-        self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
-
-    def raise_fact(self, name: str, amount: float) -> None:
-        """Adds to the number under a name."""
-        self.set_fact(name, self.fact(name) + amount)
-
-    def fact(self, name: str) -> float:
-        """The number under a name, 0 if there is none."""
-        rows = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,))
-        return float(rows[0][0]) if rows else 0.0
-
-    def set_note(self, name: str, text: str) -> None:
-        """Stores a text under a name."""
-        self._database.execute("INSERT OR REPLACE INTO notes VALUES (?, ?)", (name, text))
-
-    def note(self, name: str) -> str:
-        """The text under a name, empty if there is none."""
-        rows = self._database.execute("SELECT value FROM notes WHERE name = ?", (name,))
-        return str(rows[0][0]) if rows else ""
 
     def prune(self, *, runs_before: float, coverage_before: float) -> None:
         """Deletes runs and days of coverage before these times (epoch seconds)."""

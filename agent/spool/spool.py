@@ -61,7 +61,7 @@ class Spool(NamedTuple):
         with ledger.transaction():
             ledger.waiting.add(entries(), now)
             if queue.calls > before:
-                ledger.journal.add_calls(queue.calls - before, first_call, last_call)
+                ledger.history.add_calls(queue.calls - before, first_call, last_call)
         queue.discard(files)
         if queue.calls == before:
             return None

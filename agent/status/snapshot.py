@@ -175,13 +175,13 @@ def take_snapshot(config: Config, ledger: Ledger, now: float) -> Snapshot:
         backlog=_make_backlog(ledger, queued, now),
         rejected=tuple(ledger.rejected.newest(SHOWN_REJECTED)),
         flush=_read_runs(ledger, "flush"),
-        reconcile=_with_others(_read_runs(ledger, "reconcile"), ledger.journal.fact(OTHERS_RECONCILED)),
+        reconcile=_with_others(_read_runs(ledger, "reconcile"), ledger.facts.get(OTHERS_RECONCILED)),
         delay=make_delay(ledger.delivered.latencies(now - DELAY_SECONDS, DELAY_JOBS)),
         coverage=_read_coverage(ledger, hook.first_day, local_day(now) - timedelta(days=config.collection_window_days)),
-        begun=ledger.journal.fact(LEDGER_SINCE) or None,
-        history_since=ledger.journal.fact(HISTORY_SINCE) or None,
-        elsewhere=bool(config.slurm_cluster and ledger.journal.fact(ELSEWHERE)),
-        without_turns=ledger.journal.fact(WITHOUT_TURNS) or None,
+        begun=ledger.facts.get(LEDGER_SINCE) or None,
+        history_since=ledger.facts.get(HISTORY_SINCE) or None,
+        elsewhere=bool(config.slurm_cluster and ledger.facts.get(ELSEWHERE)),
+        without_turns=ledger.facts.get(WITHOUT_TURNS) or None,
     )
 
 
@@ -223,7 +223,7 @@ def _read_queue(spool: Path) -> _Queued:
 
 
 def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
-    calls = ledger.journal.calls()
+    calls = ledger.history.calls()
     today = local_day(now)
     called_today, _ = calls.get(today.isoformat(), (0, 0.0))
     if queued.last_call and local_day(queued.last_call) == today:
@@ -231,21 +231,21 @@ def _make_hook(ledger: Ledger, queued: _Queued, now: float) -> Hook:
     moments = [last_call for _, last_call in calls.values()]
     if queued.last_call:
         moments.append(queued.last_call)
-    since = ledger.journal.fact(HOOK_SINCE) or min(moments, default=None)
+    since = ledger.facts.get(HOOK_SINCE) or min(moments, default=None)
     return Hook(
         first_day=local_day(since).isoformat() if since else None,
         last_call=max(moments, default=None),
         calls_today=called_today,
         calls=sum(number for number, _ in calls.values()) + queued.calls,
-        missed=int(ledger.journal.fact(MISSED)),
-        missed_end=ledger.journal.fact(MISSED_END) or None,
+        missed=int(ledger.facts.get(MISSED)),
+        missed_end=ledger.facts.get(MISSED_END) or None,
         since=since,
     )
 
 
 def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Undelivered:
     waiting, oldest_waiting = ledger.waiting.count()
-    paused_until = ledger.journal.fact(PAUSE)
+    paused_until = ledger.facts.get(PAUSE)
     return Undelivered(
         queued=queued.jobs,
         unreadable=queued.unreadable,
@@ -253,21 +253,21 @@ def _make_backlog(ledger: Ledger, queued: _Queued, now: float) -> Undelivered:
         reasons=ledger.waiting.reasons(),
         oldest=min(filter(None, (queued.oldest, oldest_waiting)), default=None),
         rejected=ledger.rejected.count(),
-        given_up=int(ledger.journal.fact(GIVEN_UP)),
+        given_up=int(ledger.facts.get(GIVEN_UP)),
         paused_until=paused_until if paused_until > now else None,
         half_written=ledger.waiting.count_half_written(),
-        odd_rows=int(ledger.journal.fact(ODD_ROWS)),
+        odd_rows=int(ledger.facts.get(ODD_ROWS)),
     )
 
 
 def _read_runs(ledger: Ledger, command: str) -> CommandRuns:
-    success = ledger.journal.last_run(command, successful=True)
-    delivery = ledger.journal.last_run(command, with_work=True)
+    success = ledger.history.last_run(command, successful=True)
+    delivery = ledger.history.last_run(command, with_work=True)
     return CommandRuns(
-        last=ledger.journal.last_run(command),
+        last=ledger.history.last_run(command),
         last_success=success.started_at if success else None,
         last_delivery=delivery.started_at + delivery.seconds if delivery else None,
-        delivered=int(ledger.journal.fact(DELIVERED_BY + command)),
+        delivered=int(ledger.facts.get(DELIVERED_BY + command)),
     )
 
 
@@ -277,7 +277,7 @@ def _with_others(own: CommandRuns, others: float) -> CommandRuns:
 
 
 def _read_coverage(ledger: Ledger, hook_since: str | None, first_day: date) -> Coverage:
-    counted = ledger.journal.coverage(first_day.isoformat())
+    counted = ledger.history.coverage(first_day.isoformat())
     days = tuple(Day(day, jobs, hooked) for day, (jobs, hooked) in counted.items())
     hooked = [day for day in days if hook_since and day.day >= hook_since]
     return Coverage(days, tuple(hooked[-JUDGED_DAYS:]))

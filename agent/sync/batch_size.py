@@ -16,7 +16,7 @@ LARGEST_BYTES = 1 << 22
 CEILING_SECONDS = 86_400.0
 
 
-class Trust(NamedTuple):
+class Capacity(NamedTuple):
     """How much a dashboard is known to accept at once."""
 
     size: int = FIRST_BYTES
@@ -32,12 +32,12 @@ def first_bytes(timeout: float) -> int:
 class BatchSize:
     """The size of the next batch, derived from the outcome of those before it.
 
-    :param trust: what an earlier run learned.
+    :param capacity: what an earlier run learned.
     :param timeout: seconds that a request may take.
     """
 
-    def __init__(self, trust: Trust, *, timeout: float) -> None:
-        self.trust = trust
+    def __init__(self, capacity: Capacity, *, timeout: float) -> None:
+        self.capacity = capacity
         self._timeout = timeout
         self._failed = 0  # bytes of the smallest batch that was too large since the last success
         self._failures = 0
@@ -45,13 +45,13 @@ class BatchSize:
     @property
     def bytes(self) -> int:
         """The current limit of a batch."""
-        return self.trust.size
+        return self.capacity.size
 
     def failed(self, size: int) -> None:
         """Notes that a batch of this size was too large. The next is half of it, then a quarter of that, and so on."""
         self._failed = min(self._failed or size, size)
         self._failures += 1
-        self.trust = self.trust._replace(size=max(min(size, self.bytes) >> self._failures, 1))
+        self.capacity = self.capacity._replace(size=max(min(size, self.bytes) >> self._failures, 1))
 
     def went_through(self, size: int, seconds: float, now: float, *, full: bool) -> None:
         """Notes that a batch was accepted.
@@ -62,7 +62,7 @@ class BatchSize:
         :param seconds: how long the request took.
         :param now: epoch seconds.
         """
-        ceiling, ceiling_at = self.trust.ceiling, self.trust.ceiling_at
+        ceiling, ceiling_at = self.capacity.ceiling, self.capacity.ceiling_at
         if self._failed:
             ceiling, ceiling_at = max(self._failed // 2, size), now
             self._failed = self._failures = 0
@@ -70,9 +70,9 @@ class BatchSize:
             ceiling, ceiling_at = 0, 0.0
         larger = min(2 * size, int(size * self._timeout / 2 / max(seconds, 1e-3)), ceiling or LARGEST_BYTES)
         grown = max(self.bytes, min(larger, LARGEST_BYTES)) if full else self.bytes
-        self.trust = Trust(grown, ceiling, ceiling_at)
+        self.capacity = Capacity(grown, ceiling, ceiling_at)
 
-    def forget_failures(self, trust: Trust) -> None:
-        """Restores ``trust``: the failures since then were not caused by the size."""
-        self.trust = trust
+    def forget_failures(self, capacity: Capacity) -> None:
+        """Restores ``capacity``: the failures since then were not caused by the size."""
+        self.capacity = capacity
         self._failed = self._failures = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Callable
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Callable
 from agent.config import Config
 from agent.errors import DashboardUnreachable
 from agent.localtime import Range, day_start, local_day
-from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE, RESEND_BEGAN, RESENT, RESENT_TO
+from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE
 from agent.spool.ledger import Ledger
 from agent.spool.run_history import RunReport
 from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS
@@ -26,8 +25,8 @@ RUNS_KEPT_SECONDS = 30 * 86_400.0
 ROWS_NOTE = "rows_made_by"
 
 
-class Books:
-    """Keeps the records of the runs on one spool.
+class Bookkeeping:
+    """Writes to the ledger of one spool what its runs did and saw.
 
     :param clock: epoch seconds.
     """
@@ -35,7 +34,8 @@ class Books:
     def __init__(self, config: Config, ledger: Ledger, clock: Callable[[], float]) -> None:
         self._config = config
         self._ledger = ledger
-        self._journal = ledger.journal
+        self._history = ledger.history
+        self._facts = ledger.facts
         self._clock = clock
 
     @property
@@ -52,14 +52,14 @@ class Books:
         with self._ledger.transaction():
             if isinstance(failure, DashboardUnreachable) and failure.retry_after_seconds:
                 pause = min(failure.retry_after_seconds, LONGEST_KEPT_PAUSE_SECONDS)
-                self._journal.set_fact(PAUSE, self._clock() + pause)
-            self._journal.add_run(report)
+                self._facts.set(PAUSE, self._clock() + pause)
+            self._history.add_run(report)
             # A reconcile meets every odd row again, so its count replaces the previous one.
-            known = 0.0 if report.command == "reconcile" and not report.exit_code else self._journal.fact(ODD_ROWS)
-            self._journal.set_fact(ODD_ROWS, max(known, odd_rows))
+            known = 0.0 if report.command == "reconcile" and not report.exit_code else self._facts.get(ODD_ROWS)
+            self._facts.set(ODD_ROWS, max(known, odd_rows))
             for name, amount in ((DELIVERED_BY + report.command, report.delivered), (MISSED, report.missed)):
                 if amount:
-                    self._journal.raise_fact(name, amount)
+                    self._facts.add(name, amount)
 
     def keep(self, tally: Tally, wanted: Range) -> None:
         """Records the coverage of complete days, and deletes what is older than any window."""
@@ -74,50 +74,15 @@ class Books:
         }
         requeued_before = oldest - LOOKBACK_SECONDS
         with self._ledger.transaction():
-            self._journal.set_coverage(days)
-            self._journal.extend_history(wanted.start, wanted.end)
-            self._journal.set_fact(MISSED_END, max(tally.missed_end, self._journal.fact(MISSED_END)))
+            self._history.set_coverage(days)
+            self._history.extend_history(wanted.start, wanted.end)
+            self._facts.set(MISSED_END, max(tally.missed_end, self._facts.get(MISSED_END)))
             self._ledger.prune(
                 ended_before=oldest,
                 requeued_before=requeued_before,
                 runs_before=self._clock() - RUNS_KEPT_SECONDS,
             )
             note_forgotten(self._ledger, before=requeued_before)
-
-    def resend_after(self) -> float:
-        """From which End on a daily reconcile resends unchanged jobs; on most days it resends none.
-
-        :returns: epoch seconds; infinite unless a resend is due.
-        """
-        days = self._config.resend_days
-        since = self._clock() - self._journal.fact(RESENT)
-        if not days or 0 <= since < (days - 0.5) * 86_400:  # timers are randomized, and clocks are set
-            return math.inf
-        return self._journal.fact(RESENT_TO)
-
-    def note_resend(self, began: float) -> float:
-        """Records that a reconcile that resends everything has begun; returns when the first run of it did.
-
-        Interrupted runs and the one that completes them count as one.
-        """
-        first = self._journal.fact(RESEND_BEGAN)
-        if not 0 < first <= began:
-            first = began
-            with self._ledger.transaction():
-                self._journal.set_fact(RESEND_BEGAN, first)
-        return first
-
-    def note_resent_to(self, end: int) -> None:
-        """Records how far a reconcile that resends everything got, so that the next can resume there."""
-        with self._ledger.transaction():
-            self._journal.set_fact(RESENT_TO, end)
-
-    def note_resent(self, began: float) -> None:
-        """Records that a reconcile has resent everything, and when it began."""
-        with self._ledger.transaction():
-            self._journal.set_fact(RESENT, began)
-            self._journal.set_fact(RESENT_TO, 0)
-            self._journal.set_fact(RESEND_BEGAN, 0)
 
     def recognize_rows(self, settings: Settings) -> None:
         """Forgets the delivered rows if the settings, the time zone or the record format have changed since."""
@@ -126,7 +91,7 @@ class Books:
         from agent.jobs.record import FORMAT  # noqa: PLC0415
 
         made_by = json.dumps([FORMAT, settings.cluster, settings.requeued_runs, time.tzname, time.timezone])
-        if self._journal.note(ROWS_NOTE) != made_by:
+        if self._facts.text(ROWS_NOTE) != made_by:
             with self._ledger.transaction():
                 self._ledger.delivered.forget_rows()
-                self._journal.set_note(ROWS_NOTE, made_by)
+                self._facts.set_text(ROWS_NOTE, made_by)

@@ -20,8 +20,7 @@ from agent.slurm.controller_hosts import Controllers, controls, is_this_host
 from agent.slurm.environment import find_slurm_conf
 from agent.spool.controller_notices import Notices
 from agent.spool.controller_turns import Turns
-from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
-from agent.spool.run_history import Journal
+from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS, Facts
 from agent.spool.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Control:
     def __init__(
         self,
         slurm: Slurm,
-        journal: Journal,
+        facts: Facts,
         *,
         cluster: str | None = None,
         instance: str = "",
@@ -62,7 +61,7 @@ class Control:
         self._slurm = slurm
         self._cluster = cluster
         self._instance = instance
-        self._journal = journal
+        self._facts = facts
         self._clock = clock
         self._is_here = is_here
         self._environ = environ
@@ -98,8 +97,8 @@ class Control:
                 logger.debug("%s", error)
                 self._found = self._by_conf()
                 self._remember(self._found)
-            if self._journal.fact(ELSEWHERE) != self._is_elsewhere(self._found):
-                self._journal.set_fact(ELSEWHERE, self._is_elsewhere(self._found))
+            if self._facts.get(ELSEWHERE) != self._is_elsewhere(self._found):
+                self._facts.set(ELSEWHERE, self._is_elsewhere(self._found))
         return self._found
 
     def _is_elsewhere(self, found: Controllers) -> bool:
@@ -134,13 +133,13 @@ class Control:
         """Ends the turns of this run, and records for ``status`` since when runs have had to send without one."""
         if self._turns is not None:
             self._turns.end()
-        since = self._journal.fact(WITHOUT_TURNS)
+        since = self._facts.get(WITHOUT_TURNS)
         if self._turns is None:  # nothing was sent
             failed = bool(since) and self.several
         else:
             failed = bool(self._turns.failure or (since and not self._turns.taken))
         if failed != bool(since):
-            self._journal.set_fact(WITHOUT_TURNS, self._clock() if failed else 0)
+            self._facts.set(WITHOUT_TURNS, self._clock() if failed else 0)
 
     def publish_calls(self, ends: Range | None, *, forget_before: float) -> None:
         """Notifies the other controllers when the jobs ended for which the hook was called here."""
@@ -155,7 +154,7 @@ class Control:
     def note_others_reconcile(self) -> None:
         """Records when another controller last reconciled successfully, for ``status``."""
         if self._notices:
-            self._journal.set_fact(OTHERS_RECONCILED, self._notices.last_reconcile())
+            self._facts.set(OTHERS_RECONCILED, self._notices.last_reconcile())
 
     def others_calls(self) -> Callable[[int], bool]:
         """Returns a test: was the hook of another controller called for jobs with this End (epoch seconds)?"""
@@ -228,10 +227,10 @@ class Control:
 
     def _remember(self, found: Controllers) -> None:
         lines = [str(self._clock()), found.cluster, found.state_folder, *found.hosts]
-        self._journal.set_note(_NOTE, "\n".join(lines))
+        self._facts.set_text(_NOTE, "\n".join(lines))
 
     def _remembered(self) -> tuple[float, Controllers | None]:
-        text = self._journal.note(_NOTE)
+        text = self._facts.text(_NOTE)
         if not text:
             return 0.0, None
         asked_at, cluster, state_folder, *hosts = text.split("\n")

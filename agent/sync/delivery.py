@@ -18,7 +18,7 @@ from agent.jobs.record import Record
 from agent.logger import INFO, Logger
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
-from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Trust, first_bytes
+from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, first_bytes
 from agent.sync.culprit import Budget, Search
 from agent.sync.outbox import Outbox, size_of
 from agent.sync.witness import Receiver, Witness
@@ -72,9 +72,9 @@ class Delivery:
         self._cluster = cluster
         self._command = command
         self._most_records = batch_size
-        self._size = BatchSize(_load_trust(ledger, timeout), timeout=timeout)
+        self._size = BatchSize(_load_capacity(ledger, timeout), timeout=timeout)
         self._troubled = 0  # records left of a batch that failed and is sent again, perhaps in parts
-        self._before_trouble = self._size.trust
+        self._before_trouble = self._size.capacity
         self._clock = clock
         self._stopwatch = stopwatch
         self._level = level
@@ -146,14 +146,14 @@ class Delivery:
         message = self._dashboard.submit(self._cluster, [record.text for record in records], tries=tries)
         seconds = self._stopwatch() - started
         logger.log(self._level, "Successfully submitted: %s", message)
-        before = self._size.trust
+        before = self._size.capacity
         self._size.went_through(size_of(records), seconds, self._clock(), full=full)
         with self._ledger.transaction():
             news = self._outbox.unbooked(records)
             self._ledger.delivered.add(self._cluster, news, self._command, self._clock(), hooked=self._hooked)
             self._ledger.waiting.forget(self._outbox.settle(records))
-            if self._size.trust != before:
-                self._write_trust()
+            if self._size.capacity != before:
+                self._save_capacity()
         self._witness.accepted(records[-1])
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
@@ -188,7 +188,7 @@ class Delivery:
         self._enter_trouble(batch)
         self._size.failed(size_of(batch))
         with self._ledger.transaction():
-            self._write_trust()
+            self._save_capacity()
         if words:
             logger.warning("%s; continuing with at most %d kB at a time", words, -(-self._size.bytes // 1024))
         return batch
@@ -196,7 +196,7 @@ class Delivery:
     def _enter_trouble(self, batch: Sequence[Record]) -> None:
         """Notes that a batch is sent again, perhaps in parts: the cause may be its size or one of its records."""
         if not self._troubled:
-            self._troubled, self._before_trouble = len(batch), self._size.trust
+            self._troubled, self._before_trouble = len(batch), self._size.capacity
 
     def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
         """Keeps a record that the dashboard does not answer, though it is reachable and may accept others."""
@@ -208,13 +208,13 @@ class Delivery:
             before = self._before_trouble
             self._size.forget_failures(before if proven else before._replace(size=self._size.bytes))
             with self._ledger.transaction():
-                self._write_trust()
+                self._save_capacity()
         self._keep([record], str(error))
         return []
 
-    def _write_trust(self) -> None:
-        for name, value in zip((BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT), self._size.trust):
-            self._ledger.journal.set_fact(name, value)
+    def _save_capacity(self) -> None:
+        for name, value in zip((BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT), self._size.capacity):
+            self._ledger.facts.set(name, value)
 
     # A batch that was refused
 
@@ -229,7 +229,7 @@ class Delivery:
         if len(batch) > 1:
             self._witness.confirm(refusal)
             logger.warning("%s; looking for the record at fault among %d", refusal, len(batch))
-        before = self._size.trust
+        before = self._size.capacity
         self._size.failed(size_of(batch))
         too_much: list[Record] = []
         search = Search(lambda part: self._attempt(part, too_much), self._budget, self._witness.has_enough)
@@ -238,7 +238,7 @@ class Delivery:
         if suspects:
             self._size.forget_failures(before)
         with self._ledger.transaction():
-            self._write_trust()
+            self._save_capacity()
         for part, words in unsearched:
             self._keep(part, words)
         self._judge(suspects)
@@ -295,9 +295,9 @@ class Delivery:
         logger.warning("%d jobs (first: %s) were refused and kept: %s", len(records), records[0].job_id, words)
 
 
-def _load_trust(ledger: Ledger, timeout: float) -> Trust:
+def _load_capacity(ledger: Ledger, timeout: float) -> Capacity:
     """What earlier runs learned, unless a bad disk has changed it beyond the limits."""
-    size, ceiling, ceiling_at = map(ledger.journal.fact, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
+    size, ceiling, ceiling_at = map(ledger.facts.get, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
     if not (1 <= size <= LARGEST_BYTES and 0 <= ceiling <= LARGEST_BYTES):
-        return Trust(first_bytes(timeout))
-    return Trust(int(size), int(ceiling), ceiling_at)
+        return Capacity(first_bytes(timeout))
+    return Capacity(int(size), int(ceiling), ceiling_at)

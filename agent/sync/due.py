@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from agent.errors import DashboardUnreachable
-from agent.spool.facts import PAUSE
+from agent.spool.facts import PAUSE, Facts
 from agent.spool.ledger import Ledger
-from agent.spool.run_history import Journal
 
 #: A run waits for records due this soon: slurmctld calls the hook a second or two before slurmdbd has the record.
 LINGER_SECONDS = 4.0
@@ -19,12 +18,12 @@ def has_work(ledger: Ledger, now: float) -> bool:
     return due is not None and due <= now + LINGER_SECONDS
 
 
-def check_pause(journal: Journal, now: float) -> None:
+def check_pause(facts: Facts, now: float) -> None:
     """Honours a Retry-After from an earlier run.
 
     :raises DashboardUnreachable: until it has expired.
     """
-    rest = journal.fact(PAUSE) - now
+    rest = facts.get(PAUSE) - now
     if 0 < rest <= LONGEST_KEPT_PAUSE_SECONDS:
         raise DashboardUnreachable(
             f"the dashboard asked for a pause (Retry-After), {rest:.0f} s remain", hint="everything is kept"

@@ -81,7 +81,7 @@ class Flush:
 
         :raises ExporterError: if Slurm or the dashboard is unreachable; all jobs stay queued.
         """
-        check_pause(self._ledger.journal, self._clock())
+        check_pause(self._ledger.facts, self._clock())
         if self._ledger.waiting.count_due(self._clock()) > backlog.MANY_JOBS:
             self._walk()
         self._deliver_due()
@@ -185,7 +185,7 @@ class Flush:
         with self._ledger.transaction():
             self._ledger.waiting.postpone(item for item in postponed if item.attempts < self._most_attempts)
             self._ledger.waiting.forget(item.key for item in [*dismissed, *given_up])
-            self._ledger.journal.raise_fact(GIVEN_UP, len(given_up))
+            self._ledger.facts.add(GIVEN_UP, len(given_up))
         for item in given_up:
             logger.warning("job %s is not retried any longer and left to reconcile: %s", item.entry.asked, item.reason)
         self._deliver(final)

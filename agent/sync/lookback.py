@@ -32,7 +32,7 @@ class Lookback:
     def __init__(self, ledger: Ledger, sacct: Sacct) -> None:
         self._ledger = ledger
         self._sacct = sacct
-        self._known = Range(int(ledger.journal.fact(KNOWN_FROM)), int(ledger.journal.fact(KNOWN_TO)) - LATE_SECONDS)
+        self._known = Range(int(ledger.facts.get(KNOWN_FROM)), int(ledger.facts.get(KNOWN_TO)) - LATE_SECONDS)
 
     @property
     def known_to(self) -> int:
@@ -94,12 +94,12 @@ class Lookback:
         necessary rights.
         """
         known_to = min(self._known.end, newest_end)
-        if known_to > self._ledger.journal.fact(KNOWN_TO):
+        if known_to > self._ledger.facts.get(KNOWN_TO):
             with self._ledger.transaction():
-                self._ledger.journal.set_fact(KNOWN_FROM, self._known.start)
-                self._ledger.journal.set_fact(KNOWN_TO, known_to)
+                self._ledger.facts.set(KNOWN_FROM, self._known.start)
+                self._ledger.facts.set(KNOWN_TO, known_to)
 
 
 def note_forgotten(ledger: Ledger, *, before: float) -> None:
     """Records that runs that ended before this time are no longer remembered."""
-    ledger.journal.set_fact(KNOWN_FROM, max(ledger.journal.fact(KNOWN_FROM), before))
+    ledger.facts.set(KNOWN_FROM, max(ledger.facts.get(KNOWN_FROM), before))

@@ -17,10 +17,11 @@ from agent.logger import INFO, Complaints, Logger
 from agent.slurm.slurm import Slurm, make_slurm
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
-from agent.sync.bookkeeping import Books
+from agent.sync.bookkeeping import Bookkeeping
 from agent.sync.coordination import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
 from agent.sync.interlude import Interlude
+from agent.sync.resends import Resends
 from agent.sync.run_outcome import Outcome, describe
 from agent.sync.window import how_to_resume
 
@@ -70,9 +71,10 @@ class Session:
         self._clock = clock
         self._sleep = sleep
         self._settings: Settings | None = None
-        self._books = Books(config, spool.ledger, clock)
+        self._books = Bookkeeping(config, spool.ledger, clock)
+        self._resends = Resends(spool.ledger, config.resend_days, clock)
         self._control = Control(
-            slurm, spool.ledger.journal, cluster=config.slurm_cluster, instance=config.instance, clock=clock
+            slurm, spool.ledger.facts, cluster=config.slurm_cluster, instance=config.instance, clock=clock
         )
 
     def flush(self) -> RunReport:
@@ -100,7 +102,7 @@ class Session:
 
         def work(outcome: Outcome) -> None:
             resends = daily and not only_missing
-            resend_after = self._books.resend_after() if resends else math.inf if only_missing else 0
+            resend_after = self._resends.due_after() if resends else math.inf if only_missing else 0
             self._reconcile(outcome, wanted, resend_after, on_progress, resends=resends and resend_after < math.inf)
 
         return self._record("reconcile", work)
@@ -145,8 +147,8 @@ class Session:
             on_progress(progress)
 
         began = self._clock()
-        check_pause(self.ledger.journal, began)
-        first = self._books.note_resend(began) if resends else began
+        check_pause(self.ledger.facts, began)
+        first = self._resends.begin(began) if resends else began
         outcome.delivery = self._make_delivery("reconcile")
         reconcile = Reconcile(
             self.ledger,
@@ -157,7 +159,7 @@ class Session:
             resend_after=resend_after,
             sent_in=Range(int(first), int(began) - 1),
             others_calls=self._control.others_calls(),
-            hook_due=self.ledger.journal.hook_due(),
+            hook_due=self.ledger.history.hook_due(),
             interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
             on_progress=progressed,
             clock=self._clock,
@@ -173,11 +175,11 @@ class Session:
         finally:
             outcome.missed = reconcile.tally.missed
             if resends:
-                self._books.note_resent_to(done_to)
+                self._resends.reach(done_to)
         self._books.keep(reconcile.tally, wanted)
         self._send_again(outcome.delivery, began)
         if resends:
-            self._books.note_resent(began)
+            self._resends.complete(began)
         if not self._dry_run:
             self._control.publish_reconcile(forget_before=self._books.oldest)
         unchanged = reconcile.tally.unchanged
@@ -299,7 +301,7 @@ class Session:
         """Does the work, records its outcome, and raises its failure."""
         outcome = Outcome()
         started_at, started = self._clock(), time.monotonic()
-        self.ledger.journal.begin(started_at)
+        self.ledger.history.begin(started_at)
         failure: ExporterError | KeyboardInterrupt | None = None
         try:
             work(outcome)

@@ -196,7 +196,7 @@ def forget_pause(site: Site) -> None:
     """Simulates that the dashboard's Retry-After has expired."""
     ledger, _ = open_ledger(site.spool / "ledger.db")
     with ledger.transaction():
-        ledger.journal.set_fact(PAUSE, 0)
+        ledger.facts.set(PAUSE, 0)
     ledger.close()
 
 

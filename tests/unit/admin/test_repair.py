@@ -88,7 +88,7 @@ def test_each_waiting_job_shows_what_it_waits_for(spool: Spool, ledger: Ledger) 
         ("sacct failed with exit status 1", "Slurm"),
         ("/opt/slurm/bin/sacct cannot be started", "Slurm"),
     ):
-        ledger.journal.add_run(RunReport("flush", NOON, 1.0, 69, message))
+        ledger.history.add_run(RunReport("flush", NOON, 1.0, 69, message))
         assert f"for {whom} since {since}: the last flush failed: {message}" == waits(fresh)
         # Its record has arrived meanwhile: it is due, and the reason for waiting no longer applies.
         late = fresh._replace(attempts=3, reason="no record yet")

@@ -177,13 +177,13 @@ def test_idle_runs_leave_one_line(ledger: Ledger) -> None:
     """Every five minutes nothing to do does not fill the disk; runs with work and failures stay."""
     with ledger.transaction():
         for started, (exit_code, delivered) in enumerate([(0, 0), (0, 5), (69, 0), (0, 0), (0, 0)]):
-            ledger.journal.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
+            ledger.history.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
     assert [4.0, 4.0, 1.0] == [
         run.started_at
         for run in (
-            ledger.journal.last_run("flush"),
-            ledger.journal.last_run("flush", successful=True),
-            ledger.journal.last_run("flush", with_work=True),
+            ledger.history.last_run("flush"),
+            ledger.history.last_run("flush", successful=True),
+            ledger.history.last_run("flush", with_work=True),
         )
         if run
     ]
@@ -299,10 +299,10 @@ def test_an_older_ledger_is_upgraded(path: Path, version: int) -> None:
     ] == [(item.entry, item.attempts, item.state, item.reason) for item in ledger.waiting.all()]
     assert make_record(7).digest == ledger.delivered.known("lab", [make_record(7)])[make_record(7).key].digest
     assert ([10.0, 10.0], 1) == (ledger.delivered.latencies(0, 9), ledger.rejected.count())
-    journal = ledger.journal
-    assert ({}, 0.0) == (ledger.earlier_runs.of([6]), journal.fact(KNOWN_TO))  # they are read again
-    assert ({"2023-11-14": (10, 9)}, 2.0) == (journal.coverage("2023-01-01"), journal.fact("given_up"))
-    assert [(4, NOW)] == list(journal.calls().values())
+    history, facts = ledger.history, ledger.facts
+    assert ({}, 0.0) == (ledger.earlier_runs.of([6]), facts.get(KNOWN_TO))  # they are read again
+    assert ({"2023-11-14": (10, 9)}, 2.0) == (history.coverage("2023-01-01"), facts.get("given_up"))
+    assert [(4, NOW)] == list(history.calls().values())
     ledger.close()
     use(path)
 

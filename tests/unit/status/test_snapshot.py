@@ -92,8 +92,8 @@ def test_calls_of_other_days_are_not_todays(spool: Site) -> None:
 def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, missed_end: float, silent: bool) -> None:
     """A job that was missed while the hook called for others is a gap, not silence."""
     spool.call_hook("1 - - -\n", NOON - HOUR)
-    spool.ledger.journal.set_fact(MISSED, 7)
-    spool.ledger.journal.set_fact(MISSED_END, missed_end)
+    spool.ledger.facts.set(MISSED, 7)
+    spool.ledger.facts.set(MISSED_END, missed_end)
     hook = spool.look().hook
     assert (7, silent) == (hook.missed, hook.silent)
 
@@ -101,7 +101,7 @@ def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, miss
 @pytest.mark.parametrize("elsewhere", [0, 1])
 def test_no_hook_is_required_where_the_cluster_has_no_slurmctld(spool: Site, elsewhere: int) -> None:
     """By the last run; one that has called after all is asked for, and so is any where slurm_cluster is not set."""
-    spool.ledger.journal.set_fact(ELSEWHERE, elsewhere)
+    spool.ledger.facts.set(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
     spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
     known = "no hook expected, as this host does not control physics"
@@ -145,8 +145,8 @@ def test_rejected_records_are_shown_with_the_dashboards_message(spool: Site) -> 
 @pytest.mark.parametrize(("until", "shown"), [(NOON + 60, NOON + 60), (NOON - 60, None)])
 def test_a_pause_is_shown_while_it_lasts(spool: Site, until: float, shown: float | None) -> None:
     """An expired Retry-After is not shown. Records given up stay counted."""
-    spool.ledger.journal.set_fact(PAUSE, until)
-    spool.ledger.journal.set_fact(GIVEN_UP, 4)
+    spool.ledger.facts.set(PAUSE, until)
+    spool.ledger.facts.set(GIVEN_UP, 4)
     backlog = spool.look().backlog
     assert (shown, 4) == (backlog.paused_until, backlog.given_up)
 
@@ -160,14 +160,14 @@ def test_the_last_run_the_last_success_and_the_last_delivery_differ(spool: Site)
     idle = RunReport("flush", NOON - HOUR, 0.1, 0, "nothing to do")
     failed = RunReport("flush", NOON - 60, 30.0, 69, "no answer")
     for report in (delivered, idle, failed):
-        spool.ledger.journal.add_run(report)
+        spool.ledger.history.add_run(report)
     runs = spool.look().flush
     assert (failed, NOON - HOUR, NOON - 2 * HOUR + 3) == (runs.last, runs.last_success, runs.last_delivery)
 
 
 def test_a_run_with_rejected_records_counts_as_successful(spool: Site) -> None:
     """Everything else went through: no reconcile is missing for the sake of one bad record."""
-    spool.ledger.journal.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
+    spool.ledger.history.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
     runs = spool.look().reconcile
     assert (NOON - HOUR, False) == (runs.last_success, runs.has_failed)
 
@@ -219,13 +219,13 @@ def coverage_days(spool: Site, *counts: tuple[int, int]) -> list[Day]:
     """Writes the counts of the last days, the last of them today's."""
     today = local_day(NOON)
     days = [(today - timedelta(days=len(counts) - 1 - number)).isoformat() for number in range(len(counts))]
-    spool.ledger.journal.set_coverage(dict(zip(days, counts)))
+    spool.ledger.history.set_coverage(dict(zip(days, counts)))
     return [Day(day, *numbers) for day, numbers in zip(days, counts)]
 
 
 def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
     """A bad day is reported until the days after it are good."""
-    spool.ledger.journal.add_calls(1, NOON - 9 * DAY, NOON - 9 * DAY)
+    spool.ledger.history.add_calls(1, NOON - 9 * DAY, NOON - 9 * DAY)
     days = coverage_days(spool, (100, 0), (50, 40), (50, 50))
     coverage = spool.look().coverage
     assert (tuple(days), 100, 0.9) == (coverage.days, coverage.jobs, coverage.ratio)
@@ -233,7 +233,7 @@ def test_coverage_is_judged_by_the_last_two_days(spool: Site) -> None:
 
 def test_days_before_the_hook_do_not_count(spool: Site) -> None:
     """Its first day counts: reconcile leaves out what ended before the first call."""
-    spool.ledger.journal.add_calls(1, NOON - DAY, NOON - DAY)
+    spool.ledger.history.add_calls(1, NOON - DAY, NOON - DAY)
     coverage_days(spool, (100, 0), (100, 60), (100, 100))
     assert 0.8 == spool.look().coverage.ratio
 
@@ -241,7 +241,7 @@ def test_days_before_the_hook_do_not_count(spool: Site) -> None:
 def test_counts_from_before_the_first_call_are_discarded(spool: Site) -> None:
     """A reconcile by hand at nine counts nothing for a hook that was wired at ten."""
     coverage_days(spool, (100, 0), (100, 0))
-    spool.ledger.journal.add_calls(1, NOON - HOUR, NOON)
+    spool.ledger.history.add_calls(1, NOON - HOUR, NOON)
     assert ((), None) == (spool.look().coverage.days, spool.look().coverage.ratio)
 
 
@@ -330,7 +330,7 @@ def test_the_exit_code_of_status_check_is_the_level(spool: Site) -> None:
     now = time.time()
     ends = []
     for exit_code in (0, 69, 77):
-        spool.ledger.journal.add_run(RunReport("reconcile", now - 60 + exit_code / 100, 1.0, exit_code, "as it was"))
+        spool.ledger.history.add_run(RunReport("reconcile", now - 60 + exit_code / 100, 1.0, exit_code, "as it was"))
         done = run_status(spool.folder, "--check")
         ends.append((done.returncode, done.stdout.partition(" - ")[0], done.stdout.count("\n"), done.stderr))
     assert [(0, "OK", 1, ""), (1, "WARNING", 1, ""), (2, "CRITICAL", 1, "")] == ends
@@ -344,7 +344,7 @@ def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
 
 def test_status_itself_always_exits_0(spool: Site) -> None:
     """Without --check a script that wants to know more than yes or no reads the JSON."""
-    spool.ledger.journal.begin(NOON)  # long ago, and no reconcile since
+    spool.ledger.history.begin(NOON)  # long ago, and no reconcile since
     done = run_status(spool.folder, "--json")
     assert (0, "warning") == (done.returncode, json.loads(done.stdout)["level"])
 

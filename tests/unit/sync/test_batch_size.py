@@ -5,18 +5,18 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES, BatchSize, Trust
+from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES, BatchSize, Capacity
 
 NOW = 1_700_000_000.0
 
 
 def make(size: int = 1000, ceiling: int = 0, *, timeout: float = 30) -> BatchSize:
-    return BatchSize(Trust(size, ceiling, NOW if ceiling else 0.0), timeout=timeout)
+    return BatchSize(Capacity(size, ceiling, NOW if ceiling else 0.0), timeout=timeout)
 
 
 def test_it_begins_below_any_usual_limit_of_a_proxy() -> None:
     """nginx accepts one megabyte, unless configured otherwise."""
-    assert FIRST_BYTES == BatchSize(Trust(), timeout=30).bytes < 1 << 20
+    assert FIRST_BYTES == BatchSize(Capacity(), timeout=30).bytes < 1 << 20
 
 
 def test_a_full_batch_that_was_accepted_quickly_doubles() -> None:
@@ -60,13 +60,13 @@ def test_a_ceiling_holds_for_a_day() -> None:
     size = make(1000)
     size.failed(1000)
     size.failed(500)
-    assert (125, 0) == (size.bytes, size.trust.ceiling)
+    assert (125, 0) == (size.bytes, size.capacity.ceiling)
     size.went_through(125, 0.1, NOW, full=True)
-    assert (250, 250) == (size.bytes, size.trust.ceiling)
+    assert (250, 250) == (size.bytes, size.capacity.ceiling)
     size.went_through(250, 0.1, NOW + CEILING_SECONDS - 1, full=True)
     assert 250 == size.bytes
     size.went_through(250, 0.1, NOW + CEILING_SECONDS, full=True)
-    assert (500, 0) == (size.bytes, size.trust.ceiling)
+    assert (500, 0) == (size.bytes, size.capacity.ceiling)
 
 
 def test_a_size_limit_ends_even_if_the_clock_is_set_back() -> None:
@@ -79,11 +79,11 @@ def test_a_size_limit_ends_even_if_the_clock_is_set_back() -> None:
 def test_failures_with_another_cause_do_not_count() -> None:
     """What was known before them is kept."""
     size = make()
-    before = size.trust
+    before = size.capacity
     size.failed(1000)
     size.forget_failures(before)
     size.went_through(1000, 0.1, NOW, full=True)
-    assert (2000, 0) == (size.bytes, size.trust.ceiling)
+    assert (2000, 0) == (size.bytes, size.capacity.ceiling)
 
 
 @given(
@@ -95,7 +95,7 @@ def test_failures_with_another_cause_do_not_count() -> None:
 def test_any_limit_is_found(limit: int, first: int, seconds_a_byte: float, timeout: float) -> None:
     """Of bytes, or of seconds: a few failures, and then batches of a quarter of it, at the least, go through."""
     most = max(int(min(limit, timeout / max(seconds_a_byte, 1e-12))), 1)
-    size = BatchSize(Trust(first), timeout=timeout)
+    size = BatchSize(Capacity(first), timeout=timeout)
     failures = 0
     for _ in range(40):
         sent = size.bytes

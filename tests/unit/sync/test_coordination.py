@@ -45,10 +45,10 @@ class Site:
         """What a run on a host goes by, with ``slurm_cluster`` in its configuration or without."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
         slurm: Any = Slurm(lambda: self, lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
-        journal = self.ledger.journal
+        facts = self.ledger.facts
         return Control(
             slurm,
-            journal,
+            facts,
             cluster=cluster,
             instance=instance,
             clock=lambda: self.now,
@@ -213,7 +213,7 @@ def test_runs_without_a_turn_are_recorded_until_one_gets_it(ledger: Ledger, tmp_
         if turns:
             TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
         control.end_turns()
-        return ledger.journal.fact(WITHOUT_TURNS) - NOON
+        return ledger.facts.get(WITHOUT_TURNS) - NOON
 
     assert [3600, 3600, 3600] == [run(), run(sends=False), run()]
     (tmp_path / "missing").mkdir()
@@ -230,7 +230,7 @@ def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
     def flush() -> float:
         site.flush(QueueEntry(make_run().raw_id))
         with look_at_ledger(tmp_path / "spool") as ledger:
-            return ledger.journal.fact(WITHOUT_TURNS)
+            return ledger.facts.get(WITHOUT_TURNS)
 
     assert NOON + 600 == flush()
     state.mkdir()
@@ -241,9 +241,9 @@ def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
 def test_a_cluster_that_lost_its_second_controller_takes_no_turns(ledger: Ledger, tmp_path: Path) -> None:
     """Then status stops warning that they cannot be had."""
     site = Site(ledger, tmp_path, ("ctl1",))
-    ledger.journal.set_fact(WITHOUT_TURNS, NOON)
+    ledger.facts.set(WITHOUT_TURNS, NOON)
     site.control().end_turns()
-    assert not ledger.journal.fact(WITHOUT_TURNS)
+    assert not ledger.facts.get(WITHOUT_TURNS)
 
 
 def test_jobs_for_which_another_host_was_called(ledger: Ledger, tmp_path: Path) -> None:
@@ -285,7 +285,7 @@ def test_the_reconcile_of_another_controller_counts(ledger: Ledger, tmp_path: Pa
     site = Site(ledger, tmp_path)
     site.control("ctl2").publish_reconcile(forget_before=0)
     site.control("ctl1").note_others_reconcile()
-    assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
+    assert NOON == ledger.facts.get(OTHERS_RECONCILED)
 
 
 def test_one_instance_does_not_hear_of_anothers_runs(ledger: Ledger, tmp_path: Path) -> None:
@@ -293,9 +293,9 @@ def test_one_instance_does_not_hear_of_anothers_runs(ledger: Ledger, tmp_path: P
     site = Site(ledger, tmp_path)
     site.control("ctl2", instance="test").publish_reconcile(forget_before=0)
     site.control("ctl1").note_others_reconcile()
-    assert not ledger.journal.fact(OTHERS_RECONCILED)
+    assert not ledger.facts.get(OTHERS_RECONCILED)
     site.control("ctl1", instance="test").note_others_reconcile()
-    assert NOON == ledger.journal.fact(OTHERS_RECONCILED)
+    assert NOON == ledger.facts.get(OTHERS_RECONCILED)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_a_cluster_of_other_hosts(
     """slurm_cluster names one that this host does not control: no turns are taken here, and its own may send, too."""
     control = Site(ledger, tmp_path).control(host, cluster)
     assert (elsewhere or host == "login") == control.may_meet_others
-    assert elsewhere == ledger.journal.fact(ELSEWHERE)
+    assert elsewhere == ledger.facts.get(ELSEWHERE)
     if elsewhere:
         assert control.turns() is None
 
@@ -319,4 +319,4 @@ def test_a_cluster_of_other_hosts_needs_no_slurmctld(ledger: Ledger, tmp_path: P
     site.known = None
     control = site.control(cluster="physics")
     assert control.turns() is None
-    assert ledger.journal.fact(ELSEWHERE)
+    assert ledger.facts.get(ELSEWHERE)

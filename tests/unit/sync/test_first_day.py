@@ -14,29 +14,29 @@ from tests.unit.sync.test_reconcile import HOUR, Site, run_at
 def test_jobs_before_the_first_call_are_not_missed(ledger: Ledger) -> None:
     """They are delivered, and neither coverage nor the silence of the hook is counted by them."""
     first_call = NOON + 12 * HOUR
-    ledger.journal.add_calls(1, first_call, first_call)
+    ledger.history.add_calls(1, first_call, first_call)
     ends = [NOON, NOON + 11 * HOUR, first_call, first_call + HOUR]
     site = Site(ledger, *(run_at(end, job) for job, end in enumerate(ends, 1)))
-    tally = site.reconcile(hook_due=ledger.journal.hook_due())
+    tally = site.reconcile(hook_due=ledger.history.hook_due())
     assert (4, 4, 2, first_call + HOUR) == (tally.jobs, len(site.sent()), tally.missed, tally.missed_end)
     assert {2} == {*tally.jobs_by_day.values()}
 
 
 def test_a_new_installation_has_an_hour_to_be_wired(ledger: Ledger) -> None:
     """What ends later and was not brought is missed: somebody has to learn that the hook never called."""
-    ledger.journal.begin(NOON)
-    ledger.journal.begin(NOON + 5 * HOUR)  # a later run is not the first
-    assert NOON + FIRST_HOUR_SECONDS == ledger.journal.hook_due()
+    ledger.history.begin(NOON)
+    ledger.history.begin(NOON + 5 * HOUR)  # a later run is not the first
+    assert NOON + FIRST_HOUR_SECONDS == ledger.history.hook_due()
     site = Site(ledger, run_at(NOON + HOUR - 1, 1), run_at(NOON + HOUR, 2))
-    assert 1 == site.reconcile(hook_due=ledger.journal.hook_due()).missed
+    assert 1 == site.reconcile(hook_due=ledger.history.hook_due()).missed
 
 
 def test_the_first_call_is_remembered_permanently(ledger: Ledger) -> None:
     """Later ones, even of jobs that ended earlier, do not move it."""
-    ledger.journal.begin(NOON)
+    ledger.history.begin(NOON)
     for call in (NOON + 3 * HOUR, NOON + 9 * HOUR, NOON + 2 * HOUR):
-        ledger.journal.add_calls(1, call, call)
-    assert NOON + 3 * HOUR == ledger.journal.hook_due()
+        ledger.history.add_calls(1, call, call)
+    assert NOON + 3 * HOUR == ledger.history.hook_due()
 
 
 @pytest.mark.parametrize(
@@ -55,5 +55,5 @@ def test_the_first_call_is_remembered_permanently(ledger: Ledger) -> None:
 def test_how_far_the_history_reaches(ledger: Ledger, ranges: list[tuple[int, int]], history: tuple[int, int]) -> None:
     """Only what was reconciled without a gap up to now is called complete."""
     for start, end in ranges:
-        ledger.journal.extend_history(start, end)
-    assert history == (ledger.journal.fact(HISTORY_SINCE), ledger.journal.fact(HISTORY_UNTIL))
+        ledger.history.extend_history(start, end)
+    assert history == (ledger.facts.get(HISTORY_SINCE), ledger.facts.get(HISTORY_UNTIL))

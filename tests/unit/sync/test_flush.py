@@ -177,7 +177,7 @@ def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.Lo
     while site.waiting():
         site.flush(at=site.now + 300)
     assert 7 * DAY <= site.now - NOW <= 8 * DAY
-    assert 1 == ledger.journal.fact(GIVEN_UP)
+    assert 1 == ledger.facts.get(GIVEN_UP)
     assert "job 100 is not retried any longer and left to reconcile: no record yet" in caplog.messages
 
 
@@ -433,7 +433,7 @@ def test_a_dashboard_that_asked_for_a_pause(ledger: Ledger, rest: float) -> None
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
-        ledger.journal.set_fact(PAUSE, NOW + rest)
+        ledger.facts.set(PAUSE, NOW + rest)
     with pytest.raises(DashboardUnreachable, match="asked for a pause"):
         site.flush()
     assert [] == site.slurm.asked
@@ -446,7 +446,7 @@ def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
-        ledger.journal.set_fact(PAUSE, NOW + 365 * DAY)
+        ledger.facts.set(PAUSE, NOW + 365 * DAY)
     site.flush()
     assert ["100"] == site.arrived()
 

@@ -187,7 +187,7 @@ def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
     site.dashboard.sizes.clear()
     site.send_ids(range(1, 20_001))
     assert 5000 == max(site.dashboard.sizes)
-    assert (0.0, True) == (ledger.journal.fact(BATCH_CEILING), len(site.dashboard.sizes) < 25)
+    assert (0.0, True) == (ledger.facts.get(BATCH_CEILING), len(site.dashboard.sizes) < 25)
 
 
 def test_a_dashboard_that_completes_no_request(ledger: Ledger) -> None:
@@ -227,7 +227,7 @@ def test_a_temporary_failure_shrinks_nothing(ledger: Ledger) -> None:
     site = Site(ledger, SlowDashboard(lambda *_: troubles.pop() if troubles else None))
     site.send_ids(range(1, 1001))
     assert [609, 609, 391] == site.dashboard.sizes
-    assert 2 * 609 * RECORD_BYTES == pytest.approx(ledger.journal.fact(BATCH_BYTES), rel=0.01)
+    assert 2 * 609 * RECORD_BYTES == pytest.approx(ledger.facts.get(BATCH_BYTES), rel=0.01)
 
 
 def test_an_unreliable_proxy_shrinks_batches_only_a_little(ledger: Ledger) -> None:
@@ -281,7 +281,7 @@ def test_the_ceiling_is_tried_again_after_a_day(ledger: Ledger) -> None:
     """A proxy whose limit was raised gets large batches again, and one whose limit stands costs a request a day."""
     site = Site(ledger, SlowDashboard(lets_through(FIRST_BYTES, lambda: BatchTooLarge("413"))))
     site.send_ids(range(1, 5001))
-    assert 0 < ledger.journal.fact(BATCH_CEILING) <= FIRST_BYTES
+    assert 0 < ledger.facts.get(BATCH_CEILING) <= FIRST_BYTES
     site.dashboard.sizes.clear()
     site.send_ids(range(5001, 10_001))
     assert max(site.dashboard.sizes) * RECORD_BYTES <= FIRST_BYTES
@@ -337,7 +337,7 @@ def test_what_a_bad_disk_makes_of_the_size(ledger: Ledger, facts: tuple[float, f
     """The size starts from the default again."""
     with ledger.transaction():
         for name, value in zip((BATCH_BYTES, BATCH_CEILING), facts):
-            ledger.journal.set_fact(name, value)
+            ledger.facts.set(name, value)
     site = Site(ledger, SlowDashboard())
     site.send_ids(range(1, 1001))
     assert [609, 391] == site.dashboard.sizes
