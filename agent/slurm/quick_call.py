@@ -43,13 +43,18 @@ class QuickCalls:
         return output
 
 
-def beside(sacct: str, command: str) -> str:
-    """The path of another of Slurm's commands, in the folder of sacct.
+def locate(command: str, scontrol: str, sacct: str) -> str:
+    """The path of another of Slurm's commands: beside sacct, or beside scontrol if this sacct is a wrapper elsewhere.
 
-    >>> beside("/opt/slurm/bin/sacct", "squeue"), beside("sacct", "squeue")
+    >>> locate("squeue", "/opt/slurm/bin/scontrol", "/site/sacct"), locate("squeue", "scontrol", "sacct")
     ('/opt/slurm/bin/squeue', 'squeue')
     """
-    return str(Path(sacct).with_name(command)) if "/" in sacct else command
+    path = _beside(sacct, command)
+    return path if "/" not in path or Path(path).exists() else _beside(scontrol, command)
+
+
+def _beside(known: str, command: str) -> str:
+    return str(Path(known).with_name(command)) if "/" in known else command
 
 
 def parse_settings(text: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import re
 from typing import Mapping
 
 from agent.slurm.process import Output
-from agent.slurm.quick_call import QuickCalls, beside, parse_settings
+from agent.slurm.quick_call import QuickCalls, locate, parse_settings
 
 _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 
@@ -14,13 +14,14 @@ _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 class Sacctmgr:
     """Calls sacctmgr.
 
-    :param sacct: the command or its path; sacctmgr is expected in its folder.
+    :param scontrol: the command or its path.
+    :param sacct: likewise; sacctmgr is expected in the folder of one of them.
     :param timeout: see :class:`QuickCalls`.
     :param environ: likewise.
     """
 
-    def __init__(self, sacct: str, *, timeout: float, environ: Mapping[str, str]) -> None:
-        self._sacctmgr = beside(sacct, "sacctmgr")
+    def __init__(self, scontrol: str, sacct: str, *, timeout: float, environ: Mapping[str, str]) -> None:
+        self._sacctmgr = locate("sacctmgr", scontrol, sacct)
         self._calls = QuickCalls(timeout=timeout, environ=environ)
 
     def read_accounting_config(self) -> dict[str, str]:

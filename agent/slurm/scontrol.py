@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Mapping, Sequence
 
 from agent.slurm.controller_hosts import Controllers, parse_controllers
-from agent.slurm.quick_call import QuickCalls, beside, parse_settings
+from agent.slurm.quick_call import QuickCalls, locate, parse_settings
 from agent.slurm.squeue import make_squeue_argv, parse_states
 
 
@@ -13,7 +13,7 @@ class Scontrol:
     """Calls scontrol and squeue.
 
     :param scontrol: the command or its path.
-    :param sacct: likewise; squeue is expected in its folder.
+    :param sacct: likewise; squeue is expected in the folder of one of them.
     :param timeout: see :class:`QuickCalls`.
     :param environ: likewise.
     :param cluster: Slurm's name of the cluster to ask about, None for the one in this host's slurm.conf.
@@ -23,7 +23,7 @@ class Scontrol:
         self, scontrol: str, sacct: str, *, timeout: float, environ: Mapping[str, str], cluster: str | None = None
     ) -> None:
         self._scontrol = scontrol
-        self._squeue = beside(sacct, "squeue")
+        self._squeue = locate("squeue", scontrol, sacct)
         self._cluster = cluster
         self._calls = QuickCalls(timeout=timeout, environ=environ)
 

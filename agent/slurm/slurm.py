@@ -68,7 +68,7 @@ def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[E
     def make_sacctmgr() -> Sacctmgr:
         from agent.slurm.sacctmgr import Sacctmgr  # noqa: PLC0415
 
-        return Sacctmgr(config.sacct, timeout=timeout, environ=environ)
+        return Sacctmgr(config.scontrol, config.sacct, timeout=timeout, environ=environ)
 
     def make_sacct() -> Sacct:
         from agent.slurm.sacct import Sacct  # noqa: PLC0415

@@ -29,7 +29,7 @@ def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = 
     environ = {"PATH": "/usr/bin:/bin"}
     path = str(folder / "sacct")
     scontrol = Scontrol(str(folder / "scontrol"), path, timeout=20, environ=environ)
-    sacctmgr = Sacctmgr(path, timeout=20, environ=environ)
+    sacctmgr = Sacctmgr(path, path, timeout=20, environ=environ)
     return Sacct(path, scontrol, sacctmgr, timeout=20, environ=environ, complain=lambda error: pytest.fail(str(error)))
 
 

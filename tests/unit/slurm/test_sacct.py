@@ -165,7 +165,7 @@ class Commands:
         path = self.write("sacct", sacct)
         environ = {"PATH": "/usr/bin:/bin", **(environ or {})}
         scontrol = Scontrol(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
-        sacctmgr = Sacctmgr(path, timeout=timeout, environ=environ)
+        sacctmgr = Sacctmgr(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
         made = Sacct(path, scontrol, sacctmgr, timeout=timeout, environ=environ, complain=lambda error: None)
         return Slurm(lambda: made, lambda: scontrol, lambda: sacctmgr)
 
@@ -237,11 +237,22 @@ def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.Monkey
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
     """sacct not found says which, and what to do."""
     scontrol = Scontrol("scontrol", "/nowhere/sacct", timeout=5, environ={})
-    sacctmgr = Sacctmgr("/nowhere/sacct", timeout=5, environ={})
+    sacctmgr = Sacctmgr("scontrol", "/nowhere/sacct", timeout=5, environ={})
     sacct = Sacct("/nowhere/sacct", scontrol, sacctmgr, timeout=5, environ={}, complain=lambda error: None)
     with pytest.raises(SlurmUnreachable, match="/nowhere/sacct cannot be started") as caught:
         sacct.ask_window(1, 2)
     assert "client tools" in caught.value.hint
+
+
+@pytest.mark.parametrize("is_in_path", [True, False])
+def test_a_sacct_that_is_a_wrapper_in_a_folder_of_its_own(commands: Commands, tmp_path: Path, is_in_path: bool) -> None:
+    """squeue and sacctmgr are then those beside scontrol; otherwise no preempted job would be sent for a day."""
+    commands.write("squeue", "echo '7|COMPLETING'")
+    commands.write("sacctmgr", "echo lab")
+    known = "scontrol" if is_in_path else str(tmp_path / "scontrol"), str(tmp_path / "site" / "sacct")
+    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    assert {7: "COMPLETING"} == Scontrol(*known, timeout=5, environ=environ).job_states([7])
+    assert {"lab"} == Sacctmgr(*known, timeout=5, environ=environ).clusters()
 
 
 def test_controllers(commands: Commands) -> None:

@@ -144,7 +144,7 @@ class Commands:
         return Sacct(
             path,
             scontrol,
-            Sacctmgr(path, timeout=20, environ=environ),
+            Sacctmgr(path, path, timeout=20, environ=environ),
             timeout=20,
             environ=environ,
             complain=self.complaints.append,
