@@ -7,9 +7,14 @@ from datetime import date, timedelta
 from agent.errors import UsageError
 from agent.localtime import Range, day_end, day_start, local_day, local_text
 
+#: No job ended before it. An admin who means all of them may write 0001-01-01.
+EARLIEST_DAY = date(1970, 1, 1)
+
 
 def window(days: int, first: date | None, last: date | None, now: float) -> Range:
     """The range that reconcile replays, from the beginning of the first local day to the end of the last.
+
+    Days before :data:`EARLIEST_DAY` and after today are left out.
 
     :param days: the collection window; without ``first`` the range begins this many days before ``last``.
     :param now: epoch seconds; nothing has ended after it.
@@ -18,8 +23,9 @@ def window(days: int, first: date | None, last: date | None, now: float) -> Rang
     today = local_day(now)
     if first and first > today:
         raise UsageError(f"--start-date {first} is in the future", hint=f"today is {today}")
-    start = first or (min(last, today) if last else today) - timedelta(days=days)
-    return Range(day_start(start), min(day_end(last or today), int(now)))
+    end = max(min(last or today, today), EARLIEST_DAY)
+    start = max(first or end - timedelta(days=days), EARLIEST_DAY)
+    return Range(day_start(start), min(day_end(end), int(now)))
 
 
 def how_to_resume(wanted: Range, done_to: int, now: float) -> str:

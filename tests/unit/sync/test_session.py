@@ -39,10 +39,17 @@ def test_either_date_alone() -> None:
     assert days(date(2024, 1, 24), date(2024, 1, 31)) == window(7, None, date(2024, 1, 31), NOW)
 
 
-@pytest.mark.parametrize("last", [TODAY, date(2030, 1, 1)])
+@pytest.mark.parametrize("last", [TODAY, date(2030, 1, 1), date.max])
 def test_nothing_has_ended_in_the_future(last: date) -> None:
     """A last day of today, or later, means up to now."""
     assert int(NOW) == window(7, date(2024, 3, 19), last, NOW).end
+
+
+@pytest.mark.parametrize("first", [date.min, date(1969, 12, 31), None])
+def test_nothing_has_ended_before_1970(first: date | None) -> None:
+    """An earlier first day means all jobs, and no millennia without any are walked; an earlier last day is harmless."""
+    assert day_start(date(1970, 1, 1)) == window(7, first or date.min, None, NOW).start
+    assert days(date(1970, 1, 1), date(1970, 1, 1)) == window(7, first, date.min, NOW)
 
 
 def test_a_first_day_in_the_future_is_wrong() -> None:
