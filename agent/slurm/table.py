@@ -17,7 +17,10 @@ from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.slurm.row import LONGEST_NUMBER, parse_row
 
-NOT_SLURMS = "check that `sacct` in the configuration is Slurm's own; everything is kept"
+NOT_SLURMS = (
+    "check that `sacct` in the configuration is Slurm's own, or a wrapper that passes on its arguments and environment;"
+    " everything is kept"
+)
 #: Replaces the separator where rows of several calls are compared.
 US = b"\x1f"
 T = TypeVar("T")

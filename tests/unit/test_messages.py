@@ -278,7 +278,8 @@ SLURM = [
         "flush",
         69,
         "sacct did not print the expected header, but 'hello'"
-        " (check that `sacct` in the configuration is Slurm's own; everything is kept)",
+        " (check that `sacct` in the configuration is Slurm's own, or a wrapper that passes on its arguments and"
+        " environment; everything is kept)",
     ),
     Trouble(
         "an answer that was cut off",
@@ -294,7 +295,8 @@ SLURM = [
         "flush",
         69,
         "none of the 1 rows printed by sacct is readable"
-        " (check that `sacct` in the configuration is Slurm's own; everything is kept)",
+        " (check that `sacct` in the configuration is Slurm's own, or a wrapper that passes on its arguments and"
+        " environment; everything is kept)",
     ),
     Trouble(
         "a slurmctld that does not tell its name",
