@@ -123,7 +123,7 @@ def test_a_key_file_of_root_is_not_read(house: House) -> None:
 
 @pytest.mark.parametrize("key", ["metrics_file", "ca_bundle", "client_cert"])
 def test_files_that_the_configuration_names_are_used_as_its_owner(house: House, key: str) -> None:
-    """root's are neither read nor written."""
+    """Files of root are neither read nor written."""
     victim = house.folder / "rooms"
     victim.mkdir(mode=0o700)
     (victim / "file").write_text("root's\n")
@@ -175,7 +175,7 @@ def by_the_link_itself(house: House) -> None:
 def test_a_configuration_that_a_third_user_can_change_is_refused(
     house: House, spoil: Callable[[House], None], owner: int
 ) -> None:
-    """By the folder, by a folder above it, by the file, or by a link on the way: no command of it runs."""
+    """No command of it runs, whether the file, a folder above it or a link on the way can be changed."""
     house.configure(owner)
     spoil(house)
     done = house.run("flush")
@@ -184,7 +184,7 @@ def test_a_configuration_that_a_third_user_can_change_is_refused(
 
 
 def test_with_a_configuration_of_root_the_spools_owner_runs(house: House) -> None:
-    """As where an admin keeps slurm from changing it. The groups are the user's own, not those of the spool."""
+    """An admin may keep the Slurm user from changing the file. The groups are the user's, not the spool's."""
     os.chown(house.spool, SLURM, 0)
     house.configure(0)
     (house.spool / "queue").write_text("7\n")

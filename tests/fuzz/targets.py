@@ -25,7 +25,7 @@ def check_words(text: str) -> None:
 
 
 def read_answer(data: bytes) -> None:
-    """The dashboard's: a status from the first two bytes, a header from the next ones, and a body."""
+    """The dashboard's answer: a status from the first two bytes, a header from the next ones, and a body."""
     status = 100 + int.from_bytes(data[:2], "big") % 500
     header = data[2:34].decode("latin-1")
     answer = Answer(status, {"Retry-After": header, "Location": header}, data[34:].decode("utf-8", "replace"), "key")

@@ -379,7 +379,7 @@ def test_check_names_the_right_that_another_user_lacks(
 
 
 def test_uninstall_keeps_configuration_and_spool(machine: Machine, files_before: set[str]) -> None:
-    """And, as an admin's own setting, the drop-in."""
+    """It also keeps the admin's own drop-in."""
     refusal = machine.run(f"/opt/{NAME}/install.sh", "--uninstall", expect=1)
     assert f"still names {HOOK}" in refusal
     assert machine.succeeds(f"test -x {HOOK}")

@@ -302,7 +302,7 @@ def test_a_copy_that_another_user_can_change_is_not_installed(host: Host, place:
 
 
 def test_a_copy_of_the_callers_own_group_is_installed(host: Host) -> None:
-    """On EL and Ubuntu a user's files are his group's to write, which has his name and nobody else in it."""
+    """On EL and Ubuntu a user's files are writable by a private group, of which only that user is a member."""
     host.root.run("cp", "-r", "/root/bundle", f"/home/{ALICE}/bundle")
     host.root.run("chown", "-R", f"{ALICE}:{ALICE}", f"/home/{ALICE}/bundle")
     host.root.run("chmod", "-R", "g+w", f"/home/{ALICE}/bundle")
@@ -403,7 +403,7 @@ def test_the_slurm_users_child_gets_no_terminal(typing_host: Host) -> None:
 
 
 def test_the_slurm_users_child_of_adapt_gets_no_terminal(typing_host: Host) -> None:
-    """It makes the folder in StateSaveLocation through which two controllers take turns."""
+    """The child creates the folder in StateSaveLocation through which two controllers take turns."""
     plant_typing(typing_host, "mkdir", "/usr/bin/mkdir")
     typing_host.put(f"/etc/{NAME}/config.toml", "", "root", 0o600)
     hosts = "SlurmctldHost=ctl1\nSlurmctldHost=ctl2\nStateSaveLocation=/srv/state\n"
@@ -417,7 +417,7 @@ def test_the_slurm_users_child_of_adapt_gets_no_terminal(typing_host: Host) -> N
 
 
 def test_a_deploy_key_on_the_command_line_is_refused_and_not_repeated(host: Host) -> None:
-    """Otherwise ps would show it to everybody."""
+    """On the command line, ps would show it to everyone."""
     said = host.install("--api-url", "https://d", "--deploy-key", "very-secret", expect=1)
     assert "takes - (standard input) or a file" in said
     assert "very-secret" not in said

@@ -57,7 +57,7 @@ def test_everything_is_installed_in_its_place(installed: tuple[Installation, str
 
 
 def test_the_manual_is_where_man_and_the_shells_look(installed: tuple[Installation, str]) -> None:
-    """As etc/ has it."""
+    """It is identical to the one in etc/."""
     installation, _ = installed
     for name, source in MANUAL.items():
         file = installation.root / "usr/local/share" / name

@@ -1,4 +1,4 @@
-"""A metrics file goes by node-exporter to Prometheus, and whatever the board asks there is answered."""
+"""node-exporter passes the metrics file to Prometheus, which answers every query of the board."""
 
 from __future__ import annotations
 
@@ -76,20 +76,20 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 
 @pytest.mark.parametrize("name", [metric.name for metric in METRICS])
 def test_every_metric_arrives(prometheus: Prometheus, name: str) -> None:
-    """As a time series of this machine."""
+    """Each metric becomes a time series of this machine."""
     assert prometheus.query(PREFIX + name)
 
 
 @pytest.mark.parametrize("panel", json.loads(BOARD.read_text(encoding="utf-8"))["panels"], ids=lambda p: p["title"])
 def test_every_panel_is_answered(prometheus: Prometheus, panel: dict[str, Any]) -> None:
-    """Each of its questions, with the board's variables filled in as Grafana does."""
+    """Each query is answered, with the board's variables filled in as Grafana does."""
     for target in panel["targets"]:
         expression = target["expr"].replace("$instance", ".*").replace("$__rate_interval", "1m")
         assert prometheus.query(expression), expression
 
 
 def test_alerts_are_raised(prometheus: Prometheus) -> None:
-    """At once where they need no time, and as pending where they do."""
+    """Alerts without a delay fire at once; the others are pending."""
     raised = {
         (sample["metric"]["alertname"][17:], sample["metric"]["alertstate"]) for sample in prometheus.query("ALERTS")
     }
@@ -98,7 +98,7 @@ def test_alerts_are_raised(prometheus: Prometheus) -> None:
 
 
 def test_the_alerts_are_tried() -> None:
-    """Each fires when it should and keeps still when it should, by Prometheus' own unit tests."""
+    """Prometheus' own unit tests pass: each alert fires when it should, and only then."""
     need("promtool")
     for argv in (
         ["promtool", "check", "rules", str(RULES)],

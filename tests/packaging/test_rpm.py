@@ -291,7 +291,7 @@ def test_an_image_with_a_read_only_etc_needs_only_var(root: Root, rpms: dict[str
 
 
 def test_what_a_read_only_etc_lacks_is_reported(root: Root, rpms: dict[str, Path]) -> None:
-    """With what to do about it; and nothing is left half made."""
+    """The error says what to do, and nothing is left half created."""
     said = run_with_read_only_etc(root, ADAPT, "chemistry", expect=1)
     assert "Read-only file system" in said
     assert f"Run {ADAPT} chemistry again once that is possible" in said
@@ -323,7 +323,7 @@ def test_the_source_rpm_builds_again_without_a_network(rpms: dict[str, Path], tm
 
 
 def test_the_same_files_make_the_same_rpms(rpms: dict[str, Path]) -> None:
-    """Byte for byte: rpm records the build's commands, and none names a folder that the next build has not."""
+    """The packages are identical byte for byte: rpm records no build folder."""
     for rpm in rpms.values():
         assert "/tmp/" not in finish(["rpm", "-qp", "--xml", str(rpm)], 0).partition('<rpmTag name="Spec">')[2]
 

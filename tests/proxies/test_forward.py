@@ -93,7 +93,7 @@ def test_the_password_is_sent_only_to_the_proxy(
 
 
 def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There the 407 comes as an answer."""
+    """With plain HTTP the 407 arrives as an answer."""
     with ReceivingDashboard() as plain, Squid() as squid:
         monkeypatch.setenv("HTTP_PROXY", squid.url(""))
         site = Deliveries(tmp_path, plain.url, 100)

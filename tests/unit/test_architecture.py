@@ -1,4 +1,4 @@
-"""The house: arrows run downwards between its folders, and each edge has one door."""
+"""The architecture: modules import only from layers below, and each library is used in one place."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def imported_rooms(module: str) -> set[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_modules_import_only_from_layers_below(module: str) -> None:
-    """Use cases import edges, edges import what a job is; nothing imports its neighbour, be it above or beside it."""
+    """Use cases import edges, and edges import what a job is; no layer imports from above or beside it."""
     assert set() == imported_rooms(module) - MAY_IMPORT[room(module)] - {room(module)}
 
 
 def test_no_folder_is_left_out_of_the_order() -> None:
-    """A new folder gets its arrows before its first module, and nothing is allowed in a circle."""
+    """A new folder needs an entry here before its first module, and cycles are not allowed."""
     assert set(MAY_IMPORT) == {room(module) for module in MODULES}
     order: list[str] = []
     while len(order) < len(MAY_IMPORT):
@@ -155,7 +155,7 @@ def config(tmp_path: Path) -> str:
 
 
 def test_an_idle_flush_loads_little(config: str) -> None:
-    """It runs every few minutes, most often for nothing, on a controller that has better things to do."""
+    """It runs every few minutes, mostly with nothing to do, and must cost little."""
     loaded_by("flush", "--config", config)  # asks Slurm for its controllers, and remembers for an hour
     loaded = loaded_by("flush", "--config", config)
     assert "agent.sync.session" in loaded
@@ -165,7 +165,7 @@ def test_an_idle_flush_loads_little(config: str) -> None:
 
 
 def test_status_loads_neither_http_nor_the_sync(config: str) -> None:
-    """It is looked at often, and waits for nothing."""
+    """It is run often, and must be quick."""
     loaded = loaded_by("status", "--config", config)
     assert "agent.status.output" in loaded
     heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio", "logging"}

@@ -68,7 +68,7 @@ def test_a_commands_name_can_be_a_value() -> None:
     ],
 )
 def test_wrong_usage_is_reported(line: str, words: str) -> None:
-    """What can't be meant is refused with the reason."""
+    """Contradictory options are refused with the reason."""
     with pytest.raises(UsageError, match=words):
         parse_argv(line.split())
 
@@ -85,7 +85,7 @@ def test_help_needs_no_other_argument(command: str, capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize("line", ["--version", "status --version"])
 def test_the_version_needs_no_other_argument(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Wherever it is asked for."""
+    """--version works anywhere on the command line."""
     with pytest.raises(SystemExit) as stop:
         parse_argv(line.split())
     assert (0, f"slurm-usage-history-exporter {__version__}\n") == (stop.value.code, capsys.readouterr().out)

@@ -109,14 +109,14 @@ def test_missing_key_and_url() -> None:
 
 
 def test_a_file_without_a_key(tmp_path: Path) -> None:
-    """The system's own words say which file, and why not."""
+    """The error has the system's own message and names the file."""
     file = tmp_path / "key"
     (problem,) = problems({**LEAST, "api_key_file": str(file)})
     assert f"api_key_file: cannot read it: [Errno 2] No such file or directory: '{file}'" == problem
 
 
 def test_a_configuration_that_others_can_read_causes_a_warning(tmp_path: Path) -> None:
-    """The API key in a file with mode 644 is everybody's."""
+    """A file with mode 644 causes a warning."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps(LEAST))
     path.chmod(0o644)
@@ -135,7 +135,7 @@ def test_a_configuration_that_others_can_read_causes_a_warning(tmp_path: Path) -
     ],
 )
 def test_a_file_that_is_broken(tmp_path: Path, name: str, text: str | bytes, words: str) -> None:
-    """The line that is wrong is named."""
+    """The line with the error is named."""
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError, match=words):
@@ -143,7 +143,7 @@ def test_a_file_that_is_broken(tmp_path: Path, name: str, text: str | bytes, wor
 
 
 def test_no_configuration_at_all(tmp_path: Path) -> None:
-    """All places that were looked at are named."""
+    """All places that were searched are named."""
     with pytest.raises(ConfigError, match=r"no configuration found: looked for .*config.toml, .*config.json") as caught:
         find_config({"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path)})
     expected = (
@@ -154,7 +154,7 @@ def test_no_configuration_at_all(tmp_path: Path) -> None:
 
 
 def test_users_own_configuration(tmp_path: Path) -> None:
-    """A user without a system installation keeps it in his home; TOML takes precedence over JSON."""
+    """A user without a system installation keeps it at home; TOML takes precedence over JSON."""
     folder = tmp_path / ".config" / config_module.NAME
     folder.mkdir(parents=True)
     (folder / "config.json").write_text("{}")

@@ -206,7 +206,7 @@ def test_the_man_page_matches_the_help() -> None:
 
 
 def test_the_man_page_is_sound() -> None:
-    """man(1) has nothing to complain of."""
+    """man(1) prints no warning."""
     need("man")
     done = subprocess.run(
         ["man", "--warnings", "--local-file", str(MAN_PAGE)], capture_output=True, check=False, encoding="utf-8"
@@ -250,7 +250,7 @@ def test_bash_completes(typed: str, completed: list[str]) -> None:
 
 
 def test_zsh_can_read_its_completion() -> None:
-    """It has no slip of the syntax."""
+    """It has no syntax error."""
     need("zsh")
     done = subprocess.run(["zsh", "-n", str(COMPLETIONS["zsh"])], capture_output=True, check=False, encoding="utf-8")
     assert (0, "") == (done.returncode, done.stderr)
@@ -319,7 +319,7 @@ def test_every_advice_to_restart_slurmctld_mentions_pending_calls() -> None:
 
 
 def test_check_and_installer_describe_a_restart_in_the_same_words() -> None:
-    """One wording, in one place of each."""
+    """Both have the text in one place only."""
     saying = [path.name for path in ROOT.glob("agent/**/*.py") if "restart slurmctld" in path.read_text("utf-8")]
     assert ["remedy.py"] == saying
     script = (ROOT / "install.sh").read_text(encoding="utf-8")

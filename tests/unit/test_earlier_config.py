@@ -98,7 +98,7 @@ def test_setup_replaces_a_placeholder_key_without_asking(tmp_path: Path, key: st
 
 @pytest.mark.parametrize("name", ["config.json", "config.toml"])
 def test_a_byte_order_mark_is_ignored(tmp_path: Path, name: str) -> None:
-    """As Notepad writes it, in the configuration and in the file that holds the key; setup leaves it away."""
+    """Notepad writes one, in the configuration or the key's file; setup removes it."""
     (tmp_path / "key").write_bytes(codecs.BOM_UTF8 + b"from-file\r\n")
     text = '{"api_url": "https://d",\r\n "api_key_file": "key"}' if name.endswith("json") else _TOML
     path = tmp_path / name

@@ -1,4 +1,4 @@
-"""What a docstring shows, happens."""
+"""The examples in docstrings are correct."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ MODULES = sorted(
 
 @pytest.mark.parametrize("module", MODULES)
 def test_examples_are_true(module: str) -> None:
-    """Examples in docstrings can be relied on."""
+    """Each example's output is the actual one."""
     done = doctest.testmod(importlib.import_module(module))
     assert (0, True) == (done.failed, done.attempted > 0)

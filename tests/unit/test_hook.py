@@ -105,7 +105,7 @@ def test_a_line_after_a_truncated_one(tmp_path: Path) -> None:
     "spoil", [Path.rmdir, a_file, a_dangling_link_as_lock, a_fifo_as_queue, a_folder_that_takes_no_file]
 )
 def test_exits_0_in_bounded_time_whatever_the_spool_is(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
-    """A missing, unusable or booby-trapped spool never fails or holds up slurmctld."""
+    """A missing, unusable or malicious spool never fails or delays slurmctld."""
     spool = tmp_path / "spool"
     spool.mkdir()
     spoil(spool)

@@ -56,7 +56,7 @@ def test_without_an_instance_nothing_changes() -> None:
 
 
 def test_every_command_takes_its_configuration(home: Path) -> None:
-    """And none falls back on the host's own."""
+    """None falls back on the host's own."""
     config = load_config(None, os.environ, instance="physics")
     assert ("https://physics.example.com", "physics") == (config.api_url, config.instance)
     (home / "spool").mkdir(exist_ok=True)
@@ -79,7 +79,7 @@ def test_a_path_to_an_instances_configuration_selects_the_instance(
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "-x", "a b", "a.b", "a@b", "ä", "a\n", "a" * 65])
 def test_a_name_is_a_plain_word(name: str) -> None:
-    """It becomes part of paths and unit names, as it stands."""
+    """The name becomes part of paths and unit names unchanged."""
     with pytest.raises(UsageError, match="invalid instance name"):
         parse_argv([f"--instance={name}", "status"])
 

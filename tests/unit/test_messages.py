@@ -146,7 +146,7 @@ def a_folder_for_a_queue(site: Site) -> None:
 
 
 def nothing(_: Site) -> None:
-    """All is in order but what is typed."""
+    """Everything is in order except the command line."""
 
 
 DASHBOARD = [
@@ -527,7 +527,7 @@ def test_a_pause_that_the_dashboard_asks_for_is_kept(site: Site, capsys: pytest.
 def test_no_key_on_standard_input(
     site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`--deploy-key -` behind a command that printed nothing."""
+    """`--deploy-key -` reads from a command that printed nothing."""
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     code, log = run(site, f"setup --api-url {site.dashboard.url} --deploy-key - --yes", capsys)
     assert (2, ["ERROR - standard input holds no key (it must hold one word of ASCII characters)"]) == (
@@ -591,7 +591,7 @@ def test_a_reconcile_without_jobs(site: Site, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
 def test_a_run_in_progress_is_not_an_error(site: Site, command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The queue is safe, and the other run does the work."""
+    """The queue is kept, and the other run does the work."""
     with (site.spool / "agent.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         code, log = run(site, command, capsys)
@@ -648,14 +648,14 @@ def test_a_dry_run_with_nothing_to_send_says_so(site: Site, capsys: pytest.Captu
 def test_a_warning_stops_nothing(
     site: Site, arrange: Callable[[Site], None], warning: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says what is odd, and the job goes through."""
+    """The oddity is logged, and the job is delivered."""
     arrange(site)
     code, log = run(site, "flush", capsys)
     assert (0, f"WARNING - {site.fill_in(warning)}", {"100"}) == (code, messages(log)[0], set(site.dashboard.records))
 
 
 def test_the_same_warning_again_and_again_is_counted(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """A file full of rubbish does not fill the journal."""
+    """A file full of garbage does not fill the journal."""
     site.queue("100\n" + "rubbish\n" * 8)
     _, log = run(site, "flush", capsys)
     warnings = [line for line in messages(log) if line.startswith("WARNING")]
@@ -664,7 +664,7 @@ def test_the_same_warning_again_and_again_is_counted(site: Site, capsys: pytest.
 
 
 def test_a_damaged_ledger_is_set_aside(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """It is an index: a new one is begun, and reconcile makes up for the old one."""
+    """It is only an index: a new one is started, and reconcile replays the window."""
     (site.spool / "ledger.db").write_bytes(b"rubbish" * 1000)
     code, log = run(site, "flush", capsys)
     (aside,) = site.spool.glob("ledger.db.aside.*")
@@ -720,7 +720,7 @@ def test_a_refusal_without_proof_sets_nothing_aside(site: Site, capsys: pytest.C
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_backfill_prints_how_to_resume(site: Site, number: signal.Signals) -> None:
-    """With the dates that are left; each slice that was done is done."""
+    """The message has the remaining dates; finished slices are not repeated."""
     february = day_start(date(2024, 2, 1))
     script = f"""
         for word; do case $word in --starttime=uts*) start=${{word#*uts}} ;; esac; done
@@ -777,7 +777,7 @@ def test_no_rights(site: Site, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_bug_of_the_exporter(site: Site, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says so, that nothing was lost, and where it happened: the one case for a traceback."""
+    """The message says that it is a bug and that nothing was lost; only here a traceback is shown."""
 
     def fail(*_: object) -> None:
         raise ZeroDivisionError

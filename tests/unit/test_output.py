@@ -65,7 +65,7 @@ def run(site: Path, screen: str, *arguments: str, program: Sequence[str], **opti
 
 @pytest.mark.parametrize("screen", SCREENS)
 def test_any_terminal_is_good_enough(site: Path, screen: str) -> None:
-    """Letters that it lacks are shown by their numbers."""
+    """Unprintable characters are shown as escapes."""
     done = run(site, screen, *COMMANDS, program=["-c", ONE_AFTER_THE_OTHER], stdout=subprocess.PIPE)
     assert b"Traceback" not in done.stdout + done.stderr
     shown = re.split(rb"exit code (\d+)\n", done.stdout)
@@ -78,7 +78,7 @@ def test_any_terminal_is_good_enough(site: Path, screen: str) -> None:
 @pytest.mark.parametrize("site", NAMES[:1], indirect=True)
 @pytest.mark.parametrize("command", [("queue", "list"), ("status",), ("check",), ("--help",)], ids=" ".join)
 def test_a_closed_output(site: Path, command: tuple[str, ...]) -> None:
-    """As by `>&-`: there is nobody to tell, and nothing goes wrong for it."""
+    """With standard output closed (`>&-`) the command still works."""
     done = run(site, "utf-8", *command, program=["-m", "agent"], preexec_fn=lambda: os.close(1))
     assert b"Traceback" not in done.stderr
     assert done.returncode in {0, 1}

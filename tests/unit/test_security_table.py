@@ -11,7 +11,7 @@ FILES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "tests"
 
 
 def test_every_named_test_exists() -> None:
-    """File by file, as far as the table names a test without its file it is one of the file before."""
+    """A test named without its file belongs to the file named before it."""
     file = ""
     missing = []
     for name, test in re.findall(r"`(?:tests/[\w/]*?)?(\w+\.py)?(?:::)?(test_\w+)?`", TEXT):

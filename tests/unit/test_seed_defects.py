@@ -1,4 +1,4 @@
-"""The nine defects of the exporter that this one succeeds, each with a test that has it fail here."""
+"""The nine defects of the earlier exporter, each with a test that fails if it returns."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_2_a_job_longer_than_the_window_is_not_lost(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("start", ["None", "Unknown", ""])
 def test_3_no_text_is_sent_instead_of_a_time(start: str, zone: Callable[[str], None]) -> None:
-    """A job that never started has its end for a start; one that has no End is not sent at all."""
+    """A job that never started has Start = End; one without End is not sent."""
     zone("UTC")
     record = payload(make_run(State="CANCELLED by 1000", Start=start, ElapsedRaw="0", NodeList="None assigned"))
     assert record["Start"] == record["End"] == "2023-11-14T23:14:20"
@@ -110,7 +110,7 @@ def test_7_tres_are_matched_by_their_whole_names(tres: str, gpus: int, memory_mb
 
 
 def test_8_an_odd_line_is_skipped() -> None:
-    """One line that makes no sense costs that line, with a complaint, and no more."""
+    """An unreadable line is reported and skipped; the others are delivered."""
     complaints: list[ExporterError] = []
     output = BytesIO(make_output(["odd"], make_values(), ["x"]))
     answer = Table(output, FIELDS, SEPARATOR, lines=3, check_cluster=lambda name: None, complain=complaints.append)

@@ -1,4 +1,4 @@
-"""At a terminal a command answers, though it says nothing to the journal."""
+"""At a terminal a command reports even what it does not log to the journal."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ def run_flush(folder: Path, *, terminal: bool) -> str:
 
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_flush_with_nothing_to_do(tmp_path: Path, terminal: bool) -> None:
-    """An admin who typed it sees that it ran; every five minutes in the journal it would be noise."""
+    """An admin who runs it sees that it ran; in the journal, every five minutes, it would be noise."""
     assert terminal == ("Flush: nothing to do, in " in run_flush(tmp_path, terminal=terminal))

@@ -73,7 +73,7 @@ def test_a_json_configuration_stays_json(tmp_path: Path) -> None:
 
 
 def test_an_existing_key_is_not_replaced_without_asking(tmp_path: Path) -> None:
-    """The file stays as it was, and the deploy key unused."""
+    """The file stays unchanged, and the deploy key unused."""
     path = tmp_path / "config.toml"
     text = 'api_url = "https://old"\napi_key = "old"\n'
     path.write_text(text)
@@ -119,7 +119,7 @@ def test_a_configuration_that_cannot_be_changed_costs_no_deploy_key(tmp_path: Pa
 
 
 def test_a_configuration_in_an_unusual_layout_is_not_edited(tmp_path: Path) -> None:
-    """What would come out is not what was meant, and it is said by whose hand it can be done."""
+    """An edit could change something else, so the error says what to enter by hand."""
     path = tmp_path / "config.toml"
     path.write_text('api_url = """\nhttps://old"""\n')
     with pytest.raises(ConfigError) as caught:
@@ -218,7 +218,7 @@ def test_a_dry_run_uses_no_key_and_writes_nothing(tmp_path: Path, capsys: pytest
 def test_the_deploy_key_can_come_from_standard_input(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
 ) -> None:
-    """There no other user of the machine can see it."""
+    """Other users of the machine cannot see it there."""
     path = tmp_path / "config.toml"
     with ReceivingDashboard() as dashboard, (tmp_path / "key").open("w+") as key:
         key.write(f"{mark}{DEPLOY_KEY}\n")

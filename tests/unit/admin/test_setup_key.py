@@ -52,7 +52,7 @@ def site(tmp_path: Path) -> Any:
 
 
 def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """The cluster's name is asked for and written down, and no new folder appears on the dashboard."""
+    """The cluster's name is requested and stored, and no new folder appears on the dashboard."""
     assert 0 == site.run(key=API_KEY)
     assert "lab" == load_config(site.path, {}).cluster_name
     assert (set(), []) == (site.dashboard.folders, site.dashboard.posts)
@@ -64,7 +64,7 @@ def test_a_key_of_a_cluster(site: Site, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_name_other_than_that_of_the_key_is_corrected(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """Under another, its jobs would be stored and never shown."""
+    """Jobs sent under another name would be stored and never shown."""
     site.dashboard.shown = ["lab"]
     site.configure(cluster_name="other")
     assert 0 == site.run(key=API_KEY)
@@ -101,14 +101,14 @@ def test_a_shared_key_without_a_name(site: Site, capsys: pytest.CaptureFixture[s
 
 
 def test_a_wrong_key(site: Site) -> None:
-    """Refused by both ways of testing."""
+    """Both ways of testing report that the key is refused."""
     site.configure(cluster_name="mine")
     assert KeyRefused.exit_code == site.run(key="wrong")
     assert set() == site.dashboard.folders
 
 
 def test_a_dashboard_without_the_agents_interface(site: Site) -> None:
-    """An older one answers 404 there: the empty POST remains."""
+    """An older dashboard answers 404 there, so the key is tested by an empty POST."""
     site.configure(cluster_name="mine")
     site.dashboard.faults.extend([faults.answer(404, {"detail": "Not Found"})] * 2)
     assert 0 == site.run(key=API_KEY)
@@ -116,7 +116,7 @@ def test_a_dashboard_without_the_agents_interface(site: Site) -> None:
 
 
 def test_a_redirect_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its target, whichever key is set up."""
+    """The error names the target, whichever kind of key is set up."""
     site.dashboard.manners = faults.answer(301, "", Location="https://new.example.com/x")
     assert DashboardUnreachable.exit_code == site.run()
     said = capsys.readouterr().err
@@ -126,7 +126,7 @@ def test_a_redirect_is_named(site: Site, capsys: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.parametrize("sent", ["the-key\n", "  the-key", "the-key\r\n"])
 def test_white_space_around_a_key_is_removed(site: Site, sent: str) -> None:
-    """Nor around the name."""
+    """Around the key and the cluster's name."""
     body = {"status": "success", "cluster_name": " lab\n", "api_key": sent}
     site.dashboard.manners = faults.answer(200, body)
     assert 0 == site.run()

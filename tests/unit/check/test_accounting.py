@@ -1,4 +1,4 @@
-"""What `check` says of the accounting: whose jobs sacct brings, how many at a time, and whether GPUs are among them."""
+"""What `check` reports about the accounting: whose jobs sacct returns, how many at a time, and GPUs."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
 
 
 def test_a_range_that_is_limited() -> None:
-    """The longest range that slurmdbd answers at once is shown, and who could ask for more."""
+    """The longest range that slurmdbd accepts is shown, and who may request longer ones."""
     slurm = slurm_of(Commands(widest=6 * 3600, limit="06:00:00"))
     assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
         "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
@@ -106,7 +106,7 @@ def test_a_range_that_is_limited() -> None:
 
 
 def test_rows_of_another_cluster() -> None:
-    """Whose rows they are is seen when they are read."""
+    """The cluster of the rows is checked when they are read."""
 
     class Refused(MemoryQuery):
         def answer(self) -> Any:
@@ -147,6 +147,6 @@ def test_gpus_that_are_tracked_or_do_not_exist(types: str, tracked: str, text: s
 
 @pytest.mark.parametrize("tracked", ["cpu,mem,energy", "cpu,gres/gpumem,gres/gpuutil", "(null)", ""])
 def test_gpus_that_are_not_tracked(tracked: str) -> None:
-    """Otherwise GPU-hours would silently be 0 forever."""
+    """Otherwise GPU-hours would silently stay 0."""
     with pytest.raises(NotWell, match="tracks no GPU-hours"):
         check_slurm.check_gpus({"GresTypes": "mps,gpu", "AccountingStorageTRES": tracked})

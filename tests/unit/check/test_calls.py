@@ -125,7 +125,7 @@ def test_the_log_of_the_start_takes_precedence_over_the_times(site: Site) -> Non
 
 
 def test_jobs_that_ended_without_a_call(site: Site) -> None:
-    """Whatever the reason is."""
+    """If no reason is known, the missing calls themselves are reported."""
     site.log.write_text(STARTED)
     site.ended = 3
     fault = site.fault(50)
@@ -142,13 +142,13 @@ def test_before_the_first_job(site: Site) -> None:
 
 
 def test_a_slurmctld_on_another_host(site: Site) -> None:
-    """The script and the log there are not these."""
+    """This host's script and log are not those that slurmctld uses."""
     site.here = False
     assert "not called yet: slurmctld runs on another host" == site.check(600)
 
 
 def test_a_slurmctld_without_a_log_file(site: Site) -> None:
-    """Then the journal has it; if that can't be read, the times decide."""
+    """The journal is read instead; if it can't be read, the times decide."""
     with pytest.raises(NotWell, match="did not find the hook"):
         site.check(600, STARTED + REFUSED, SlurmctldLogFile="(null)")
     for journal in ("", STARTED):  # which was seen to lack lines
@@ -171,7 +171,7 @@ def test_the_journal_of_slurmctlds_first_minute() -> None:
 
 
 def test_no_journal() -> None:
-    """Without systemd, or without a slurmctld of its own, there is nothing to read."""
+    """Without systemd, or without a slurmctld on this host, there is nothing to read."""
     assert "" == read_journal(no_journal)
     assert "" == read_journal(lambda _: Output(0, BytesIO(b"InvocationID=\nExecMainStartTimestamp=n/a\n"), ""))
 
@@ -233,7 +233,7 @@ class Sbatch:
 
 
 def test_waiting_for_a_call(site: Site) -> None:
-    """Waiting ends with the first call, or when the time is over and nothing is proved."""
+    """The wait ends with the first call, or at the time limit, which proves nothing."""
     clock = Clock(lambda: site.call(0))
     assert "slurmctld called it 0.5 s after the wait began" == wait_for_call(site.spool, 50, None, clock, clock.sleep)
     clock = Clock()
@@ -254,14 +254,14 @@ def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
 
 
 def test_a_test_job_for_epilogslurmctld_runs(site: Site) -> None:
-    """A job that never started makes slurmctld call nothing there."""
+    """slurmctld does not call EpilogSlurmctld for a job that never started."""
     clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
     wait_for_call(site.spool, None, SampleJob(sbatch, "sacct", started=True), clock, clock.sleep)
     assert [("sbatch", False)] == [(argv[0], "--hold" in argv) for argv in sbatch.called]
 
 
 def test_a_test_job_without_a_call(site: Site) -> None:
-    """That is proof of the contrary."""
+    """It proves that slurmctld does not call the hook."""
     clock = Clock()
     with pytest.raises(NotWell) as caught:
         wait_for_call(site.spool, None, SampleJob(Sbatch(), "sacct", started=True), clock, clock.sleep)
@@ -285,7 +285,7 @@ def test_a_test_job_that_slurm_refuses(site: Site) -> None:
 
 
 def test_whether_slurmctld_is_here(tmp_path: Path) -> None:
-    """By the names of the processes."""
+    """It is recognized by the names of the processes."""
     (tmp_path / "12").mkdir()
     (tmp_path / "12" / "comm").write_text("slurmctld\n")
     assert is_here(tmp_path)

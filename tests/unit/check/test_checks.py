@@ -143,7 +143,7 @@ def test_the_spool_belongs_to_the_slurm_user(tmp_path: Path) -> None:
 
 
 def test_a_file_of_root_in_the_spool(tmp_path: Path) -> None:
-    """It stops the hook, or the agent: a file that root has made there by hand."""
+    """Such a file, created by root manually, blocks the hook or the agent."""
     me, spool = check_host.own_name(), tmp_path / "spool"
     spool.mkdir(mode=0o750)
     (spool / "queue").touch()
@@ -179,7 +179,7 @@ def test_a_spool_needs_room(tmp_path: Path, blocks: int, files: int, well: bool)
 
 
 def test_a_filesystem_without_a_limit_of_files_has_room(tmp_path: Path) -> None:
-    """btrfs says 0 of 0."""
+    """btrfs reports 0 of 0 files."""
     disk = os.statvfs_result((4096, 4096, 1 << 20, 1 << 20, 1 << 20, 0, 0, 0, 0, 255))
     assert "4.3 GB free" == check_spool.check_space(tmp_path, lambda _: disk)
 
@@ -205,7 +205,7 @@ def test_the_last_mount_at_a_place_counts() -> None:
 
 
 def test_a_stuck_hook_differs_from_a_busy_one(tmp_path: Path) -> None:
-    """Two looks a second apart see the same process only if it is stuck."""
+    """Only a stuck process is seen twice, a second apart."""
     holders = iter([7, 8])
     busy = check_spool.check_locks(
         tmp_path, lambda _, name: next(holders) if name == "queue.lock" else 9, lambda _: None
@@ -255,7 +255,7 @@ def test_the_hook_is_found_beside_the_program(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_name_is_the_uid() -> None:
-    """As in the rest of Unix."""
+    """The uid is shown, as by ls."""
     assert "4294967294" == name_of(4294967294)
 
 
@@ -283,13 +283,13 @@ def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -
 
 @pytest.mark.parametrize(("version", "well"), [("24.11.5", True), ("26.05.5", False), ("26.11.0-rc1", False)])
 def test_a_slurmdbd_that_does_not_report_privatedata(version: str, well: bool) -> None:
-    """26.05 says PrivateData = none in any case: without the right nobody can be sure."""
+    """26.05 always reports PrivateData = none, so the right is required."""
     slurm = fake_slurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
     assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob")).ok
 
 
 def test_the_command_that_grants_the_right_fits_the_user() -> None:
-    """One whom slurmdbd knows is changed, another one added."""
+    """A user whom slurmdbd knows is modified, another one added."""
     database = {"PrivateData": "jobs"}
     known = complaint(lambda: check_slurm.check_privileges(fake_slurm(level="None", database=database), "bob"))
     unknown = complaint(lambda: check_slurm.check_privileges(fake_slurm(database=database), "bob"))
@@ -334,7 +334,7 @@ def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
 
 
 def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
-    """Two spools would be one too many."""
+    """The hook and the exporter must use the same spool."""
     hook = make_hook(tmp_path, tmp_path / "spool")
     assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(call_of(hook), tmp_path / "spool")
     mend = complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path / "other"))[1]
@@ -342,7 +342,7 @@ def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
 
 
 def test_the_hook_finds_flock(tmp_path: Path) -> None:
-    """In the PATH that it sets itself, whatever the shell's is."""
+    """The hook sets its own PATH, regardless of the shell's."""
     hook = make_hook(tmp_path, tmp_path)
     assert examine("hook", lambda: check_slurm.check_hook(call_of(hook), tmp_path)).ok
     hook.write_text(re.sub(r"(?m)^export PATH=.*$", f"export PATH={tmp_path}", HOOK.read_text()))
@@ -370,7 +370,7 @@ def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     ],
 )
 def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) -> None:
-    """If it is enabled, it has to watch."""
+    """An enabled path unit must be active."""
     properties = {"ActiveState": active, "UnitFileState": enabled}
     units = check_timers.Units({f"{check_timers.FLUSH}.path": properties})
     assert well == examine("", lambda: check_timers.check_path_unit(units)).ok
@@ -390,7 +390,7 @@ def test_the_path_unit_may_be_left_out(active: str, enabled: str, well: bool) ->
     ],
 )
 def test_the_key_is_sent_encrypted_or_to_loopback(url: str, allowed: bool, well: bool) -> None:
-    """Nobody can eavesdrop within the host, so only the URL of another one needs https, or allow_http."""
+    """Only the URL of another host needs https, or allow_http."""
     config = make_config(api_url=url, allow_http=allowed)
     assert well == examine("", lambda: check_dashboard.check_encryption(config, {})).ok
 
@@ -404,7 +404,7 @@ def test_the_certificates_issuer_is_shown() -> None:
 
 @pytest.mark.parametrize(("offset", "words"), [(0, ""), (59, ""), (-3600, "1 h behind"), (7200, "2 h ahead")])
 def test_the_clocks_agree(offset: float, words: str) -> None:
-    """A minute is close enough."""
+    """A difference of up to a minute is accepted."""
     now = 1_700_000_000.0
     answer = Answer(200, {"Date": formatdate(now, usegmt=True)}, "")
     finding = examine("", lambda: check_dashboard.check_clock(answer, lambda: now + offset))
@@ -412,7 +412,7 @@ def test_the_clocks_agree(offset: float, words: str) -> None:
 
 
 def test_a_dashboard_without_a_clock() -> None:
-    """A dashboard without a clock is not a fault of ours."""
+    """A dashboard that reports no time is not a fault."""
     for headers in ({}, {"Date": "yesterday"}):
         assert "does not report its time" in check_dashboard.check_clock(Answer(200, headers, ""))
 
@@ -421,7 +421,7 @@ def test_a_dashboard_without_a_clock() -> None:
 
 
 def test_checks_that_depend_on_something_broken_are_skipped(tmp_path: Path) -> None:
-    """It is said so, and it is not well."""
+    """They are reported as not tested, and the exit code is 1."""
     config = make_config(spool_dir=str(tmp_path))
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
     findings = {
@@ -434,7 +434,7 @@ def test_checks_that_depend_on_something_broken_are_skipped(tmp_path: Path) -> N
 
 
 def test_a_site_without_a_hook_can_be_healthy(tmp_path: Path) -> None:
-    """A user's own installation has none, and a spool that is not the Slurm user's."""
+    """A user's own installation has no hook, and its spool does not belong to the Slurm user."""
     config = make_config(spool_dir=str(tmp_path), status_coverage_percent=[0, 0])
     dashboard = Dashboard(config.api_url, "k", lambda *_: Answer(502, {}, "bad gateway"))
     slurm = fake_slurm()
@@ -451,7 +451,7 @@ def test_a_site_without_a_hook_can_be_healthy(tmp_path: Path) -> None:
 
 
 def test_without_a_configuration_the_rest_is_still_tested() -> None:
-    """All problems of the configuration, one a line, and the timers."""
+    """It reports all problems of the configuration, one per line, and the timers."""
     error = ConfigError("the configuration is wrong:\n  api_url: missing\n  a: unknown key", hint="fix it")
     findings = list(check.run_checks(error, no_systemd, {}))
     assert ("configuration", False, "fix it") == (findings[1].name, findings[1].ok, findings[1].mend)
@@ -471,7 +471,7 @@ def test_a_finding_on_the_screen() -> None:
 
 
 def test_an_unexpected_error_is_reported_as_a_bug() -> None:
-    """It is not passed off as a finding."""
+    """It is not reported as a finding."""
     with pytest.raises(ZeroDivisionError):
         examine("", lambda: str(1 // 0))
     assert Finding("n", False, "bad", "mend") == examine("n", lambda: _raise(NotWell("bad", hint="mend")))

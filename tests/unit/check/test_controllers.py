@@ -26,7 +26,7 @@ def state(tmp_path: Path) -> Path:
 
 
 def test_they_can(state: Path) -> None:
-    """The folder is there, the services may write to it, and its locks are everybody's."""
+    """The folder exists, the services may write to it, and its locks work across hosts."""
     folder = pair(state).common_folder
     nfs = f"{LOCAL}\nserver:/x {state} nfs4 rw,vers=4.2,local_lock=none 0 0"
     assert f"ctl1 and ctl2 take turns, using {folder}" == check_controllers(pair(state), f"/var/spool/x -{folder}", nfs)

@@ -18,7 +18,7 @@ NO_DATABASE = "sacct failed with exit status 1: sacct: error: Problem talking to
 
 
 def test_the_daemons_of_this_host() -> None:
-    """Those alone that systemd has a unit for."""
+    """Only daemons with a systemd unit on this host are listed."""
     text = (
         "Id=munge.service\nLoadState=loaded\nActiveState=active\n\n"
         "Id=mysqld.service\nLoadState=not-found\nActiveState=inactive\n\n"
@@ -28,7 +28,7 @@ def test_the_daemons_of_this_host() -> None:
 
 
 def test_a_host_without_systemd() -> None:
-    """The daemons of another host are unknown here."""
+    """Without systemctl the state of every daemon is unknown."""
 
     def run(_: Sequence[str]) -> Output:
         raise SlurmUnreachable("no systemctl")
@@ -67,7 +67,7 @@ def test_it_names_the_daemon_that_is_down(said: str, states: Mapping[str, str], 
 
 
 def test_a_slurmdbd_whose_database_is_down() -> None:
-    """slurmdbd itself keeps running without it."""
+    """slurmdbd keeps running while its database is down."""
     states = {"munge": "active", "slurmdbd": "active", "mariadb": "inactive"}
     reported = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
     assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(reported)

@@ -55,7 +55,7 @@ def site(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Site]:
 
 
 def test_a_cluster_that_is_shown(site: Site) -> None:
-    """The key is the cluster's, and no folder is made."""
+    """The key belongs to the cluster, and no folder is created on the dashboard."""
     site.dashboard.shown = ["lab", "other"]
     found = site.check(cluster_name="lab")
     assert ("accepted, belongs to lab", "as lab") == (found["API key"].text, found["shown"].text)
@@ -64,7 +64,7 @@ def test_a_cluster_that_is_shown(site: Site) -> None:
 
 
 def test_a_name_other_than_that_of_the_key(site: Site) -> None:
-    """What goes under it is stored, and never shown."""
+    """Jobs sent under that name are stored and never shown."""
     found = site.check(cluster_name="Lab")
     assert (
         "jobs are sent as Lab, but the key belongs to lab: they are stored but never displayed" == found["shown"].text
@@ -104,7 +104,7 @@ def test_a_shared_key(site: Site) -> None:
 
 
 def test_a_redirect_is_named(site: Site) -> None:
-    """With its target, before anything is sent there."""
+    """The redirect's target is named, and nothing is sent there."""
     site.dashboard.manners = faults.answer(308, "", Location="https://new.example.com/")
     found = site.check(cluster_name="lab")
     assert "redirects to 'https://new.example.com/'" in found["dashboard"].text
@@ -127,6 +127,6 @@ def test_any_date_is_harmless(date: str) -> None:
 
 
 def test_a_date_without_a_zone_is_utc() -> None:
-    """As HTTP has it, wherever this host is."""
+    """As HTTP requires, whatever this host's time zone is."""
     answer = Answer(200, {"Date": "Tue, 14 Nov 2023 22:13:20 -0000"}, "")
     assert "within a minute" in check_dashboard.check_clock(answer, lambda: NOW)

@@ -56,7 +56,7 @@ def complaint(call: Callable[[], str]) -> tuple[str, str, str]:
 
 
 def test_an_active_timer_shows_its_last_run(tmp_path: Path) -> None:
-    """In systemd's words; up to the first run in ours."""
+    """It shows systemd's text, or before the first run its own."""
     cron = nothing(tmp_path)
     assert "active, last ran Mon 2026-11-23 02:11:09 UTC" == check_timer(make_units(), FLUSH, cron, "slurm")
     for never in ("", "n/a"):
@@ -72,7 +72,7 @@ def test_an_active_timer_shows_its_last_run(tmp_path: Path) -> None:
     ],
 )
 def test_an_inactive_timer(timer: str, text: str, tmp_path: Path) -> None:
-    """Now, or after the next reboot: the same line switches it on."""
+    """It may be off now or after the next reboot: the same command enables it."""
     expected = (text, "enable it", f"systemctl enable --now {FLUSH}.timer")
     assert expected == complaint(lambda: check_timer(make_units(timer), FLUSH, nothing(tmp_path), "slurm"))
 
@@ -98,7 +98,7 @@ def exit_moment() -> str:
     ],
 )
 def test_a_past_failure_is_not_a_fault(status: int, why: str, tmp_path: Path) -> None:
-    """Once everything that a run needs is well again, only the next run has to prove it."""
+    """If all other checks pass, the failure is mentioned and the next run is expected to succeed."""
     units = make_units(result="exit-code", status=status)
     text = check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True)
     assert text.startswith(f"active; its last run {exit_moment()}")
@@ -122,7 +122,7 @@ def test_a_failure_that_no_other_check_explains(result: str, status: int, tmp_pa
 
 
 def test_rejected_records_do_not_fail_the_run(tmp_path: Path) -> None:
-    """The line for them is the queue's, not the journal's."""
+    """The hint is `queue list`, not the journal."""
     units = make_units(result="exit-code", status=65)
     text, _, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "slurm", rest_is_well=True))
     assert text.startswith(f"the dashboard refused records in the last run of {FLUSH}.service {exit_moment()}")
@@ -130,7 +130,7 @@ def test_rejected_records_do_not_fail_the_run(tmp_path: Path) -> None:
 
 
 def test_a_users_failed_run_is_in_the_users_journal(tmp_path: Path) -> None:
-    """And is started by the user's own systemd."""
+    """The command uses the user's own systemd."""
     units = make_units(result="exit-code", status=1, manager="systemctl --user")
     (tmp_path / "bob").touch()
     _, hint, run = complaint(lambda: check_timer(units, FLUSH, nothing(tmp_path), "bob", linger=tmp_path))
@@ -144,7 +144,7 @@ def test_a_users_failed_run_is_in_the_users_journal(tmp_path: Path) -> None:
 
 
 def test_a_users_own_units_are_found(tmp_path: Path) -> None:
-    """A user's own timers are looked for if the system has none, and the line is for them."""
+    """A user's own timers are found if the system has none, and the command is for them."""
     calls = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -172,7 +172,7 @@ def test_timers_that_end_with_the_session(tmp_path: Path) -> None:
 
 
 def test_a_user_without_a_systemd_session(tmp_path: Path) -> None:
-    """After su or sudo there is no bus: the units are there, and nobody can be asked about them."""
+    """After su or sudo there is no bus, so the state of the installed units is unknown."""
     folder = tmp_path / "systemd" / "user"
     folder.mkdir(parents=True)
     (folder / f"{RECONCILE}.timer").touch()
@@ -184,7 +184,7 @@ def test_a_user_without_a_systemd_session(tmp_path: Path) -> None:
 
 
 def test_the_systems_units_are_not_a_users_own(tmp_path: Path) -> None:
-    """If both are installed, the user's timers are looked for, and the host's are not mistaken for them."""
+    """If both are installed, the user's timers are tested, and not the host's."""
     asked = []
 
     def run(argv: Sequence[str]) -> Output:
@@ -197,7 +197,7 @@ def test_the_systems_units_are_not_a_users_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"HOME": "/nonexistent"}])
 def test_no_units_on_the_disk(environ: Mapping[str, str]) -> None:
-    """Then there is nothing to ask about, with or without a systemd."""
+    """Units that are not installed do not count as unreachable."""
     assert not read_units(prints(""), environ).silent
     assert not read_units(no_command, environ).silent
 

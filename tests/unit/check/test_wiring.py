@@ -204,7 +204,7 @@ def test_the_wrapper_keeps_the_sites_script_as_it_was(site: Site, tmp_path: Path
 
 
 def test_an_existing_wrapper_is_not_overwritten(site: Site) -> None:
-    """It may call something else by now: then no line is given, only the words."""
+    """It may call something else by now, so the fix is described without a command."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={own}\n")
     site.script("call-both.sh", "exec /something/else")
     assert "" == site.fault().run
@@ -212,7 +212,7 @@ def test_an_existing_wrapper_is_not_overwritten(site: Site) -> None:
 
 @pytest.mark.parametrize("name", ["own script.sh", "own|script.sh", "own'script.sh", "own$(id).sh"])
 def test_no_command_is_printed_for_odd_paths(site: Site, name: str) -> None:
-    """A shell or sed would take them for something else."""
+    """A shell or sed would misinterpret them."""
     site.own = site.script(name, "true")
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.own, "SLURM_CONF": str(site.conf)}
     site.write('JobCompType=jobcomp/script\nJobCompLoc="{own}"\n')
@@ -223,7 +223,7 @@ def test_no_command_is_printed_for_odd_paths(site: Site, name: str) -> None:
 
 
 def test_lines_that_slurmctld_has_not_read(site: Site) -> None:
-    """The lines are already in slurm.conf: setting them again would not help, a restart does."""
+    """The lines are already in slurm.conf, so the fix is only a restart."""
     site.write("ClusterName=lab\n")
     before = site.read()
     site.write("ClusterName=lab\nJobCompType=jobcomp/script\nJobCompLoc={hook}\n")
@@ -233,7 +233,7 @@ def test_lines_that_slurmctld_has_not_read(site: Site) -> None:
 
 
 def test_lines_in_an_included_file(site: Site) -> None:
-    """The place is that file's."""
+    """The finding names the included file."""
     site.write("ClusterName=lab\n")
     before = site.read()
     site.write("ClusterName=lab\nInclude jobcomp.conf\n")
@@ -242,7 +242,7 @@ def test_lines_in_an_included_file(site: Site) -> None:
 
 
 def test_lines_in_a_file_that_slurmctld_does_not_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site may keep a second slurm.conf, of a package or of another version."""
+    """A site may have a second slurm.conf, of a package or of another version."""
     other = site.folder / "other.conf"
     other.write_text(site.fill("JobCompType=jobcomp/script\nJobCompLoc={hook}\n"))
     monkeypatch.setattr(wiring, "USUAL_PLACES", (str(other), str(site.conf)))
@@ -266,7 +266,7 @@ def test_lines_that_were_removed_from_slurm_conf(site: Site) -> None:
 
 
 def test_an_unreadable_slurm_conf_is_no_evidence(site: Site) -> None:
-    """Then only what slurmctld reports counts."""
+    """Only what slurmctld reports counts in that case."""
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.hook, "SLURM_CONF": "/none/slurm.conf"}
     assert f"JobCompLoc={site.hook}" == site.check(settings)
 
@@ -317,7 +317,7 @@ def test_the_hook_as_another_plugins_file(site: Site) -> None:
     ],
 )
 def test_what_a_script_calls(site: Site, text: str, found: str) -> None:
-    """By what it says; a comment calls nothing."""
+    """Its content decides; a comment does not count."""
     script = site.script("any", text)
     hook = find_hook_in(Path(script))
     assert found.replace("{itself}", script) == (str(hook) if hook else "")
@@ -364,7 +364,7 @@ def test_a_slurmctld_that_a_missing_script_keeps_from_starting(site: Site, key: 
 
 
 def test_a_slurmctld_that_a_script_without_its_x_keeps_from_starting(site: Site) -> None:
-    """Whosever script it is."""
+    """The script may be the site's own, too."""
     site.write("JobCompType=jobcomp/kafka\nEpilogSlurmctld={own}\n")
     Path(site.own).chmod(0o644)
     fault = why_not_started(read_slurm_conf(site.conf), site.hook)
@@ -375,7 +375,7 @@ def test_a_slurmctld_that_a_script_without_its_x_keeps_from_starting(site: Site)
 
 
 def test_a_missing_hook_must_be_restored(site: Site) -> None:
-    """No line of shell can bring it."""
+    """No command can restore it, so the fix is described."""
     site.write("JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
     Path(site.hook).unlink()
     fault = why_not_started(read_slurm_conf(site.conf), site.hook)
@@ -384,7 +384,7 @@ def test_a_missing_hook_must_be_restored(site: Site) -> None:
 
 
 def test_where_slurm_conf_is_found(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By SLURM_CONF, else in a usual place."""
+    """SLURM_CONF names it, or it is in a usual place."""
     site.write("ClusterName=lab\n")
     assert () == find_conf({}).settings
     assert 1 == len(find_conf({"SLURM_CONF": str(site.conf)}).settings)

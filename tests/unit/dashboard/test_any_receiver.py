@@ -48,7 +48,7 @@ def make_receiver(wire: Wire, path: str = "/jobs", header: str = "Authorization:
     ],
 )
 def test_every_2xx_is_an_acknowledgement(status: int, text: str) -> None:
-    """Whatever else it says: receivers have no message in common."""
+    """The body is ignored, because receivers have no common format."""
     assert f"2 jobs, answered {status}" == make_receiver(Wire(status, text)).submit("lab", ["{}", "{}"])
 
 
@@ -73,7 +73,7 @@ def test_errors_in_a_bulk_answer_are_a_refusal() -> None:
     ],
 )
 def test_nothing_else_is(status: int, kind: type[ExporterError]) -> None:
-    """And it means what it means with a dashboard."""
+    """Other statuses have the same meaning as with a dashboard."""
     with pytest.raises(kind):
         make_receiver(Wire(status)).submit("lab", ["{}"])
 
@@ -89,7 +89,7 @@ def test_jobs_are_sent_to_the_configured_path_with_the_configured_header() -> No
 
 
 def test_without_a_header_no_key_is_sent_or_needed() -> None:
-    """Where the network is what keeps others out."""
+    """Such a receiver is protected by the network instead."""
     config = parse_config({"api_url": URL, "receiver": "any", "ingest_header": "none"}, {})
     wire = Wire(200)
     make_receiver(wire, header=config.ingest_header).submit("lab", [])
@@ -97,7 +97,7 @@ def test_without_a_header_no_key_is_sent_or_needed() -> None:
 
 
 def test_the_configuration_chooses() -> None:
-    """A dashboard, unless it says otherwise."""
+    """The default is the dashboard."""
     assert Dashboard is type(make_dashboard(parse_config({**LEAST, "receiver": "dashboard"}, {})))
     made = make_dashboard(parse_config({**LEAST, "ingest_path": "/v1/jobs"}, {}))
     assert (AnyReceiver, f"{URL}/v1/jobs") == (type(made), made.ingest_url)
@@ -116,14 +116,14 @@ def test_the_configuration_chooses() -> None:
     ],
 )
 def test_contradictory_settings_are_refused(settings: dict[str, str], problem: str) -> None:
-    """With its key and the value wanted."""
+    """The error names the key and the expected value."""
     with pytest.raises(ConfigError, match=problem.replace("(", r"\(")):
         parse_config({**LEAST, **settings}, {})
 
 
 @pytest.mark.parametrize(("status", "there"), [(200, True), (404, True), (405, True), (502, False), (504, False)])
 def test_its_answer_shows_that_it_exists_whatever_it_is(status: int, there: bool) -> None:
-    """check asks for nothing that a receiver would have to know; a proxy before nobody is nobody."""
+    """check accepts any answer of the receiver, but not the 502 of a proxy whose backend is down."""
     receiver = make_receiver(Wire(status))
     if there:
         assert status == receiver.health().status
@@ -133,7 +133,7 @@ def test_its_answer_shows_that_it_exists_whatever_it_is(status: int, there: bool
 
 
 def test_the_example_names_the_defaults() -> None:
-    """Which the keys' own defaults are."""
+    """The defaults of the keys are the dashboard's own."""
     text = (Path(__file__).parents[3] / "etc/config.toml.example").read_text()
     config = parse_config({"api_url": URL, "api_key": "k"}, {})
     assert f'#ingest_path = "{config.ingest_path}"' in text

@@ -94,7 +94,7 @@ def test_taken_but_not_stored(content: dict[str, Any]) -> None:
     ],
 )
 def test_the_message_of_a_refusal(status: int, content: Any, words: str) -> None:
-    """They are what `queue list` shows about the record at fault."""
+    """`queue list` shows this message with the rejected record."""
     assert words == str(meaning(status, content))
 
 
@@ -128,7 +128,7 @@ def test_a_success_from_something_else(status: int, content: str) -> None:
     ],
 )
 def test_refusals(status: int, kind: type) -> None:
-    """Whose fault it is: this batch's, the key's, or the dashboard's."""
+    """Each refusal is blamed on the batch, the key or the dashboard."""
     assert kind is type(meaning(status, "<html><body>no</body></html>"))
     assert "<" not in str(meaning(status, "<html><body>no</body></html>"))
 
@@ -246,7 +246,7 @@ def test_a_lasting_failure(server: ReceivingDashboard, trouble: Fault, kind: typ
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308, 400, 401, 403, 404, 409, 413, 422])
 def test_a_permanent_failure(server: ReceivingDashboard, status: int) -> None:
-    """What asking again can't change is asked once."""
+    """A request that would fail again is not retried."""
     server.manners = faults.answer(status, "no", Location="http://127.0.0.1:1/elsewhere")
     with pytest.raises(ExporterError):
         Client(server).submit()
@@ -255,7 +255,7 @@ def test_a_permanent_failure(server: ReceivingDashboard, status: int) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_the_key_follows_no_redirect(server: ReceivingDashboard, status: int) -> None:
-    """Not to another host, and not to another path of the same."""
+    """Redirects are not followed, neither to another host nor to another path."""
     with ReceivingDashboard() as thief:
         server.faults.append(faults.answer(status, "", Location=f"{thief.url}/api/data/ingest"))
         with pytest.raises(DashboardUnreachable, match="which is not followed"):
@@ -323,7 +323,7 @@ def test_nothing_listens() -> None:
 
 
 def test_an_unknown_name(server: ReceivingDashboard) -> None:
-    """It may be the name server's passing trouble: everything is kept."""
+    """The name server may have a temporary problem: everything is kept."""
     with pytest.raises(DashboardUnreachable, match="no answer from"):
         Client(server, "http://dashboard.invalid").submit()
 

@@ -139,7 +139,7 @@ def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )  # fmt: skip
 def test_no_answer_takes_memory_or_time(write: Writer) -> None:
-    """However much comes, only a little is read and nothing unpacked, and the time limit stands."""
+    """At most 1 MB is read, nothing is decompressed, and the time limit holds."""
     before, started, running = peak_mb(), time.monotonic(), threads()
     with RawServer(write) as server:
         try:
@@ -152,7 +152,7 @@ def test_no_answer_takes_memory_or_time(write: Writer) -> None:
 
 
 def test_no_compression_is_requested() -> None:
-    """An answer that is not packed."""
+    """The request asks for an uncompressed answer."""
     asked: list[bytes] = []
 
     def listen(connection: socket.socket) -> None:
@@ -215,7 +215,7 @@ def test_the_key_appears_nowhere(spelling: str) -> None:
 
 
 def test_a_message_of_success_is_cleaned() -> None:
-    """It goes into the log."""
+    """It is written to the log."""
     body = {"success": True, "jobs_processed": 2, "message": f"done\n\x1b[31m {KEY} \ud800 " + "x" * 10_000}
     message = judge(Answer(200, {}, json.dumps(body), KEY), sent=2, now=0)
     assert message.startswith("done ?[31m *** ? xxx")
@@ -228,7 +228,7 @@ def test_a_message_of_success_is_cleaned() -> None:
     ids=range(12),
 )
 def test_a_count_that_is_not_a_number(counted: Any) -> None:
-    """Of whatever type and size: it is refused in a few words."""
+    """A count of any type and size is refused with a short message."""
     with pytest.raises(BatchRefused) as caught:
         judge(Answer(200, {}, json.dumps({"success": True, "jobs_processed": counted})), sent=2, now=0)
     assert len(str(caught.value)) < 300
@@ -271,7 +271,7 @@ def test_no_json_takes_time(text: str) -> None:
 
 @pytest.mark.parametrize("content", ["null", "[]", '{"cluster": 1}', '{"hostnames": {"a": 1}}', '{"hostnames": [1]}'])
 def test_texts_that_are_not_names(content: str) -> None:
-    """Where there is no name, there is none."""
+    """Anything else counts as no name."""
     assert "" == read_name(Answer(200, {}, content), "cluster")
     assert shown_clusters(Answer(200, {}, content)) in (None, [])
 
@@ -294,7 +294,7 @@ def test_any_bytes_are_an_answer_or_refused(seed: int) -> None:
 
 
 def test_a_retry_after_without_end() -> None:
-    """A number of any length is a wish, and no delay of this run."""
+    """A Retry-After of any length results in a short error message."""
     answer = Answer(503, {"Retry-After": "9" * 60_000}, "")
     with pytest.raises(DashboardUnreachable) as caught:
         judge(answer, sent=1, now=0)

@@ -1,4 +1,4 @@
-"""Whom the exporter trusts."""
+"""Which certificates the exporter trusts, and which proxies it uses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _no_bundle_of_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_hosts_certificates_are_trusted(tmp_path: Path) -> None:
-    """A site's own is among them, where its admins have put it there; the first store there is counts."""
+    """A site's own CA in the host's store is trusted; the first existing store is used."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as dashboard:
         assert 200 == ask(dashboard.url, ca_stores=[str(tmp_path / "none"), str(tmp_path / "certificate.pem")])
@@ -37,7 +37,7 @@ def test_the_hosts_certificates_are_trusted(tmp_path: Path) -> None:
 def test_the_configuration_and_the_environment_take_precedence_over_the_host(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store of the host is asked last."""
+    """The host's store is used only if neither names a file."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as dashboard:
         assert 200 == ask(dashboard.url, ca_bundle=tmp_path / "certificate.pem")

@@ -12,7 +12,7 @@ from tests.fuzz.targets import TARGETS
 @pytest.mark.parametrize("name", sorted(TARGETS))
 @given(data=st.binary(max_size=300))
 def test_nothing_that_is_read_breaks_the_reader(name: str, data: bytes) -> None:
-    """Errors of ours only, and words that can be stored and shown."""
+    """Only our own errors are raised, with text that can be stored and shown."""
     TARGETS[name](data)
 
 

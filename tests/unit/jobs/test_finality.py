@@ -1,4 +1,4 @@
-"""When a job is final. What slurmctld's word adds to that is in test_queue_verdict.py."""
+"""When a job is final; test_queue_verdict.py adds slurmctld's answer."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def payload_of(runs: list[Run]) -> dict[str, Any]:
 @pytest.mark.parametrize("gap", [0, 1, 601, 1800, 120 * 86_400, 300 * 86_400])
 @pytest.mark.parametrize("state", ["REQUEUED", "RESIZING", "PREEMPTED", "NODE_FAIL"])
 def test_runs_of_a_requeued_job_belong_together(state: str, gap: int) -> None:
-    """However late COMPLETING ends, or a hold: a slow Epilog, a hung node and an admin take their time."""
+    """This holds however late COMPLETING or a hold ends, as with a slow Epilog, a hung node or an admin."""
     runs = make_requeue(state, gap)
     assert runs == own_runs(reversed(runs))
 
@@ -198,7 +198,7 @@ def test_payload_of_a_plain_job() -> None:
     ids=["autumn", "spring", "new year"],
 )
 def test_hours_across_a_change_of_the_clock(change: int, start: str, end: str) -> None:
-    """An hour is an hour, whatever the wall clock says before and after."""
+    """Hours are elapsed hours, even across a change of the wall clock."""
     run = make_run(Submit=str(change - 5400), Start=str(change - 1800), End=str(change + 1800), ElapsedRaw="3600")
     payload = payload_of([run])
     assert [start, end] == [payload["Start"], payload["End"]]

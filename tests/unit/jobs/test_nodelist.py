@@ -38,7 +38,7 @@ def test_lists(folded: str, names: str) -> None:
     ["a[1", "a[]", "a[1,,2]", "a[3-1]", "a[1-2-3]", "a[a-c]", "a[1-2]]", "a[[1-2]]", "a[-1]", "a[١-٣]", "a[1-2],b["],
 )
 def test_texts_that_are_not_lists(odd: str) -> None:
-    """No names are better than wrong ones."""
+    """Anything else results in no names, rather than wrong ones."""
     assert unfold(odd) == ""
 
 

@@ -39,7 +39,7 @@ def make_table(stdout: bytes, lines: int, complain: Callable[[ExporterError], No
 
 
 def test_argv_of_a_window() -> None:
-    """The whole call, to the letter: all users, all runs, no steps, by state and both bounds."""
+    """The exact command line: all users, all runs, no steps, selected by state and both bounds."""
     assert [
         "sacct",
         "--allusers",
@@ -78,12 +78,12 @@ def test_only_jobids_are_requested(asked: list[str]) -> None:
 
 
 def test_rows() -> None:
-    """A header and rows make runs."""
+    """A header and rows become runs."""
     assert ([make_run(), make_run(JobID="7")], []) == read(make_output(make_values(), make_values(JobID="7")))
 
 
 def test_header_alone() -> None:
-    """Nothing has ended: that is an answer."""
+    """A header without rows means that nothing has ended."""
     assert ([], []) == read(make_output())
 
 
@@ -106,12 +106,12 @@ def test_an_answer_that_cannot_be_trusted(stdout: bytes, stderr: str, returncode
 
 
 def test_a_warning_on_stderr_is_harmless() -> None:
-    """Only error: and fatal: are."""
+    """Only lines with error: or fatal: make an answer invalid."""
     assert 1 == len(read(make_output(make_values()), "sacct: warning: something")[0])
 
 
 def test_one_odd_line_is_skipped() -> None:
-    """It costs no row beside it, and it is complained of."""
+    """It is reported, and the rows beside it are unaffected."""
     runs, complaints = read(make_output(make_values(), ["odd"], make_values(), ["\xff\xfe"]))
     assert (2, 2) == (len(runs), len(complaints))
 
@@ -237,7 +237,7 @@ def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.Monkey
 
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
-    """sacct not found says which, and what to do."""
+    """If sacct is missing, the error names it and says what to do."""
     scontrol = Scontrol("scontrol", "/nowhere/sacct", timeout=5, environ={})
     sacctmgr = Sacctmgr("scontrol", "/nowhere/sacct", timeout=5, environ={})
     sacct = Sacct("/nowhere/sacct", scontrol, sacctmgr, timeout=5, environ={}, complain=lambda error: None)
@@ -263,7 +263,7 @@ def test_controllers(commands: Commands) -> None:
 
 
 def test_a_slurmctld_that_does_not_answer(commands: Commands, tmp_path: Path) -> None:
-    """Its own words, and what has to be there for an answer."""
+    """The error has the command's own message, and what it needs to respond."""
     slurm = commands.slurm("")
     commands.write("scontrol", "echo 'slurm_load_ctl_conf error: Unable to contact slurm controller' >&2; exit 1")
     with pytest.raises(SlurmUnreachable) as caught:

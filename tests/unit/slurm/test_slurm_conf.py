@@ -62,7 +62,7 @@ def test_included_files(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_include_is_reported(tmp_path: Path) -> None:
-    """Then a missing key proves nothing. A file that includes itself does not loop."""
+    """A missing key proves nothing then. A file that includes itself does not loop."""
     assert not read_slurm_conf(tmp_path / "none").complete
     assert not read_slurm_conf(write(tmp_path, "Include none.conf\nTmpFS=/t\n")).complete
     assert read_slurm_conf(write(tmp_path, "Include slurm.conf\nTmpFS=/t\n")).complete

@@ -1,4 +1,4 @@
-"""The rows of sacct, whatever its users have typed into them."""
+"""The rows of sacct, whatever users have put into them."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_an_account_over_several_lines() -> None:
 
 
 def test_a_whole_forged_row_in_an_account() -> None:
-    """With a separator of before it is one account of one job: nothing is forged, and nothing lost."""
+    """With a separator of an earlier call it is one job's account: nothing is forged or lost."""
     forged = b"x\n" + printed("\x1f", JobID="666", User="root")[:-1]
     runs, odd = read(printed("~", forged) + printed("~", JobID="101"), "~")
     assert (["100", "101"], {"alice"}, []) == ([run.job_id for run in runs], {run.user for run in runs}, odd)
 
 
 def test_a_row_with_too_many_columns_is_set_aside_alone() -> None:
-    """Even if somebody had guessed right."""
+    """Even a correct guess of the separator forges nothing."""
     runs, odd = read(printed("~", b"a~b") + printed("~", JobID="101"), "~")
     shown = "100|100|lab|alice|1000|a|b|cpu|COMPLETED|normal|1700000000|1700000060|1700003660"
     assert (["101"], [f"a row of sacct has 18 columns instead of 17: '{shown[:80]}'"]) == (
@@ -76,7 +76,7 @@ def test_a_truncated_row_affects_no_other() -> None:
 @settings(deadline=None)
 @given(st.lists(ACCOUNTS, min_size=1, max_size=6))
 def test_any_text_as_an_account(accounts: list[bytes]) -> None:
-    """Every job comes out once, under its own JobID and user, and nothing that a terminal would obey."""
+    """Every job is returned once, under its own JobID and user, without terminal escapes."""
     separator = draw_separator()
     rows = [printed(separator, account, JobID=str(job), JobIDRaw=str(job)) for job, account in enumerate(accounts, 1)]
     runs, odd = read(b"".join(rows), separator)
@@ -92,7 +92,7 @@ def test_texts_that_mean_nothing() -> None:
 
 
 def test_the_cluster_of_each_row_is_checked() -> None:
-    """Before the first of them is handed on."""
+    """The check precedes the first row that is returned."""
 
     def refuse(name: str) -> None:
         raise ConfigError(f"these are the jobs of {name}")

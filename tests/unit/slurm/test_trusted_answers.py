@@ -242,7 +242,7 @@ def test_a_range_is_narrowed_until_slurmdbd_answers(commands: Commands, reported
 
 
 def test_an_empty_range_is_reported(commands: Commands) -> None:
-    """With what to do."""
+    """The error says what to do."""
     commands.answer(ROW, before="echo 'sacct: error: Too wide of a date range in query' >&2; exit 1")
     with pytest.raises(SlurmUnreachable, match="does not allow this user even the shortest time range") as caught:
         commands.sacct().ask_window(1, 7 * 86_400).answer()

@@ -1,4 +1,4 @@
-"""What controllers tell each other in the folder that they share."""
+"""The notices of controllers in the folder that they share."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def called(*ends: Range) -> list[Range]:
 
 
 def test_each_controller_reads_the_others_notices_and_not_its_own(tmp_path: Path) -> None:
-    """However many they are."""
+    """This holds for any number of controllers."""
     for number, host in enumerate(("ctl1", "ctl2", "ctl3")):
         Notices(SharedFolder(tmp_path), host).add_calls(Range(NOW + number, NOW + 100 + number), forget_before=0)
     assert (

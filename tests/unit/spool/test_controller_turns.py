@@ -53,7 +53,7 @@ class Holder:
 
 
 def test_a_turn_waits_for_the_other_to_end(tmp_path: Path) -> None:
-    """Nothing is sent while another controller sends."""
+    """A run sends nothing while another controller has its turn."""
     other = Holder(tmp_path)
     threading.Timer(0.4, other.end).start()
     began = time.monotonic()
@@ -64,7 +64,7 @@ def test_a_turn_waits_for_the_other_to_end(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_gives_up_its_turn(tmp_path: Path) -> None:
-    """The kernel sees to it."""
+    """The kernel releases the lock."""
     other = Holder(tmp_path)
     other.kill()
     turns = Turns(SharedFolder(tmp_path), sleep=lambda seconds: pytest.fail(f"slept {seconds}") if seconds else None)
@@ -115,7 +115,7 @@ def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> No
 
 
 def test_a_stuck_lock_blocks_nothing_permanently(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """After the longest wait that any POST explains the run sends all the same, and does not wait again."""
+    """After waiting longer than any POST takes, the run sends without a turn and does not wait again."""
     other = Holder(tmp_path)
     now = 0.0
 
@@ -135,7 +135,7 @@ def test_a_stuck_lock_blocks_nothing_permanently(tmp_path: Path, caplog: pytest.
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
-    """The batch goes out, and the run knows that it was not alone."""
+    """The batch is sent, and the run records that it had no turn."""
     turns = Turns(SharedFolder(tmp_path / "missing"))
     with turns.turn():
         pass
@@ -143,7 +143,7 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """NFS without a lock service says so."""
+    """NFS without a lock service returns an error."""
 
     def refuse(file: int, how: int) -> None:
         raise OSError(37, os.strerror(37))  # ENOLCK

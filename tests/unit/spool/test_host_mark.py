@@ -1,4 +1,4 @@
-"""One spool is one host's."""
+"""A spool belongs to one host."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def test_a_spool_that_its_host_has_left_is_taken_over(tmp_path: Path) -> None:
 
 
 def test_clocks_that_differ(tmp_path: Path) -> None:
-    """A mark of some seconds in the future is the other host's clock."""
+    """A mark a few seconds in the future means that the other host's clock is ahead."""
     claim_for_host(tmp_path, "ctl1", NOW + 20)
     with pytest.raises(SpoolError):
         claim_for_host(tmp_path, "ctl2", NOW)
 
 
 def test_a_link_in_its_place_is_not_written_through(tmp_path: Path) -> None:
-    """It could lead anywhere."""
+    """A link could lead anywhere."""
     (tmp_path / "precious").write_text("")
     (tmp_path / MARK).symlink_to(tmp_path / "precious")
     claim_for_host(tmp_path, "ctl1", NOW)
@@ -78,7 +78,7 @@ def test_two_instances_never_share_a_spool(tmp_path: Path, first: str, second: s
 
 
 def test_an_instance_on_another_host_is_named_with_its_host(tmp_path: Path) -> None:
-    """A shared disk is the likelier mistake."""
+    """Such an error more likely means a shared disk."""
     claim_for_host(tmp_path, "ctl1", NOW, "test")
     with pytest.raises(SpoolError, match="is shared with ctl1, which"):
         claim_for_host(tmp_path, "ctl2", NOW, "physics")

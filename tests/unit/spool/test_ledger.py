@@ -92,7 +92,7 @@ def test_an_interruption_as_a_transaction_begins(ledger: Ledger, monkeypatch: py
 
 
 def test_a_dry_run_leaves_no_trace(path: Path, ledger: Ledger) -> None:
-    """A dry run may write what it likes."""
+    """Everything that a dry run writes is rolled back."""
     with ledger.rehearsal():
         queue(ledger, QueueEntry(1))
         assert [QueueEntry(1)] == entries(ledger)
@@ -101,14 +101,14 @@ def test_a_dry_run_leaves_no_trace(path: Path, ledger: Ledger) -> None:
 
 
 def test_committed_data_is_visible_to_others(path: Path, ledger: Ledger) -> None:
-    """Another process sees it at once."""
+    """Another process sees committed data at once."""
     queue(ledger, QueueEntry(1))
     assert [QueueEntry(1)] == entries(view_ledger(path))
 
 
 @pytest.mark.parametrize("ahead", [1.0, 3600.0])
 def test_deferred_jobs_are_not_due(ledger: Ledger, ahead: float) -> None:
-    """Not before its time, and at its time it is."""
+    """A deferred job becomes due at its time and not before."""
     queue(ledger, QueueEntry(1), now=NOW + ahead)
     assert ([], NOW + ahead) == (ledger.waiting.due(NOW, after=(0, 0), limit=9), ledger.waiting.next_due(NOW))
     assert 1 == len(ledger.waiting.due(NOW + ahead, after=(0, 0), limit=9))
@@ -217,7 +217,7 @@ def test_a_file_that_is_not_a_ledger_is_set_aside(path: Path, content: bytes) ->
 
 
 def test_a_ledger_of_a_newer_version_is_set_aside(path: Path) -> None:
-    """Nobody knows what it means; reconcile replays the window."""
+    """Its content is unknown, so a new ledger is started and reconcile replays the window."""
     with sqlite3.connect(str(path)) as database:
         database.execute(f"PRAGMA user_version = {schema.VERSION + 1}")
     database.close()
@@ -229,7 +229,7 @@ def test_a_ledger_of_a_newer_version_is_set_aside(path: Path) -> None:
 
 
 def test_a_ledger_that_cannot_be_set_aside(path: Path) -> None:
-    """It says what is in the way, and what to look at."""
+    """The error says what prevents it, and what to check."""
     with pytest.raises(SpoolError) as caught:
         put_aside(path)
     assert f"cannot set the damaged {path} aside: No such file or directory" == str(caught.value)

@@ -51,7 +51,7 @@ def test_no_other_user_can_open_a_lock(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 def test_a_spool_that_another_group_can_write_is_refused(tmp_path: Path) -> None:
-    """Group members could queue jobs, and plant a ledger of their own. The owner's own group may."""
+    """Group members could queue jobs and replace the ledger. The owner's own group is accepted."""
     os.chown(tmp_path, 0, 65533)
     tmp_path.chmod(0o770)
     with pytest.raises(SpoolError) as caught:

@@ -215,7 +215,7 @@ def test_one_run_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_lock_removed_while_it_is_taken_does_not_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would keep nobody out: another one is taken."""
+    """It would exclude nobody, so another lock is taken."""
     take = fcntl.flock
 
     def remove_first(file: int, operation: int) -> None:
@@ -241,7 +241,7 @@ def test_a_lock_that_leads_elsewhere_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_missing_spool_is_created(tmp_path: Path) -> None:
-    """Where there is none, in folders of its own, and closed to others."""
+    """It is created with its parent folders, and closed to other users."""
     spool = tmp_path / "var" / "spool"
     check_spool(spool)
     assert 0o750 == spool.stat().st_mode & 0o777
@@ -256,7 +256,7 @@ def test_a_spool_that_everyone_can_write_to(tmp_path: Path) -> None:
 
 
 def test_a_spool_that_cannot_be_created(tmp_path: Path) -> None:
-    """What is in the way is named, in the system's words."""
+    """The error has the system's own message."""
     (tmp_path / "file").touch()
     with pytest.raises(SpoolError) as caught:
         check_spool(tmp_path / "file" / "spool")

@@ -58,14 +58,14 @@ def test_a_ledger_whose_damage_shows_late_is_set_aside(tmp_path: Path) -> None:
 
 
 def test_reading_a_damaged_ledger_leaves_it_in_place(tmp_path: Path) -> None:
-    """What another run may be writing is not renamed under it."""
+    """Another run may be writing to it."""
     with pytest.raises(LedgerDamaged) as caught:
         lose_a_table(tmp_path, alone=False)
     assert "" == caught.value.hint
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:
-    """The second leaves at once; a look needs no lock."""
+    """The second run exits at once; reading needs no lock."""
     with open_quietly(tmp_path, alone=True):
         with pytest.raises(Busy), open_quietly(tmp_path, alone=True):
             pass
@@ -86,7 +86,7 @@ def spool_of_nobody() -> Iterator[Path]:
 
 
 def test_it_is_reported_that_the_spools_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
-    """What is imported late would fail in the middle of a run."""
+    """Otherwise a late import would fail in the middle of a run."""
     shutil.copytree(Path(agent.__file__).parent, tmp_path / "agent")
     tmp_path.chmod(0o700)
     command = [sys.executable, "-c", STEP_DOWN, str(spool_of_nobody)]
@@ -127,14 +127,14 @@ def error_as_another_user(call: Callable[[], object]) -> str:
         return file.read()
 
 
-def test_without_access_to_the_spool_the_message_names_its_owner(spool_of_nobody: Path) -> None:
-    """Only to look needs a right, too."""
+def test_without_access_to_the_spool_the_message_names_the_user(spool_of_nobody: Path) -> None:
+    """The message says which user may read it."""
     said = error_as_another_user(lambda: look_at_ledger(spool_of_nobody).__enter__())
     assert f"the spool {spool_of_nobody} can't be read (run as root or as the Slurm user)" == said
 
 
 def test_without_write_access_the_message_names_the_required_owner(spool_of_nobody: Path) -> None:
-    """Before anything else is tried there."""
+    """It is reported before anything else is tried there."""
     said = error_as_another_user(lambda: check_spool(spool_of_nobody))
     hint = "run as root, or as the spool's owner"
     assert f"the spool {spool_of_nobody} is not writable ({hint})" == said

@@ -25,7 +25,7 @@ def only_problem(snapshot: Snapshot) -> Problem:
 
 
 def test_a_healthy_exporter_has_no_problem() -> None:
-    """An admin who sees nothing has nothing to do."""
+    """No problem is listed."""
     assert [] == find_problems(make_snapshot())
     assert Level.OK == worst_level([])
 
@@ -91,7 +91,7 @@ def test_a_healthy_exporter_has_no_problem() -> None:
     ],
 )
 def test_each_problem_is_reported(changes: dict[str, object], level: Level, text: str) -> None:
-    """How urgent it is, what it is, and what to do about it."""
+    """Each problem has a severity, a text and a hint."""
     problem = only_problem(make_snapshot(**changes))
     assert level == problem.level
     assert problem.text.startswith(text)
@@ -99,7 +99,7 @@ def test_each_problem_is_reported(changes: dict[str, object], level: Level, text
 
 
 def test_what_to_do_about_each() -> None:
-    """Where to look, with the command to be typed."""
+    """Each hint names the command to run."""
     bad = make_snapshot(
         flush=make_runs(RunReport("flush", NOON - HOUR, 1.0, 77, "the key was refused")),
         reconcile=make_runs(RunReport("reconcile", NOON - 40 * HOUR, 1.0, 69, "no answer"), NOON - 40 * HOUR),
@@ -149,7 +149,7 @@ def test_a_site_without_the_hook_says_so_once() -> None:
 
 
 def test_a_cluster_of_other_hosts_needs_no_hook_and_no_flush() -> None:
-    """Its jobs come by reconcile; a flush that was once run by hand need not be run again."""
+    """Its jobs come by reconcile, and one manual flush does not mean that another is due."""
     config = make_config(slurm_cluster="physics")
     hook = HOOK._replace(last_call=None, since=None, missed_end=NOON - 600)
     flush = make_runs(failed("flush", 0)._replace(started_at=NOON - 86_400), NOON - 86_400)

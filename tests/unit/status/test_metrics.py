@@ -294,7 +294,7 @@ def test_each_run_writes_the_file(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_does_not(tmp_path: Path) -> None:
-    """It changes nothing."""
+    """A dry run does not write the file."""
     run_flush(tmp_path, "--dry-run")
     assert not (tmp_path / "x.prom").exists()
 
@@ -318,7 +318,7 @@ def test_every_metric_in_a_query_exists(path: Path) -> None:
 
 
 def test_the_board_shows_every_metric() -> None:
-    """Whatever is worth writing is worth looking at."""
+    """Each metric is on the board."""
     text = BOARD.read_text(encoding="utf-8")
     assert set() == {name for name in NAMES if not re.search(rf"{name}\b", text)}
 

@@ -54,7 +54,7 @@ def in_trouble() -> Snapshot:
 
 
 def test_a_healthy_exporter() -> None:
-    """All there is to see of it, in two columns."""
+    """The whole screen of a healthy exporter, in two columns."""
     expected = """\
 slurm-usage-history-exporter 1.0.0, to https://dashboard.example.com
 * all is well
@@ -75,7 +75,7 @@ History    complete since 2024-03-01; reconcile --start-date YYYY-MM-DD delivers
 
 
 def test_a_new_installation() -> None:
-    """Nothing has happened yet, and each line says so."""
+    """Each line says that nothing has happened yet."""
     fresh = make_snapshot(
         hook=make_snapshot().hook._replace(last_call=None),
         flush=NEVER,
@@ -102,7 +102,7 @@ def test_the_first_day() -> None:
 
 
 def test_a_site_without_a_hook() -> None:
-    """Nobody there misses its coverage."""
+    """The line Coverage says that no hook is expected."""
     text = as_text(make_snapshot(config=make_config(status_coverage_percent=[0, 0])), (), PLAIN)
     assert "no hook expected, as status_coverage_percent is [0, 0]" == row(text, "Coverage")
 
@@ -144,7 +144,7 @@ def test_an_idle_run_shows_the_last_delivery() -> None:
 
 @pytest.mark.parametrize("unicode", [True, False])
 def test_no_line_is_wider_than_the_screen(unicode: bool) -> None:
-    """80 columns are what every console has, and 24 lines do for all but the worst."""
+    """It fits 80 columns, and nearly always 24 lines."""
     lines = as_text(in_trouble(), find_problems(in_trouble()), Style(unicode=unicode)).splitlines()
     assert [] == [line for line in lines if len(line) > WIDTH]
     assert len(shown().splitlines()) <= 24
@@ -196,7 +196,7 @@ def test_json_holds_no_key() -> None:
 
 
 def test_the_line_for_nagios() -> None:
-    """The state, what is wrong, and the figures with their thresholds."""
+    """It has the state, the problems, and the figures with their thresholds."""
     expected = (
         "OK - all is well | queued=2;;;0 waiting=1;;;0 oldest=40s;1800;7200;0 rejected=0;0;;0"
         " coverage=99.99%;99:;90:;0;100 delay_median=14.2s;;;0"
@@ -206,7 +206,7 @@ def test_the_line_for_nagios() -> None:
 
 
 def test_the_line_for_nagios_is_one_line_with_one_bar() -> None:
-    """What a dashboard said may hold anything: behind a bar it would be read as figures."""
+    """A dashboard's message may contain a bar, behind which it would be read as figures."""
     report = RunReport("flush", NOON - 60, 30.0, 69, "line one\nline two | 5=5")
     snapshot = make_snapshot(flush=make_runs(report))
     line = as_check_line(snapshot, find_problems(snapshot))
@@ -224,7 +224,7 @@ def test_each_figure_is_performance_data(figure: str) -> None:
 
 
 def test_unknown_figures_are_omitted() -> None:
-    """Zero would be a lie."""
+    """Zero would be wrong."""
     snapshot = make_snapshot(delay=Delay(0, None, None), coverage=Coverage((), ()), flush=NEVER)
     line = as_check_line(snapshot, [])
     assert not re.search("delay|coverage|flush_age", line)
@@ -251,16 +251,16 @@ def test_spans(seconds: float, text: str) -> None:
 
 
 def test_moments() -> None:
-    """Of today the time, of another day the day as well."""
+    """Today's moments show the time, others the day as well."""
     assert "11:00:00 (1 h ago)" == moment(NOON - HOUR, NOON)
     assert "2024-03-19 23:00 (13 h ago)" == moment(NOON - 13 * HOUR, NOON)
 
 
 def test_shares_are_never_rounded_up() -> None:
-    """100.0 % means all."""
+    """100.0 % is shown only if all were caught."""
     assert ["99.9 %", "100.0 %", "0.0 %"] == [percent(0.99999), percent(1), percent(0)]
 
 
 def test_one_takes_the_singular() -> None:
-    """And thousands are set apart."""
+    """Thousands are separated by commas."""
     assert ["1 job", "0 jobs", "18,234 jobs"] == [count(1, "job"), count(0, "job"), count(18234, "job")]

@@ -50,7 +50,7 @@ def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> py
 
 
 def test_a_line_for_each_step_that_brought_jobs(log: pytest.LogCaptureFixture, zone: Callable[[str], None]) -> None:
-    """How far, how many, how much of the range, and how long it may take yet."""
+    """A line shows the day reached, the jobs, the share of the range, and the time left."""
     zone("UTC")
     clock = Clock()
     show = Lines(WANTED, clock)
@@ -104,7 +104,7 @@ def test_lines_where_tqdm_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_progress_without_a_terminal() -> None:
-    """A bar in the journal would be a mess."""
+    """Without a terminal, lines are logged instead of a bar."""
     with shown(WANTED, on_terminal=False) as show:
         assert isinstance(show, Lines)
 

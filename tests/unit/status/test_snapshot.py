@@ -174,7 +174,7 @@ def test_a_run_with_rejected_records_counts_as_successful(spool: Site) -> None:
 
 @pytest.mark.parametrize("command", ["flush", "reconcile"])
 def test_a_run_that_holds_the_lock_is_shown(spool: Site, command: str) -> None:
-    """By its command and process, and without touching the lock."""
+    """It is shown with its command and process, without touching the lock."""
     holder = (
         "import sys; from pathlib import Path; from agent.spool.lock import run_lock\n"
         "with run_lock(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
@@ -200,7 +200,7 @@ def test_no_run_is_under_way_when_nobody_holds_the_lock(spool: Site) -> None:
 
 
 def test_the_delay_is_that_of_flush(spool: Site) -> None:
-    """What reconcile brings late says nothing about how fast flush is."""
+    """Jobs that reconcile delivers do not count."""
     spool.deliver(command="flush", delays=[5, 7, 30])
     spool.ledger.delivered.add("lab", [Record((9, 1), 5, "9", 0, 0, "{}")], "reconcile", NOON, hooked=False)
     assert (3, 7.0, 30.0) == spool.look().delay
@@ -246,7 +246,7 @@ def test_counts_from_before_the_first_call_are_discarded(spool: Site) -> None:
 
 
 def test_a_job_queued_by_an_admin_is_not_a_hook_call(spool: Site) -> None:
-    """It proves nothing about slurmctld, before a flush and after."""
+    """It proves nothing about slurmctld, neither before nor after a flush."""
     spool.call_hook("4711\n203_3\n", NOON - HOUR)
     for _ in range(2):
         snapshot = spool.look()
@@ -256,7 +256,7 @@ def test_a_job_queued_by_an_admin_is_not_a_hook_call(spool: Site) -> None:
 
 
 def test_the_hook_counts_from_the_end_of_the_first_job_that_it_queued(spool: Site) -> None:
-    """However much later a flush takes it over."""
+    """This holds however much later a flush processes it."""
     spool.call_hook(f"1 5 {int(NOON) - 300} -\n2 5 {int(NOON) - 100} -\n", NOON - 90)
     spool.take_over()
     assert NOON - 300 == spool.look().hook.since
@@ -266,7 +266,7 @@ def test_the_hook_counts_from_the_end_of_the_first_job_that_it_queued(spool: Sit
 
 
 def test_coverage_without_a_hook_is_unknown(spool: Site) -> None:
-    """No call at all is another trouble than a bad share."""
+    """A hook that was never called is a different problem from low coverage."""
     coverage_days(spool, (100, 0))
     coverage = spool.look().coverage
     assert (0, None) == (coverage.jobs, coverage.ratio)
@@ -276,14 +276,14 @@ def test_coverage_without_a_hook_is_unknown(spool: Site) -> None:
 
 
 def test_reading_creates_nothing(tmp_path: Path) -> None:
-    """Before the first run there is no ledger, and after a look there is none either."""
+    """Before the first run there is no ledger, and reading creates none."""
     with look_at_ledger(tmp_path) as ledger:
         snapshot = take_snapshot(make_config(spool_dir=str(tmp_path)), ledger, NOON)
     assert (None, 0, []) == (snapshot.flush.last, snapshot.backlog.waiting, list(tmp_path.iterdir()))
 
 
 def test_reading_repairs_nothing(tmp_path: Path) -> None:
-    """A damaged ledger is left for the next run to set aside, and said to be damaged."""
+    """A damaged ledger is reported, and left for the next run to set aside."""
     (tmp_path / "ledger.db").write_bytes(b"no database" * 100)
     with pytest.raises(LedgerDamaged, match="file is not a database"), look_at_ledger(tmp_path):
         pass
@@ -306,7 +306,7 @@ def test_reading_does_not_wait_for_a_dry_run(spool: Site) -> None:
 
 
 def test_status_imports_nothing_heavy() -> None:
-    """It is looked at often: what only other commands need stays out of its way."""
+    """It is run often, so it does not import what only other commands need."""
     script = "import sys, agent.cli, agent.spool.spool, agent.status.output; print(*sys.modules)"
     modules = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True, text=True).stdout.split()
     assert set() == set(modules) & {"requests", "prometheus_client", "tqdm", "email.utils", "http.client"}
@@ -337,20 +337,20 @@ def test_the_exit_code_of_status_check_is_the_level(spool: Site) -> None:
 
 
 def test_a_check_that_finds_no_spool_is_critical(tmp_path: Path) -> None:
-    """Whatever keeps status from reading the spool keeps flush from delivering."""
+    """If status cannot read the spool, flush cannot deliver either."""
     done = run_status(tmp_path, "--check", SLURM_USAGE_HISTORY_SPOOL=str(tmp_path / "none"))
     assert (2, "CRITICAL - there is no spool") == (done.returncode, done.stdout[:28])
 
 
 def test_status_itself_always_exits_0(spool: Site) -> None:
-    """Without --check a script that wants to know more than yes or no reads the JSON."""
+    """Only --check sets the exit code; scripts read the JSON."""
     spool.ledger.history.begin(NOON)  # long ago, and no reconcile since
     done = run_status(spool.folder, "--json")
     assert (0, "warning") == (done.returncode, json.loads(done.stdout)["level"])
 
 
 def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Site) -> None:
-    """What is written into a file or mailed stays readable."""
+    """Output to a pipe has no escapes, and in an old locale only ASCII."""
     assert "\033" not in run_status(spool.folder).stdout
     assert "●" in run_status(spool.folder).stdout
     assert run_status(spool.folder, PYTHONIOENCODING="ascii").stdout.isascii()
@@ -360,7 +360,7 @@ def test_a_pipe_gets_no_colour_and_an_old_locale_no_bullets(spool: Site) -> None
     ("environ", "coloured"), [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({}, False)]
 )
 def test_a_terminal_gets_colour_unless_it_wants_none(spool: Site, environ: dict[str, str], coloured: bool) -> None:
-    """NO_COLOR is respected, and so is a terminal that is none."""
+    """NO_COLOR is respected, and so is a missing TERM."""
     run_status(spool.folder)
     argv = [sys.executable, "-m", "agent", "status", "--config", str(spool.folder / "config.toml")]
     ours, theirs = pty.openpty()

@@ -39,7 +39,7 @@ def test_the_simulation_shows_an_outage_and_the_recovery() -> None:
 
 
 def test_the_simulation_shows_an_overloaded_dashboard() -> None:
-    """Where a POST costs more than there is time for, it stores for nobody."""
+    """If POSTs take longer than the time available, every client gives up before its answer."""
     outcome = simulate(Scenario("too much", 100_000, 30, 0, seconds_per_post=10, clusters=20, hours=3.0))
     assert outcome.wasted > 0.5
 
@@ -64,7 +64,7 @@ def test_the_receiver_counts_each_job_once() -> None:
 
 
 def test_a_benchmark_that_has_not_done_its_work_fails() -> None:
-    """A count that is not the wanted one is an error, not a figure."""
+    """A wrong count is an error, not a figure."""
     with pytest.raises(RuntimeError, match="9 jobs, not 10"):
         expect(9, 10, "jobs")
 

@@ -137,7 +137,7 @@ def test_reports_its_health(dashboard: ReceivingDashboard) -> None:
 
 
 def test_exchanges_a_deploy_key_once(dashboard: ReceivingDashboard) -> None:
-    """A deploy key gives a working API key the first time, and a 401 ever after."""
+    """A deploy key returns a working API key the first time, and a 401 afterwards."""
     url = f"{dashboard.url}/api/agent/exchange-deploy-key"
     first, second = (requests.post(url, data={"deploy_key": DEPLOY_KEY}, timeout=10) for _ in range(2))
     assert first.json()["cluster_name"] == "lab"

@@ -1,4 +1,4 @@
-"""A batch grows on proof alone, and what was too much is remembered for a day."""
+"""A batch grows only after a success, and a size that failed is remembered for a day."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_a_size_limit_ends_even_if_the_clock_is_set_back() -> None:
 
 
 def test_failures_with_another_cause_do_not_count() -> None:
-    """What was known before them is kept."""
+    """The previous limit is kept."""
     size = make()
     before = size.capacity
     size.failed(1000)

@@ -148,7 +148,7 @@ def test_a_cluster_name_is_requested_where_none_was_needed_before(ledger: Ledger
 
 
 def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
-    """That is a matter for the configuration."""
+    """It is a configuration error."""
     site = Site(ledger, tmp_path)
     site.known = Controllers("", PAIR, str(tmp_path))
     with pytest.raises(ConfigError, match="the cluster's name is unknown"):
@@ -156,7 +156,7 @@ def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_after_the_clock_was_set_back_the_job_is_requested_again(ledger: Ledger, tmp_path: Path) -> None:
-    """Otherwise nothing would be asked until the old time comes again."""
+    """Otherwise nothing would be requested until the clock reaches the old time again."""
     site = Site(ledger, tmp_path)
     site.control().cluster_name()
     site.now -= 86_400
@@ -193,7 +193,7 @@ def test_who_takes_turns(
 
 
 def test_without_the_shared_folder_two_hosts_may_collide(ledger: Ledger, tmp_path: Path) -> None:
-    """Only when a turn could not be had."""
+    """Only a run that did not get a turn resends."""
     control = Site(ledger, tmp_path / "missing").control()
     turns = control.turns()
     assert turns
@@ -221,7 +221,7 @@ def test_runs_without_a_turn_are_recorded_until_one_gets_it(ledger: Ledger, tmp_
 
 
 def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
-    """Until a later one gets it."""
+    """The warning lasts until a run gets its turn."""
     site = SessionSite(tmp_path / "spool", make_run(), now=NOON + 600.0)
     (tmp_path / "spool").mkdir(mode=0o750)
     state = tmp_path / "state"
@@ -239,7 +239,7 @@ def test_a_flush_without_its_turn_shows_in_status(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_lost_its_second_controller_takes_no_turns(ledger: Ledger, tmp_path: Path) -> None:
-    """Then status stops warning that they cannot be had."""
+    """status then stops warning that turns fail."""
     site = Site(ledger, tmp_path, ("ctl1",))
     ledger.facts.set(WITHOUT_TURNS, NOON)
     site.control().end_turns()
@@ -259,7 +259,7 @@ def test_jobs_for_which_another_host_was_called(ledger: Ledger, tmp_path: Path) 
 
 
 def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> None:
-    """After an outage one flush tells of hours."""
+    """After an outage, the range of one flush spans hours."""
     site = Site(ledger, tmp_path)
     for ends in (Range(1000, 9000), Range(2000, 2100)):
         site.control("ctl2").publish_calls(ends, forget_before=0)

@@ -1,4 +1,4 @@
-"""Batches go out, and one bad record among them holds up nothing and costs little."""
+"""Batches are delivered, and one bad record among them delays nothing and costs few requests."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureF
 
 
 def test_several_poison_records(ledger: Ledger) -> None:
-    """Each costs at most a search of its own."""
+    """Each bad record costs at most one search."""
     poison = [1, 77, 78, 2500, 4999]
     site = Site(ledger, breaks_on(poison))
     site.queue_ids(range(1, 5001))
@@ -196,7 +196,7 @@ def test_a_failing_dashboard_gets_few_requests(ledger: Ledger, caplog: pytest.Lo
 
 
 def test_a_dashboard_that_refuses_even_an_empty_batch(ledger: Ledger) -> None:
-    """An empty batch refused says the same at once."""
+    """A refused empty batch proves it at once."""
     site = Site(ledger, lambda job_ids: BatchRefused("success: false"))
     site.queue_ids([1, 2])
     with pytest.raises(DashboardUnreachable, match="accepts nothing"):
@@ -266,7 +266,7 @@ def test_a_batch_that_is_too_large(ledger: Ledger) -> None:
 
 
 def test_a_record_that_is_too_large(ledger: Ledger) -> None:
-    """One that no proxy lets through is set aside like any other."""
+    """A record that no proxy accepts is set aside like any other."""
     site = Site(ledger, lambda job_ids: BatchTooLarge("413 too large") if 3 in job_ids else None)
     site.queue_ids(range(1, 6))
     site.send_ids(range(1, 6))
@@ -322,7 +322,7 @@ def test_a_search_has_its_limit(ledger: Ledger) -> None:
 def test_any_bad_records_in_any_batch(
     tmp_path: Path, data: st.DataObject, count: int, batch_size: int, kind: Callable[[Iterable[int]], Verdict]
 ) -> None:
-    """As long as good jobs keep ending, every good one arrives and every bad one is set aside, in runs enough."""
+    """As long as good jobs keep ending, every good one is finally delivered and every bad one set aside."""
     jobs = set(range(1, count + 1))
     bad = data.draw(st.sets(st.sampled_from(sorted(jobs)), max_size=count - 1))
     ledger, _ = open_ledger(Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db")

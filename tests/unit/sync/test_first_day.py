@@ -1,4 +1,4 @@
-"""The first day: no job that ended before the hook was there is held against it, and the history has a beginning."""
+"""The first day: jobs that ended before the hook's first call do not count as missed, and the history begins."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.unit.sync.test_reconcile import HOUR, Site, run_at
 
 
 def test_jobs_before_the_first_call_are_not_missed(ledger: Ledger) -> None:
-    """They are delivered, and neither coverage nor the silence of the hook is counted by them."""
+    """They are delivered, and count neither for coverage nor as evidence of a silent hook."""
     first_call = NOON + 12 * HOUR
     ledger.history.add_calls(1, first_call, first_call)
     ends = [NOON, NOON + 11 * HOUR, first_call, first_call + HOUR]
@@ -23,7 +23,7 @@ def test_jobs_before_the_first_call_are_not_missed(ledger: Ledger) -> None:
 
 
 def test_a_new_installation_has_an_hour_to_be_wired(ledger: Ledger) -> None:
-    """What ends later and was not brought is missed: somebody has to learn that the hook never called."""
+    """Jobs that end later and were not queued are missed, so that a hook that is never called is reported."""
     ledger.history.begin(NOON)
     ledger.history.begin(NOON + 5 * HOUR)  # a later run is not the first
     assert NOON + FIRST_HOUR_SECONDS == ledger.history.hook_due()

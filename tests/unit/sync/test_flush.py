@@ -1,4 +1,4 @@
-"""Queue → sacct → dashboard: what waits is delivered as soon as it can be, and nothing holds up anything else."""
+"""Queue → sacct → dashboard: jobs are delivered as soon as possible, and none delays another."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def plain(job_id: int, **changes: str) -> Run:
 
 
 def test_a_finished_job_is_delivered(ledger: Ledger) -> None:
-    """A delivered job is no longer queued, and the run does not linger."""
+    """A delivered job is no longer queued, and the run ends at once."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     site.flush()
@@ -183,7 +183,7 @@ def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.Lo
 
 @pytest.mark.parametrize("step", [-365 * DAY, -3 * 3600, -60, 60, 3 * 3600, 365 * DAY])
 def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: float) -> None:
-    """Whether it is set back or forth, what waits is asked for within the hour, and not given up."""
+    """If the clock is set back or forward, waiting jobs are requested within the hour and not given up."""
     site = Site(ledger)
     site.queue(TOLD)
     site.flush()
@@ -429,7 +429,7 @@ def test_a_good_record_that_was_refused_is_retried(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("rest", [1.0, LONGEST_KEPT_PAUSE_SECONDS])
 def test_a_dashboard_that_asked_for_a_pause(ledger: Ledger, rest: float) -> None:
-    """Nothing is sent before its time, and sacct is not asked either."""
+    """Nothing is sent before the pause ends, and sacct is not called."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
@@ -442,7 +442,7 @@ def test_a_dashboard_that_asked_for_a_pause(ledger: Ledger, rest: float) -> None
 
 
 def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
-    """Longer than any pause is, it is none."""
+    """A pause longer than the longest possible one is ignored."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
     with ledger.transaction():
@@ -452,7 +452,7 @@ def test_a_pause_from_before_the_clock_was_set_back(ledger: Ledger) -> None:
 
 
 def test_a_job_that_is_due_again_at_once_does_not_loop(ledger: Ledger) -> None:
-    """Even if somebody makes a job due again and again, one run ends."""
+    """Even if a job is made due again and again, the run ends."""
     site = Site(ledger)
     site.queue(TOLD)
     sleep = site.sleep

@@ -95,7 +95,7 @@ def test_runs_that_ended_before_the_range_are_found(ledger: Ledger) -> None:
 
 
 def test_a_requeued_job_that_is_live_again_is_held(ledger: Ledger) -> None:
-    """Its earlier run has ended in the range, the job has not: nothing half is sent."""
+    """Its earlier run has ended in the range, but the job has not: no partial record is sent."""
     again = make_run(State="RUNNING", Submit=str(NOON + DAY), Start=str(NOON + DAY), End="Unknown")
     for state in ("REQUEUED", "PREEMPTED", "NODE_FAIL"):
         site = Site(ledger, run_at(NOON + DAY, State=state), again)
@@ -122,7 +122,7 @@ def test_a_run_in_the_range_of_a_job_that_ended_after_it_is_not_sent(ledger: Led
 
 
 def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
-    """The next day's reconcile knows the requeued jobs from the one before."""
+    """The next day's reconcile remembers the requeued jobs."""
     site = Site(ledger, run_at(NOON + 6 * DAY))
     site.reconcile()
     assert any(states == GOING_ON for _, _, states in site.slurm.windows)
@@ -181,7 +181,7 @@ def requeued(first_end: int, last_end: int) -> tuple[Run, Run]:
 
 
 def test_a_clock_that_was_ahead_is_not_trusted(ledger: Ledger) -> None:
-    """What had not happened yet when a reconcile looked at it is looked for when it has."""
+    """A range that was still in the future when it was searched is searched again."""
     site = Site(ledger, run_at(NOON + DAY))
     site.reconcile()
     ahead = 30 * DAY

@@ -56,7 +56,7 @@ def test_a_manual_reconcile_sends_everything(tmp_path: Path) -> None:
 
 
 def test_new_and_changed_jobs_are_sent_every_day(tmp_path: Path) -> None:
-    """A row that is not identical is looked at."""
+    """A changed row is compared with what was delivered."""
     site = Site(tmp_path, job(1), job(2))
     site.next_day()
     site.slurm.runs = [job(1), job(2, Account="chemistry"), job(3)]

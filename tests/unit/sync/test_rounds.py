@@ -76,7 +76,7 @@ def test_flushes_keep_their_interval_however_long_they_take() -> None:
 
 
 def test_a_missed_reconcile_is_run_and_then_one_each_day() -> None:
-    """By the ledger, so that a restart of the container does not start another."""
+    """The ledger keeps the schedule, so that a restart of the container does not start another."""
     world = World()
     assert ["flush", "reconcile", "flush"] == list(itertools.islice(world.rounds(), 3))
     again = World(last_reconcile=START - DAY + 100)
@@ -95,7 +95,7 @@ def test_a_reconcile_that_fails_is_tried_again_in_an_hour() -> None:
 
 
 def test_a_failure_in_one_round_does_not_end_the_next() -> None:
-    """Outages end, configurations are fixed, locks are released."""
+    """Whatever failed may work in the next round: outages end, configurations are fixed, locks are released."""
     world = World(last_reconcile=START)
     world.faults["flush"] = Busy("another run is in progress")
     rounds = iter(world.rounds())
@@ -105,7 +105,7 @@ def test_a_failure_in_one_round_does_not_end_the_next() -> None:
 
 
 def test_a_clock_that_is_set_back_delays_nothing() -> None:
-    """By hours: the next flush comes within its interval all the same."""
+    """A clock set back by hours does not delay the next flush."""
     world = World(last_reconcile=START)
     rounds = iter(world.rounds())
     next(rounds)
@@ -141,7 +141,7 @@ def test_texts_that_are_not_spans_are_refused(text: str) -> None:
 
 
 def test_a_configuration_that_is_wrong_at_startup_ends_it(tmp_path: Path) -> None:
-    """A container that can never work has to be seen to fail."""
+    """A container that can never work must visibly fail."""
     config = tmp_path / "config.toml"
     config.write_text("api_url = 1\n")
     assert 78 == cli.main(["--config", str(config), "run"])

@@ -29,7 +29,7 @@ def test_both_dates_are_included() -> None:
 
 
 def test_one_day() -> None:
-    """The same day twice is that day."""
+    """A range from a day to the same day is that day."""
     assert days(date(2024, 1, 1), date(2024, 1, 1)) == window(7, date(2024, 1, 1), date(2024, 1, 1), NOW)
 
 
@@ -53,6 +53,6 @@ def test_nothing_has_ended_before_1970(first: date | None) -> None:
 
 
 def test_a_first_day_in_the_future_is_wrong() -> None:
-    """An empty range is a slip of the keyboard."""
+    """An empty range is reported as a mistake."""
     with pytest.raises(UsageError, match="2024-03-21 is in the future"):
         window(7, date(2024, 3, 21), None, NOW)

@@ -168,7 +168,7 @@ def _counts(delivery: Delivery) -> tuple[int, int, int]:
 
 @pytest.mark.parametrize("trouble", [timed_out, bad_gateway])
 def test_a_dashboard_that_is_down_gets_few_requests(ledger: Ledger, trouble: Callable[[], ExporterError]) -> None:
-    """One request, one look, and the run ends."""
+    """The run ends after one request and a health check."""
     site = Site(ledger, SlowDashboard(lambda *_: trouble()))
     site.dashboard.is_there = False
     with pytest.raises(DashboardUnreachable):
@@ -253,7 +253,7 @@ def test_a_bad_record_for_a_dashboard_that_is_slow(ledger: Ledger) -> None:
 
 
 def test_records_stored_despite_a_time_out(ledger: Ledger) -> None:
-    """It is sent again, smaller, and is acknowledged only by that."""
+    """The batch is sent again in smaller parts, and only their answers acknowledge it."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.1 * records, timeout=2))
     site.send_ids(range(1, 201))
     assert ([], 200) == (site.waiting_ids(), len(site.dashboard.stored))
@@ -261,7 +261,7 @@ def test_records_stored_despite_a_time_out(ledger: Ledger) -> None:
 
 
 def test_records_with_thousands_of_nodes(ledger: Ledger) -> None:
-    """20 kB each: no POST is larger than a batch may be, and none is held up for it."""
+    """Records of 20 kB each are delivered without exceeding the size of a POST."""
     sizes: list[int] = []
     site = Site(ledger, SlowDashboard(lambda _, size: sizes.append(size)))
     site.send_ids(range(1, 2001), record_bytes=20_000)
@@ -271,7 +271,7 @@ def test_records_with_thousands_of_nodes(ledger: Ledger) -> None:
 
 
 def test_a_record_that_is_larger_than_any_batch(ledger: Ledger) -> None:
-    """It goes out alone."""
+    """It is sent alone."""
     site = Site(ledger, SlowDashboard())
     site.send_ids([1, 2], record_bytes=FIRST_BYTES + 10)
     assert [1, 1] == site.dashboard.sizes
