@@ -52,6 +52,10 @@ examples:
       see its health, backlog and latest runs
   slurm-usage-history-exporter check
       see what is wrong and how to fix it
+  slurm-usage-history-exporter setup --api-url https://HOST --deploy-key -
+      fetch the API key with a one-time key, for which it prompts
+  slurm-usage-history-exporter run --every 30s
+      flush and reconcile in a container, until stopped
 
 exit codes:
     0  done, or nothing to do
@@ -83,7 +87,7 @@ LONGEST_SPAN_SECONDS = 366 * 86_400
 
 COMMANDS = {
     "flush": "deliver the jobs that the hook has queued",
-    "reconcile": "replay the collection window, or any range of days, and count what the hook missed",
+    "reconcile": "deliver what the hook missed in the collection window, or replay any range of days",
     "run": "flush and reconcile in a loop, for containers without systemd and cron",
     "queue": "inspect and repair queued, waiting and rejected jobs",
     "status": "show health, backlog and the latest runs",
