@@ -5,7 +5,7 @@ Many jobs share one call, as the call itself takes longer than the jobs.
 
 from __future__ import annotations
 
-from typing import Callable, Container, Sequence
+from typing import Callable, Container
 
 from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
@@ -16,12 +16,10 @@ from agent.localtime import Range
 from agent.slurm.sacct import Sacct
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.sync.lookback import Lookback
+from agent.sync.pipeline import AskSlurmctld
 
 #: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
 MOST_SLICES_IN_DOUBT = 16
-
-#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
-AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
 
 
 class Doubts:

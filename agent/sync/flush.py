@@ -18,18 +18,16 @@ from agent.jobs.sacct_retry import attempts_within, record_delay
 from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
 from agent.localtime import Range
 from agent.logger import Logger
-from agent.slurm.sacct import Query, Sacct
+from agent.slurm.sacct import Query
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
-from agent.spool.ledger import Ledger
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
 from agent.sync import backlog
-from agent.sync.delivery import Delivery
-from agent.sync.doubts import AskSlurmctld
 from agent.sync.due import LINGER_SECONDS, check_pause
 from agent.sync.lookback import Lookback
-from agent.sync.prepare import Preparer, Settings
+from agent.sync.pipeline import Pipeline
+from agent.sync.prepare import Preparer
 from agent.sync.walk import Slice, Walk
 
 #: A run waits this long in total for records that are about to appear.
@@ -50,27 +48,13 @@ logger = Logger(__name__)
 class Flush:
     """One run of flush, on the jobs that :meth:`agent.spool.spool.Spool.take_over` has moved into the ledger.
 
-    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
-    :param clock: epoch seconds.
     :param sleep: waits some seconds for records that are about to appear.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        sacct: Sacct,
-        delivery: Delivery,
-        settings: Settings,
-        *,
-        alive: AskSlurmctld,
-        clock: Callable[[], float] = time.time,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        ledger, sacct, self._delivery, settings, self._alive, self._clock = pipeline
         self._ledger = ledger
         self._sacct = sacct
-        self._delivery = delivery
-        self._alive = alive
-        self._clock = clock
         self._sleep = sleep
         self._preparer = Preparer(ledger, settings, again=True)
         self._earlier = Lookback(ledger, sacct)

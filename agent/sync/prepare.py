@@ -7,6 +7,7 @@ whether the record is sent.
 from __future__ import annotations
 
 import enum
+import math
 from typing import NamedTuple, Sequence
 
 from agent.jobs.job import ever_started
@@ -17,6 +18,17 @@ from agent.spool.delivered import NOT_KNOWN, Known
 from agent.spool.ledger import Ledger
 
 NEVER = Range(0, -1)
+
+
+class Resend(NamedTuple):
+    """Which jobs are sent again although they are unchanged since their delivery."""
+
+    after: float  # epoch seconds: those that ended later ...
+    sent_in: Range = NEVER  # ... and were not first delivered in this range, by earlier runs of the same resend
+
+
+EVERYTHING = Resend(0)
+NOTHING = Resend(math.inf)
 
 
 class Settings(NamedTuple):
@@ -57,8 +69,7 @@ class Prepared(NamedTuple):
 class Preparer:
     """Prepares records for one run.
 
-    :param resend_after: epoch seconds; jobs that ended by then are not sent if the dashboard has the same record.
-    :param sent_in: likewise for those that were first delivered in this range: by earlier runs of the same resend.
+    :param resend: which records are sent again although the dashboard has them.
     :param again: sends rejected records again, on the request of an admin or after a new end of the job.
     """
 
@@ -67,14 +78,12 @@ class Preparer:
         ledger: Ledger,
         settings: Settings,
         *,
-        resend_after: float = 0,
-        sent_in: Range = NEVER,
+        resend: Resend = EVERYTHING,
         again: bool = False,
     ) -> None:
         self._ledger = ledger
         self._settings = settings
-        self._resend_after = resend_after
-        self._sent_in = sent_in
+        self._resend = resend
         self._rejected = {} if again else ledger.rejected.digests(settings.cluster)
 
     def prepare(self, jobs: Sequence[Sequence[Run]]) -> list[Prepared]:
@@ -102,5 +111,5 @@ class Preparer:
 
     def _is_due_again(self, record: Record, known: Known) -> bool:
         """Whether a record that the dashboard has is to be resent."""
-        was_just_sent = self._sent_in.start <= known.delivered_at <= self._sent_in.end
-        return record.end > self._resend_after and not was_just_sent
+        was_just_sent = self._resend.sent_in.start <= known.delivered_at <= self._resend.sent_in.end
+        return record.end > self._resend.after and not was_just_sent

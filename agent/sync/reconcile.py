@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from datetime import date
 from typing import Callable, NamedTuple
@@ -10,14 +9,11 @@ from typing import Callable, NamedTuple
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
 from agent.logger import DEBUG, INFO, Logger
-from agent.slurm.sacct import Sacct
 from agent.slurm.table import Table
-from agent.spool.ledger import Ledger
-from agent.sync.delivery import Delivery
-from agent.sync.doubts import AskSlurmctld
 from agent.sync.interlude import Interlude
 from agent.sync.lookback import Lookback
-from agent.sync.prepare import NEVER, Hold, Prepared, Preparer, Settings
+from agent.sync.pipeline import Pipeline
+from agent.sync.prepare import EVERYTHING, Hold, Prepared, Preparer, Resend
 from agent.sync.slices import cover
 from agent.sync.walk import Slice, Walk
 
@@ -84,40 +80,32 @@ class Tally:
 class Reconcile:
     """One run of reconcile.
 
-    :param resend_after: epoch seconds; jobs that ended by then are skipped if they are unchanged since their delivery.
-    :param sent_in: likewise for those first delivered in this range.
-    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
+    :param resend: which jobs are sent again although they are unchanged since their delivery.
     :param hook_due: since when the hook should have queued every job, in epoch seconds.
     :param others_calls: whether the hook of another host was called for jobs with a given End.
     :param choose: whether a job that may be sent is to be sent.
     :param interlude: runs between two slices when it is due.
     :param on_progress: called after each slice.
-    :param clock: epoch seconds.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
-        sacct: Sacct,
-        delivery: Delivery,
-        settings: Settings,
+        pipeline: Pipeline,
         *,
-        alive: AskSlurmctld,
-        resend_after: float = 0,
-        sent_in: Range = NEVER,
+        resend: Resend = EVERYTHING,
         hook_due: float = 0.0,
         others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] = lambda job: True,
         interlude: Interlude | None = None,
         on_progress: Callable[[Progress], None] = lambda progress: None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
+        ledger, sacct, self._delivery, settings, alive, clock = pipeline
         self.tally = Tally()
+        self.done_to = 0  # epoch seconds: the range is replayed up to then
         self._ledger = ledger
-        self._delivery = delivery
         self._cluster = settings.cluster
-        self._resend_after = resend_after
-        self._preparer = Preparer(ledger, settings, resend_after=resend_after, sent_in=sent_in)
+        self._resend_after = resend.after
+        self._preparer = Preparer(ledger, settings, resend=resend)
         self._others_calls = others_calls
         self._hook_due = hook_due
         self._choose = choose
@@ -136,8 +124,9 @@ class Reconcile:
         :raises ExporterError: if Slurm or the dashboard is unreachable; what was delivered before is acknowledged.
         """
         self._wanted = wanted
+        self.done_to = wanted.start - 1
         self._walk.over(cover(wanted), self)
-        self._on_progress(Progress(wanted, wanted.end, self.tally.jobs))
+        self._reach(wanted.end)
         if not self.tally.jobs:
             logger.info("No jobs found in specified date range")
 
@@ -182,11 +171,15 @@ class Reconcile:
             logger.info("Formatted %d jobs for submission", self._formatted)
         self._completed = self._formatted = 0
         self._delivery.flush()
-        self._on_progress(Progress(self._wanted, done.done_to, self.tally.jobs))
+        self._reach(done.done_to)
         if self._pausing and self._interlude:
             self._interlude.run()
             self._delivery.forget_witness()
             self._pausing = False
+
+    def _reach(self, end: int) -> None:
+        self.done_to = end
+        self._on_progress(Progress(self._wanted, end, self.tally.jobs))
 
     def may_go_ahead(self) -> bool:
         """Not before an interlude: its deliveries must not be overwritten by older answers of sacct."""

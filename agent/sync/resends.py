@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Callable
 
+from agent.localtime import Range
 from agent.spool.facts import RESEND_BEGAN, RESENT, RESENT_TO
 from agent.spool.ledger import Ledger
+from agent.sync.prepare import Resend
 
 
 class Resends:
@@ -22,27 +23,23 @@ class Resends:
         self._days = days
         self._clock = clock
 
-    def due_after(self) -> float:
-        """From which End on a daily reconcile resends unchanged jobs; on most days it resends none.
-
-        :returns: epoch seconds; infinite unless a resend is due.
-        """
+    def is_due(self) -> bool:
+        """Whether this daily reconcile is one that resends everything."""
         since = self._clock() - self._facts.get(RESENT)
-        if not self._days or 0 <= since < (self._days - 0.5) * 86_400:  # timers are randomized, and clocks are set
-            return math.inf
-        return self._facts.get(RESENT_TO)
+        # Timers are randomized, and clocks are set.
+        return bool(self._days) and not 0 <= since < (self._days - 0.5) * 86_400
 
-    def begin(self, began: float) -> float:
-        """Records that a resend has begun; returns when the first run of it did.
+    def begin(self, began: float) -> Resend:
+        """Records that a resend has begun, or continues one that was interrupted.
 
-        Interrupted runs and the one that completes them count as one.
+        :param began: epoch seconds.
         """
         first = self._facts.get(RESEND_BEGAN)
         if not 0 < first <= began:
             first = began
             with self._ledger.transaction():
                 self._facts.set(RESEND_BEGAN, first)
-        return first
+        return Resend(self._facts.get(RESENT_TO), Range(int(first), int(began) - 1))
 
     def reach(self, end: int) -> None:
         """Records how far the resend got, so that the next run can continue there."""

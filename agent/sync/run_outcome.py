@@ -9,6 +9,7 @@ from agent.spool.run_history import RunReport
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
+    from agent.sync.reconcile import Tally
 
 
 class Outcome:
@@ -63,4 +64,13 @@ def describe(delivery: Delivery, *, dry_run: bool) -> str:
     return (
         f"{delivery.delivered}{would_be} delivered ({cpu_hours:.1f} CPU-hours, {gpu_hours:.1f} GPU-hours), "
         f"{delivery.rejected} rejected" + (f", {delivery.refused} refused and kept" if delivery.refused else "")
+    )
+
+
+def describe_reconcile(tally: Tally, delivery: Delivery, *, dry_run: bool) -> str:
+    """Likewise, and what a reconcile has seen."""
+    return (
+        f"{tally.jobs} jobs ended in the range, {describe(delivery, dry_run=dry_run)}, "
+        + (f"{tally.unchanged} unchanged, " if tally.unchanged else "")
+        + f"{tally.missed} missed by the hook"
     )

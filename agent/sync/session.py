@@ -21,15 +21,15 @@ from agent.sync.bookkeeping import Bookkeeping
 from agent.sync.coordination import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
 from agent.sync.interlude import Interlude
-from agent.sync.resends import Resends
-from agent.sync.run_outcome import Outcome, describe
+from agent.sync.run_outcome import Outcome, describe, describe_reconcile
 from agent.sync.window import how_to_resume
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
     from agent.sync.flush import Flush
-    from agent.sync.prepare import Settings
-    from agent.sync.reconcile import Progress
+    from agent.sync.pipeline import Pipeline
+    from agent.sync.prepare import Resend, Settings
+    from agent.sync.reconcile import Progress, Reconcile
     from agent.sync.witness import Receiver
 
 #: A resend that took longer may have overwritten what another host delivered meanwhile: that is resent in turn, this
@@ -72,7 +72,6 @@ class Session:
         self._sleep = sleep
         self._settings: Settings | None = None
         self._books = Bookkeeping(config, spool.ledger, clock)
-        self._resends = Resends(spool.ledger, config.resend_days, clock)
         self._control = Control(
             slurm, spool.ledger.facts, cluster=config.slurm_cluster, instance=config.instance, clock=clock
         )
@@ -100,12 +99,10 @@ class Session:
         :raises KeyboardInterrupt: its message gives them.
         """
 
-        def work(outcome: Outcome) -> None:
-            resends = daily and not only_missing
-            resend_after = self._resends.due_after() if resends else math.inf if only_missing else 0
-            self._reconcile(outcome, wanted, resend_after, on_progress, resends=resends and resend_after < math.inf)
-
-        return self._record("reconcile", work)
+        return self._record(
+            "reconcile",
+            lambda outcome: self._reconcile(outcome, wanted, on_progress, only_missing=only_missing, daily=daily),
+        )
 
     def _flush(self, outcome: Outcome) -> None:
         self._take_over()
@@ -132,62 +129,45 @@ class Session:
         self,
         outcome: Outcome,
         wanted: Range,
-        resend_after: float,
         on_progress: Callable[[Progress], None],
         *,
-        resends: bool,
+        only_missing: bool,
+        daily: bool,
     ) -> None:
-        from agent.sync.reconcile import Reconcile  # noqa: PLC0415
-
-        done_to = wanted.start - 1
-
-        def progressed(progress: Progress) -> None:
-            nonlocal done_to
-            done_to = progress.done_to
-            on_progress(progress)
+        from agent.sync.prepare import EVERYTHING, NOTHING  # noqa: PLC0415
+        from agent.sync.resends import Resends  # noqa: PLC0415
 
         began = self._clock()
         check_pause(self.ledger.facts, began)
-        first = self._resends.begin(began) if resends else began
+        resends = Resends(self.ledger, self._config.resend_days, self._clock)
+        is_resend = daily and not only_missing and resends.is_due()
+        resend = resends.begin(began) if is_resend else NOTHING if daily or only_missing else EVERYTHING
         outcome.delivery = self._make_delivery("reconcile")
-        reconcile = Reconcile(
-            self.ledger,
-            self._slurm.sacct,
-            outcome.delivery,
-            self.settings,
-            alive=self._ask_slurmctld,
-            resend_after=resend_after,
-            sent_in=Range(int(first), int(began) - 1),
-            others_calls=self._control.others_calls(),
-            hook_due=self.ledger.history.hook_due(),
-            interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
-            on_progress=progressed,
-            clock=self._clock,
-        )
+        reconcile = self._make_reconcile(outcome.delivery, resend, on_progress)
+        try:
+            self._replay(reconcile, wanted)
+        finally:
+            outcome.missed = reconcile.tally.missed
+            if is_resend:
+                resends.reach(reconcile.done_to)
+        self._books.keep(reconcile.tally, wanted)
+        self._send_again(outcome.delivery, began)
+        if is_resend:
+            resends.complete(began)
+        if not self._dry_run:
+            self._control.publish_reconcile(forget_before=self._books.oldest)
+        outcome.message = describe_reconcile(reconcile.tally, outcome.delivery, dry_run=self._dry_run)
+
+    def _replay(self, reconcile: Reconcile, wanted: Range) -> None:
+        """Replays the range. If that is interrupted, the error gives the dates to resume with."""
         logger.info("Extracting jobs from %s to %s", local_day(wanted.start), local_day(wanted.end))
         try:
             reconcile.run(wanted)
         except ExporterError as error:
-            error.hint = f"{error.hint}; {how_to_resume(wanted, done_to, self._clock())}".lstrip("; ")
+            error.hint = f"{error.hint}; {how_to_resume(wanted, reconcile.done_to, self._clock())}".lstrip("; ")
             raise
         except KeyboardInterrupt:
-            raise KeyboardInterrupt(how_to_resume(wanted, done_to, self._clock())) from None
-        finally:
-            outcome.missed = reconcile.tally.missed
-            if resends:
-                self._resends.reach(done_to)
-        self._books.keep(reconcile.tally, wanted)
-        self._send_again(outcome.delivery, began)
-        if resends:
-            self._resends.complete(began)
-        if not self._dry_run:
-            self._control.publish_reconcile(forget_before=self._books.oldest)
-        unchanged = reconcile.tally.unchanged
-        outcome.message = (
-            f"{reconcile.tally.jobs} jobs ended in the range, {describe(outcome.delivery, dry_run=self._dry_run)}, "
-            + (f"{unchanged} unchanged, " if unchanged else "")
-            + f"{reconcile.tally.missed} missed by the hook"
-        )
+            raise KeyboardInterrupt(how_to_resume(wanted, reconcile.done_to, self._clock())) from None
 
     def _send_again(self, delivery: Delivery, began: float) -> None:
         """Resends what this run and one of another host may have overwritten of each other.
@@ -204,13 +184,8 @@ class Session:
         def resend(fresh_since: float, sent_since: float) -> float:
             started = self._clock()
             again = Reconcile(
-                self.ledger,
-                self._slurm.sacct,
-                delivery,
-                self.settings,
-                alive=self._ask_slurmctld,
+                self._pipeline(delivery),
                 choose=lambda job: job.known.delivered_at >= sent_since or job.record.end >= fresh_since,
-                clock=self._clock,
             )
             first = self.ledger.delivered.first_end(self.settings.cluster, sent_since)
             again.run(Range(int(min(fresh_since, first or fresh_since)), int(started)))
@@ -276,18 +251,29 @@ class Session:
     def _make_flush(self, delivery: Delivery) -> Flush:
         from agent.sync.flush import Flush  # noqa: PLC0415
 
-        return Flush(
-            self.ledger,
-            self._slurm.sacct,
-            delivery,
-            self.settings,
-            alive=self._ask_slurmctld,
-            clock=self._clock,
-            sleep=self._sleep,
+        return Flush(self._pipeline(delivery), sleep=self._sleep)
+
+    def _make_reconcile(self, delivery: Delivery, resend: Resend, on_progress: Callable[[Progress], None]) -> Reconcile:
+        from agent.sync.reconcile import Reconcile  # noqa: PLC0415
+
+        return Reconcile(
+            self._pipeline(delivery),
+            resend=resend,
+            others_calls=self._control.others_calls(),
+            hook_due=self.ledger.history.hook_due(),
+            interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
+            on_progress=on_progress,
+        )
+
+    def _pipeline(self, delivery: Delivery) -> Pipeline:
+        from agent.sync.pipeline import Pipeline  # noqa: PLC0415
+
+        return Pipeline(
+            self.ledger, self._slurm.sacct, delivery, self.settings, alive=self._ask_slurmctld, clock=self._clock
         )
 
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
-        """See :data:`agent.sync.doubts.AskSlurmctld`."""
+        """See :data:`agent.sync.pipeline.AskSlurmctld`."""
         from agent.jobs.finality import is_alive  # noqa: PLC0415
 
         try:

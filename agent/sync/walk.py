@@ -16,8 +16,9 @@ from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range
 from agent.slurm.sacct import Sacct, WindowQuery
 from agent.slurm.table import Table
-from agent.sync.doubts import AskSlurmctld, Doubts
+from agent.sync.doubts import Doubts
 from agent.sync.lookback import Lookback
+from agent.sync.pipeline import AskSlurmctld
 from agent.sync.slices import Plan
 
 #: This many jobs are passed on at a time.

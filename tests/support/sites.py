@@ -20,6 +20,7 @@ from agent.spool.ledger import Ledger
 from agent.spool.spool import Spool, open_spool
 from agent.sync.delivery import Delivery
 from agent.sync.flush import Flush
+from agent.sync.pipeline import Pipeline
 from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile, Tally
 from agent.sync.session import Session
@@ -72,6 +73,13 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
             **self._options,
         )
 
+    def pipeline(self, delivery: Delivery, settings: Settings) -> Pipeline:
+        """What flush and reconcile work with here."""
+        slurm: Any = self.slurm
+        return Pipeline(
+            self.ledger, slurm, delivery, settings, alive=lambda raw_ids: self.alive, clock=lambda: self.now
+        )
+
     def send(self, records: Iterable[Record], command: str = "flush") -> Delivery:
         """Delivers some records, in flush for waiting jobs."""
         delivery = self.deliver(command)
@@ -84,16 +92,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         """Runs one flush, now or at another time."""
         self.now = self.now if at is None else at
         delivery = self.deliver("flush")
-        slurm: Any = self.slurm
-        Flush(
-            self.ledger,
-            slurm,
-            delivery,
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: self.now,
-            sleep=self.sleep,
-        ).run()
+        Flush(self.pipeline(delivery, settings), sleep=self.sleep).run()
         return delivery
 
     def reconcile(
@@ -101,16 +100,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
     ) -> Tally:
         """Runs one reconcile at an instant."""
         self.now = now
-        slurm: Any = self.slurm
-        run = Reconcile(
-            self.ledger,
-            slurm,
-            self.deliver("reconcile"),
-            settings,
-            alive=lambda raw_ids: self.alive,
-            clock=lambda: self.now,
-            **options,
-        )
+        run = Reconcile(self.pipeline(self.deliver("reconcile"), settings), **options)
         run.run(wanted)
         return run.tally
 

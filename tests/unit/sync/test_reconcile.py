@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
 from agent.sync.interlude import Interlude
 from agent.sync.lookback import LATE_SECONDS, note_forgotten
+from agent.sync.prepare import NOTHING
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
@@ -68,7 +68,7 @@ def test_repeats_change_nothing_and_only_missing_sends_nothing(ledger: Ledger) -
     first = site.sent()
     site.reconcile()
     assert first == site.sent()
-    site.reconcile(resend_after=math.inf)
+    site.reconcile(resend=NOTHING)
     assert [] == site.sent()
 
 
@@ -78,7 +78,7 @@ def test_only_missing_sends_what_has_changed(ledger: Ledger) -> None:
     site.reconcile()
     site.sent()
     site.slurm.runs[0] = run_at(NOON + DAY, Account="chemistry")
-    site.reconcile(resend_after=math.inf)
+    site.reconcile(resend=NOTHING)
     assert ["chemistry"] == [record["Account"] for record in site.sent()]
 
 

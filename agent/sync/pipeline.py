@@ -1,0 +1,25 @@
+"""What both flush and reconcile work with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
+
+if TYPE_CHECKING:
+    from agent.slurm.sacct import Sacct
+    from agent.spool.ledger import Ledger
+    from agent.sync.delivery import Delivery
+    from agent.sync.prepare import Settings
+
+#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
+AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
+
+
+class Pipeline(NamedTuple):
+    """From sacct to the dashboard."""
+
+    ledger: Ledger
+    sacct: Sacct
+    delivery: Delivery
+    settings: Settings
+    alive: AskSlurmctld  # asked about jobs for which the accounting leaves open whether they continue
+    clock: Callable[[], float]  # epoch seconds
