@@ -53,33 +53,39 @@ class Turns:
         self._clock = clock
         self._sleep = sleep
         self._not_before = clock()
-        self._kept: int | None = None
+        self._kept: int | None = None  # the lock of a turn that lasts
+        self._unanswered = 0  # records of requests without an answer
 
     @contextmanager
-    def turn(self) -> Iterator[None]:
+    def turn(self, records: int = 1) -> Iterator[None]:
         """Keeps other controllers from sending. If no turn can be had, logs a warning and lets this run send anyway.
 
-        A request without an answer does not end the turn, as the dashboard may still be processing it: the turn ends
-        with the answer to a later one, or with :meth:`end`.
+        A request without an answer does not end the turn, as the dashboard may still be processing it. The turn lasts
+        until as many records have been accepted, which takes about as long, or until :meth:`end`.
+
+        :param records: how many are sent.
         """
         file, self._kept = self._kept, None
         if file is None and not self.failure:
             file = self._take()
         try:
             yield
+            self._unanswered = max(self._unanswered - records, 0)
         except DashboardUnreachable as error:
             if error.overwhelmed:
-                self._kept, file = file, None
+                self._unanswered = max(self._unanswered, records)
             raise
         finally:
-            if file is not None:
+            if self._unanswered:
+                self._kept = file
+            else:
                 self._give_back(file)
 
     def end(self) -> None:
-        """Ends a turn whose last request remained without an answer."""
+        """Ends a turn that lasts."""
         file, self._kept = self._kept, None
-        if file is not None:
-            self._give_back(file)
+        self._unanswered = 0
+        self._give_back(file)
 
     def _take(self) -> int | None:
         try:
@@ -108,9 +114,10 @@ class Turns:
                 return None
             self._sleep(TURN_POLL_SECONDS)
 
-    def _give_back(self, file: int) -> None:
-        self._close(file)
-        self._not_before = self._clock() + YIELD_SECONDS
+    def _give_back(self, file: int | None) -> None:
+        if file is not None:
+            self._close(file)
+            self._not_before = self._clock() + YIELD_SECONDS
 
     def _open(self) -> int:
         return os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

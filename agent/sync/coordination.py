@@ -247,7 +247,7 @@ class TakingTurns:
 
     def submit(self, cluster: str, texts: Sequence[str], **options: Any) -> str:
         """See :class:`Receiver`."""
-        with self._turns.turn():
+        with self._turns.turn(len(texts)):
             return self._receiver.submit(cluster, texts, **options)
 
     def answers(self) -> bool:
