@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 from agent.localtime import Range
 from agent.logger import Logger
@@ -38,8 +38,8 @@ class Notices:
         self._own = folder.path / f"{NOTICE_PREFIX}{host}"
         self._aside = self._own.with_name(f"{self._own.name}.new")
 
-    def add_calls(self, ends: Range, *, forget_before: float) -> None:
-        """Announces that the hook was called for jobs that ended in this range.
+    def add_calls(self, ends: Sequence[Range], *, forget_before: float) -> None:
+        """Announces that the hook was called for jobs that ended in these ranges.
 
         Once the file is large, calls for jobs that ended before ``forget_before`` are removed. This also limits it on a
         host that never reconciles.
@@ -47,7 +47,7 @@ class Notices:
 
         def add() -> None:
             with self._own.open("a", encoding="ascii") as file:
-                file.write(f"called {ends.start} {ends.end}\n")
+                file.writelines(f"called {first} {last}\n" for first, last in ends)
                 size = file.tell()
             if size > LARGE_NOTICES_BYTES:
                 reconciled = [line for line in self._own_lines() if re.fullmatch(_RECONCILED, line)][-1:]

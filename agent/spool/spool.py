@@ -22,6 +22,8 @@ from agent.spool.queue import Queue
 LEDGER_NAME = "ledger.db"
 #: A call without the job's END came at most this long before the last call: flush runs more often.
 WITHOUT_END_SECONDS = 600
+#: More than two flushes apart: the other controller has had time to take over.
+FAR_APART_SECONDS = 900
 
 logger = Logger(__name__)
 
@@ -32,40 +34,69 @@ class Spool(NamedTuple):
     queue: Queue
     ledger: Ledger
 
-    def take_over(self, now: float) -> Range | None:
+    def take_over(self, now: float) -> list[Range]:
         """Claims the queue and moves its entries into the ledger. Files are removed once the entries are on the disk.
 
         A dry run only reads the files.
 
         :param now: epoch seconds.
-        :returns: the first and the last End of the jobs for which the hook was called; None if it was not called.
+        :returns: when the jobs ended for which the hook was called, as ranges of their End; none if it was not called.
         :raises SpoolError: if the spool can't be used; nothing is lost.
         """
         queue, ledger = self
         if ledger.rehearses:
             ledger.waiting.add(queue.read(queue.files()), now)
-            return None
+            return []
         files = queue.claim()
         if not files:
-            return None
-        first_call = last_call = queue.last_write(files) or now
-        before, lacks_end = queue.calls, False
+            return []
+        last_call = queue.last_write(files) or now
+        before, lacks_end, ends = queue.calls, False, _Ends()
 
         def entries() -> Iterator[QueueEntry]:
-            nonlocal first_call, lacks_end
+            nonlocal lacks_end
             for entry in queue.read(files):
-                first_call = min(first_call, entry.end or last_call)
+                ends.add(entry.end or int(last_call))
                 lacks_end = lacks_end or entry.end is None
                 yield entry
 
         with ledger.transaction():
             ledger.waiting.add(entries(), now)
             if queue.calls > before:
-                ledger.history.add_calls(queue.calls - before, first_call, last_call)
+                ledger.history.add_calls(queue.calls - before, min(ends.first, last_call), last_call)
         queue.discard(files)
         if queue.calls == before:
-            return None
-        return Range(int(min(first_call, last_call - WITHOUT_END_SECONDS) if lacks_end else first_call), int(last_call))
+            return []
+        *earlier, newest = ends.ranges()
+        start = min(newest.start, int(last_call) - WITHOUT_END_SECONDS) if lacks_end else newest.start
+        return [*earlier, Range(start, max(newest.end, int(last_call)))]
+
+
+class _Ends:
+    """The End of many jobs, as few ranges: between two that are far apart, this host may not have been in control."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, Range] = {}  # one for each period of FAR_APART_SECONDS
+
+    @property
+    def first(self) -> int:
+        return min(part.start for part in self._parts.values())
+
+    def add(self, end: int) -> None:
+        """Adds one, in epoch seconds."""
+        part = self._parts.setdefault(end // FAR_APART_SECONDS, Range(end, end))
+        if not part.start <= end <= part.end:
+            self._parts[end // FAR_APART_SECONDS] = Range(min(part.start, end), max(part.end, end))
+
+    def ranges(self) -> list[Range]:
+        """The ranges, in order."""
+        found: list[Range] = []
+        for part in sorted(self._parts.values()):
+            if found and part.start - found[-1].end < FAR_APART_SECONDS:
+                found[-1] = Range(found[-1].start, part.end)
+            else:
+                found.append(part)
+        return found
 
 
 @contextmanager

@@ -141,9 +141,9 @@ class Control:
         if failed != bool(since):
             self._facts.set(WITHOUT_TURNS, self._clock() if failed else 0)
 
-    def publish_calls(self, ends: Range | None, *, forget_before: float) -> None:
+    def publish_calls(self, ends: Sequence[Range], *, forget_before: float) -> None:
         """Notifies the other controllers when the jobs ended for which the hook was called here."""
-        if ends is not None and self._notices:
+        if ends and self._notices:
             self._notices.add_calls(ends, forget_before=forget_before)
 
     def publish_reconcile(self, *, forget_before: float) -> None:

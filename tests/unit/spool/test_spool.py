@@ -15,6 +15,7 @@ import pytest
 import agent
 from agent.errors import Busy, LedgerDamaged, SpoolError
 from agent.jobs.queue_entry import QueueEntry
+from agent.localtime import Range
 from agent.privilege import name_of
 from agent.spool.ledger import Ledger
 from agent.spool.lock import run_lock
@@ -151,6 +152,28 @@ def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, le
     assert [QueueEntry(100, 1700000000, 1700003660), QueueEntry(101)] == [item.entry for item in ledger.waiting.all()]
     assert [] == list(tmp_path.glob("queue.*.*"))
     assert 1 == len(complaints)
+
+
+def test_calls_that_are_far_apart_are_announced_apart(tmp_path: Path, ledger: Ledger) -> None:
+    """What ended while this host was out of control for a week is not announced with what ended before and after."""
+    week_ago, today = 1_700_000_000, 1_700_600_000
+    ends = [week_ago, today + 1400, week_ago + 800, today + 100, week_ago + 1600, today + 900]
+    lines = [f"{100 + number} {end - 60} {end} -\n" for number, end in enumerate(ends)]
+    queue = tmp_path / "queue"
+    queue.write_text("".join(lines))
+    os.utime(queue, (today + 1500,) * 2)
+    spool = Spool(Queue(tmp_path, complain=lambda error: None), ledger)
+    assert [Range(week_ago, week_ago + 1600), Range(today + 100, today + 1500)] == spool.take_over(NOW)
+    assert [] == spool.take_over(NOW)
+
+
+def test_calls_without_end_may_have_come_since_the_last_flush(tmp_path: Path, ledger: Ledger) -> None:
+    """Their time is that of the last call, or up to ten minutes before."""
+    queue = tmp_path / "queue"
+    queue.write_text("100 - - -\n")
+    os.utime(queue, (1_700_000_000,) * 2)
+    spool = Spool(Queue(tmp_path, complain=lambda error: None), ledger)
+    assert [Range(1_700_000_000 - 600, 1_700_000_000)] == spool.take_over(NOW)
 
 
 class TornQueue(Queue):

@@ -249,20 +249,20 @@ def test_a_cluster_that_lost_its_second_controller_takes_no_turns(ledger: Ledger
 def test_jobs_for_which_another_host_was_called(ledger: Ledger, tmp_path: Path) -> None:
     """Between the first and the last End of each of its flushes, and a little around; nothing else."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2").publish_calls(Range(1000, 1300), forget_before=0)
-    site.control("ctl2").publish_calls(Range(1400, 1400), forget_before=0)
-    site.control("ctl1").publish_calls(Range(2000, 2100), forget_before=0)
-    site.control("ctl2").publish_calls(None, forget_before=0)
+    site.control("ctl2").publish_calls([Range(1000, 1300)], forget_before=0)
+    site.control("ctl2").publish_calls([Range(1400, 1400)], forget_before=0)
+    site.control("ctl1").publish_calls([Range(2000, 2100)], forget_before=0)
+    site.control("ctl2").publish_calls([], forget_before=0)
     others = site.control("ctl1").others_calls()
     asked = [994, 995, 1150, 1305, 1306, 1395, 1405, 1406, 2050]
     assert [False, True, True, True, False, True, True, False, False] == list(map(others, asked))
 
 
 def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> None:
-    """After an outage, the range of one flush spans hours."""
+    """After an outage, the range of one flush may span hours."""
     site = Site(ledger, tmp_path)
     for ends in (Range(1000, 9000), Range(2000, 2100)):
-        site.control("ctl2").publish_calls(ends, forget_before=0)
+        site.control("ctl2").publish_calls([ends], forget_before=0)
     assert site.control("ctl1").others_calls()(8000)
 
 
@@ -273,7 +273,7 @@ def test_a_single_controller_reads_and_leaves_no_notices(
     """Nothing is written beside slurmctld's state."""
     before = sorted(tmp_path.iterdir())
     control = Site(ledger, tmp_path, hosts).control(host)
-    control.publish_calls(Range(1000, 1300), forget_before=0)
+    control.publish_calls([Range(1000, 1300)], forget_before=0)
     control.publish_reconcile(forget_before=0)
     control.note_others_reconcile()
     assert not control.others_calls()(1100)
