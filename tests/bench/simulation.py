@@ -97,7 +97,7 @@ class Cluster:
             "", "", self._transport(server), sleep=time.sleep, clock=time.clock, dice=dice.random
         )
 
-    def fact(self, name: str) -> float:
+    def get(self, name: str) -> float:
         """Until when the dashboard has asked for a pause, which the ledger remembers."""
         return self._pause_until
 
