@@ -16,6 +16,7 @@ from agent.config import (
     find_config,
     is_exposed,
     load_config,
+    unreadable,
     warn_of_readers,
 )
 from agent.errors import ConfigError, ExporterError, SpoolError, UsageError
@@ -67,7 +68,10 @@ class Call:
         if is_root:
             from agent.privilege import become_owner_of  # noqa: PLC0415
 
-            become_owner_of(path)
+            try:
+                become_owner_of(path)
+            except OSError as error:
+                raise unreadable(path, error) from error
         config = load_config(path, self.environ, cluster_name=options.cluster_name, instance=options.instance)
         if is_root and not spool_is_checked:
             from agent.spool.owner import check_agreement  # noqa: PLC0415

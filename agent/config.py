@@ -140,10 +140,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding=ENCODING)
         content = parse_text(text, path.suffix)
     except OSError as error:
-        raise ConfigError(
-            f"cannot read the configuration {path}: {error.strerror}",
-            hint=_MISSING_HINT if isinstance(error, FileNotFoundError) else _RIGHTS_HINT,
-        ) from error
+        raise unreadable(path, error) from error
     except UnicodeDecodeError as error:
         hint = "save it as UTF-8; some editors write UTF-16 and call it Unicode"
         raise ConfigError(f"{path} is not UTF-8 text: {error}", hint=hint) from error
@@ -171,8 +168,14 @@ def parse_text(text: str, suffix: str) -> Any:
     return tomllib.loads(text)
 
 
-_MISSING_HINT = "check the path given to --config"
-_RIGHTS_HINT = "run as root or as the Slurm user, or name another file with --config"
+def unreadable(path: Path, error: OSError) -> ConfigError:
+    """The error to raise for a configuration that cannot be read."""
+    return ConfigError(
+        f"cannot read the configuration {path}: {error.strerror}",
+        hint="check the path given to --config"
+        if isinstance(error, FileNotFoundError)
+        else "run as root or as the Slurm user, or name another file with --config",
+    )
 
 
 def parse_config(

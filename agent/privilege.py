@@ -23,13 +23,11 @@ def become_owner_of(config: Path) -> None:
     """Run by root, the process becomes the owner of a configuration, unless that is root. For other users a no-op.
 
     :raises ConfigError: if others could change it, or root may not become that user here.
+    :raises OSError: if it is missing. Root must not read it then: its owner could create it at that moment.
     """
     if os.geteuid() != 0:
         return
-    try:
-        info = config.stat()
-    except OSError:  # reading it will report the error
-        return
+    info = config.stat()
     refuse_strangers(config, info.st_uid, ConfigError)
     if not stat.S_ISREG(info.st_mode):
         raise ConfigError(f"the configuration {config} is not a regular file", hint="move it away")

@@ -234,7 +234,7 @@ def _check_hook(
     if not (lines.ok and call):
         yield from _untested("slurm.conf", "hook", "hook calls")
         return
-    hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir))
+    hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir, installed))
     yield hook
     if not hook.ok:
         yield from _untested("the hook", "hook calls")

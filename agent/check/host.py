@@ -10,6 +10,7 @@ from pathlib import Path
 
 from agent.check.finding import NotWell
 from agent.check.mounts import sandbox_allows
+from agent.check.remedy import chmod, chown
 from agent.config import (
     NAME,
     PLACEHOLDERS,
@@ -44,19 +45,17 @@ def check_configuration(config: Config) -> str:
 def check_secrecy(config: Config) -> str:
     """Whether the Slurm user, as whom the check runs by now, can read the configuration and no other user can."""
     for path in filter(None, (config.path, config.api_key_file)):
+        roots = path == config.path or is_roots_choice(path, config.path)
         if not os.access(path, os.R_OK):
-            if path != config.path and not is_roots_choice(path, config.path):
-                raise NotWell(f"{own_name()} cannot read {path}", hint="set api_key_file to a file that this user owns")
-            raise NotWell(
-                f"{own_name()} cannot read {path}",
-                hint=f"chown {own_name()} {path}",
-                run=f"chown {own_name()} {shlex.quote(str(path))}",
-            )
+            line = chown(own_name(), path) if roots else ""
+            hint = line or "set api_key_file to a file that this user owns"
+            raise NotWell(f"{own_name()} cannot read {path}", hint=hint, run=line)
         if is_exposed(path):
+            line = chmod("600", path) if roots else ""
             raise NotWell(
                 f"{path} holds the API key, but other users can read or write it",
-                hint=f"chmod 600 {path}",
-                run=f"chmod 600 {shlex.quote(str(path))}",
+                hint=line or f"let only {own_name()} read it",
+                run=line,
             )
     return f"only {own_name()} can read it"
 

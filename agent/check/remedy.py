@@ -1,4 +1,4 @@
-"""The shell commands that `check` suggests, for slurm.conf and the scripts it names, where root can run them safely."""
+"""The shell commands that `check` suggests where root can run them safely: for slurm.conf, scripts and modes."""
 
 from __future__ import annotations
 
@@ -52,6 +52,24 @@ def replace(place: Setting | Path, old: str, new: str) -> str:
         change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'
         return f"sed -i {shlex.quote(change)} {shlex.quote(str(place.file))}"
     return f"sed -i {shlex.quote(f's|{old}|{new}|')} {shlex.quote(str(place))}"
+
+
+def chmod(mode: str, path: Path) -> str:
+    """A shell command that changes a file's mode; empty if unsafe."""
+    return f"chmod {mode} {shlex.quote(str(path))}" if stays(path) else ""
+
+
+def chown(user: str, path: Path) -> str:
+    """A shell command that gives a file to a user; empty if unsafe."""
+    return f"chown {shlex.quote(user)} {shlex.quote(str(path))}" if stays(path) else ""
+
+
+def stays(path: Path) -> bool:
+    """Whether a path will still lead to the same file when root acts on it.
+
+    In a folder of its own the Slurm user could replace the file by a link to /etc/shadow meanwhile.
+    """
+    return not path.is_symlink() and find_stranger(path.parent, {0, CALLER}) is None
 
 
 def then_restart(change: str) -> str:

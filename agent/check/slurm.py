@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT
+from agent.check.remedy import RESTART_HINT, chmod, stays, then_restart
 from agent.check.wiring import Call
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
@@ -58,9 +58,9 @@ def check_commands(config: Config, found: Callable[[str], str | None] = shutil.w
 
 
 def _set_key(config: Config, key: str, value: str) -> str:
-    """A shell command that adds a key to a TOML configuration; empty if it is not TOML or has the key."""
+    """A shell command that adds a key to a TOML configuration; empty if it is not TOML, has the key, or is unsafe."""
     path = config.path
-    if path is None or path.suffix != ".toml":
+    if path is None or path.suffix != ".toml" or not stays(path):
         return ""
     if re.search(rf"^\s*{key}\s*=", path.read_text(encoding="utf-8"), re.MULTILINE):
         return ""
@@ -148,10 +148,13 @@ def _keeps_to_itself(database: Mapping[str, str]) -> bool:
     return version is not None and (int(version[1]), int(version[2])) >= (26, 5)
 
 
-def check_hook(call: Call, spool: Path) -> str:
-    """Whether the Slurm user, as whom the check runs, can run the hook, and the hook writes to the agent's spool."""
+def check_hook(call: Call, spool: Path, installed: str) -> str:
+    """Whether the Slurm user, as whom the check runs, can run the hook, and the hook writes to the agent's spool.
+
+    :param installed: the path of the hook that should be called.
+    """
     for script in (call.script, call.hook):
-        _check_runs(script)
+        _check_runs(script, installed)
     text = call.hook.read_text(encoding="utf-8", errors="replace")
     path = _PATH_LINE.search(text)
     if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
@@ -182,15 +185,18 @@ def _move(text: str, spool: Path) -> str:
     return f"add a line with SLURM_USAGE_HISTORY_SPOOL={spool} to the script that slurmctld calls"
 
 
-def _check_runs(script: Path) -> None:
+def _check_runs(script: Path, installed: str) -> None:
     if os.access(script, os.R_OK | os.X_OK):
         return
     if is_missing(script):
         raise NotWell(f"{script} does not exist", hint=f"run install.sh again, and {RESTART_HINT}")
     closed = next((path for path in reversed(script.parents) if not os.access(path, os.X_OK)), None)
     mode, path = ("a+x", closed) if closed else ("a+rx", script)
+    # slurmctld, run by the Slurm user, may report any other path: /root/jobcomp.sh, or a link to /etc/shadow.
+    line = chmod(mode, path) if str(script) == installed else ""
+    verb = "enter" if closed else "read and execute"
     raise NotWell(
-        f"the Slurm user cannot {'enter' if closed else 'read and execute'} {path}",
-        hint=f"chmod {mode} {path}, and {RESTART_HINT}",
-        run=f"chmod {mode} {shlex.quote(str(path))} && {RESTART}",
+        f"the Slurm user cannot {verb} {path}",
+        hint=f"{line or f'let that user {verb} it'}, and {RESTART_HINT}",
+        run=then_restart(line),
     )

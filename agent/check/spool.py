@@ -13,6 +13,7 @@ from typing import Callable
 from agent.check.finding import NotWell
 from agent.check.host import is_roots_choice, is_users_own, own_name
 from agent.check.mounts import mount_of
+from agent.check.remedy import stays
 from agent.errors import LedgerDamaged
 from agent.privilege import CALLER, name_of
 from agent.spool.ledger import LEFT, view_ledger
@@ -41,7 +42,7 @@ def check_spool_folder(spool: Path, slurm_user: str, config: Path | None = None)
     try:
         return _look_at_spool(spool, slurm_user, config)
     except NotWell as error:
-        if not is_roots_choice(spool, config):
+        if not (is_roots_choice(spool, config) and stays(spool)):
             error.run = ""
         raise
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT, START, append, replace, then_restart
+from agent.check.remedy import RESTART, RESTART_HINT, START, append, chmod, replace, then_restart
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
 from agent.slurm.environment import USUAL_PLACES
@@ -154,10 +154,11 @@ def why_not_started(conf: Conf, installed: str) -> NotWell | None:
         setting = _setting_of(conf, key, str(script))
         text = f"slurmctld is down, and {setting.place if setting else 'slurm.conf'} names {script}"
         if not is_missing(script):
+            line = chmod("a+rx", script)
             return NotWell(
                 f"{text}, which is not executable: slurmctld 24.11 does not start without it",
                 hint="make it executable",
-                run=f"chmod a+rx {shlex.quote(str(script))} && {START}",
+                run=f"{line} && {START}" if line else "",
             )
         change = replace(setting, str(script), installed) if setting and not is_missing(Path(installed)) else ""
         return NotWell(

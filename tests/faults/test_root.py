@@ -223,6 +223,30 @@ def test_a_configuration_that_is_not_a_file_blocks_nothing(house: House, kind: C
     assert (78, True) == (done.returncode, "is not a regular file" in done.stderr)
 
 
+def test_a_configuration_that_appears_after_roots_check_is_not_read(house: House) -> None:
+    """Its owner creates it after root has looked up the owner, and before root reads it."""
+    roots = house.folder / "roots"
+    roots.mkdir(mode=0o750)
+    (roots / "queue").write_text("7\n")
+    os.chown(house.etc, SLURM, SLURM)
+    house.configure(spool_dir=str(roots))  # not one of slurm's, as whose owner root would go on
+    script = f"""
+import pathlib, sys
+sys.path.insert(0, {str(house.folder)!r})
+from agent import cli, commands
+config = pathlib.Path({str(house.config)!r})
+elsewhere = config.replace(config.with_name("elsewhere"))
+def load_config(path, *rest, load=commands.load_config, **options):
+    elsewhere.replace(config)
+    return load(path, *rest, **options)
+commands.load_config = load_config
+raise SystemExit(cli.main(["--config", str(config), "flush"]))
+"""
+    done = subprocess.run([house.python, "-c", script], env=house.environ, check=False, capture_output=True, text=True)
+    assert (78, set()) == (done.returncode, house.ran_as)
+    assert f"cannot read the configuration {house.config}: No such file or directory" in done.stderr
+
+
 def set_up(house: House, url: str, *options: str) -> subprocess.CompletedProcess[str]:
     """Root runs setup with a key that only root can read."""
     key = house.folder / "key"

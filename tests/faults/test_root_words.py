@@ -103,6 +103,50 @@ def test_check_prints_no_chown_of_a_path_that_the_slurm_user_chose(house: House,
     assert not check_host.is_roots_choice(folder, house.config)
 
 
+def commands_of_check(house: House) -> str:
+    """The remedies that `check` prints, in words and as commands."""
+    found = json.loads(house.run("check", "--json").stdout)["checks"]
+    return "\n".join(f"{finding['mend']}\n{finding['run']}" for finding in found)
+
+
+def test_check_prints_no_command_for_a_file_in_a_folder_of_the_slurm_user(house: House) -> None:
+    """Before root runs the command, the Slurm user could replace the file by a link to /etc/shadow."""
+    theirs = house.folder / "theirs"
+    theirs.mkdir()
+    key = theirs / "key"
+    key.write_text("k\n")
+    for path in (theirs, key):
+        os.chown(path, SLURM, SLURM)
+    house.configure(api_key="", api_key_file=str(key))
+    assert str(key) not in commands_of_check(house)
+
+
+def test_check_prints_no_command_for_a_file_of_root_that_the_slurm_user_chose(house: House) -> None:
+    """Any single word counts as a key: with mode 600, other users could no longer read /etc/machine-id."""
+    word = house.folder / "machine-id"
+    word.write_text("0123\n")
+    house.configure(api_key="", api_key_file=str(word))
+    assert str(word) not in commands_of_check(house)
+
+
+@pytest.mark.parametrize("place", ["link", "folder"])
+def test_check_prints_no_command_for_a_hook_that_only_slurmctld_names(house: House, place: str) -> None:
+    """The Slurm user runs slurmctld, which may report a link to /etc/shadow, or a folder of root."""
+    folder = house.folder / "place"
+    folder.mkdir(mode=0o755 if place == "link" else 0o700)
+    (folder / "jobcomp.sh").symlink_to("/etc/shadow")
+    conf = house.folder / "slurm.conf"
+    conf.write_text("JobCompType=jobcomp/script\nJobCompLoc=/usr/libexec/x/jobcomp.sh\n")
+    house.evil.write_text(
+        "#!/bin/sh\nprintf 'SLURM_VERSION = 22.05.8\\nSlurmUser = nobody(65534)\\nClusterName = c\\n'\n"
+        f"printf 'SLURM_CONF = {conf}\\nJobCompType = jobcomp/script\\nJobCompLoc = {folder}/jobcomp.sh\\n'\n"
+    )
+    house.configure()
+    printed = commands_of_check(house)
+    verb = "enter" if place == "folder" else "read"
+    assert (True, False) == (f"let that user {verb}" in printed, str(folder) in printed)
+
+
 def test_a_plain_http_address_of_another_host_causes_a_warning(house: House) -> None:
     """Each run, status and check warn until the configuration confirms it."""
     house.configure(api_url="http://192.0.2.1", timeout="")

@@ -24,7 +24,7 @@ from agent.wording import name_instance
 from tests.support.snapshots import make_snapshot
 
 LEAST = {"api_url": "https://dashboard.example.com", "api_key": "key"}
-HOOK = Path(__file__).parents[2] / "hooks/jobcomp.sh"
+HOOK = str(Path(__file__).parents[2] / "hooks/jobcomp.sh")
 
 
 @pytest.fixture
@@ -152,9 +152,9 @@ def test_one_hook_can_feed_several_instances(tmp_path: Path) -> None:
     script.write_text(f"#!/bin/sh\nSLURM_USAGE_HISTORY_SPOOL={tmp_path}/one {HOOK}\nexit 0\n")
     script.chmod(0o755)
     call = Call("JobCompLoc", script, find_hook_in(script) or Path())
-    assert f"writes to {tmp_path}/one" == check_hook(call, tmp_path / "one")
+    assert f"writes to {tmp_path}/one" == check_hook(call, tmp_path / "one", HOOK)
     with pytest.raises(NotWell, match="the hook writes to") as missing:
-        check_hook(call, tmp_path / "two")
+        check_hook(call, tmp_path / "two", HOOK)
     assert f"add a line with SLURM_USAGE_HISTORY_SPOOL={tmp_path}/two" in (missing.value.hint or "")
     script.write_text(f"{script.read_text()}SLURM_USAGE_HISTORY_SPOOL={tmp_path}/two {HOOK}\n{HOOK}\n")
     assert [tmp_path / "one", tmp_path / "two", SYSTEM_SPOOL] == find_spools(script.read_text())

@@ -322,8 +322,9 @@ def test_a_cluster_without_slurmdbd_has_no_finished_jobs() -> None:
     assert "does not store finished jobs" in complaint(lambda: check_slurm.check_slurmdbd(fake_slurm(), settings))[0]
 
 
-def call_of(script: Path) -> Call:
-    return Call("JobCompLoc", script, script)
+def check_hook(script: Path, spool: Path) -> str:
+    """For the installed hook."""
+    return check_slurm.check_hook(Call("JobCompLoc", script, script), spool, str(script))
 
 
 def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
@@ -336,25 +337,25 @@ def make_hook(folder: Path, spool: Path, mode: int = 0o755) -> Path:
 def test_the_hook_writes_where_the_agent_reads(tmp_path: Path) -> None:
     """The hook and the exporter must use the same spool."""
     hook = make_hook(tmp_path, tmp_path / "spool")
-    assert f"writes to {tmp_path}/spool" == check_slurm.check_hook(call_of(hook), tmp_path / "spool")
-    mend = complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path / "other"))[1]
+    assert f"writes to {tmp_path}/spool" == check_hook(hook, tmp_path / "spool")
+    mend = complaint(lambda: check_hook(hook, tmp_path / "other"))[1]
     assert f"SLURM_USAGE_HISTORY_SPOOL={tmp_path}/other ./install.sh" in mend
 
 
 def test_the_hook_finds_flock(tmp_path: Path) -> None:
     """The hook sets its own PATH, regardless of the shell's."""
     hook = make_hook(tmp_path, tmp_path)
-    assert examine("hook", lambda: check_slurm.check_hook(call_of(hook), tmp_path)).ok
+    assert examine("hook", lambda: check_hook(hook, tmp_path)).ok
     hook.write_text(re.sub(r"(?m)^export PATH=.*$", f"export PATH={tmp_path}", HOOK.read_text()))
     wrong = "flock, which the hook needs, is not installed", "install util-linux"
-    assert wrong == complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))
+    assert wrong == complaint(lambda: check_hook(hook, tmp_path))
 
 
 def test_a_hook_that_cannot_be_run(tmp_path: Path) -> None:
     """A script that is not executable is as good as missing."""
     hook = make_hook(tmp_path, tmp_path, mode=0o644)
-    assert "cannot read and execute" in complaint(lambda: check_slurm.check_hook(call_of(hook), tmp_path))[0]
-    assert "does not exist" in complaint(lambda: check_slurm.check_hook(call_of(tmp_path / "missing"), tmp_path))[0]
+    assert "cannot read and execute" in complaint(lambda: check_hook(hook, tmp_path))[0]
+    assert "does not exist" in complaint(lambda: check_hook(tmp_path / "missing", tmp_path))[0]
 
 
 # --- the timers

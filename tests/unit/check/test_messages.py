@@ -171,13 +171,14 @@ def make_hook(folder: Path, *, mode: int = 0o755, change: Mapping[str, str] | No
     return hook
 
 
-def call_of(script: Path) -> Call:
-    return Call("JobCompLoc", script, script)
+def check_hook(script: Path, spool: Path) -> str:
+    """For the installed hook."""
+    return check_slurm.check_hook(Call("JobCompLoc", script, script), spool, str(script))
 
 
 def hook_without_flock(folder: Path) -> str:
     hook = make_hook(folder, change={"^export PATH=.*$": f"export PATH={folder}"})
-    return check_slurm.check_hook(call_of(hook), folder)
+    return check_hook(hook, folder)
 
 
 RESTART = (
@@ -221,20 +222,20 @@ SLURM = [
     ),
     Lack(
         "a missing hook",
-        lambda folder: check_slurm.check_hook(call_of(folder / "missing"), folder),
+        lambda folder: check_hook(folder / "missing", folder),
         "{folder}/missing does not exist",
         f"run install.sh again, and {RESTART}",
     ),
     Lack(
         "a hook that can't be run",
-        lambda folder: check_slurm.check_hook(call_of(make_hook(folder, mode=0o644)), folder),
+        lambda folder: check_hook(make_hook(folder, mode=0o644), folder),
         "the Slurm user cannot read and execute {folder}/jobcomp.sh",
         f"chmod a+rx {{folder}}/jobcomp.sh, and {RESTART}",
     ),
     Lack("no flock", hook_without_flock, "flock, which the hook needs, is not installed", "install util-linux"),
     Lack(
         "two spools",
-        lambda folder: check_slurm.check_hook(call_of(make_hook(folder)), folder),
+        lambda folder: check_hook(make_hook(folder), folder),
         f"the hook writes to /var/spool/{NAME}, but the configured spool is {{folder}}",
         "run SLURM_USAGE_HISTORY_SPOOL={folder} ./install.sh again",
     ),
