@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping, NamedTuple, Union
 
 from agent import __version__
 from agent.errors import MetricsError
+from agent.spool.disk import replace_file
 from agent.status.snapshot import CommandRuns, Snapshot
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 PREFIX = "slurm_usage_history_"
 #: Distinguishes the instances of a host, whose files node-exporter merges. Prometheus reserves "instance".
 INSTANCE_LABEL = "exporter_instance"
-#: World-readable: node-exporter runs as another user.
-UMASK = 0o022
 
 #: A number, None if unknown, or several numbers by label value.
 Value = Union[float, None, Mapping[str, Union[float, None]]]
@@ -154,12 +152,12 @@ METRICS = (
 
 
 def write_metrics(path: Path, snapshot: Snapshot) -> None:
-    """Writes to a temporary file and renames it, so that no reader sees a partial file.
+    """Replaces the file atomically, so that no reader sees a part of it.
 
     :raises MetricsError: if it cannot be written, or prometheus-client is not installed.
     """
     try:
-        from prometheus_client import CollectorRegistry, write_to_textfile  # noqa: PLC0415  # an optional extra
+        from prometheus_client import CollectorRegistry, generate_latest  # noqa: PLC0415  # an optional extra
     except ImportError as error:
         raise MetricsError(
             "metrics_file is set, but prometheus-client is not installed",
@@ -167,16 +165,13 @@ def write_metrics(path: Path, snapshot: Snapshot) -> None:
         ) from error
     registry = CollectorRegistry()
     registry.register(_Collector(snapshot))
-    umask = os.umask(UMASK)
     try:
-        write_to_textfile(str(path), registry)
+        replace_file(path, generate_latest(registry))
     except OSError as error:
         raise MetricsError(
             f"cannot write metrics_file {path}: {error.strerror}",
             hint="its folder must exist and be writable by the spool's owner",
         ) from error
-    finally:
-        os.umask(umask)
 
 
 class _Collector:

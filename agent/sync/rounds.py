@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Callable, Iterator
 
 from agent.errors import ExporterError
+from agent.spool.disk import replace_file
 
 #: A failed reconcile is retried after this long, not with each flush.
 RETRY_SECONDS = 3600.0
@@ -76,6 +76,4 @@ def write_health(path: Path, line: str) -> None:
 
     :raises OSError: if it can't be written.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}")
-    new.write_text(f"{line}\n", encoding="utf-8")
-    new.replace(path)
+    replace_file(path, f"{line}\n".encode())

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -225,7 +226,6 @@ def test_everyone_may_read_the_file(tmp_path: Path) -> None:
     """node-exporter runs as another user, and the units' UMask hides everything else."""
     write_metrics(tmp_path / "x.prom", make_snapshot())
     assert 0o644 == (tmp_path / "x.prom").stat().st_mode & 0o777
-    assert 0o077 == os.umask(0o077)
 
 
 def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
@@ -236,6 +236,16 @@ def test_the_file_is_replaced_in_one_step(tmp_path: Path) -> None:
         write_metrics(path, make_snapshot())
         assert "old\n" == reader.read()
     assert ["x.prom"] == [entry.name for entry in tmp_path.iterdir()]
+
+
+def test_no_link_of_another_user_is_followed(tmp_path: Path) -> None:
+    """Others may write to the folder, and may know the process, its thread and the file's name."""
+    victim = tmp_path / "victim"
+    victim.write_text("ours\n")
+    for name in ("x.prom", f"x.prom.{os.getpid()}.{threading.get_ident()}", f".x.prom.{os.getpid()}"):
+        (tmp_path / name).symlink_to(victim)
+    write_metrics(tmp_path / "x.prom", make_snapshot())
+    assert ("ours\n", False) == (victim.read_text(), (tmp_path / "x.prom").is_symlink())
 
 
 def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:

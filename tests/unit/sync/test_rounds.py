@@ -123,6 +123,16 @@ def test_the_health_file_is_whole_at_any_time(tmp_path: Path) -> None:
     assert [health] == list(tmp_path.iterdir())
 
 
+def test_no_link_beside_the_health_file_is_followed(tmp_path: Path) -> None:
+    """In /tmp any user could leave one, by the number that the process will have."""
+    health, victim = tmp_path / "health", tmp_path / "victim"
+    victim.write_text("ours\n")
+    for name in ("health", f".health.{os.getpid()}"):
+        (tmp_path / name).symlink_to(victim)
+    write_health(health, "Flush: nothing to do")
+    assert ("ours\n", "Flush: nothing to do\n") == (victim.read_text(), health.read_text())
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"), [("30s", 30.0), ("5m", 300.0), ("5min", 300.0), ("12h", 43_200.0), ("1d", DAY), ("45", 45.0)]
 )
