@@ -268,10 +268,13 @@ def is_plain_http(url: str) -> bool:
     >>> is_plain_http("http://dashboard.example.com"), is_plain_http("http://127.0.0.1:8100")
     (True, False)
     """
-    parts = urlsplit(url)
-    host = (parts.hostname or "").rstrip(".")
-    is_here = host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host)
-    return parts.scheme == "http" and not is_here
+    return urlsplit(url).scheme == "http" and not is_here(url)
+
+
+def is_here(url: str) -> bool:
+    """Whether a URL names this host itself, by its loopback address."""
+    host = (urlsplit(url).hostname or "").rstrip(".")
+    return host in {"localhost", "::1"} or re.fullmatch(r"127(\.\d{1,3}){3}", host) is not None
 
 
 def is_exposed(path: Path) -> bool:

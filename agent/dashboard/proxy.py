@@ -8,6 +8,7 @@ import os
 import re
 from urllib.parse import urlsplit
 
+from agent.config import is_here
 from agent.errors import ConfigError
 from agent.sanitize import clean
 
@@ -44,12 +45,16 @@ def _can_speak_socks() -> bool:
 
 
 def is_exempt(url: str) -> bool:
-    """Whether NO_PROXY covers a URL, in the notations of curl, Go and others too.
+    """Whether a URL is reached without a proxy: NO_PROXY covers it, in the notations of curl, Go and others too.
+
+    Nor is a proxy used for plain HTTP to this host: the key would reach that proxy in plain text.
 
     requests does not support ``*.example.com``, ``example.com:443``, spaces between names, ``[::1]``, ``fd00::/8`` and
     ``192.0.2.1:8443``.
     """
     parts = urlsplit(url)
+    if parts.scheme == "http" and is_here(url):
+        return True
     host = (parts.hostname or "").partition("%")[0].rstrip(".")
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     entries = re.split(r"[,\s]+", os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or "")

@@ -94,6 +94,7 @@ def test_the_password_is_sent_only_to_the_proxy(
 
 def test_a_password_for_plain_http(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With plain HTTP the 407 arrives as an answer."""
+    monkeypatch.setattr("agent.dashboard.proxy.is_here", lambda url: False)
     with ReceivingDashboard() as plain, Squid() as squid:
         monkeypatch.setenv("HTTP_PROXY", squid.url(""))
         site = Deliveries(tmp_path, plain.url, 100)
@@ -187,6 +188,7 @@ def test_addresses_in_no_proxy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str, entry: str, goes_directly: bool
 ) -> None:
     """Networks, ports and IPv6 addresses have the same meaning as for curl."""
+    monkeypatch.setattr("agent.dashboard.proxy.is_here", lambda url: False)
     with ReceivingDashboard() as plain, Nginx(plain.url, address=address) as nginx:
         monkeypatch.setenv("HTTP_PROXY", f"http://[::1]:{free_port('::1')}")
         monkeypatch.setenv("NO_PROXY", entry.replace("PORT", str(nginx.port)))

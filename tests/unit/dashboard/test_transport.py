@@ -63,6 +63,7 @@ def test_names_in_no_proxy(monkeypatch: pytest.MonkeyPatch, entries: str, goes_d
     """Wildcards, ports and spaces are understood as curl, Go and others do; the rest goes through the proxy."""
     for name in ("HTTP_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("agent.dashboard.proxy.is_here", lambda url: False)
     with ReceivingDashboard() as dashboard, socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))  # and does not listen
         url = dashboard.url.replace("127.0.0.1", "localhost")
@@ -73,3 +74,14 @@ def test_names_in_no_proxy(monkeypatch: pytest.MonkeyPatch, entries: str, goes_d
         else:
             with pytest.raises(DashboardUnreachable, match="cannot connect through the proxy"):
                 ask(url)
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+def test_plain_http_within_this_host_uses_no_proxy(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    """Otherwise the key would cross the network to the proxy, although plain HTTP to another host is warned of."""
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with ReceivingDashboard() as dashboard, ReceivingDashboard() as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert 200 == ask(dashboard.url.replace("127.0.0.1", host))
+        assert (1, 0) == (len(dashboard.requests), len(proxy.requests))
