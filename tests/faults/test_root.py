@@ -229,7 +229,7 @@ def test_a_configuration_that_appears_after_roots_check_is_not_read(house: House
     roots.mkdir(mode=0o750)
     (roots / "queue").write_text("7\n")
     os.chown(house.etc, SLURM, SLURM)
-    house.configure(spool_dir=str(roots))  # not one of slurm's, as whose owner root would go on
+    house.configure(spool_dir=str(roots))  # not one of slurm's, as whose owner root would continue
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(house.folder)!r})

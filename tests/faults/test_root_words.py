@@ -106,7 +106,7 @@ def test_check_prints_no_chown_of_a_path_that_the_slurm_user_chose(house: House,
 def commands_of_check(house: House) -> str:
     """The remedies that `check` prints, in words and as commands."""
     found = json.loads(house.run("check", "--json").stdout)["checks"]
-    return "\n".join(f"{finding['mend']}\n{finding['run']}" for finding in found)
+    return "\n".join(finding["mend"] + "\n" + finding["run"] for finding in found)
 
 
 def test_check_prints_no_command_for_a_file_in_a_folder_of_the_slurm_user(house: House) -> None:
