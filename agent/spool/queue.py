@@ -149,7 +149,7 @@ class Queue:
         return False
 
     def _put_aside_unless_readable(self, path: Path) -> None:
-        """Puts aside what is not from the hook: links and FIFOs, which are never opened, and files of root."""
+        """Sets aside what is not from the hook: links and FIFOs, which are never opened, and files of root."""
         if not _exists(path) or (_is_plain(path) and os.access(path, os.R_OK)):
             return
         aside = path.with_name(f"odd.{path.name}")

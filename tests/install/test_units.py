@@ -34,7 +34,7 @@ def analyze(*arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_systemd_understands_every_line(runnable: list[Path]) -> None:
-    """No unknown setting, no value out of range, no missing unit. What is newer than Debian 12 is passed over."""
+    """No unknown setting, no value out of range, no missing unit. Settings newer than Debian 12 are ignored."""
     verdict = analyze("verify", "--man=no", *runnable)
     newer = "Unknown key 'PrivatePIDs' in section [Service], ignoring."
     said = [line for line in verdict.stdout.splitlines() if not line.endswith(newer)]

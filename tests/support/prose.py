@@ -1,4 +1,4 @@
-"""Finds phrases that read as translated (phrases.txt) in documents, messages, docstrings and comments."""
+"""Finds phrases that read as translated (phrases.txt) in documents, messages, docstrings, comments and tests' names."""
 
 from __future__ import annotations
 
@@ -61,6 +61,8 @@ def prose_of(name: str, text: str) -> Iterator[tuple[int, str]]:
             if token.type in {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", -1)}:
                 for number, line in enumerate(token.string.splitlines(), token.start[0]):
                     yield number, re.sub(r"`+[^`]*`+", "", line)
+            elif token.type == tokenize.NAME and token.string.startswith("test_"):
+                yield token.start[0], token.string.replace("_", " ")
     elif name.endswith(".md"):
         fenced = False
         for number, line in enumerate(text.splitlines(), 1):

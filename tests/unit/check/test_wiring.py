@@ -265,7 +265,7 @@ def test_lines_that_were_removed_from_slurm_conf(site: Site) -> None:
     assert site.fill("JobCompLoc={hook}") == site.check()
 
 
-def test_an_unreadable_slurm_conf_is_no_evidence(site: Site) -> None:
+def test_an_unreadable_slurm_conf_proves_nothing(site: Site) -> None:
     """Only what slurmctld reports counts in that case."""
     settings = {"JobCompType": "jobcomp/script", "JobCompLoc": site.hook, "SLURM_CONF": "/none/slurm.conf"}
     assert f"JobCompLoc={site.hook}" == site.check(settings)

@@ -129,7 +129,7 @@ def test_odd_lines_alone_are_not_an_answer() -> None:
         read(make_output(["odd"]))
 
 
-def test_rows_of_two_clusters_are_no_answer() -> None:
+def test_rows_of_two_clusters_are_not_an_answer() -> None:
     """Another cluster's jobs must not be sent as this one's."""
     with pytest.raises(SlurmUnreachable) as caught:
         read(make_output(make_values(Cluster="lab"), make_values(Cluster="other")))

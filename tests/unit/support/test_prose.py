@@ -17,6 +17,7 @@ LIST = read_phrases("# a comment\n\\bmend(s|ed)?\\b | fix\n")
         ("a.py", "mend = 1  # mend\n", ["a.py:1: 'mend': write fix"]),
         ("a.py", '"""One.\n\nTwo mended.\n"""\n', ["a.py:3: 'mended': write fix"]),
         ("a.py", '"""``mend`` is a name."""\nmend(mend=2)\n', []),
+        ("a.py", "def test_it_mends_that(): mend()\n", ["a.py:1: 'mends': write fix"]),
         ("a.sh", "say 'mend it'\n", ["a.sh:1: 'mend': write fix"]),
     ],
 )

@@ -232,7 +232,7 @@ def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
 
 
 def test_a_poison_record_that_only_reconcile_knows(ledger: Ledger) -> None:
-    """Alone in its slice it holds up nothing behind it, and is tried again and set aside when another was taken."""
+    """Alone in its slice it delays no other, and is retried and set aside once another was accepted."""
     site = Site(ledger, breaks_on([1]), batch_size=1)
     delivery = site.send_ids([1, 2, 3], command="reconcile")
     assert (2, 1, 0) == (delivery.delivered, delivery.rejected, delivery.refused)
