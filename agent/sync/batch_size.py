@@ -24,6 +24,30 @@ class Capacity(NamedTuple):
     ceiling_at: float = 0.0  # epoch seconds
 
 
+class Trouble:
+    """A batch that failed and is sent again, perhaps in parts: its size may be at fault, or one of its records.
+
+    True while records of it are left.
+    """
+
+    def __init__(self) -> None:
+        self.before = Capacity()  # what was known when it began
+        self._left = 0
+
+    def __bool__(self) -> bool:
+        return self._left > 0
+
+    def begin(self, records: int, capacity: Capacity) -> None:
+        """Notes that a batch failed, unless it is a part of one that did."""
+        if not self:
+            self.before = capacity
+            self._left = records
+
+    def settle(self, records: int) -> None:
+        """Notes that this many records were delivered, or set aside."""
+        self._left = max(self._left - records, 0)
+
+
 def first_bytes(timeout: float) -> int:
     """The size of the first batch; a short time-out makes it smaller."""
     return int(FIRST_BYTES * min(timeout / 30, 1))

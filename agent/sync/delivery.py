@@ -18,7 +18,7 @@ from agent.jobs.record import Record
 from agent.logger import INFO, Logger
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
-from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, first_bytes
+from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, Trouble, first_bytes
 from agent.sync.culprit import Budget, Search
 from agent.sync.outbox import Outbox, size_of
 from agent.sync.witness import Receiver, Witness
@@ -73,8 +73,7 @@ class Delivery:
         self._command = command
         self._most_records = batch_size
         self._size = BatchSize(_load_capacity(ledger, timeout), timeout=timeout)
-        self._troubled = 0  # records left of a batch that failed and is sent again, perhaps in parts
-        self._before_trouble = self._size.capacity
+        self._trouble = Trouble()
         self._clock = clock
         self._stopwatch = stopwatch
         self._level = level
@@ -120,8 +119,9 @@ class Delivery:
         batch = self._outbox.next_batch(self._most_records, self._size.bytes)
         full = len(batch) < len(self._outbox) or size_of(batch) >= self._size.bytes
         rest = {record.key for record in self._send(batch, full=full)}
-        self._outbox.take_out([record for record in batch if record.key not in rest])
-        self._troubled = max(self._troubled - len(batch) + len(rest), 0)
+        settled = [record for record in batch if record.key not in rest]
+        self._outbox.take_out(settled)
+        self._trouble.settle(len(settled))
 
     def _send(self, batch: Sequence[Record], *, full: bool) -> Sequence[Record]:
         """Sends records and handles failures.
@@ -153,7 +153,7 @@ class Delivery:
             self._ledger.delivered.add(self._cluster, news, self._command, self._clock(), hooked=self._hooked)
             self._ledger.waiting.forget(self._outbox.settle(records))
             if self._size.capacity != before:
-                self._save_capacity()
+                self._write_capacity()
         self._witness.accepted(records[-1])
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
@@ -177,26 +177,20 @@ class Delivery:
             raise error
         if len(batch) == 1:
             return self._hold_back(batch[0], error)
-        if self._troubled or error.timed_out:
+        if self._trouble or error.timed_out:
             return self._go_smaller(batch, str(error))
         logger.warning("%s; the dashboard is reachable, trying again", error)
-        self._enter_trouble(batch)
+        self._trouble.begin(len(batch), self._size.capacity)
         return batch
 
     def _go_smaller(self, batch: Sequence[Record], words: str) -> Sequence[Record]:
         """Makes the next batches smaller; all records of this one are sent again."""
-        self._enter_trouble(batch)
+        self._trouble.begin(len(batch), self._size.capacity)
         self._size.failed(size_of(batch))
-        with self._ledger.transaction():
-            self._save_capacity()
+        self._save_capacity()
         if words:
             logger.warning("%s; continuing with at most %d kB at a time", words, -(-self._size.bytes // 1024))
         return batch
-
-    def _enter_trouble(self, batch: Sequence[Record]) -> None:
-        """Notes that a batch is sent again, perhaps in parts: the cause may be its size or one of its records."""
-        if not self._troubled:
-            self._troubled, self._before_trouble = len(batch), self._size.capacity
 
     def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
         """Keeps a record that the dashboard does not answer, though it is reachable and may accept others."""
@@ -204,15 +198,18 @@ class Delivery:
         proven = self._witness.confirm(BatchRefused(str(error)))
         if not proven:
             self._suspects.append(record)
-        if self._troubled:  # parts of a batch failed because of this record, not because of their size
-            before = self._before_trouble
+        if self._trouble:  # parts of a batch failed because of this record, not because of their size
+            before = self._trouble.before
             self._size.forget_failures(before if proven else before._replace(size=self._size.bytes))
-            with self._ledger.transaction():
-                self._save_capacity()
+            self._save_capacity()
         self._keep([record], str(error))
         return []
 
     def _save_capacity(self) -> None:
+        with self._ledger.transaction():
+            self._write_capacity()
+
+    def _write_capacity(self) -> None:
         for name, value in zip((BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT), self._size.capacity):
             self._ledger.facts.set(name, value)
 
@@ -237,8 +234,7 @@ class Delivery:
         suspects, unsearched = search.findings
         if suspects:
             self._size.forget_failures(before)
-        with self._ledger.transaction():
-            self._save_capacity()
+        self._save_capacity()
         for part, words in unsearched:
             self._keep(part, words)
         self._judge(suspects)
