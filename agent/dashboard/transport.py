@@ -199,7 +199,11 @@ class _Adapter(HTTPAdapter):
         except OSError:
             pass  # already closed
 
-    def _check_wanted(self) -> None:
+    def use(self, connection: HTTPConnection) -> None:
+        """Notes the connection that the request is about to open."""
+        self._connection = connection
+
+    def check_wanted(self) -> None:
         """A name server may answer only after the request was abandoned.
 
         :raises ConnectionAbortedError: in the thread of that request, which nobody waits for.
@@ -208,31 +212,29 @@ class _Adapter(HTTPAdapter):
             raise ConnectionAbortedError("the request took too long")
 
     def _pool_classes(self) -> dict[str, type[HTTPConnectionPool]]:
-        adapter = self
+        """urllib3's classes by scheme, with connections that this adapter keeps track of."""
 
-        class Plain(HTTPConnection):
-            response_class = _Response
+        def tracked(pool: type[HTTPConnectionPool], connection: type[HTTPConnection]) -> type[HTTPConnectionPool]:
+            own = type(connection.__name__, (_TrackedConnection, connection), {"adapter": self})
+            return type(pool.__name__, (pool,), {"ConnectionCls": own})
 
-            def connect(self) -> None:
-                adapter._connection = self
-                super().connect()
-                adapter._check_wanted()
+        return {
+            "http": tracked(HTTPConnectionPool, HTTPConnection),
+            "https": tracked(HTTPSConnectionPool, HTTPSConnection),
+        }
 
-        class Safe(HTTPSConnection):
-            response_class = _Response
 
-            def connect(self) -> None:
-                adapter._connection = self
-                super().connect()
-                adapter._check_wanted()
+class _TrackedConnection(HTTPConnection):
+    """A connection of :class:`_Adapter`; with or without TLS, depending on the class that is next to this one."""
 
-        class PlainPool(HTTPConnectionPool):
-            ConnectionCls = Plain
+    adapter: _Adapter
+    response_class = _Response
 
-        class SafePool(HTTPSConnectionPool):
-            ConnectionCls = Safe
-
-        return {"http": PlainPool, "https": SafePool}
+    def connect(self) -> None:
+        """Connects, unless the request has been abandoned meanwhile."""
+        self.adapter.use(self)
+        super().connect()
+        self.adapter.check_wanted()
 
 
 #: Errors after which a connection had been established and the other side closed it.
