@@ -194,12 +194,11 @@ def _jobs_of_raw_id(rows: list[Run], earlier: Runs) -> Iterator[Runs]:
 
     :param earlier: the remembered runs of the raw ID.
     """
-    while rows:
-        newest, runs = rows[0], rows
-        if len(rows) > 1 or earlier:
-            newest = max(rows, key=lambda run: run.submit)
-            runs = runs_with(newest, [*earlier, *rows])
-        # If a newer run has ended since, or in a later slice, the job is handled with that run.
-        if runs[-1].submit <= newest.submit:
-            yield runs
-        rows = [run for run in rows if run.submit < runs[0].submit and run.job_id != newest.job_id]
+    newest = max(rows, key=lambda run: run.submit)
+    runs = runs_with(newest, [*earlier, *rows])
+    # If a newer run has ended since, or in a later slice, the job is handled with that run.
+    if runs[-1].submit <= newest.submit:
+        yield runs
+    of_earlier_owners = [run for run in rows if run.submit < runs[0].submit and run.job_id != newest.job_id]
+    if of_earlier_owners:
+        yield from _jobs_of_raw_id(of_earlier_owners, earlier)
