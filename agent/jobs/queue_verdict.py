@@ -83,10 +83,20 @@ def _is_up_to_date(entry: QueueEntry, runs: Iterable[Run]) -> bool:
     """Whether the rows include the end that the entry stands for. The newest row may be a later run."""
     ended = [run for run in runs if run.ended]
     if entry.submit is not None:
-        ended = [run for run in ended if run.submit >= entry.submit]
+        ended = [run for run in ended if run.submit >= entry.submit or _has_that_end(entry, run)]
     if entry.end is not None:
         ended = [run for run in ended if run.end is not None and run.end >= entry.end - END_SLACK_SECONDS]
     return bool(ended)
+
+
+def _has_that_end(entry: QueueEntry, run: Run) -> bool:
+    """Whether a run ended when the hook said and after the Submit that it reported, so that it is no earlier run.
+
+    Its own Submit may be missing. And a job that is requeued after a resize continues in the row of the resize, with
+    the Submit of that (seen on 22.05).
+    """
+    end = run.end or 0
+    return (entry.submit or 0) < end and abs(end - (entry.end or 0)) <= END_SLACK_SECONDS
 
 
 def _has_ended_before(entry: QueueEntry, runs: Sequence[Run]) -> bool:

@@ -38,6 +38,15 @@ def test_flush_waits_for_a_record_that_does_not_exist_yet(rows: list[Run], reaso
     assert (Fate.WAIT, reason) == (verdict.fate, verdict.reason)
 
 
+@pytest.mark.parametrize("submit", ["Unknown", str(NOON - 100)], ids=["missing", "of a resize before the requeue"])
+def test_a_record_with_another_submit_than_the_hook_said(submit: str) -> None:
+    """The End identifies the run, as nothing else of this job ended after the Submit that the hook reported."""
+    rows = [make_run(Submit=submit)]
+    assert (Fate.SEND, rows) == (judge_entry(TOLD, rows, LATER).fate, judge_entry(TOLD, rows, LATER).runs)
+    cancelled_at_once = QueueEntry(100, ENDED, ENDED + 1)
+    assert Fate.WAIT is judge_entry(cancelled_at_once, rows, LATER).fate
+
+
 def test_an_end_that_slurmdbd_never_learns_of() -> None:
     """A slurmctld killed twice has run the job again and kept its later end: after a day the earlier one counts."""
     rows = [make_run(End=str(ENDED - 100))]
