@@ -164,7 +164,7 @@ def _check_slurm(
     slurmdbd = examine("slurmdbd", ask_slurmdbd)
     yield slurmdbd
     if slurmdbd.ok:
-        yield examine("privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name()))
+        yield examine("privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name(), settings))
     else:
         yield from _untested("slurmdbd", "privileges")
 

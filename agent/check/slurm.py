@@ -102,24 +102,37 @@ def check_slurmdbd(slurm: Slurm, settings: Mapping[str, str], clock: Callable[[]
     return f"sacct returned {count(rows, 'job')} that ended {ended}, in {span(clock() - began)}"
 
 
-def check_privileges(slurm: Slurm, user: str) -> str:
-    """Whether this user sees all users' jobs. Without that privilege sacct returns only their own, and exits 0."""
+def check_privileges(slurm: Slurm, user: str, settings: Mapping[str, str]) -> str:
+    """Whether this user sees all users' jobs. Without that privilege sacct returns only their own, and exits 0.
+
+    squeue likewise, if slurm.conf hides jobs: a preempted job that is still COMPLETING would look forgotten.
+
+    :param settings: slurmctld's; empty if it does not answer, or this host has none.
+    """
     database = slurm.sacctmgr.read_accounting_config()
     if user in {"root", slurm_user(database)}:
         return f"{user} sees all jobs"
     level = slurm.sacctmgr.admin_level(user)
     if level in {"Operator", "Administrator"}:
         return f"{user} sees all jobs, as {level}"
-    is_private = bool({"jobs", "all"} & set(database.get("PrivateData", "").lower().split(",")))
-    if not is_private and not _keeps_to_itself(database):
-        return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
-    visibility = "hides" if is_private else f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
+    file, visibility = "slurmdbd.conf", "hides"
+    if not _hides_jobs(database):
+        if user != slurm_user(settings) and _hides_jobs(settings):
+            file = "slurm.conf"
+        elif _keeps_to_itself(database):
+            visibility = f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
+        else:
+            return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
     change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
-        f"PrivateData in slurmdbd.conf {visibility} other users' jobs from {user}",
+        f"PrivateData in {file} {visibility} other users' jobs from {user}",
         hint=f"sacctmgr {change} AdminLevel=Operator",
         run=f"sacctmgr -i {change} AdminLevel=Operator",
     )
+
+
+def _hides_jobs(settings: Mapping[str, str]) -> bool:
+    return bool({"jobs", "all"} & set(settings.get("PrivateData", "").lower().split(",")))
 
 
 def _limit(database: Mapping[str, str]) -> str:

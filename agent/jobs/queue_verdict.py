@@ -90,10 +90,10 @@ def _is_up_to_date(entry: QueueEntry, runs: Iterable[Run]) -> bool:
 
 
 def _has_that_end(entry: QueueEntry, run: Run) -> bool:
-    """Whether a run ended when the hook said and after the Submit that it reported, so that it is no earlier run.
+    """Whether a run ended when the hook said and after the Submit that it reported, which no earlier run did.
 
-    Its own Submit may be missing. And a job that is requeued after a resize continues in the row of the resize, with
-    the Submit of that (seen on 22.05).
+    The run's own Submit may be missing. And a job that is requeued after a resize continues in the row of the resize,
+    with the Submit of that (seen on 22.05).
     """
     end = run.end or 0
     return (entry.submit or 0) < end and abs(end - (entry.end or 0)) <= END_SLACK_SECONDS

@@ -99,10 +99,10 @@ def test_a_range_that_is_limited() -> None:
     assert check_slurm.check_slurmdbd(slurm, {}, lambda: 1.7e9) == (
         "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
     )
-    reported = check_slurm.check_privileges(slurm, "bob")
+    reported = check_slurm.check_privileges(slurm, "bob", {})
     assert reported.startswith("bob sees all jobs, as PrivateData hides none, up to 6 h")
     assert reported.endswith("at a time (MaxQueryTimeRange); an Operator has no such limit")
-    assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root")
+    assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root", {})
 
 
 def test_rows_of_another_cluster() -> None:

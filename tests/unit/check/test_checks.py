@@ -278,21 +278,32 @@ def test_a_user_without_a_name_is_the_uid() -> None:
 def test_who_may_see_all_jobs(user: str, level: str, private: str, well: bool) -> None:
     """root, slurmdbd's own user, operators, and everybody if slurmdbd hides no jobs."""
     slurm = fake_slurm(level=level, database={"SlurmUser": "slurm(64030)", "PrivateData": private})
-    assert well == examine("", lambda: check_slurm.check_privileges(slurm, user)).ok
+    assert well == examine("", lambda: check_slurm.check_privileges(slurm, user, {})).ok
 
 
 @pytest.mark.parametrize(("version", "well"), [("24.11.5", True), ("26.05.5", False), ("26.11.0-rc1", False)])
 def test_a_slurmdbd_that_does_not_report_privatedata(version: str, well: bool) -> None:
     """26.05 always reports PrivateData = none, so the right is required."""
     slurm = fake_slurm(level="None", database={"PrivateData": "none", "SLURMDBD_VERSION": version})
-    assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob")).ok
+    assert well == examine("", lambda: check_slurm.check_privileges(slurm, "bob", {})).ok
+
+
+@pytest.mark.parametrize(
+    ("user", "level", "well"), [("bob", "", False), ("bob", "Operator", True), ("slurm", "", True)]
+)
+def test_a_slurmctld_that_hides_jobs_from_squeue(user: str, level: str, well: bool) -> None:
+    """squeue would not show that a preempted job is still COMPLETING, and the job would be sent too early (22.05)."""
+    slurm, settings = fake_slurm(level=level, database={}), {"SlurmUser": "slurm(64030)", "PrivateData": "jobs,usage"}
+    finding = examine("", lambda: check_slurm.check_privileges(slurm, user, settings))
+    assert well == finding.ok
+    assert well or finding.text == "PrivateData in slurm.conf hides other users' jobs from bob"
 
 
 def test_the_command_that_grants_the_right_fits_the_user() -> None:
     """A user whom slurmdbd knows is modified, another one added."""
     database = {"PrivateData": "jobs"}
-    known = complaint(lambda: check_slurm.check_privileges(fake_slurm(level="None", database=database), "bob"))
-    unknown = complaint(lambda: check_slurm.check_privileges(fake_slurm(database=database), "bob"))
+    known = complaint(lambda: check_slurm.check_privileges(fake_slurm(level="None", database=database), "bob", {}))
+    unknown = complaint(lambda: check_slurm.check_privileges(fake_slurm(database=database), "bob", {}))
     assert "sacctmgr modify user bob set AdminLevel=Operator" == known[1]
     assert "sacctmgr add user bob " in unknown[1]
 

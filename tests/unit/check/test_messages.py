@@ -208,14 +208,14 @@ SLURM = [
     ),
     Lack(
         "a user without the right",
-        lambda _: check_slurm.check_privileges(private_slurm("None", PrivateData="jobs"), "bob"),
+        lambda _: check_slurm.check_privileges(private_slurm("None", PrivateData="jobs"), "bob", {}),
         "PrivateData in slurmdbd.conf hides other users' jobs from bob",
         "sacctmgr modify user bob set AdminLevel=Operator",
     ),
     Lack(
         "a user whom slurmdbd does not know",
         lambda _: check_slurm.check_privileges(
-            private_slurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob"
+            private_slurm("", PrivateData="none", SLURMDBD_VERSION="26.05.5"), "bob", {}
         ),
         "PrivateData in slurmdbd.conf may hide (slurmdbd 26.05.5 does not report it) other users' jobs from bob",
         "sacctmgr add user bob DefaultAccount=root AdminLevel=Operator",
