@@ -180,55 +180,65 @@ class Diagnosis:
 
     def trouble(self) -> NotWell:
         """The problem and its remedy."""
-        return self._not_read() or self._at_another_time() or self._advise()
+        return self._not_read_yet() or self._in_another_file() or self._at_another_time() or self._not_called()
 
-    def _not_read(self) -> NotWell | None:
-        """The lines exist, but slurmctld has not read them, or reads another file."""
+    def _not_read_yet(self) -> NotWell | None:
         call = wiring_of_file(self._conf).find_call()
-        if call:
-            setting = next(one for one in reversed(self._conf.settings) if one.value == str(call.script))
-            return NotWell(
-                f"{setting.place} names {call.script}, but slurmctld has not read that line yet",
-                hint=RESTART_HINT,
-                run=RESTART,
-            )
-        for other in map(Path, USUAL_PLACES):
-            if not _is_same(other, self._path):
-                call = wiring_of_file(read_slurm_conf(other)).find_call()
-                if call:
-                    return NotWell(
-                        f"{other} names {call.script}, but slurmctld reads {self._path}",
-                        hint=f"put {' and '.join(_assignments(call, str(call.script)))} there, and {RESTART_HINT}",
-                        run=then_restart(append(self._path, _assignments(call, str(call.script)))),
-                    )
-        return None
+        if not call:
+            return None
+        setting = next(one for one in reversed(self._conf.settings) if one.value == str(call.script))
+        return NotWell(
+            f"{setting.place} names {call.script}, but slurmctld has not read that line yet",
+            hint=RESTART_HINT,
+            run=RESTART,
+        )
+
+    def _in_another_file(self) -> NotWell | None:
+        others = [place for place in map(Path, USUAL_PLACES) if not _is_same(place, self._path)]
+        calls = ((other, wiring_of_file(read_slurm_conf(other)).find_call()) for other in others)
+        other, call = next(((other, call) for other, call in calls if call), (None, None))
+        if not call:
+            return None
+        lines = _assignments(call, str(call.script))
+        return NotWell(
+            f"{other} names {call.script}, but slurmctld reads {self._path}",
+            hint=f"put {' and '.join(lines)} there, and {RESTART_HINT}",
+            run=then_restart(append(self._path, lines)),
+        )
 
     def _at_another_time(self) -> NotWell | None:
         for key, meaning in _OTHER_TIMES.items():
             value = self._settings.get(key, self._settings.get(f"{key}[0]", ""))
             if value.startswith("/") and find_hook_in(Path(value)):
-                advice = self._advise()
                 return NotWell(
                     f"slurm.conf says {key}={value}, which {meaning}",
-                    hint=f"remove that line; {advice.hint}",
+                    hint=f"remove that line; {self._not_called().hint}",
                 )
         return None
 
-    def _advise(self) -> NotWell:
-        """The lines that fit the present slurm.conf."""
-        jobcomp, location, epilogs = self._wiring
-        name = self._settings.get("JobCompType", "") or "not set"
-        if jobcomp == "script":
-            text = f"slurmctld does not call the hook: JobCompLoc is {location or 'not set'}"
-            if location and not is_missing(Path(location)):
-                return self._call_both(text, "JobCompLoc", location)
-            return self._point_to_hook(text, location)
-        text = f"slurmctld does not call the hook: JobCompType is {name}"
-        if not jobcomp:
+    def _not_called(self) -> NotWell:
+        """No line calls the hook: which ones fit the present slurm.conf."""
+        if self._wiring.jobcomp == "script":
+            return self._other_script()
+        plugin = self._settings.get("JobCompType", "") or "not set"
+        text = f"slurmctld does not call the hook: JobCompType is {plugin}"
+        if not self._wiring.jobcomp:
             return self._add(text, "JobCompType=jobcomp/script", f"JobCompLoc={self._installed}")
+        return self._other_plugin(text, plugin)
+
+    def _other_script(self) -> NotWell:
+        location = self._wiring.location
+        text = f"slurmctld does not call the hook: JobCompLoc is {location or 'not set'}"
+        if location and not is_missing(Path(location)):
+            return self._call_both(text, "JobCompLoc", location)
+        return self._point_to_hook(text, location)
+
+    def _other_plugin(self, text: str, plugin: str) -> NotWell:
+        """The site stores finished jobs with another plugin, so that EpilogSlurmctld has to call the hook."""
+        _, location, epilogs = self._wiring
         if location and find_hook_in(Path(location)) and location == self._installed:
             return NotWell(
-                f"JobCompType is {name}, which does not treat JobCompLoc={location}, the hook, as a script",
+                f"JobCompType is {plugin}, which does not treat JobCompLoc={location}, the hook, as a script",
                 hint=f"set JobCompType=jobcomp/script in {self._path}, and {RESTART_HINT}",
             )
         if epilogs and version_of(self._settings) < SEVERAL_EPILOGS:
