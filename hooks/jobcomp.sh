@@ -62,7 +62,7 @@ append_beside() { # writes a file of its own, which needs no lock, and renames i
 
 complain() { # with a timeout: a stuck syslog must not block slurmctld
     timeout "$complaint_seconds" logger -p daemon.err -t slurm-usage-history-exporter \
-        "job $jobid could not be queued in $SLURM_USAGE_HISTORY_SPOOL: the daily reconcile will bring it"
+        "job $jobid could not be queued in $SLURM_USAGE_HISTORY_SPOOL: the daily reconcile will deliver it"
 }
 
 main() {

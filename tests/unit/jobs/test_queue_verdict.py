@@ -144,6 +144,6 @@ def test_a_task_has_one_name_however_long_slurmctld_was_dead() -> None:
 
 
 def test_a_running_job_that_an_admin_queues_waits_for_its_end() -> None:
-    """Without a hook, nothing else would bring it before the next reconcile."""
+    """Without a hook, nothing would deliver it before the next reconcile."""
     runs = [make_run(State="RUNNING", End="Unknown")]
     assert Fate.WAIT is judge_entry(QueueEntry(100, 0), runs, ENDED).fate
