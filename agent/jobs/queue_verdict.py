@@ -93,7 +93,7 @@ def _has_that_end(entry: QueueEntry, run: Run) -> bool:
     """Whether a run ended when the hook said and after the Submit that it reported, which no earlier run did.
 
     The run's own Submit may be missing. And a job that is requeued after a resize continues in the row of the resize,
-    with the Submit of that (seen on 22.05).
+    with the Submit of that (seen on 20.11 and 22.05).
     """
     end = run.end or 0
     return (entry.submit or 0) < end and abs(end - (entry.end or 0)) <= END_SLACK_SECONDS

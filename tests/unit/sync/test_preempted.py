@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Sequence
+
 import pytest
 
+from agent.errors import SlurmUnreachable
+from agent.jobs.finality import UNANSWERED_SECONDS
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.localtime import Range
@@ -11,7 +16,7 @@ from agent.spool.ledger import Ledger
 from agent.sync import backlog
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
-from tests.support.sites import MemorySite
+from tests.support.sites import MemorySite, SessionSite
 
 NOW = WINDOW.end + 60 * DAY
 LIVE = {"State": "PENDING", "Submit": str(NOON + DAY), "Start": "Unknown", "End": "Unknown", "ElapsedRaw": "0"}
@@ -54,3 +59,32 @@ def test_a_flush_that_walks_does_not_send_a_held_job(
     site.flush()
     assert ["101"] == [record["JobID"] for record in site.sent()]
     assert 0 == ledger.waiting.count()[0]
+
+
+class SilentSlurm(MemorySlurm):
+    """One whose slurmctld does not answer while it is silent."""
+
+    silent = False
+
+    def job_states(self, raw_ids: Sequence[int]) -> dict[int, str]:
+        if self.silent:
+            raise SlurmUnreachable("squeue did not answer within 30 s and was killed")
+        return super().job_states(raw_ids)
+
+
+def test_a_slurmctld_that_is_busy_for_a_moment(tmp_path: Path) -> None:
+    """One call without an answer does not end a job that has been COMPLETING for days; a day without any does."""
+    run = make_run(State="NODE_FAIL")
+    site = SessionSite(tmp_path, now=NOON)
+    site.slurm = SilentSlurm(run)
+    site.slurm.states = {run.raw_id: "COMPLETING"}
+    answered = (run.end or 0) + 3 * DAY
+    sent = []
+    for site.now, site.slurm.silent in (
+        (answered, False),
+        (answered + UNANSWERED_SECONDS - 1, True),
+        (answered + UNANSWERED_SECONDS, True),
+    ):
+        site.flush(QueueEntry(run.raw_id, run.submit, run.end))
+        sent.append(len(site.sent()))
+    assert [0, 0, 1] == sent
