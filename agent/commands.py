@@ -143,7 +143,7 @@ def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
                 days,
                 only_missing=wanted.only_missing,
                 daily=not (wanted.start_date or wanted.end_date),
-                on_progress=lambda progress: show(progress.done_to, progress.jobs),
+                on_progress=show,
             )
         logger.info("%s", _summary("Reconcile", report, dry_run=call.options.dry_run))
         _print_sample(session.sample)
@@ -169,7 +169,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
             report = session.reconcile(
                 days,
                 daily=True,
-                on_progress=lambda _: _show_health(wanted.health_file, "Reconcile: in progress"),
+                on_progress=lambda *_: _show_health(wanted.health_file, "Reconcile: in progress"),
             )
             return _summary("Reconcile", report, dry_run=False)
 

@@ -5,7 +5,7 @@ Many jobs share one call, as the call itself takes longer than the jobs.
 
 from __future__ import annotations
 
-from typing import Callable, Container
+from typing import Container
 
 from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
@@ -13,27 +13,20 @@ from agent.jobs.queue_entry import is_task
 from agent.jobs.rows_by_id import Rows
 from agent.jobs.states import REVOKED
 from agent.localtime import Range
-from agent.slurm.sacct import Sacct
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.sync.lookback import Lookback
-from agent.sync.pipeline import AskSlurmctld
+from agent.sync.pipeline import Pipeline
 
 #: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
 MOST_SLICES_IN_DOUBT = 16
 
 
 class Doubts:
-    """The jobs of a walk that may continue, or of which runs are missing.
+    """The jobs of a walk that may continue, or of which runs are missing."""
 
-    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
-    :param clock: epoch seconds.
-    """
-
-    def __init__(self, sacct: Sacct, earlier: Lookback, alive: AskSlurmctld, clock: Callable[[], float]) -> None:
-        self._sacct = sacct
+    def __init__(self, pipeline: Pipeline, earlier: Lookback) -> None:
+        self._sacct, self._alive, self._clock = pipeline.sacct, pipeline.alive, pipeline.clock
         self._earlier = earlier
-        self._alive = alive
-        self._clock = clock
         self._jobs: list[Runs] = []  # the known runs of each
         self._slices = 0  # since the last call
 

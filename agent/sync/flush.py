@@ -52,7 +52,7 @@ class Flush:
     """
 
     def __init__(self, pipeline: Pipeline, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        ledger, sacct, self._delivery, settings, self._alive, self._clock = pipeline
+        ledger, sacct, self._delivery, settings, self._alive, self._clock = self._pipeline = pipeline
         self._ledger = ledger
         self._sacct = sacct
         self._sleep = sleep
@@ -107,7 +107,7 @@ class Flush:
     def _walk(self) -> None:
         """Delivers the jobs that a walk finds; the others stay queued."""
         plan = backlog.Backlog(self._ledger, self._clock(), self._earlier.known_to)
-        Walk(self._sacct, self._earlier, self._alive, self._clock).over(plan, self)
+        Walk(self._pipeline, self._earlier).over(plan, self)
 
     def _deliver_due(self) -> None:
         """Asks for all due jobs, batch by batch; sacct fetches the next batch while this one is formatted and sent."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from datetime import date
-from typing import Callable, NamedTuple
+from typing import Callable
 
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
 from agent.logger import DEBUG, INFO, Logger
 from agent.slurm.table import Table
-from agent.sync.interlude import Interlude
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
 from agent.sync.prepare import EVERYTHING, Hold, Prepared, Preparer, Resend
@@ -19,21 +19,33 @@ from agent.sync.walk import Slice, Walk
 
 #: A job that ended less than this long ago does not count as missed: flush may still deliver it.
 FRESH_SECONDS = 600
+#: During a reconcile, newly queued jobs are delivered this often.
+INTERLUDE_SECONDS = 60.0
+
+#: Called with the time up to which the range is done (epoch seconds), and the number of jobs so far.
+OnProgress = Callable[[int, int], None]
 
 logger = Logger(__name__)
 
 
-class Progress(NamedTuple):
-    """How far a reconcile has got."""
+class Interlude:
+    """Other work that has to be done now and then during a long reconcile.
 
-    wanted: Range
-    done_to: int  # epoch seconds
-    jobs: int
+    :param work: does it.
+    """
 
-    @property
-    def share(self) -> float:
-        """The part of the range that is done, from 0 to 1."""
-        return (self.done_to - self.wanted.start + 1) / (self.wanted.end - self.wanted.start + 1)
+    def __init__(self, work: Callable[[], None]) -> None:
+        self._work = work
+        self._last = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether it is time."""
+        return time.monotonic() - self._last >= INTERLUDE_SECONDS
+
+    def run(self) -> None:
+        """Does the work."""
+        self._work()
+        self._last = time.monotonic()
 
 
 class Tally:
@@ -97,12 +109,13 @@ class Reconcile:
         others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] = lambda job: True,
         interlude: Interlude | None = None,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: OnProgress = lambda done_to, jobs: None,
     ) -> None:
-        ledger, sacct, self._delivery, settings, alive, clock = pipeline
+        ledger, settings = pipeline.ledger, pipeline.settings
         self.tally = Tally()
         self.done_to = 0  # epoch seconds: the range is replayed up to then
         self._ledger = ledger
+        self._delivery = pipeline.delivery
         self._cluster = settings.cluster
         self._resend_after = resend.after
         self._preparer = Preparer(ledger, settings, resend=resend)
@@ -111,10 +124,9 @@ class Reconcile:
         self._choose = choose
         self._interlude = interlude
         self._on_progress = on_progress
-        self._fresh_since = clock() - FRESH_SECONDS
-        self._walk = Walk(sacct, Lookback(ledger, sacct), alive, clock, find_lost=True)
+        self._fresh_since = pipeline.clock() - FRESH_SECONDS
+        self._walk = Walk(pipeline, Lookback(ledger, pipeline.sacct), find_lost=True)
         self._pausing = False  # the interlude is next: sacct must not start on the next slice
-        self._wanted = Range(0, 0)
         self._completed = 0  # final jobs of the current slice
         self._formatted = 0
 
@@ -123,7 +135,6 @@ class Reconcile:
 
         :raises ExporterError: if Slurm or the dashboard is unreachable; what was delivered before is acknowledged.
         """
-        self._wanted = wanted
         self.done_to = wanted.start - 1
         self._walk.over(cover(wanted), self)
         self._reach(wanted.end)
@@ -179,7 +190,7 @@ class Reconcile:
 
     def _reach(self, end: int) -> None:
         self.done_to = end
-        self._on_progress(Progress(self._wanted, end, self.tally.jobs))
+        self._on_progress(end, self.tally.jobs)
 
     def may_go_ahead(self) -> bool:
         """Not before an interlude: its deliveries must not be overwritten by older answers of sacct."""

@@ -21,7 +21,6 @@ from agent.spool.spool import Spool, open_spool
 from agent.sync.bookkeeping import Bookkeeping
 from agent.sync.coordination import Control, TakingTurns
 from agent.sync.due import check_pause, has_work
-from agent.sync.interlude import Interlude
 from agent.sync.run_outcome import Outcome, describe, describe_reconcile
 from agent.sync.window import how_to_resume
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from agent.sync.flush import Flush
     from agent.sync.pipeline import Pipeline
     from agent.sync.prepare import Resend, Settings
-    from agent.sync.reconcile import Progress, Reconcile
+    from agent.sync.reconcile import OnProgress, Reconcile
     from agent.sync.witness import Receiver
 
 #: A resend that took longer may have overwritten what another host delivered meanwhile: that is resent in turn, this
@@ -90,7 +89,7 @@ class Session:
         *,
         only_missing: bool = False,
         daily: bool = False,
-        on_progress: Callable[[Progress], None] = lambda progress: None,
+        on_progress: OnProgress = lambda done_to, jobs: None,
     ) -> RunReport:
         """Replays a range of time.
 
@@ -130,7 +129,7 @@ class Session:
         self,
         outcome: Outcome,
         wanted: Range,
-        on_progress: Callable[[Progress], None],
+        on_progress: OnProgress,
         *,
         only_missing: bool,
         daily: bool,
@@ -254,8 +253,8 @@ class Session:
 
         return Flush(self._pipeline(delivery), sleep=self._sleep)
 
-    def _make_reconcile(self, delivery: Delivery, resend: Resend, on_progress: Callable[[Progress], None]) -> Reconcile:
-        from agent.sync.reconcile import Reconcile  # noqa: PLC0415
+    def _make_reconcile(self, delivery: Delivery, resend: Resend, on_progress: OnProgress) -> Reconcile:
+        from agent.sync.reconcile import Interlude, Reconcile  # noqa: PLC0415
 
         return Reconcile(
             self._pipeline(delivery),

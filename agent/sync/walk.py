@@ -7,18 +7,18 @@ only if that leaves a doubt (:mod:`agent.sync.doubts`). However many rows a slic
 from __future__ import annotations
 
 from itertools import islice
-from typing import Callable, Iterator, NamedTuple, Protocol
+from typing import Iterator, NamedTuple, Protocol
 
 from agent.jobs.finality import Stage, stage
 from agent.jobs.job import Runs, is_whole, runs_with
 from agent.jobs.run import Run
 from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range
-from agent.slurm.sacct import Sacct, WindowQuery
+from agent.slurm.sacct import WindowQuery
 from agent.slurm.table import Table
 from agent.sync.doubts import Doubts
 from agent.sync.lookback import Lookback
-from agent.sync.pipeline import AskSlurmctld
+from agent.sync.pipeline import Pipeline
 from agent.sync.slices import Plan
 
 #: This many jobs are passed on at a time.
@@ -55,26 +55,16 @@ class Visitor(Protocol):
 class Walk:
     """One walk.
 
-    :param alive: asks slurmctld about jobs for which the accounting leaves open whether they continue.
-    :param clock: epoch seconds.
     :param find_lost: also asks for jobs whose newest row is a requeued one: slurmctld may have lost such a job together
         with its state, or a federation may have moved it to another cluster.
     """
 
-    def __init__(
-        self,
-        sacct: Sacct,
-        earlier: Lookback,
-        alive: AskSlurmctld,
-        clock: Callable[[], float],
-        *,
-        find_lost: bool = False,
-    ) -> None:
-        self._sacct = sacct
+    def __init__(self, pipeline: Pipeline, earlier: Lookback, *, find_lost: bool = False) -> None:
+        self._sacct = pipeline.sacct
+        self._clock = pipeline.clock
         self._earlier = earlier
-        self._clock = clock
         self._find_lost = find_lost
-        self._doubts = Doubts(sacct, earlier, alive, clock)
+        self._doubts = Doubts(pipeline, earlier)
         self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job continues
         self._newest_end = 0  # of all rows so far, in epoch seconds
 

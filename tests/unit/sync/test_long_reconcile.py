@@ -10,7 +10,7 @@ from agent.errors import SlurmUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
 from agent.slurm.controller_hosts import Controllers
-from agent.sync import interlude
+from agent.sync import reconcile
 from tests.support.memory import DAY, WINDOW
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite
@@ -32,7 +32,7 @@ def test_what_the_hook_queues_meanwhile_is_delivered_between_two_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A backfill of hours holds the lock, and the newest jobs are not to wait for its end."""
-    monkeypatch.setattr(interlude, "INTERLUDE_SECONDS", 0.0)
+    monkeypatch.setattr(reconcile, "INTERLUDE_SECONDS", 0.0)
     newest = ended(9, WINDOW.end - 5)
     site = SessionSite(tmp_path, *(ended(day, NOON + day * DAY - 1) for day in range(1, 6)), newest, now=WINDOW.end)
     with site.session() as (session, spool):

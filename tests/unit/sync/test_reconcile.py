@@ -14,9 +14,9 @@ from agent.jobs.run import Run
 from agent.localtime import Range, local_text
 from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON
 from agent.spool.ledger import Ledger
-from agent.sync.interlude import Interlude
 from agent.sync.lookback import LATE_SECONDS, note_forgotten
 from agent.sync.prepare import NOTHING
+from agent.sync.reconcile import Interlude
 from agent.sync.walk import JOBS_AT_ONCE
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
@@ -214,9 +214,9 @@ def test_doubtful_jobs_are_requested_together(ledger: Ledger) -> None:
     failed = [run_at(NOON + day * DAY, day, State="NODE_FAIL") for day in range(1, 7)]
     site = Site(ledger, *failed, run_at(NOON + 2 * DAY, 9, Restarts="2"))
     reported: list[Any] = []
-    assert 7 == site.reconcile(on_progress=reported.append).jobs
+    assert 7 == site.reconcile(on_progress=lambda *progress: reported.append(progress)).jobs
     assert [["1", "2", "3", "4", "5", "6", "9"]] == [sorted(asked) for asked in site.slurm.asked]
-    assert [NOON + DAY - 1, WINDOW.end] == sorted({progress.done_to for progress in reported})[-2:]
+    assert [NOON + DAY - 1, WINDOW.end] == sorted({done_to for done_to, _ in reported})[-2:]
 
 
 def test_a_job_that_only_its_slice_shows_is_sent(ledger: Ledger) -> None:
@@ -362,5 +362,5 @@ def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> N
 def test_progress_is_reported_to_the_end(ledger: Ledger) -> None:
     """After the last slice the whole range is done."""
     reported: list[Any] = []
-    Site(ledger, run_at(NOON + DAY)).reconcile(on_progress=reported.append)
-    assert (WINDOW, WINDOW.end, 1) == tuple(reported[-1])
+    Site(ledger, run_at(NOON + DAY)).reconcile(on_progress=lambda *progress: reported.append(progress))
+    assert (WINDOW.end, 1) == reported[-1]
