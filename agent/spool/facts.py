@@ -35,8 +35,8 @@ BATCH_CEILING_AT = "batch_ceiling_at"
 ELSEWHERE = "cluster_elsewhere"
 #: Since when runs have had to send without taking turns with the other controllers; 0 if they take turns.
 WITHOUT_TURNS = "without_turns_since"
-#: When slurmctld last answered whether preempted jobs continue.
-SLURMCTLD_ANSWERED = "slurmctld_answered"
+#: Since when slurmctld has not answered whether preempted jobs continue; 0 if it did when last asked.
+SLURMCTLD_SILENT = "slurmctld_silent_since"
 #: When the hook was first called.
 HOOK_SINCE = "hook_since"
 #: When the first run began.

@@ -15,7 +15,7 @@ from agent.errors import ExporterError, SlurmUnreachable
 from agent.localtime import Range, local_day
 from agent.logger import INFO, Complaints, Logger
 from agent.slurm.slurm import Slurm, make_slurm
-from agent.spool.facts import SLURMCTLD_ANSWERED
+from agent.spool.facts import SLURMCTLD_SILENT
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.bookkeeping import Bookkeeping
@@ -273,7 +273,7 @@ class Session:
         )
 
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
-        """See :data:`agent.sync.pipeline.AskSlurmctld`. One that answered within the last day is given more time."""
+        """See :data:`agent.sync.pipeline.AskSlurmctld`. One that is busy for a moment is given a day to answer."""
         from agent.jobs.finality import UNANSWERED_SECONDS, is_alive  # noqa: PLC0415
 
         facts, now = self.ledger.facts, self._clock()
@@ -281,9 +281,13 @@ class Session:
             states = self._slurm.scontrol.job_states(raw_ids)
         except SlurmUnreachable as error:
             logger.info("%s: preempted jobs wait for its answer, for a day at most", error)
-            return raw_ids if now - facts.get(SLURMCTLD_ANSWERED) < UNANSWERED_SECONDS else None
-        with self.ledger.transaction():
-            facts.set(SLURMCTLD_ANSWERED, now)
+            silent_since = facts.get(SLURMCTLD_SILENT) or now
+            with self.ledger.transaction():
+                facts.set(SLURMCTLD_SILENT, silent_since)
+            return raw_ids if now - silent_since < UNANSWERED_SECONDS else None
+        if facts.get(SLURMCTLD_SILENT):
+            with self.ledger.transaction():
+                facts.set(SLURMCTLD_SILENT, 0)
         return {raw_id for raw_id, state in states.items() if is_alive(state)}
 
     def _record(self, command: str, work: Callable[[Outcome], None]) -> RunReport:
