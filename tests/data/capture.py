@@ -76,7 +76,7 @@ class Capture:
         self.as_user(user, "scancel", *map(str, jobs))
 
     def wait(self, job: int, what: str, condition: Callable[[], T]) -> T:
-        """Waits for something to become true of a job."""
+        """Waits until a condition holds for a job."""
         name = next((name for name, jobs in self.jobs.items() if job in jobs), "")
         return wait_for(condition, f"{name} {job}: {what}", limit_seconds=LIMIT_SECONDS, pause_seconds=0.5)
 
@@ -97,7 +97,7 @@ class Capture:
             raise TimeoutError(f"{error}, rows {self.row_states(job)}") from None
 
     def until_newest_row(self, job: int, state: str) -> None:
-        """The same for the newest row alone, and that it is not the first."""
+        """The same for the newest row alone, which must not be the first."""
         self.wait(job, f"{state} at last", lambda: self.row_states(job)[1:][-1:] == [scenarios.STATES[state]])
 
     def row_states(self, job: int) -> list[int]:
@@ -111,32 +111,32 @@ class Capture:
     # Keeping
 
     def ask(self, *selection: str, user: str = "root") -> Done[bytes]:
-        """Calls sacct as the exporter does."""
+        """Calls sacct like the exporter does."""
         env = make_environment(self.slurm.env, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
         argv = ["runuser", "-u", user, "--", *make_sacct_argv("sacct", self._fields, *selection, separator=SEPARATOR)]
         return subprocess.run(argv, capture_output=True, check=False, env=env, timeout=60)
 
     def keep(self, name: str, *jobs: int) -> None:
-        """Writes down what sacct says now of some jobs."""
+        """Records what sacct prints now for some jobs."""
         done = self.ask(*make_ids_selection([str(job) for job in jobs], self.began))
         assert done.returncode == 0, done.stderr
         (self._answers / f"{name}.txt").write_bytes(done.stdout)
 
     def keep_windows(self) -> None:
-        """What ended since the beginning, and what sacct answers where no states are asked for."""
+        """Records what ended since the beginning, with states and without."""
         chosen = make_window_selection(self.began, int(time.time()) + 1)
         plain = [word for word in chosen if not word.startswith("--state")]
         for name, selection in (("ended_window", chosen), ("plain_window", plain)):
             (self._answers / f"{name}.txt").write_bytes(self.ask(*selection).stdout)
 
     def keep_expected(self) -> None:
-        """What the dashboard has to hold, by plain SQL."""
+        """What the dashboard must have, by plain SQL."""
         records = sorted(expected_records(self.slurm).values(), key=lambda record: record["JobID"])
         lines = ",\n".join(json.dumps(record) for record in records)
         (self._answers / "expected.json").write_text(f"[\n{lines}\n]\n")
 
     def keep_failure(self, name: str, done: Done[bytes]) -> None:
-        """Exit status and both outputs of a call that answers less than was asked."""
+        """Exit status and both outputs of a call that answers only partially."""
         reported = {"returncode": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
         (self._answers / f"failure_{name}.json").write_text(json.dumps(reported, indent=1) + "\n")
 
@@ -161,7 +161,7 @@ class Capture:
 
 
 def capture(folder: Path) -> None:
-    """Runs all scenarios, and writes what they left into a folder."""
+    """Runs all scenarios, and records them in a folder."""
     recorder = Path("/run/recorder.sh")
     recorder.write_text(RECORDER)
     recorder.chmod(0o755)

@@ -68,7 +68,7 @@ ODD_LINES = {
 
 @contextmanager
 def serving(address: str, port: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
-    """Something on a port that is no slurmdbd."""
+    """A server on a port that is not slurmdbd."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((address, port))
@@ -121,7 +121,7 @@ class Witness:
         self._now = int(time.time()) + 10
 
     def ask(self, name: str, *, lines: str = "", host: str = "", backup: bool = False, cluster: str = "") -> None:
-        """Keeps what sacct says with such a slurm.conf, of jobs, of no jobs, and where it need not ask at all."""
+        """Records what sacct prints with such a slurm.conf: for jobs, for none, and without a query."""
         conf = self._conf
         good = next(line for line in conf.splitlines() if line.startswith("AccountingStorageHost="))
         if host:
@@ -167,7 +167,7 @@ KEPT = ("help", "jobs", "no_jobs", "sacctmgr")
 
 
 def listen(folder: Path) -> None:
-    """Writes down all of it."""
+    """Records everything."""
     with Slurm(nodes=1) as slurm:
         jobs = [slurm.sbatch(command="true") for _ in range(3)]
         slurm.wait_until_idle()

@@ -57,7 +57,7 @@ HOSTILE = "a|b\x1fc\nJOBID=1\n$(touch /tmp/pwned);'\"\udcff"
 
 
 def prepare_host() -> None:
-    """Users to submit as, and a prolog that fails on one node."""
+    """Adds users to submit as, and a prolog that fails on one node."""
     PROLOG.write_text('#!/bin/sh\n[ "$SLURMD_NODENAME" != n5 ]\n')
     PROLOG.chmod(0o755)
     for name, uid in USERS.items():
@@ -200,7 +200,7 @@ def two_nodes(c: Capture) -> None:
 
 
 def suspended(c: Capture) -> None:
-    """Ran, stood still for some seconds, ran to its end."""
+    """Ran, was suspended for some seconds, and ran to its end."""
     job = c.submit("suspended", command="sleep 6")
     c.until(job, "RUNNING")
     c.scontrol("suspend", str(job))
@@ -221,7 +221,7 @@ def suspended_cancelled(c: Capture) -> None:
 
 
 def resized(c: Capture) -> None:
-    """Gave one of its two nodes back half-way."""
+    """Released one of its two nodes half-way."""
     job = c.submit("resized", "--partition=wide", "-N2", "-n2", command="sleep 8")
     c.until(job, "RUNNING", seconds=3)
     c.scontrol("update", f"jobid={job}", "numnodes=1")
@@ -291,7 +291,7 @@ def preempted_requeued(c: Capture) -> None:
 
 
 def preempted(c: Capture) -> None:
-    """Preempted for good: PreemptMode=CANCEL."""
+    """Preempted and not requeued: PreemptMode=CANCEL."""
     job = c.submit("preempted", "--partition=scavenge", "--exclusive", command="sleep 300")
     c.until(job, "RUNNING")
     c.submit("preempting", "--partition=urgent", "--nodelist=n7", "--exclusive", command="sleep 2")
@@ -356,7 +356,7 @@ def user_gone(c: Capture) -> None:
 
 
 def fail(c: Capture) -> None:
-    """Not of jobs: questions that sacct can't, or does not want to, answer."""
+    """No jobs: queries that sacct can't, or refuses to, answer."""
     known = str(c.jobs["completed"][0])
     window = make_window_selection(c.began, int(time.time()))
     c.keep_failure("no_such_id", c.ask("--jobs=99999"))

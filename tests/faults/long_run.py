@@ -99,9 +99,9 @@ class LongRunningAgent:
         return self._process
 
     def tell(self) -> str:
-        """How it ended, but for kills."""
+        """Its exit code, unless it was killed."""
         return f"ended by TERM {self.ended_by_term}, by its broken configuration {self.refused_to_start}"
 
     def log(self) -> str:
-        """What it has printed."""
+        """Its output so far."""
         return self._log.read_text() if self._log.exists() else ""

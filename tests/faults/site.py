@@ -1,4 +1,4 @@
-"""A cluster in a folder: a replayed sacct, a dashboard, a spool, and agents that can be killed."""
+"""A cluster in a folder: a replayed sacct, a dashboard, a spool, and exporters that can be killed."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Site:
 
 
 def refuse(job_id: str) -> Any:
-    """The manners of a dashboard that answers 422 to every batch with this job."""
+    """A dashboard's manners: it answers 422 to every batch with this job."""
 
     def fault(request: Request, connection: Connection, serve: Any) -> None:
         indices = [index for index, job in enumerate(request.jobs) if job["JobID"] == job_id]

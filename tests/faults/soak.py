@@ -276,7 +276,7 @@ class Soak:
         return lambda: self._slurm.start(daemon)
 
     def _restart_controller(self) -> Callable[[], object]:
-        """With SIGTERM, so that it forgets nothing."""
+        """Stops it with SIGTERM, so that it forgets nothing."""
         if not self._slurm.daemons.alive("slurmctld"):
             return lambda: None
         self.faults["slurmctld restarted"] += 1
@@ -331,19 +331,19 @@ class Soak:
         return lambda: None
 
     def _fill_disk(self) -> Callable[[], object]:
-        """The spool's: a hook cannot queue its job then, and reconcile has to find it."""
+        """Fills the spool's disk: a hook cannot queue its job then, and reconcile has to find it."""
         self.faults["full disk"] += 1
         return fill(self._slurm.spool, leave_kilobytes=self._dice.choice([0, 0, 8, 64])).unlink
 
     def _break_config(self) -> Callable[[], object]:
-        """As an editor that writes in place leaves it for a moment, or a mistake for longer."""
+        """Breaks the configuration, as an editor does for a moment, or a mistake for longer."""
         self.faults["configuration broken"] += 1
         good = self._config.read_text()
         self._config.write_text(good[: self._dice.randrange(len(good))])
         return lambda: self._config.write_text(good)
 
     def _change_config(self) -> Callable[[], object]:
-        """Permanently, so that later rounds run with it."""
+        """Changes it permanently, so that later rounds run with it."""
         self.faults["configuration changed"] += 1
         settings = json.loads(self._config.read_text())
         settings["batch_size"] = self._dice.choice([1, 3, 10, 50])

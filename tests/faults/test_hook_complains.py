@@ -49,7 +49,7 @@ def place() -> Iterator[Place]:
 
 
 def not_to_be_entered(spool: Path) -> None:
-    """As root makes it, with mode 700."""
+    """A folder as root creates it, with mode 700."""
     spool.chmod(0o700)
 
 

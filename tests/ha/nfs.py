@@ -41,7 +41,7 @@ def start(server: Host) -> None:
 
 
 def stop(server: Host) -> None:
-    """The server answers nobody any more."""
+    """The server no longer answers anyone."""
     server.run("rpc.nfsd", "0")
 
 

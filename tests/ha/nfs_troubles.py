@@ -34,7 +34,7 @@ def flush_one(pair: Pair) -> tuple[str, int, str]:
 
 @contextmanager
 def server_stopped(pair: Pair) -> Iterator[None]:
-    """The file server answers nobody while the block runs."""
+    """The file server does not answer while the block runs."""
     nfs.stop(pair.dbd)
     try:
         yield

@@ -266,7 +266,7 @@ class Pair(Site):
         wait_for(in_control, f"{host.name} in control", limit_seconds=limit_seconds, pause_seconds=0.3)
 
     def kill_slurmctld(self, host: Host) -> None:
-        """What it has not reported yet is lost with it: calls of the hook, and messages to slurmdbd."""
+        """Kills it; what it has not reported yet is lost: calls of the hook, and messages to slurmdbd."""
         host.kill(spread.SLURMCTLD_PID)
         self.kills.append(time.time())
 

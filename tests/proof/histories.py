@@ -237,7 +237,7 @@ class Histories:
             yield from self._runs_of_one_job(owner, raw_id, submit)
 
     def _handed_over(self, owner: Owner, submit: int) -> Iterator[Row]:
-        """The job ran here, was requeued, and then ran on another cluster: its newest row is REVOKED."""
+        """The job ran here, was requeued, and then ran on another cluster, so its newest row is REVOKED."""
         *runs, before = self._runs_that_go_on(owner, self._new(), submit, [REQUEUED])
         yield from (*runs, before)
         yield self._next(owner, before, REVOKED)

@@ -72,7 +72,7 @@ def has_restarts(slurm: Slurm) -> bool:
 
 
 def queue_line(row: Row) -> str:
-    """The line that the hook writes when this row ends."""
+    """The line that the hook writes for the end of this row."""
     task = row.id_array_task if row.id_array_job == row.id_job and row.id_array_task != NO_TASK else "-"
     return f"\n{row.id_job} {row.time_submit} {row.time_end} {task}\n"
 

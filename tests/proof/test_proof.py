@@ -102,7 +102,7 @@ def newest_rows(rows: list[Row]) -> list[Row]:
 
 
 def ranges_of(dice: random.Random, rows: list[Row], *, in_order: bool) -> list[tuple[date, date]]:
-    """All days in which a job ended, sometimes as one range, which includes hundreds of empty days."""
+    """All days on which a job ended, sometimes as one range, which includes hundreds of empty days."""
     if dice.random() < 0.2:
         return [(date.today() - REACH, date.today())]
     found = spans(rows)

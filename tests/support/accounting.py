@@ -40,7 +40,7 @@ Tres = Dict[str, int]
 
 
 class Database(Protocol):
-    """The part of a lab's Slurm that this module needs."""
+    """What this module needs of a lab's Slurm."""
 
     cluster: str
 
@@ -49,7 +49,7 @@ class Database(Protocol):
 
 
 class Names(NamedTuple):
-    """The names that IDs stand for."""
+    """The names of IDs."""
 
     qos: dict[str, str]
     gpu: dict[str, str]  # TRES id → gpu or gpu:a100
@@ -147,12 +147,12 @@ def unfold_nodes(folded: str) -> str:
 
 
 def _has_started(row: Row) -> bool:
-    """A job that was cancelled while pending has no start, or one that repeats the end, and never a node."""
+    """Whether a job started: one cancelled while pending has no start, or one equal to its end, and no node."""
     return row["time_start"] != "0" and (_has_nodes(row) or row["time_start"] != row["time_end"])
 
 
 def _has_nodes(row: Row) -> bool:
-    """The node list of a job that ran may be lost."""
+    """The node list, which may be missing for a job that ran."""
     return row["nodelist"] not in ("", "None assigned", "NULL", "(null)")
 
 
@@ -164,7 +164,7 @@ def _elapsed(row: Row) -> int:
 
 
 def _job_id(row: Row) -> str:
-    """In sacct's form: 12, 12_3, 12+1 or 12_[1,3-5%2]."""
+    """The JobID in sacct's form: 12, 12_3, 12+1 or 12_[1,3-5%2]."""
     if row["array_task_str"] not in ("", "NULL"):
         tasks = _fold(bit for bit, is_set in enumerate(bin(int(row["array_task_str"], 16))[:1:-1]) if is_set == "1")
         limit = f"%{row['array_max_tasks']}" if row["array_max_tasks"] != "0" else ""
@@ -200,7 +200,7 @@ def _parse_tres(row: Row) -> Tres:
 
 
 def _gpus(tres: Tres, names: dict[str, str]) -> int:
-    """gres/gpu counts all types; if it is not tracked, the types are added up."""
+    """The GPUs: gres/gpu counts all types; if it is not tracked, the types are added up."""
     by_name = {names[number]: count for number, count in tres.items() if number in names}
     typed = sum(count for name, count in by_name.items() if name.startswith("gpu:"))
     return by_name.get("gpu", typed)

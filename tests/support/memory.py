@@ -69,7 +69,7 @@ class MemoryQuery:
         return MemoryTable(self._runs)
 
     def cancel(self) -> None:
-        """No call is running."""
+        """Does nothing, as no call is running."""
 
 
 class MemorySlurm:
@@ -132,5 +132,5 @@ class MemoryDashboard:
         return f"{len(texts)} jobs for {cluster} in {tries}"
 
     def answers(self) -> bool:
-        """It always answers."""
+        """Whether it is reachable: always."""
         return True

@@ -49,7 +49,7 @@ class ReplayedSacct:
         (self._folder / "rows").write_text("".join(f"{row}\n" for row in rows))
 
     def make_jobs(self, jobs: int, first_end: int) -> None:
-        """From now on it knows only that many similar jobs, from JobID 1 on, one of which ends every other second."""
+        """Makes it know only that many similar jobs, from JobID 1 on, one ending every other second."""
         header = self.rows[0]
         values = dict(zip(header.split(SEPARATOR), self.rows[1].split(SEPARATOR)))
         made = {"jobs": jobs, "first_end": first_end, "values": {**values, "NodeList": "n1"}}

@@ -110,7 +110,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         self.slept += seconds
 
     def records(self) -> list[dict[str, Any]]:
-        """The records that arrived, in order."""
+        """The delivered records, in order."""
         return [json.loads(text) for batch in self.dashboard.batches for text in batch]
 
     def arrived(self) -> list[str]:
@@ -118,7 +118,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         return [record["JobID"] for record in self.records()]
 
     def sent(self) -> list[dict[str, Any]]:
-        """What has arrived since the last call."""
+        """The records delivered since the last call."""
         records = self.records()
         self.dashboard.batches.clear()
         return records
@@ -178,7 +178,7 @@ class SessionSite:
             session.reconcile(window(7, None, None, self.now), **options)
 
     def sent(self) -> list[dict[str, Any]]:
-        """What has arrived since the last call."""
+        """The records delivered since the last call."""
         records = [json.loads(text) for batch in self.dashboard.batches for text in batch]
         self.dashboard.batches.clear()
         return records

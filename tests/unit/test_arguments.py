@@ -14,7 +14,7 @@ from agent.options import QueueOptions, ReconcileOptions, StatusOptions
 
 
 def parsed(line: str) -> tuple[object, ...]:
-    """What a line asks for: of every command's options those that were given, the command's class, and its own."""
+    """The parsed line: the given options of every command, the command's class, and its own options."""
     everything, own = parse_argv(line.split())
     return vars(everything), type(own), vars(own)
 

@@ -19,7 +19,7 @@ LEAST = {"api_url": "https://dashboard.example.com", "api_key": "s3cret"}
 
 
 def problems(content: dict[str, Any], environ: dict[str, str] | None = None) -> list[str]:
-    """What is said to be wrong with a configuration."""
+    """The problems that are reported for a configuration."""
     with pytest.raises(ConfigError) as caught:
         parse_config(content, environ or {})
     found = caught.value.subject

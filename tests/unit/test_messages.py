@@ -60,7 +60,7 @@ class Site:
         self.configure()
 
     def configure(self, **settings: Any) -> None:
-        """Sets some keys; None takes one away."""
+        """Sets some keys; None removes one."""
         self.settings.update(settings)
         self.write_config(json.dumps({key: value for key, value in self.settings.items() if value is not None}))
 
@@ -107,7 +107,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 class Trouble(NamedTuple):
-    """What is wrong, what is run, and how that ends."""
+    """A situation, the command that is run, and the expected outcome."""
 
     name: str
     arrange: Callable[[Site], object]
@@ -117,7 +117,7 @@ class Trouble(NamedTuple):
 
 
 def answering(fault: Fault) -> Callable[[Site], None]:
-    """A dashboard that answers everything so."""
+    """A dashboard that gives every request this answer."""
     return lambda site: setattr(site.dashboard, "manners", fault)
 
 
@@ -484,7 +484,7 @@ TYPED = [
 
 
 def run(site: Site, command: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """The exit code of a command line, and what it said on standard error."""
+    """The exit code of a command line, and its standard error."""
     words = command.split()
     clock = Clock()
     argv = words if "--config" in words else ["--config", str(site.config), *words]
@@ -679,7 +679,7 @@ def test_a_damaged_ledger_is_set_aside(site: Site, capsys: pytest.CaptureFixture
 
 
 def refuse_the_job(job_id: str) -> Fault:
-    """A dashboard that takes every job but one."""
+    """A dashboard that accepts every job except one."""
 
     def manners(request: Request, connection: Connection, serve: Callable[[], Answer]) -> None:
         places = [number for number, job in enumerate(request.jobs) if job["JobID"] == job_id]

@@ -205,7 +205,7 @@ def test_the_calls_in_the_spool(site: Site) -> None:
 
 
 class Clock:
-    """Seconds that pass only where somebody sleeps; something may happen meanwhile."""
+    """A clock that advances only by sleeping; something may happen meanwhile."""
 
     def __init__(self, meanwhile: Callable[[], None] = lambda: None) -> None:
         self.now, self._meanwhile = 0.0, meanwhile

@@ -43,7 +43,7 @@ WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
 
 
 def complaint(call: Callable[[], str]) -> tuple[str, str]:
-    """What is wrong and how to fix it."""
+    """The problem and how to fix it."""
     with pytest.raises(ExporterError) as caught:
         call()
     return str(caught.value), caught.value.hint

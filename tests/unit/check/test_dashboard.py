@@ -41,7 +41,7 @@ class Site:
         return {finding["name"]: Finding(**finding) for finding in findings}
 
     def deliver(self) -> None:
-        """As if a flush had."""
+        """Records deliveries, as a flush does."""
         ledger, _ = open_ledger(self._spool / "ledger.db")
         with ledger.transaction():
             ledger.facts.set(f"{DELIVERED_BY}flush", 3)

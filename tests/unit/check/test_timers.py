@@ -49,7 +49,7 @@ def nothing(folder: Path) -> Cron:
 
 
 def complaint(call: Callable[[], str]) -> tuple[str, str, str]:
-    """What is wrong, how to fix it, and the line that does."""
+    """The problem, how to fix it, and the command."""
     with pytest.raises(ExporterError) as caught:
         call()
     return str(caught.value), caught.value.hint, getattr(caught.value, "run", "")
@@ -85,7 +85,7 @@ def test_no_timer_at_all(tmp_path: Path) -> None:
 
 
 def exit_moment() -> str:
-    """As check shows it, less how long ago that is."""
+    """The moment as check shows it, without how long ago that is."""
     return datetime(2026, 11, 23, 2, 11, 12).strftime("at %Y-%m-%d %H:%M")
 
 

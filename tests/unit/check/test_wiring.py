@@ -89,7 +89,7 @@ def carry_out(line: str, restarts: bool = True) -> None:
 
 
 class Case(NamedTuple):
-    """A slurm.conf without the hook; what check says of it; what slurmctld calls once that is done."""
+    """A slurm.conf without the hook, what check reports, and what slurmctld calls after the fix."""
 
     name: str
     conf: str

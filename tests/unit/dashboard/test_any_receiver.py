@@ -19,7 +19,7 @@ LEAST = {"api_url": URL, "api_key": "secret", "receiver": "any"}
 
 
 class Wire:
-    """Answers every request alike, and keeps what was asked."""
+    """Gives every request the same answer, and records it."""
 
     def __init__(self, status: int, text: str = "", **headers: str) -> None:
         self.answer = Answer(status, headers, text)

@@ -30,7 +30,7 @@ Writer = Callable[[socket.socket], None]
 
 
 class RawServer:
-    """Sends anything it likes to every client, as long as its ``with`` lasts."""
+    """Sends arbitrary bytes to every client, as long as its ``with`` lasts."""
 
     def __init__(self, write: Writer, asked: list[bytes] | None = None) -> None:
         self._write = write
@@ -66,7 +66,7 @@ class RawServer:
 
 
 def says(*parts: bytes) -> Writer:
-    """Answers so, and closes."""
+    """Sends this answer, and closes."""
     return lambda connection: connection.sendall(b"".join(parts))
 
 
@@ -97,7 +97,7 @@ def ask(url: str, *, headers: dict[str, str] | None = None, secret: str = KEY, t
 
 
 def threads() -> int:
-    """How many requests are under way."""
+    """The number of requests in progress."""
     return sum(thread.name == "request" for thread in threading.enumerate())
 
 

@@ -78,7 +78,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
 
 @pytest.fixture
 def spool_of_nobody() -> Iterator[Path]:
-    """In a folder that everybody may enter."""
+    """A spool in a folder that everyone may enter."""
     if os.geteuid() != 0:
         pytest.skip("only root becomes another user")
     with tempfile.TemporaryDirectory() as folder:

@@ -40,7 +40,7 @@ def read_samples(path: Path) -> dict[str, float]:
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """As the units set it."""
+    """The umask of the units."""
     before = os.umask(0o077)
     yield
     os.umask(before)
@@ -334,7 +334,7 @@ def test_the_board_shows_every_metric() -> None:
 
 
 def find_losses(before: Any, after: Any, place: str = "") -> list[str]:
-    """What of ``before`` was removed or changed; additions do not count."""
+    """What was removed from ``before`` or changed; additions do not count."""
     if isinstance(before, dict) and isinstance(after, dict):
         return [loss for key in before for loss in find_losses(before[key], after.get(key), f"{place}/{key}")]
     if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):

@@ -25,14 +25,14 @@ def shown(style: Style = PLAIN, **changes: object) -> str:
 
 
 def row(text: str, label: str) -> str:
-    """What stands behind a label, on however many lines."""
+    """The text after a label, on any number of lines."""
     match = re.search(rf"^{label} +(.+(?:\n {{11}}.+)*)", text, re.MULTILINE)
     assert match, text
     return re.sub(r"\n +", " ", match[1])
 
 
 def in_trouble() -> Snapshot:
-    """A snapshot with as much to say as there can be."""
+    """A snapshot with every kind of problem."""
     return make_snapshot(
         under_way=UnderWay("reconcile", 4711, NOON - 90),
         backlog=BACKLOG._replace(

@@ -20,7 +20,7 @@ WANTED = Range(1_700_000_000, 1_700_000_000 + 99_999)
 
 
 class Terminal(io.StringIO):
-    """Somebody watches."""
+    """A terminal that somebody watches."""
 
     def isatty(self) -> bool:
         return True
@@ -43,7 +43,7 @@ def done_to(share: float) -> int:
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> pytest.LogCaptureFixture:
-    """What the package logs from INFO on."""
+    """Everything that the package logs at INFO and above."""
     monkeypatch.setattr(logging.getLogger("agent"), "propagate", True)
     caplog.set_level(logging.INFO, logger="agent")
     return caplog

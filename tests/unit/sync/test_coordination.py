@@ -42,7 +42,7 @@ class Site:
         return self.known
 
     def control(self, host: str = "ctl1", cluster: str | None = None, instance: str = "") -> Control:
-        """What a run on a host goes by, with ``slurm_cluster`` in its configuration or without."""
+        """The coordination of a run on a host, with ``slurm_cluster`` in its configuration or without."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
         slurm: Any = Slurm(lambda: self, lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
         facts = self.ledger.facts

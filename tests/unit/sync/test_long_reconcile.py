@@ -24,7 +24,7 @@ def ended(job: int, end: int, **changes: str) -> Run:
 
 
 def job_ids(site: SessionSite) -> list[str]:
-    """What has arrived since this was asked last, in order."""
+    """The records delivered since the last call, in order."""
     return [record["JobID"] for record in site.sent()]
 
 

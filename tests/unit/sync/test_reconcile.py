@@ -27,7 +27,7 @@ NOW = WINDOW.end
 
 
 class Site(MemorySite[MemorySlurm, MemoryDashboard]):
-    """A Slurm and a dashboard that work as they should."""
+    """A Slurm and a dashboard that work."""
 
     def __init__(self, ledger: Ledger, *runs: Run) -> None:
         super().__init__(ledger, MemorySlurm(*runs), MemoryDashboard(), now=NOW, batch_size=100)
@@ -133,7 +133,7 @@ def test_looking_back_for_requeued_jobs_is_done_once(ledger: Ledger) -> None:
 
 
 class LimitedSlurm(MemorySlurm):
-    """Answers for some hours at a time, and after some calls not at all."""
+    """Answers only for some hours at a time, and after some calls not at all."""
 
     def __init__(self, *runs: Run, hours: int, calls: int) -> None:
         super().__init__(*runs)
@@ -334,7 +334,7 @@ def test_an_older_task_does_not_come_last_because_its_raw_id_had_another_owner(l
 
 
 class CountingInterlude(Interlude):
-    """Due as often as asked."""
+    """An interlude that is always due."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(lambda: site.slurm.windows.append((0, 0, "interlude")))
