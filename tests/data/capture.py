@@ -130,13 +130,13 @@ class Capture:
             (self._answers / f"{name}.txt").write_bytes(self.ask(*selection).stdout)
 
     def keep_expected(self) -> None:
-        """What the dashboard must have, by plain SQL."""
+        """Records what the dashboard must have, by plain SQL."""
         records = sorted(expected_records(self.slurm).values(), key=lambda record: record["JobID"])
         lines = ",\n".join(json.dumps(record) for record in records)
         (self._answers / "expected.json").write_text(f"[\n{lines}\n]\n")
 
     def keep_failure(self, name: str, done: Done[bytes]) -> None:
-        """Exit status and both outputs of a call that answers only partially."""
+        """Records exit status and both outputs of a call that answers only partially."""
         reported = {"returncode": done.returncode, "stdout": done.stdout.decode(), "stderr": done.stderr.decode()}
         (self._answers / f"failure_{name}.json").write_text(json.dumps(reported, indent=1) + "\n")
 

@@ -49,7 +49,7 @@ def place() -> Iterator[Place]:
 
 
 def not_to_be_entered(spool: Path) -> None:
-    """A folder as root creates it, with mode 700."""
+    """Makes it a folder of root's with mode 700, which the Slurm user cannot enter."""
     spool.chmod(0o700)
 
 

@@ -71,7 +71,7 @@ def make_due(site: Site) -> None:
 
 
 def assert_recovered(site: Site, expected: dict[str, dict[str, Any]]) -> None:
-    """The next run delivers everything."""
+    """Checks that the next run delivers everything."""
     make_due(site)
     assert site.agents.run("flush") == 0, site.agents.log()
     assert (site.dashboard.records, waiting(site), site.leftovers()) == (expected, {}, [])

@@ -41,7 +41,7 @@ def start(server: Host) -> None:
 
 
 def stop(server: Host) -> None:
-    """The server no longer answers anyone."""
+    """Stops the server, so that it answers no request."""
     server.run("rpc.nfsd", "0")
 
 

@@ -152,7 +152,7 @@ def _has_started(row: Row) -> bool:
 
 
 def _has_nodes(row: Row) -> bool:
-    """The node list, which may be missing for a job that ran."""
+    """Whether the row has a node list; that of a job that ran may be lost."""
     return row["nodelist"] not in ("", "None assigned", "NULL", "(null)")
 
 

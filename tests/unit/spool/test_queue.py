@@ -56,7 +56,7 @@ def spool(tmp_path: Path) -> Spool:
 
 @pytest.fixture
 def lock_held_by_flock(spool: Spool) -> Iterator[None]:
-    """Holds the lock like a stopped hook."""
+    """Keeps the lock held, as by a stopped hook."""
     argv = ["flock", str(spool.folder / "queue.lock"), "sh", "-c", "echo held; read -r line"]
     holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert holder.stdout

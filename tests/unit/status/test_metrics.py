@@ -40,7 +40,7 @@ def read_samples(path: Path) -> dict[str, float]:
 
 @pytest.fixture
 def umask() -> Iterator[None]:
-    """The umask of the units."""
+    """Sets the umask of the units."""
     before = os.umask(0o077)
     yield
     os.umask(before)

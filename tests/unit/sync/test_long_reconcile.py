@@ -24,7 +24,7 @@ def ended(job: int, end: int, **changes: str) -> Run:
 
 
 def job_ids(site: SessionSite) -> list[str]:
-    """The records delivered since the last call, in order."""
+    """The JobIDs of the records delivered since the last call, in order."""
     return [record["JobID"] for record in site.sent()]
 
 
