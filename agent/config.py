@@ -195,11 +195,11 @@ def parse_config(
     for key in KEYS:
         try:
             value = content.get(key.name)
-            values[key.name] = key.default if value is None else key.read(value)
+            values[key.name] = key.default if value is None else key.kind.read(value)
         except (TypeError, ValueError):
             # A secret's value is never repeated.
             shown = "" if key.name == "api_key" else f", not {clean(_without_password(repr(content[key.name])))}"
-            problems.append(f"{key.name}: must be {key.wanted}{shown}")
+            problems.append(f"{key.name}: must be {key.kind.wanted}{shown}")
     if environ.get(SPOOL_VARIABLE):
         values["spool_dir"] = Path(environ[SPOOL_VARIABLE])
     values["spool_dir"] = values.get("spool_dir") or default_spool(environ, instance, folder)

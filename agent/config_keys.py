@@ -15,16 +15,19 @@ INGEST_PATH = "/api/data/ingest"
 KEY_HEADER = "X-API-Key: {api_key}"
 
 
-class Key(NamedTuple):
-    """One key of the configuration file.
+class Kind(NamedTuple):
+    """A kind of value: what is accepted, in words, and what converts it, or raises ValueError or TypeError."""
 
-    ``read`` converts the file's value, or raises ValueError or TypeError; ``wanted`` describes the accepted values.
-    """
+    wanted: str
+    read: Callable[[Any], Any]
+
+
+class Key(NamedTuple):
+    """One key of the configuration file."""
 
     name: str
     default: Any
-    wanted: str
-    read: Callable[[Any], Any]
+    kind: Kind
     about: str
 
 
@@ -88,112 +91,104 @@ def _cluster(value: Any) -> str:
     return name
 
 
-def _one_of(*words: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        if value not in words:
-            raise ValueError
-        return str(value)
-
-    return read
-
-
-def _number(least: float, most: float) -> Callable[[Any], float]:
-    def read(value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
-            raise ValueError
-        return value
-
-    return read
-
-
-def _whole(least: int, most: int) -> Callable[[Any], int]:
-    def read(value: Any) -> int:
-        if not isinstance(value, int):
-            raise ValueError
-        return int(_number(least, most)(value))
-
-    return read
+def _number(value: Any, least: float, most: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not least <= value <= most:
+        raise ValueError
+    return value
 
 
 def _pair(value: Any) -> tuple[float, float]:
     warning, critical = value
-    return _number(0, 1e6)(warning), _number(0, 1e6)(critical)
+    return _number(warning, 0, 1e6), _number(critical, 0, 1e6)
 
+
+def _one_of(one: str, other: str) -> Kind:
+    def read(value: Any) -> str:
+        if value not in (one, other):
+            raise ValueError
+        return str(value)
+
+    return Kind(f'"{one}" or "{other}"', read)
+
+
+def _seconds(most: int) -> Kind:
+    return Kind(f"a number of seconds from 1 to {most}", lambda value: _number(value, 1, most))
+
+
+def _whole(least: int, most: int) -> Kind:
+    def read(value: Any) -> int:
+        if not isinstance(value, int):
+            raise ValueError
+        return int(_number(value, least, most))
+
+    return Kind(f"a whole number from {least} to {most}", read)
+
+
+_STRING = Kind("a string", _text)
+_PATH = Kind("a path", _path)
+_COMMAND = Kind("a command or its path", _text)
 
 #: Every key, in the order of etc/config.toml.example.
 KEYS = (
-    Key("api_url", "", "an http(s) URL without user, query or fragment", _url, "the dashboard"),
-    Key("api_key", "", "a string", _secret, "this cluster's API key"),
-    Key("api_key_file", None, "a path", _path, "a file that holds the API key, instead of api_key"),
-    Key("timeout", 30, "a number of seconds from 1 to 3600", _number(1, 3600), "time limit for one HTTP request"),
-    Key("allow_http", False, "true or false", _flag, "allow an http:// api_url, which sends everything in plain text"),
-    Key("cluster_name", None, "a string", _text, "the cluster's name on the dashboard; by default Slurm's ClusterName"),
+    Key("api_url", "", Kind("an http(s) URL without user, query or fragment", _url), "the dashboard"),
+    Key("api_key", "", Kind("a string", _secret), "this cluster's API key"),
+    Key("api_key_file", None, _PATH, "a file that holds the API key, instead of api_key"),
+    Key("timeout", 30, _seconds(3600), "time limit for one HTTP request"),
+    Key(
+        "allow_http",
+        False,
+        Kind("true or false", _flag),
+        "allow an http:// api_url, which sends everything in plain text",
+    ),
+    Key("cluster_name", None, _STRING, "the cluster's name on the dashboard; by default Slurm's ClusterName"),
     Key(
         "slurm_cluster",
         None,
-        "the name of one cluster in Slurm",
-        _cluster,
+        Kind("the name of one cluster in Slurm", _cluster),
         "the cluster to query, by its name in Slurm, if it is not the one in this host's slurm.conf",
     ),
-    Key("collection_window_days", 7, "a whole number from 1 to 366", _whole(1, 366), "days that reconcile replays"),
-    Key(
-        "resend_days",
-        7,
-        "a whole number from 0 to 366",
-        _whole(0, 366),
-        "days between reconciles that resend jobs already delivered; 0 for never",
-    ),
-    Key("spool_dir", None, "a path", _path, "the folder of the queue and the ledger"),
-    Key("batch_size", 5000, "a whole number from 1 to 100000", _whole(1, 100_000), "records in one POST"),
-    Key("ca_bundle", None, "a path", _path, "CA certificates to verify the dashboard with"),
-    Key("client_cert", None, "a path", _path, "the client certificate, if the dashboard requires one"),
-    Key("client_key", None, "a path", _path, "the client certificate's key, if it is in a file of its own"),
+    Key("collection_window_days", 7, _whole(1, 366), "days that reconcile replays"),
+    Key("resend_days", 7, _whole(0, 366), "days between reconciles that resend jobs already delivered; 0 for never"),
+    Key("spool_dir", None, _PATH, "the folder of the queue and the ledger"),
+    Key("batch_size", 5000, _whole(1, 100_000), "records in one POST"),
+    Key("ca_bundle", None, _PATH, "CA certificates to verify the dashboard with"),
+    Key("client_cert", None, _PATH, "the client certificate, if the dashboard requires one"),
+    Key("client_key", None, _PATH, "the client certificate's key, if it is in a file of its own"),
     Key(
         "receiver",
         "dashboard",
-        '"dashboard" or "any"',
         _one_of("dashboard", "any"),
         "who receives the jobs: the dashboard, or any HTTP endpoint whose every 2xx acknowledges them",
     ),
-    Key("ingest_path", INGEST_PATH, "a path that begins with /", _url_path, "the path to POST to, below api_url"),
+    Key("ingest_path", INGEST_PATH, Kind("a path that begins with /", _url_path), "the path to POST to, below api_url"),
     Key(
         "ingest_header",
         KEY_HEADER,
-        'a header such as "Authorization: Bearer {api_key}", or "none"',
-        _header,
+        Kind('a header such as "Authorization: Bearer {api_key}", or "none"', _header),
         "the header that carries the key, in place of {api_key}",
     ),
-    Key("sacct", "sacct", "a command or its path", _text, "the sacct command"),
-    Key("scontrol", "scontrol", "a command or its path", _text, "the scontrol command"),
-    Key("sacct_timeout", 300, "a number of seconds from 1 to 86400", _number(1, 86_400), "time limit for a sacct call"),
-    Key("requeued_runs", "sum", '"sum" or "last"', _one_of("sum", "last"), "which runs of a requeued job count"),
-    Key(
-        "never_started",
-        "submit",
-        '"submit" or "skip"',
-        _one_of("submit", "skip"),
-        "what to do with jobs cancelled before they started",
-    ),
+    Key("sacct", "sacct", _COMMAND, "the sacct command"),
+    Key("scontrol", "scontrol", _COMMAND, "the scontrol command"),
+    Key("sacct_timeout", 300, _seconds(86_400), "time limit for a sacct call"),
+    Key("requeued_runs", "sum", _one_of("sum", "last"), "which runs of a requeued job count"),
+    Key("never_started", "submit", _one_of("submit", "skip"), "what to do with jobs cancelled before they started"),
     Key(
         "retry_max_age_days",
         7,
-        "a whole number from 1 to 366",
         _whole(1, 366),
         "days that flush waits for a job's record before leaving it to reconcile",
     ),
-    Key("metrics_file", None, "a path", _path, "a Prometheus textfile to write after each run"),
+    Key("metrics_file", None, _PATH, "a Prometheus textfile to write after each run"),
     Key(
         "status_queue_age_minutes",
         (30, 120),
-        "two numbers of minutes, [warning, critical]",
-        _pair,
+        Kind("two numbers of minutes, [warning, critical]", _pair),
         "thresholds for the age of the oldest undelivered job",
     ),
     Key(
         "status_coverage_percent",
         (99, 90),
-        "two percentages, [warning, critical]",
-        _pair,
+        Kind("two percentages, [warning, critical]", _pair),
         "thresholds for the share of jobs that the hook caught; [0, 0] if there is no hook",
     ),
 )

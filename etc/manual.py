@@ -99,7 +99,7 @@ def _configuration() -> Iterator[str]:
         yield from (
             ".TP",
             f".B {_plain(key.name)}",
-            _prose(f"{key.about[0].upper()}{key.about[1:]}; {key.wanted}.{default}"),
+            _prose(f"{key.about[0].upper()}{key.about[1:]}; {key.kind.wanted}.{default}"),
         )
 
 
