@@ -226,13 +226,8 @@ def _add_global_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--instance", type=_instance, metavar="NAME", help="the instance to use: another cluster or dashboard"
     )
-    group.add_argument(
-        "--dry-run",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="show what would be sent; send and change nothing",
-    )
-    group.add_argument("--verbose", action="store_true", default=argparse.SUPPRESS, help="log in detail")
+    group.add_argument("--dry-run", action="store_true", help="show what would be sent; send and change nothing")
+    group.add_argument("--verbose", action="store_true", help="log in detail")
 
 
 def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:

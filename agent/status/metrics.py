@@ -40,6 +40,20 @@ def _of_last_run(read: Callable[[RunReport], float]) -> Callable[[Snapshot], Val
     return _of_each_command(lambda runs: read(runs.last) if runs.last else None)
 
 
+#: For each command, of its last run.
+_OF_LAST_RUN: tuple[tuple[str, str, Callable[[RunReport], float]], ...] = (
+    ("last_run_timestamp_seconds", "When the last run began.", lambda run: run.started_at),
+    ("last_run_duration_seconds", "How long the last run took.", lambda run: run.seconds),
+    ("last_run_exit_code", "The exit code of the last run, 0 for success.", lambda run: run.exit_code),
+    ("last_run_delivered_jobs", "Jobs that the last run delivered.", lambda run: run.delivered),
+    ("last_run_rejected_records", "Records of the last run that the dashboard rejected.", lambda run: run.rejected),
+    (
+        "last_run_missed_jobs",
+        "Jobs of the last run that the hook had missed; only reconcile counts them.",
+        lambda run: run.missed,
+    ),
+)
+
 METRICS = (
     Definition("build_info", "Always 1, with the version as a label.", lambda _: {__version__: 1}, "version"),
     Definition("queued_jobs", "Jobs in the queue file, not claimed by a flush yet.", lambda s: s.backlog.queued),
@@ -106,42 +120,7 @@ METRICS = (
         _of_each_command(lambda runs: runs.last_delivery),
         "command",
     ),
-    Definition(
-        "last_run_timestamp_seconds",
-        "When the last run began.",
-        _of_last_run(lambda run: run.started_at),
-        "command",
-    ),
-    Definition(
-        "last_run_duration_seconds",
-        "How long the last run took.",
-        _of_last_run(lambda run: run.seconds),
-        "command",
-    ),
-    Definition(
-        "last_run_exit_code",
-        "The exit code of the last run, 0 for success.",
-        _of_last_run(lambda run: run.exit_code),
-        "command",
-    ),
-    Definition(
-        "last_run_delivered_jobs",
-        "Jobs that the last run delivered.",
-        _of_last_run(lambda run: run.delivered),
-        "command",
-    ),
-    Definition(
-        "last_run_rejected_records",
-        "Records of the last run that the dashboard rejected.",
-        _of_last_run(lambda run: run.rejected),
-        "command",
-    ),
-    Definition(
-        "last_run_missed_jobs",
-        "Jobs of the last run that the hook had missed; only reconcile counts them.",
-        _of_last_run(lambda run: run.missed),
-        "command",
-    ),
+    *(Definition(name, about, _of_last_run(read), "command") for name, about, read in _OF_LAST_RUN),
     Definition(
         "last_success_timestamp_seconds",
         "When the last successful run began.",
