@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Mapping
 
 from agent.check.finding import NotWell
+from agent.check.timers import parse_units
 from agent.errors import SlurmUnreachable
 from agent.slurm.process import RunCommand
 
@@ -20,14 +21,7 @@ def read_daemons(run: RunCommand) -> dict[str, str]:
         output = run(["systemctl", "show", *names, "--property=Id,LoadState,ActiveState"])
     except SlurmUnreachable:  # no systemctl
         return {}
-    blocks = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in output.text.split("\n\n")
-    ]
-    return {
-        block["Id"].partition(".")[0]: block.get("ActiveState", "")
-        for block in blocks
-        if block.get("LoadState") == "loaded" and "Id" in block
-    }
+    return {unit.partition(".")[0]: found.get("ActiveState", "") for unit, found in parse_units(output.text).items()}
 
 
 def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -> SlurmUnreachable | NotWell:

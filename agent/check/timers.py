@@ -110,7 +110,7 @@ def read_units(
 def parse_units(text: str) -> dict[str, dict[str, str]]:
     """The properties of the units that exist, from the output of ``systemctl show``."""
     blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
-    return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded"}
+    return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded" and "Id" in block}
 
 
 def is_wanted(units: Units, name: str) -> bool:

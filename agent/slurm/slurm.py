@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Callable, Mapping
 
 from agent.config import Config
@@ -25,32 +26,26 @@ class Slurm:
         self._make_sacct = make_sacct
         self._make_scontrol = make_scontrol
         self._make_sacctmgr = make_sacctmgr
-        self._sacct: Sacct | None = None
-        self._scontrol: Scontrol | None = None
-        self._sacctmgr: Sacctmgr | None = None
 
-    @property
+    @cached_property
     def sacct(self) -> Sacct:
         """The accounting records of jobs."""
-        self._sacct = self._sacct or self._make_sacct()
-        return self._sacct
+        return self._make_sacct()
+
+    @cached_property
+    def scontrol(self) -> Scontrol:
+        """What slurmctld can be asked."""
+        return self._make_scontrol()
+
+    @cached_property
+    def sacctmgr(self) -> Sacctmgr:
+        """What slurmdbd can be asked, except job records."""
+        return self._make_sacctmgr()
 
     @property
     def odd_rows(self) -> int:
         """The number of unreadable rows so far."""
-        return self._sacct.odd_rows if self._sacct else 0
-
-    @property
-    def scontrol(self) -> Scontrol:
-        """What slurmctld can be asked."""
-        self._scontrol = self._scontrol or self._make_scontrol()
-        return self._scontrol
-
-    @property
-    def sacctmgr(self) -> Sacctmgr:
-        """What slurmdbd can be asked, except job records."""
-        self._sacctmgr = self._sacctmgr or self._make_sacctmgr()
-        return self._sacctmgr
+        return self.sacct.odd_rows if "sacct" in self.__dict__ else 0
 
 
 def make_slurm(config: Config, environ: Mapping[str, str], complain: Callable[[ExporterError], None]) -> Slurm:
