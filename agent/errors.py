@@ -123,6 +123,9 @@ class SpoolError(ExporterError):
 class LedgerDamaged(SpoolError):
     """The ledger is damaged, or written by a newer version. It can be rebuilt from Slurm's accounting."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="the next flush or reconcile sets it aside and starts a new one; no job is lost")
+
 
 class MetricsError(ExporterError):
     """The metrics file cannot be written. The run continues without it."""

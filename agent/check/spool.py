@@ -16,7 +16,7 @@ from agent.check.mounts import mount_of
 from agent.check.remedy import stays
 from agent.errors import LedgerDamaged
 from agent.privilege import CALLER, name_of
-from agent.spool.ledger import LEFT, view_ledger
+from agent.spool.ledger import view_ledger
 from agent.spool.lock import LONGEST_RUN_SECONDS, QUEUE_LOCK, RUN_LOCK, held_seconds, lock_holder
 from agent.spool.owner import check_agreement, check_spool
 from agent.wording import count, span
@@ -159,7 +159,7 @@ def check_ledger(path: Path, flush: str = "") -> str:
     try:
         ledger = view_ledger(path)
     except LedgerDamaged as error:
-        raise NotWell(str(error), hint=LEFT, run=flush) from error
+        raise NotWell(str(error), hint=error.hint, run=flush) from error
     try:
         waiting, _ = ledger.waiting.count()
         return f"{waiting:,} waiting, {ledger.rejected.count():,} rejected"

@@ -21,8 +21,6 @@ from agent.spool.waiting import WaitingJobs
 if TYPE_CHECKING:
     from agent.spool.earlier_runs import EarlierRuns
 
-LEFT = "the next flush or reconcile sets it aside and starts a new one; no job is lost"
-
 
 class Ledger:
     """The tables of one file, with their operations. Open it with :func:`open_ledger`."""
@@ -70,7 +68,6 @@ def open_ledger(path: Path, *, alone: bool = True) -> tuple[Ledger, str]:
         return Ledger(path), ""
     except LedgerDamaged as error:
         if not alone:
-            error.hint = LEFT
             raise
         aside = put_aside(path)
         ledger = Ledger(path)

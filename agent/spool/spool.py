@@ -14,7 +14,7 @@ from agent.localtime import Range
 from agent.logger import Logger
 from agent.spool.database import put_aside
 from agent.spool.host_mark import claim_for_host
-from agent.spool.ledger import LEFT, Ledger, open_ledger, view_ledger
+from agent.spool.ledger import Ledger, open_ledger, view_ledger
 from agent.spool.lock import run_lock
 from agent.spool.owner import check_spool, step_down
 from agent.spool.queue import Queue
@@ -151,11 +151,7 @@ def look_at_ledger(folder: Path) -> Iterator[Ledger]:
             hint = "install.sh creates it, and `check` shows what is missing"
             raise SpoolError(f"there is no spool {folder}", hint=hint)
         raise SpoolError(f"the spool {folder} can't be read", hint="run as root or as the Slurm user")
-    try:
-        ledger = view_ledger(folder / LEDGER_NAME)
-    except LedgerDamaged as error:
-        error.hint = LEFT
-        raise
+    ledger = view_ledger(folder / LEDGER_NAME)
     try:
         yield ledger
     finally:
