@@ -35,7 +35,7 @@ class Place:
         env = {"JOBID": "7", "SLURM_USAGE_HISTORY_SPOOL": str(self.spool)}
         become = f"import os; os.umask({umask}); os.setgroups([]); os.setgid({NOBODY}); os.setuid({NOBODY}); "
         run = f"os.execve('/bin/sh', ['sh', {str(self.script)!r}], {env!r})"
-        subprocess.run(["python3", "-c", become + run], check=True, timeout=20)
+        subprocess.run(["python3", "-c", become + run], check=True, timeout=60)
         return self.syslog.read_text()
 
 

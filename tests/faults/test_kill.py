@@ -55,7 +55,7 @@ def chosen(steps: Sequence[str]) -> list[int]:
     return sorted({*firsts.values(), *range(1, len(steps) + 1, STRIDE)})
 
 
-@pytest.mark.timeout(400)  # hundreds of runs
+@pytest.mark.timeout(900)  # hundreds of runs
 @pytest.mark.parametrize("name", ["flush", "reconcile"])
 def test_killed_at_every_step(site: Site, name: str) -> None:
     """The next run of the same command repairs whatever the kill left."""

@@ -20,7 +20,7 @@ FEW = 3000
 FIRST_END = int(time.time()) - 40 * 86_400
 SPARE_KILOBYTES = 16 * 1024
 
-pytestmark = pytest.mark.timeout(max(120, LINES // 500))
+pytestmark = pytest.mark.timeout(max(300, LINES // 500))
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from tests.ha.hosts import FORBIDDEN, why_not_here
 
 #: For a test, with the start of its hosts, on a machine that is busy with other tests.
-LIMIT_SECONDS = 400
+LIMIT_SECONDS = 600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

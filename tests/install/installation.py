@@ -46,7 +46,7 @@ class Installation:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=120,
+            timeout=280,
         )
         assert done.returncode == expect, f"{options}: exit {done.returncode}\n{done.stdout}"
         return done.stdout

@@ -11,7 +11,7 @@ from tests.packaging.building import build_packages, build_zipapp
 from tests.packaging.root import finish
 from tests.support.tools import need
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ def start_demo(*options: str) -> subprocess.Popen[str]:
 def test_shows_real_jobs_arrive_and_compares_them() -> None:
     """Every job is printed, the dashboard equals the job table after flush and reconcile, and the demo exits 0."""
     demo = start_demo("--jobs", "60", "--interval", "1")
-    said, _ = demo.communicate(timeout=110)
+    said, _ = demo.communicate(timeout=280)
     rows = re.findall(r"^\d\d:\d\d:\d\d  \d\S* .* \d+\.\d$", said, re.MULTILINE)
     assert {True} == {len(row) <= 80 for row in rows}
     found = re.search(r"(\d+) jobs have ended in slurmdbd's job table", said)
@@ -51,7 +51,7 @@ def test_leaves_nothing_behind_when_it_is_stopped(how: signal.Signals) -> None:
     next(line for line in demo.stdout if "COMPLETED" in line)
     processes = list(descendants(demo.pid))
     demo.send_signal(how)
-    said, _ = demo.communicate(timeout=60)
+    said, _ = demo.communicate(timeout=120)
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in processes), "the end of every process")
     assert "Traceback" not in said
     assert (demo.returncode, Path(folder).exists()) == (130, False)
@@ -60,7 +60,7 @@ def test_leaves_nothing_behind_when_it_is_stopped(how: signal.Signals) -> None:
 def test_replays_a_recording_and_says_so() -> None:
     """Without Slurm, the real hook and exporter get recorded calls and answers, marked as recorded."""
     demo = start_demo("--recorded", "--interval", "1")
-    said, _ = demo.communicate(timeout=110)
+    said, _ = demo.communicate(timeout=280)
     assert demo.returncode == 0, said
     assert "NO SLURM IS RUNNING" in said
     assert said.count("RECORDED") == 3

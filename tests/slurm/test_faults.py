@@ -41,7 +41,7 @@ def test_a_frozen_accounting(daemon: str) -> None:
             for _ in range(2):  # on a busy machine, each takes a second of the eight
                 exporter.run("flush", expect=75)
             assert len(children_of(site.slurm)) == 1
-            hanging.communicate(timeout=20)
+            hanging.communicate(timeout=60)
         assert (hanging.returncode, children_of(site.slurm)) == (69, [])
         assert exporter.backlog() == 5
         site.slurm.daemons.thaw(daemon)

@@ -19,7 +19,7 @@ from tests.support.waiting import wait_for
 #: From here on slurmctld does not start without a script that slurm.conf names. Seen on 24.11; 22.05 keeps running.
 NEEDS_SCRIPTS = (24, 11)
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

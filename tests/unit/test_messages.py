@@ -733,7 +733,7 @@ def test_a_stopped_backfill_prints_how_to_resume(site: Site, number: signal.Sign
     process = subprocess.Popen(argv, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     wait_for((site.folder / "hangs").exists, "a slice of February")
     process.send_signal(number)
-    _, log = process.communicate(timeout=10)
+    _, log = process.communicate(timeout=60)
     expected = (
         r"WARNING - stopped; all undelivered jobs are kept "
         r"\(done up to (.+); resume with --start-date (.+) --end-date 2024-03-31\)"
