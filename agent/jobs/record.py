@@ -99,9 +99,9 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
         f'{{"JobID":"{run.job_id}",{_who(who.user, who.account, who.partition, run.state, who.qos)}'
         f',"NodeList":"{nodes}"'
         f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
-        f',"CPUHours":{cpu_seconds / SECONDS_PER_HOUR},"GPUHours":{gpu_seconds / SECONDS_PER_HOUR},{allocated}'
-        f',"WaitingTimeHours":{max(start - submit, 0) / SECONDS_PER_HOUR}'
-        f',"ElapsedHours":{run.elapsed_seconds / SECONDS_PER_HOUR},"Cluster":{_name(cluster)}}}'
+        f',"CPUHours":{_hours(cpu_seconds)},"GPUHours":{_hours(gpu_seconds)},{allocated}'
+        f',"WaitingTimeHours":{_hours(max(start - submit, 0))}'
+        f',"ElapsedHours":{_hours(run.elapsed_seconds)},"Cluster":{_name(cluster)}}}'
     )
     return Record((run.raw_id, run.submit), end, run.job_id, cpu_seconds, gpu_seconds, text, _only_row(runs))
 
@@ -150,6 +150,12 @@ def _who(user: str, account: str, partition: str, state: str, qos: str | None) -
 def _allocated(cpus: int, gpus: int, nodes: int, memory_mb: float) -> str:
     """Likewise: sizes of jobs repeat."""
     return f'"AllocCPUS":{cpus},"AllocGPUS":{gpus},"AllocNodes":{nodes},"AllocMemoryMB":{memory_mb}'
+
+
+@lru_cache(maxsize=1024)
+def _hours(seconds: int) -> str:
+    """A time in hours. Most jobs are short, so half of these times repeat, and writing a fraction is slow."""
+    return repr(seconds / SECONDS_PER_HOUR)
 
 
 @lru_cache(maxsize=256)

@@ -62,6 +62,7 @@ class Table:
         self.rows = lines
         self._odd = 0  # malformed rows so far
         self._left_out = bytearray()  # for each line, whether it is skipped
+        self._is_regular = False  # whether each line is known to be a whole row
 
     def __iter__(self) -> Iterator[Run]:
         cluster = None
@@ -88,7 +89,8 @@ class Table:
     def has_odd_rows(self) -> bool:
         """Whether any row has too few or too many columns, even when joined with the lines after it."""
         wanted = self._columns - 1
-        if all(line.count(self._separator) == wanted for line in self._lines()):
+        self._is_regular = all(line.count(self._separator) == wanted for line in self._lines())
+        if self._is_regular:
             return False
         odd: list[bytes] = []
         for _ in self._whole_rows(odd.append):
@@ -124,6 +126,9 @@ class Table:
 
     def _whole_rows(self, set_aside: Callable[[bytes], None]) -> Iterator[bytes]:
         """The rows, joined where they span several lines. Anything else is set aside up to the next complete line."""
+        if self._is_regular:
+            yield from self._lines()
+            return
         wanted = self._columns - 1
         pending: list[bytes] = []
         missing = 0  # separators, in the pending lines

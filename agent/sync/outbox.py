@@ -30,13 +30,11 @@ class Outbox:
         :param waiting: the ledger's key of the queue entry that this record settles.
         :param is_booked: whether the ledger already lists this very record as delivered.
         """
-        newer = self._newer_task(record)
+        newest = self._newest_task(record) if is_task(record.job_id) else record
         if waiting is not None:
-            self._waiting.setdefault((newer or record).key, []).append(waiting)
-        if newer:  # the older one would arrive last and overwrite it
+            self._waiting.setdefault(newest.key, []).append(waiting)
+        if newest is not record:  # the older one would arrive last and overwrite it
             return
-        if is_task(record.job_id):
-            self._newest_tasks[place(record.job_id, record.submit)] = record
         if is_booked:
             self._booked.add(record.key)
         self._remove(record.key)  # an older version of it
@@ -74,16 +72,18 @@ class Outbox:
         self._booked.difference_update(record.key for record in records)
         return [key for record in records for key in self._waiting.pop(record.key, [])]
 
-    def _newer_task(self, record: Record) -> Record | None:
-        """A later run of the same task in the outbox: it may have another raw ID, and the order is arbitrary."""
-        if not is_task(record.job_id):
-            return None
-        newest = self._newest_tasks.get(place(record.job_id, record.submit))
-        return newest if newest and (newest.submit, newest.end) > (record.submit, record.end) else None
+    def _newest_task(self, record: Record) -> Record:
+        """The latest run of a task in the outbox, with this one: another raw ID may come first, in arbitrary order."""
+        where = place(record.job_id, record.submit)
+        newest = self._newest_tasks.get(where)
+        if newest is None or (newest.submit, newest.end) <= (record.submit, record.end):
+            newest = self._newest_tasks[where] = record
+        return newest
 
     def _remove(self, key: Key) -> None:
         removed = self._records.pop(key, None)
-        self.bytes -= bytes_of(removed) if removed else 0
+        if removed:
+            self.bytes -= bytes_of(removed)
 
 
 def bytes_of(record: Record) -> int:

@@ -95,7 +95,7 @@ class Reconcile:
     :param resend: which jobs are sent again although they are unchanged since their delivery.
     :param hook_due: since when the hook should have queued every job, in epoch seconds.
     :param others_calls: whether the hook of another host was called for jobs with a given End.
-    :param choose: whether a job that may be sent is to be sent.
+    :param choose: whether a job that may be sent is to be sent; None for all.
     :param interlude: runs between two slices when it is due.
     :param on_progress: called after each slice.
     """
@@ -107,7 +107,7 @@ class Reconcile:
         resend: Resend = EVERYTHING,
         hook_due: float = 0.0,
         others_calls: Callable[[int], bool] = lambda end: False,
-        choose: Callable[[Prepared], bool] = lambda job: True,
+        choose: Callable[[Prepared], bool] | None = None,
         interlude: Interlude | None = None,
         on_progress: OnProgress = lambda done_to, jobs: None,
     ) -> None:
@@ -122,6 +122,8 @@ class Reconcile:
         self._others_calls = others_calls
         self._hook_due = hook_due
         self._choose = choose
+        # Otherwise it matters when a job was delivered.
+        self._recognizes = choose is None and resend.sent_in.end < resend.sent_in.start
         self._interlude = interlude
         self._on_progress = on_progress
         self._fresh_since = pipeline.clock() - FRESH_SECONDS
@@ -151,12 +153,14 @@ class Reconcile:
             is_waiting = job.record.raw_id in waiting
             hook_expected = self._is_hook_expected(job.record.end, was_queued=job.known.hooked or is_waiting)
             self.tally.count(job, is_waiting=is_waiting, hook_expected=hook_expected)
-            if job.hold is None and self._choose(job):
+            if job.hold is None and (self._choose is None or self._choose(job)):
                 self._delivery.add(job.record, is_booked=job.is_booked)
 
     def pass_over(self, part: Range, table: Table) -> None:
         """Skips and counts the rows whose records the dashboard has, unless they are to be resent."""
         if part.end > self._resend_after:
+            if self._recognizes:
+                self._preparer.recognize(part)
             return
         known = self._ledger.delivered.rows(self._cluster, part)
         for seen in table.leave_out(known) if known else ():

@@ -138,8 +138,9 @@ class Walk:
             jobs = _jobs_of_raw_id(rows, remembered or []) if remembered or len(rows) > 1 else (rows,)
             for runs in jobs:
                 by_rows = stage(runs, now)
-                for run in runs:  # not those of another owner of the ID
-                    self._open.pop((raw_id, run.submit), None)
+                if self._open:
+                    for run in runs:  # not those of another owner of the ID
+                        self._open.pop((raw_id, run.submit), None)
                 if by_rows is Stage.CONTINUES and self._find_lost:
                     self._open[raw_id, runs[-1].submit] = runs[-1]
                 elif by_rows is Stage.IN_DOUBT or (by_rows is Stage.FINAL and not is_whole(runs)):
