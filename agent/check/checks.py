@@ -85,20 +85,7 @@ def _check_needs(
         yield Finding("configuration", False, str(neighbours), mend)
         yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
     else:
-        config, slurm, dashboard, _ = neighbours
-        settings: dict[str, str] = {}
-        yield examine("configuration", lambda: check_host.check_configuration(config))
-        yield examine("secrecy", lambda: check_host.check_secrecy(config))
-        is_elsewhere = check_slurm.is_elsewhere(config, wiring.find_conf(environ))
-        no_hook = why_no_hook(config, is_elsewhere=is_elsewhere)
-        states = daemons.read_daemons(run)
-        yield from _check_slurm(config, slurm, settings, states, environ, is_elsewhere=is_elsewhere)
-        yield from _check_spool(config, settings, units, no_hook)
-        if no_hook:
-            yield Finding("hook", True, f"{NO_HOOK}{no_hook}: the daily run delivers all jobs")
-        else:
-            yield from _check_hook(neighbours, settings, run, watch)
-        yield from _check_dashboard(config, dashboard, settings, environ)
+        yield from _Needs(neighbours, run, environ, units, watch).check()
 
 
 def _check_timers(
@@ -113,85 +100,175 @@ def _check_timers(
     yield examine("path unit", lambda: check_timers.check_path_unit(units))
 
 
-def _check_slurm(
-    config: Config,
-    slurm: Slurm,
-    settings: dict[str, str],
-    states: Mapping[str, str],
-    environ: Mapping[str, str],
-    *,
-    is_elsewhere: bool,
-) -> Iterator[Finding]:
-    """Fills in ``settings``, slurmctld's view of slurm.conf, if slurmctld answers.
+class _Needs:
+    """What a run needs, according to its configuration."""
 
-    :param states: of the daemons on this host.
-    :param is_elsewhere: see :func:`agent.check.slurm.is_elsewhere`.
-    """
-    sacct = examine("sacct", slurm.sacct.version)
-    yield sacct
-    if sacct.ok:
-        yield examine("commands", lambda: check_slurm.check_commands(config, alone=is_elsewhere))
+    def __init__(
+        self,
+        neighbours: Neighbours,
+        run: RunCommand,
+        environ: Mapping[str, str],
+        units: check_timers.Units,
+        watch: Watch | None,
+    ) -> None:
+        self._config, self._slurm, self._dashboard, self._journal = neighbours
+        self._run = run
+        self._environ = environ
+        self._units = units
+        self._watch = watch
+        self._daemons = daemons.read_daemons(run)  # on this host
+        self._is_elsewhere = check_slurm.is_elsewhere(self._config, wiring.find_conf(environ))
+        self._no_hook = why_no_hook(self._config, is_elsewhere=self._is_elsewhere)
+        self._settings: dict[str, str] = {}  # slurmctld's view of slurm.conf, once it has answered
 
-    def ask() -> str:
+    def check(self) -> Iterator[Finding]:
+        """Each finding in turn."""
+        yield examine("configuration", lambda: check_host.check_configuration(self._config))
+        yield examine("secrecy", lambda: check_host.check_secrecy(self._config))
+        yield from self._check_slurm()
+        yield from self._check_spool()
+        if self._no_hook:
+            yield Finding("hook", True, f"{NO_HOOK}{self._no_hook}: the daily run delivers all jobs")
+        else:
+            yield from self._check_hook()
+        yield from self._check_dashboard()
+
+    def _check_slurm(self) -> Iterator[Finding]:
+        config, slurm = self._config, self._slurm
+        sacct = examine("sacct", slurm.sacct.version)
+        yield sacct
+        if sacct.ok:
+            yield examine("commands", lambda: check_slurm.check_commands(config, alone=self._is_elsewhere))
+        if self._is_elsewhere:
+            yield Finding("slurmctld", True, f"not needed: the jobs of {config.slurm_cluster} come from slurmdbd alone")
+        else:
+            yield examine("slurmctld", self._ask_slurmctld)
+        if self._settings or self._is_elsewhere:
+            yield examine("cluster name", lambda: check_slurm.check_cluster(config, self._settings))
+        if self._settings:
+            yield examine("GPUs", lambda: check_slurm.check_gpus(self._settings))
+        if not sacct.ok:
+            yield from _untested("sacct", "slurmdbd", "privileges")
+            return
+        slurmdbd = examine("slurmdbd", self._ask_slurmdbd)
+        yield slurmdbd
+        if slurmdbd.ok:
+            yield examine(
+                "privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name(), self._settings)
+            )
+        else:
+            yield from _untested("slurmdbd", "privileges")
+
+    def _ask_slurmctld(self) -> str:
         try:
-            settings.update(slurm.scontrol.read_config())
+            self._settings.update(self._slurm.scontrol.read_config())
         except SlurmUnreachable as error:
-            reported = daemons.explain(error, states, "slurmctld")
-            is_down = states.get("slurmctld", "active") not in {"active", "reloading"}
-            installed = find_hook(config.instance)
-            raise (
-                wiring.why_not_started(wiring.find_conf(environ), installed) if is_down else None
-            ) or reported from error
-        return f"answers, runs as {check_slurm.slurm_user(settings)}"
+            is_down = self._daemons.get("slurmctld", "active") not in {"active", "reloading"}
+            conf, installed = wiring.find_conf(self._environ), find_hook(self._config.instance)
+            why = wiring.why_not_started(conf, installed) if is_down else None
+            raise (why or daemons.explain(error, self._daemons, "slurmctld")) from error
+        return f"answers, runs as {check_slurm.slurm_user(self._settings)}"
 
-    def ask_slurmdbd() -> str:
+    def _ask_slurmdbd(self) -> str:
         try:
-            return check_slurm.check_slurmdbd(slurm, settings)
+            return check_slurm.check_slurmdbd(self._slurm, self._settings)
         except SlurmUnreachable as error:
-            raise daemons.explain(error, states, "slurmdbd", "database") from error
+            raise daemons.explain(error, self._daemons, "slurmdbd", "database") from error
 
-    if is_elsewhere:
-        yield Finding("slurmctld", True, f"not needed: the jobs of {config.slurm_cluster} come from slurmdbd alone")
-    else:
-        yield examine("slurmctld", ask)
-    if settings or is_elsewhere:
-        yield examine("cluster name", lambda: check_slurm.check_cluster(config, settings))
-    if settings:
-        yield examine("GPUs", lambda: check_slurm.check_gpus(settings))
-    if not sacct.ok:
-        yield from _untested("sacct", "slurmdbd", "privileges")
-        return
-    slurmdbd = examine("slurmdbd", ask_slurmdbd)
-    yield slurmdbd
-    if slurmdbd.ok:
-        yield examine("privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name(), settings))
-    else:
-        yield from _untested("slurmdbd", "privileges")
-
-
-def _check_spool(
-    config: Config, settings: Mapping[str, str], units: check_timers.Units, no_hook: str
-) -> Iterator[Finding]:
-    spool = config.spool_dir
-    hooks_user = "" if no_hook else check_slurm.slurm_user(settings)
-    folder = examine("spool", lambda: check_spool.check_spool_folder(spool, hooks_user, config.path))
-    yield folder
-    if _is_open(spool):
-        yield examine("free space", lambda: check_spool.check_space(spool))
-        yield examine("filesystem", lambda: check_spool.check_filesystem(spool, MOUNTS.read_text(encoding="utf-8")))
-        yield examine("locks", lambda: check_spool.check_locks(spool))
-        flush = (
-            f"{units.manager} start {check_timers.FLUSH}.service" if check_timers.FLUSH + ".service" in units else ""
-        )
-        yield examine("ledger", lambda: check_spool.check_ledger(spool / LEDGER_NAME, flush))
-    else:
-        yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
-    sandbox = units[f"{check_timers.FLUSH}.service"].get("ReadWritePaths", "")
-    yield examine("metrics", lambda: check_host.check_metrics(config, sandbox))
-    found = parse_controllers(settings)
-    if len(found.hosts) > 1 and any(map(is_this_host, found.hosts)):
+    def _check_spool(self) -> Iterator[Finding]:
+        spool, flush = self._config.spool_dir, f"{check_timers.FLUSH}.service"
+        hooks_user = "" if self._no_hook else check_slurm.slurm_user(self._settings)
         mounts = MOUNTS.read_text(encoding="utf-8")
-        yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
+        yield examine("spool", lambda: check_spool.check_spool_folder(spool, hooks_user, self._config.path))
+        if _is_open(spool):
+            start = f"{self._units.manager} start {flush}" if flush in self._units else ""
+            yield examine("free space", lambda: check_spool.check_space(spool))
+            yield examine("filesystem", lambda: check_spool.check_filesystem(spool, mounts))
+            yield examine("locks", lambda: check_spool.check_locks(spool))
+            yield examine("ledger", lambda: check_spool.check_ledger(spool / LEDGER_NAME, start))
+        else:
+            yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
+        sandbox = self._units[flush].get("ReadWritePaths", "")
+        yield examine("metrics", lambda: check_host.check_metrics(self._config, sandbox))
+        found = parse_controllers(self._settings)
+        if len(found.hosts) > 1 and any(map(is_this_host, found.hosts)):
+            yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
+
+    def _check_hook(self) -> Iterator[Finding]:
+        config, settings = self._config, self._settings
+        if not settings:
+            yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
+            return
+        if _own_folder(config) and check_slurm.slurm_user(settings) != check_host.own_name():
+            # A hook in slurm.conf is the host's: this user can change nothing about it.
+            yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
+            return
+        conf, installed = wiring.read_conf(settings), find_hook(config.instance)
+        lines = examine("slurm.conf", lambda: wiring.check_wiring(settings, conf, installed, find_wrapper()))
+        yield lines
+        call = wiring.wiring_of_slurmctld(settings).find_call()
+        if not (lines.ok and call):
+            yield from _untested("slurm.conf", "hook", "hook calls")
+            return
+        hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir, installed))
+        yield hook
+        if not hook.ok:
+            yield from _untested("the hook", "hook calls")
+        elif not _is_open(config.spool_dir):
+            yield from _untested("the spool", "hook calls")
+        else:
+            yield examine("hook calls", lambda: self._see_call(call) if self._watch else self._check_calls(call))
+
+    def _check_calls(self, call: wiring.Call) -> str:
+        def count_ended(since: float) -> int:
+            return calls.count_ended_jobs(self._slurm, since, time.time() - calls.SETTLED_SECONDS)
+
+        controller = calls.Controller(self._settings, calls.is_here(), self._journal)
+        return calls.check_calls(controller, call.script, self._config.spool_dir, count_ended)
+
+    def _see_call(self, call: wiring.Call) -> str:
+        """Waits for a real call."""
+        config, watch = self._config, self._watch
+        started = call.key != "JobCompLoc"
+        job = calls.SampleJob(self._run, config.sacct, started=started) if watch and watch.test_job else None
+        seen = calls.wait_for_call(config.spool_dir, watch.seconds if watch else None, job)
+        return seen or f"{self._check_calls(call)}; no call while waiting"
+
+    def _check_dashboard(self) -> Iterator[Finding]:
+        config, dashboard = self._config, self._dashboard
+        answers: list[Answer] = []
+
+        def ask() -> str:
+            answers.append(dashboard.health())
+            return f"{config.api_url} answers"
+
+        reachable = examine("dashboard", ask)
+        yield reachable
+        yield examine("encryption", lambda: check_dashboard.check_encryption(config, self._environ))
+        if not reachable.ok:
+            yield from _untested("the dashboard", "API key", "shown", "clock")
+            return
+        if config.receiver == "any":
+            yield Finding("API key", True, "not tested: only a delivery shows whether this receiver accepts it")
+        else:
+            yield from self._check_key(answers[0])
+        yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
+
+    def _check_key(self, health: Answer) -> Iterator[Finding]:
+        cluster = self._config.shown_as or self._settings.get("ClusterName", "")
+        owners: list[str] = []
+
+        def ask() -> str:
+            text, owner = check_dashboard.check_key(self._dashboard, cluster)
+            owners.append(owner)
+            return text
+
+        yield examine("API key", ask)
+        if owners and cluster:
+            delivered = _count_delivered(self._config.spool_dir)
+            yield examine("shown", lambda: check_dashboard.check_shown(cluster, owners[0], health, delivered))
+        else:
+            yield from _untested("the API key" if cluster else "the cluster's name", "shown")
 
 
 def _is_open(spool: Path) -> bool:
@@ -211,87 +288,6 @@ def _own_folder(config: Config) -> Path | None:
     if os.geteuid() == 0 or config.path is None or not check_host.is_users_own(config.path):
         return None
     return config.path.parent.parent
-
-
-def _check_hook(
-    neighbours: Neighbours, settings: Mapping[str, str], run: RunCommand, watch: Watch | None
-) -> Iterator[Finding]:
-    config, slurm, _, journal = neighbours
-    if not settings:
-        yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
-        return
-    if _own_folder(config) and check_slurm.slurm_user(settings) != check_host.own_name():
-        # A hook in slurm.conf is the host's: this user can change nothing about it.
-        yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
-        return
-    conf, installed = wiring.read_conf(settings), find_hook(config.instance)
-    lines = examine(
-        "slurm.conf",
-        lambda: wiring.check_wiring(settings, conf, installed, find_wrapper()),
-    )
-    yield lines
-    call = wiring.wiring_of_slurmctld(settings).find_call()
-    if not (lines.ok and call):
-        yield from _untested("slurm.conf", "hook", "hook calls")
-        return
-    hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir, installed))
-    yield hook
-    if not hook.ok:
-        yield from _untested("the hook", "hook calls")
-        return
-    if not _is_open(config.spool_dir):
-        yield from _untested("the spool", "hook calls")
-        return
-    controller = calls.Controller(settings, calls.is_here(), journal)
-
-    def count_ended(since: float) -> int:
-        return calls.count_ended_jobs(slurm, since, time.time() - calls.SETTLED_SECONDS)
-
-    def check_calls() -> str:
-        return calls.check_calls(controller, call.script, config.spool_dir, count_ended)
-
-    def see_call() -> str:
-        job = calls.SampleJob(run, config.sacct, started=call.key != "JobCompLoc") if watch and watch.test_job else None
-        seen = calls.wait_for_call(config.spool_dir, watch.seconds if watch else None, job)
-        return seen or f"{check_calls()}; no call while waiting"
-
-    yield examine("hook calls", see_call if watch else check_calls)
-
-
-def _check_dashboard(
-    config: Config, dashboard: Dashboard, settings: Mapping[str, str], environ: Mapping[str, str]
-) -> Iterator[Finding]:
-    answers: list[Answer] = []
-
-    def ask() -> str:
-        answers.append(dashboard.health())
-        return f"{config.api_url} answers"
-
-    reachable = examine("dashboard", ask)
-    yield reachable
-    yield examine("encryption", lambda: check_dashboard.check_encryption(config, environ))
-    if not reachable.ok:
-        yield from _untested("the dashboard", "API key", "shown", "clock")
-        return
-    if config.receiver == "any":
-        yield Finding("API key", True, "not tested: only a delivery shows whether this receiver accepts it")
-        yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
-        return
-    cluster = config.shown_as or settings.get("ClusterName", "")
-    owners: list[str] = []
-
-    def ask_for_key() -> str:
-        text, owner = check_dashboard.check_key(dashboard, cluster)
-        owners.append(owner)
-        return text
-
-    yield examine("API key", ask_for_key)
-    if owners and cluster:
-        delivered = _count_delivered(config.spool_dir)
-        yield examine("shown", lambda: check_dashboard.check_shown(cluster, owners[0], answers[0], delivered))
-    else:
-        yield from _untested("the API key" if cluster else "the cluster's name", "shown")
-    yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
 
 
 def _count_delivered(spool: Path) -> float:
