@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Iterable, Iterator, Sequence, TypeVar
+from urllib.parse import quote
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.spool import schema
@@ -112,7 +114,8 @@ def put_aside(path: Path) -> Path:
 
 def _address_to_look(path: Path) -> str:
     """Not read-only: after a run was killed, the next to open the file has to roll back its open transaction."""
-    return f"{path.absolute().as_uri()}?mode=rw" if path.exists() else ":memory:"
+    # Path.as_uri imports an HTTP client on Python 3.14.
+    return f"file:{quote(os.fsencode(path.absolute()))}?mode=rw" if path.exists() else ":memory:"
 
 
 @contextmanager

@@ -166,6 +166,7 @@ def test_an_idle_flush_loads_little(config: str) -> None:
 
 def test_status_loads_neither_http_nor_the_sync(config: str) -> None:
     """It is run often, and must be quick."""
+    loaded_by("flush", "--config", config)  # creates the ledger
     loaded = loaded_by("status", "--config", config)
     assert "agent.status.output" in loaded
     heavy = {"requests", "subprocess", "selectors", "tempfile", "http.client", "email.utils", "asyncio", "logging"}

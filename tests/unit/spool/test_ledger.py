@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import sys
@@ -103,6 +104,17 @@ def test_a_dry_run_leaves_no_trace(path: Path, ledger: Ledger) -> None:
 def test_committed_data_is_visible_to_others(path: Path, ledger: Ledger) -> None:
     """Another process sees committed data at once."""
     queue(ledger, QueueEntry(1))
+    assert [QueueEntry(1)] == entries(view_ledger(path))
+
+
+@pytest.mark.parametrize("name", ["a b", "50%", "%3F", "what?", "#1", os.fsdecode(b"\xff")])
+def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """The ledger is opened for reading by an address, in which some characters have a meaning."""
+    path = tmp_path / name / "ledger.db"
+    path.parent.mkdir()
+    ledger, _ = open_ledger(path)
+    queue(ledger, QueueEntry(1))
+    ledger.close()
     assert [QueueEntry(1)] == entries(view_ledger(path))
 
 
