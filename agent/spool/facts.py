@@ -31,6 +31,8 @@ BATCH_BYTES = "batch_bytes"
 #: The size in bytes above which batches have failed, 0 if none has; and since when that is known.
 BATCH_CEILING = "batch_ceiling_bytes"
 BATCH_CEILING_AT = "batch_ceiling_at"
+#: The size in bytes of the largest batch that was accepted since then; smaller if smaller ones have failed.
+BATCH_ACCEPTED = "batch_accepted_bytes"
 #: 1 if slurm_cluster names a cluster that this host does not control: no slurmctld calls a hook for it here.
 ELSEWHERE = "cluster_elsewhere"
 #: Since when runs have had to send without taking turns with the other controllers; 0 if they take turns.

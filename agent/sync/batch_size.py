@@ -14,6 +14,8 @@ FIRST_BYTES = 1 << 18
 LARGEST_BYTES = 1 << 22
 #: A larger batch is tried again after this long.
 CEILING_SECONDS = 86_400.0
+#: The size is not at fault if a batch fails that is so much smaller than one that was accepted.
+MUCH_SMALLER = 8
 
 
 class Capacity(NamedTuple):
@@ -22,6 +24,7 @@ class Capacity(NamedTuple):
     size: int = FIRST_BYTES
     ceiling: int = 0  # larger batches, in bytes, have failed; 0 if none has
     ceiling_at: float = 0.0  # epoch seconds
+    accepted: int = 0  # bytes of the largest batch accepted since the ceiling was found
 
 
 class Trouble:
@@ -65,14 +68,22 @@ class BatchSize:
         self._timeout = timeout
         self._failed = 0  # bytes of the smallest batch that was too large since the last success
         self._failures = 0
+        self._before = capacity  # what was known before these failures
+        self._is_innocent = False  # whether another cause is to be supposed
 
     @property
     def bytes(self) -> int:
         """The current limit of a batch."""
         return self.capacity.size
 
+    def has_accepted(self, size: int) -> bool:
+        """Whether a batch at least as large was accepted."""
+        return size <= self.capacity.accepted
+
     def failed(self, size: int) -> None:
         """Notes that a batch of this size was too large. The next is half of it, then a quarter of that, and so on."""
+        if not self._failures:
+            self._before, self._is_innocent = self.capacity, self.has_accepted(size * MUCH_SMALLER)
         self._failed = min(self._failed or size, size)
         self._failures += 1
         self.capacity = self.capacity._replace(size=max(min(size, self.bytes) >> self._failures, 1))
@@ -81,20 +92,23 @@ class BatchSize:
         """Notes that a batch was accepted.
 
         After a full batch the next may be up to twice as large, provided that at the same speed it would take at most
-        half of the time-out.
+        half of the time-out. If one had failed before that was much smaller than others, this counts against the
+        others, and nothing else is concluded from it.
 
         :param seconds: how long the request took.
         :param now: epoch seconds.
         """
-        ceiling, ceiling_at = self.capacity.ceiling, self.capacity.ceiling_at
+        if self._failed and self._is_innocent:
+            self.forget_failures(self._before._replace(accepted=self._before.accepted // MUCH_SMALLER))
+        _, ceiling, ceiling_at, accepted = self.capacity
         if self._failed:
-            ceiling, ceiling_at = max(self._failed // 2, size), now
+            ceiling, ceiling_at, accepted = max(self._failed // 2, size), now, 0
             self._failed = self._failures = 0
         elif ceiling and not 0 <= now - ceiling_at < CEILING_SECONDS:
             ceiling, ceiling_at = 0, 0.0
         larger = min(2 * size, int(size * self._timeout / 2 / max(seconds, 1e-3)), ceiling or LARGEST_BYTES)
         grown = max(self.bytes, min(larger, LARGEST_BYTES)) if full else self.bytes
-        self.capacity = Capacity(grown, ceiling, ceiling_at)
+        self.capacity = Capacity(grown, ceiling, ceiling_at, max(accepted, min(size, LARGEST_BYTES)))
 
     def forget_failures(self, capacity: Capacity) -> None:
         """Restores ``capacity``: the failures since then were not caused by the size."""

@@ -16,7 +16,7 @@ from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.logger import INFO, Logger
-from agent.spool.facts import BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
+from agent.spool.facts import BATCH_ACCEPTED, BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, Trouble, first_bytes
 from agent.sync.culprit import Budget, Search
@@ -28,6 +28,8 @@ from agent.sync.witness import Receiver, Witness
 SEARCH_REQUESTS = 200
 #: A record that was refused without proof of its fault is retried after this long, or together with the next job.
 REFUSED_PAUSE_SECONDS = 1800.0
+#: The facts in which the ledger keeps a Capacity.
+CAPACITY = (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT, BATCH_ACCEPTED)
 
 logger = Logger(__name__)
 
@@ -177,7 +179,7 @@ class Delivery:
             raise error
         if len(batch) == 1:
             return self._hold_back(batch[0], error)
-        if self._trouble or error.timed_out:
+        if self._trouble or (error.timed_out and not self._size.has_accepted(size_of(batch))):
             return self._go_smaller(batch, str(error))
         logger.warning("%s; the dashboard is reachable, trying again", error)
         self._trouble.begin(len(batch), self._size.capacity)
@@ -210,7 +212,7 @@ class Delivery:
             self._write_capacity()
 
     def _write_capacity(self) -> None:
-        for name, value in zip((BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT), self._size.capacity):
+        for name, value in zip(CAPACITY, self._size.capacity):
             self._ledger.facts.set(name, value)
 
     # A batch that was refused
@@ -293,7 +295,7 @@ class Delivery:
 
 def _load_capacity(ledger: Ledger, timeout: float) -> Capacity:
     """What earlier runs learned, unless a bad disk has changed it beyond the limits."""
-    size, ceiling, ceiling_at = map(ledger.facts.get, (BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT))
-    if not (1 <= size <= LARGEST_BYTES and 0 <= ceiling <= LARGEST_BYTES):
+    size, ceiling, ceiling_at, accepted = map(ledger.facts.get, CAPACITY)
+    if not (1 <= size <= LARGEST_BYTES and 0 <= ceiling <= LARGEST_BYTES and 0 <= accepted <= LARGEST_BYTES):
         return Capacity(first_bytes(timeout))
-    return Capacity(int(size), int(ceiling), ceiling_at)
+    return Capacity(int(size), int(ceiling), ceiling_at, int(accepted))

@@ -55,6 +55,18 @@ def test_it_shrinks_faster_and_faster() -> None:
     assert [1 << 20, 1 << 18, 1 << 15, 1 << 11, 1 << 6, 1, 1] == found
 
 
+def test_a_much_smaller_batch_did_not_fail_for_its_size() -> None:
+    """Each time this happens it counts against the larger ones, so that a dashboard that has become slow is noticed."""
+    size = make(8000)
+    size.went_through(8000, 20.0, NOW, full=True)
+    sizes = []
+    for _ in range(3):
+        size.failed(100)
+        size.went_through(50, 0.1, NOW, full=False)
+        sizes.append((size.bytes, size.capacity.ceiling))
+    assert [(8000, 0), (8000, 0), (50, 50)] == sizes
+
+
 def test_a_ceiling_holds_for_a_day() -> None:
     """The ceiling is half of what failed, once something smaller has succeeded; then a larger one is tried again."""
     size = make(1000)

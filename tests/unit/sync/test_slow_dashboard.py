@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Callable, Sequence
 
 import pytest
@@ -116,6 +117,31 @@ def test_slower_ones(ledger: Ledger, milliseconds: int) -> None:
     before = site.dashboard.pulses
     site.send_ids(range(701, 801))
     assert before == site.dashboard.pulses
+
+
+@pytest.mark.parametrize("trouble", [timed_out, bad_gateway])
+@pytest.mark.parametrize("jobs", [2, 5, 600])
+def test_a_hiccup_during_a_small_batch_limits_no_later_one(
+    ledger: Ledger, trouble: Callable[[], ExporterError], jobs: int
+) -> None:
+    """Much larger batches were accepted before, so the size was not at fault."""
+    site = Site(ledger, SlowDashboard())
+    site.send_ids(range(1, 20_001))
+    failures = [trouble(), trouble()]
+    site.dashboard.manners = lambda *_: failures.pop() if failures else None
+    assert jobs == site.send_ids(range(20_001, 20_001 + jobs)).delivered
+    del site.dashboard.sizes[:]
+    site.send_ids(range(30_001, 36_001))
+    assert [5000, 1000] == site.dashboard.sizes
+
+
+def test_a_dashboard_behind_a_partly_dead_load_balancer(ledger: Ledger) -> None:
+    """One of its four backends never answers: batches stay large, because as large ones were accepted."""
+    site = Site(ledger, SlowDashboard())
+    calls = itertools.count()
+    site.dashboard.manners = lambda *_: timed_out() if next(calls) % 4 == 3 else None
+    assert 60_000 == site.send_ids(range(1, 60_001)).delivered
+    assert len(site.dashboard.sizes) < 40
 
 
 def test_what_the_real_dashboard_costs(ledger: Ledger) -> None:
