@@ -7,12 +7,13 @@ end the job. So a queue entry only says that something ended at that time. The r
 from __future__ import annotations
 
 import enum
-from typing import Container, Iterable, NamedTuple, Sequence
+from typing import Iterable, Mapping, NamedTuple, Sequence
 
 from agent.jobs.finality import HALF_WRITTEN_SECONDS, Stage, is_for_slurmctld, stage, stage_by_slurmctld
 from agent.jobs.job import own_runs
 from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.run import Run
+from agent.jobs.states import LIVE_STATES
 
 #: How far the hook's END and the End in the accounting may differ.
 END_SLACK_SECONDS = 1
@@ -65,18 +66,22 @@ def judge_entry(entry: QueueEntry, rows: Iterable[Run], now: float) -> Verdict:
     if reached is Stage.IN_DOUBT and not is_for_slurmctld(runs, now):
         reached = Stage.FINAL
     if reached in {Stage.LIVE, Stage.CONTINUES} and not entry.submit and entry.end is None:
-        return Verdict(Fate.WAIT, "requeued, or still running in the accounting")
+        fate = Fate.ASK_SLURMCTLD if entry.submit is None else Fate.WAIT
+        return Verdict(fate, "requeued, or still running in the accounting", runs)
     return Verdict(_FATES[reached], reached.value, runs, is_half=reached is Stage.HALF_WRITTEN)
 
 
-def judge_doubtful(verdict: Verdict, now: float, alive: Container[int] | None) -> Verdict:
+def judge_doubtful(verdict: Verdict, now: float, alive: Mapping[int, str] | None) -> Verdict:
     """Decides about a job whose rows do not show whether it continues.
 
-    :param alive: see :func:`agent.jobs.finality.stage_by_slurmctld`.
+    If it is pending or running by now, the entry stands for an earlier end; the job's next end calls the hook again.
+
+    :param alive: see :data:`agent.sync.pipeline.AskSlurmctld`.
     """
     if stage_by_slurmctld(verdict.runs, now, alive) is Stage.FINAL:
         return verdict._replace(fate=Fate.SEND, reason=Stage.FINAL.value)
-    return verdict._replace(fate=Fate.WAIT)
+    is_live = alive is not None and alive.get(verdict.runs[-1].raw_id) in LIVE_STATES
+    return verdict._replace(fate=Fate.DISMISS if is_live else Fate.WAIT)
 
 
 def _is_up_to_date(entry: QueueEntry, runs: Iterable[Run]) -> bool:

@@ -5,7 +5,7 @@ Many jobs share one call, as the call itself takes longer than the jobs.
 
 from __future__ import annotations
 
-from typing import Container
+from typing import Mapping
 
 from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
@@ -58,7 +58,7 @@ class Doubts:
         self._slices = 0
         jobs = self._ask_by_id(asked)
         now = self._clock()
-        alive: Container[int] | None = ()
+        alive: Mapping[int, str] | None = {}
         in_doubt = [runs[-1].raw_id for runs in jobs if is_for_slurmctld(runs, now)]
         if in_doubt:
             alive = self._alive(in_doubt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Callable, Container, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, NamedTuple, Sequence
 
 if TYPE_CHECKING:
     from agent.slurm.sacct import Sacct
@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
     from agent.sync.prepare import Settings
 
-#: Returns which of these raw IDs slurmctld knows as not ended; None if it does not answer.
-AskSlurmctld = Callable[[Sequence[int]], "Container[int] | None"]
+#: Returns the states of those of these raw IDs that slurmctld knows as not ended; None if it does not answer.
+AskSlurmctld = Callable[[Sequence[int]], "Mapping[int, str] | None"]
 
 
 class Pipeline(NamedTuple):

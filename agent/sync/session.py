@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Container, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
 
 from agent.config import Config
 from agent.errors import ExporterError, SlurmUnreachable
@@ -272,7 +272,7 @@ class Session:
             self.ledger, self._slurm.sacct, delivery, self.settings, alive=self._ask_slurmctld, clock=self._clock
         )
 
-    def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Container[int] | None:
+    def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Mapping[int, str] | None:
         """See :data:`agent.sync.pipeline.AskSlurmctld`. One that is busy for a moment is given a day to answer."""
         from agent.jobs.finality import UNANSWERED_SECONDS, is_alive  # noqa: PLC0415
 
@@ -284,11 +284,11 @@ class Session:
             silent_since = facts.get(SLURMCTLD_SILENT) or now
             with self.ledger.transaction():
                 facts.set(SLURMCTLD_SILENT, silent_since)
-            return raw_ids if now - silent_since < UNANSWERED_SECONDS else None
+            return dict.fromkeys(raw_ids, "UNKNOWN") if now - silent_since < UNANSWERED_SECONDS else None
         if facts.get(SLURMCTLD_SILENT):
             with self.ledger.transaction():
                 facts.set(SLURMCTLD_SILENT, 0)
-        return {raw_id for raw_id, state in states.items() if is_alive(state)}
+        return {raw_id: state for raw_id, state in states.items() if is_alive(state)}
 
     def _record(self, command: str, work: Callable[[Outcome], None]) -> RunReport:
         """Does the work, records its outcome, and raises its failure."""

@@ -54,7 +54,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
         self.dashboard = dashboard
         self.now = now
         self.slept = 0.0
-        self.alive: set[int] | None = set()  # which have not ended, according to slurmctld
+        self.alive: dict[int, str] | None = {}  # states of those that have not ended, according to slurmctld
         self._options = {"batch_size": batch_size, **options}
 
     def queue(self, *entries: QueueEntry) -> None:

@@ -45,7 +45,7 @@ def replay(folder: Path, *runs: Run, batch_size: int = 100) -> MemoryDashboard:
     delivery = Delivery(dashboard, ledger, "lab", command="reconcile", batch_size=batch_size, clock=lambda: NOON)
     settings = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
     slurm: Any = MemorySlurm(*runs)
-    Reconcile(Pipeline(ledger, slurm, delivery, settings, alive=lambda raw_ids: (), clock=lambda: NOON)).run(WEEK)
+    Reconcile(Pipeline(ledger, slurm, delivery, settings, alive=lambda raw_ids: {}, clock=lambda: NOON)).run(WEEK)
     ledger.close()
     return dashboard
 

@@ -88,7 +88,18 @@ def test_end_of_a_resized_job_waits_for_its_own_record() -> None:
 def test_without_hints_a_live_job_is_waited_for() -> None:
     """EpilogSlurmctld of older versions reports neither Submit nor End, so a live row may just be late."""
     rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **LIVE)]
-    assert [Fate.WAIT] * 2 == [judge_entry(QueueEntry(100), part, LATER).fate for part in (rows[:1], rows)]
+    for part in (rows[:1], rows):
+        asked = judge_entry(QueueEntry(100), part, LATER)
+        assert Fate.WAIT is judge_doubtful(asked, LATER, {100: "COMPLETING"}).fate
+        assert Fate.WAIT is judge_entry(QueueEntry(100, submit=0), part, LATER).fate  # queued by an admin
+
+
+@pytest.mark.parametrize("state", ["PENDING", "RUNNING"])
+def test_without_hints_a_requeued_job_is_dropped_from_the_queue(state: str) -> None:
+    """Otherwise it would wait for days, and status would raise an alarm. The job's next end calls the hook again."""
+    rows = [make_run(State="REQUEUED"), make_run(Submit=str(ENDED), **{**LIVE, "State": state})]
+    asked = judge_entry(QueueEntry(100), rows, LATER)
+    assert (Fate.ASK_SLURMCTLD, Fate.DISMISS) == (asked.fate, judge_doubtful(asked, LATER, {100: state}).fate)
 
 
 def test_a_revoked_job_is_dropped_from_the_queue() -> None:
@@ -101,7 +112,8 @@ def test_slurmctld_decides_whether_a_preempted_job_continues(state: str) -> None
     """Its row has an End while the job is COMPLETING, and its age does not show whether it will be requeued."""
     asked = judge_entry(TOLD, [make_run(State=state)], LATER)
     assert (Fate.ASK_SLURMCTLD, "may be requeued") == (asked.fate, asked.reason)
-    assert [Fate.WAIT, Fate.SEND] == [judge_doubtful(asked, LATER, alive).fate for alive in ({100}, {101})]
+    completing, unknown = {100: "COMPLETING"}, {101: "COMPLETING"}
+    assert [Fate.WAIT, Fate.SEND] == [judge_doubtful(asked, LATER, alive).fate for alive in (completing, unknown)]
 
 
 def test_a_preempted_job_does_not_wait_forever_for_slurmctld() -> None:

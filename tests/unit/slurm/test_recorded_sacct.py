@@ -174,7 +174,7 @@ def test_the_hook_alone_queues_every_job(tmp_path: Path, version: str, scenario:
     queue = Queue(tmp_path, complain=lambda error: pytest.fail(str(error)))
     judged = [judge_entry(entry, rows[entry.job_id], now) for entry in queue.read(queue.claim())]
     verdicts = [
-        judge_doubtful(reported, now, ()) if reported.fate is Fate.ASK_SLURMCTLD else reported for reported in judged
+        judge_doubtful(reported, now, {}) if reported.fate is Fate.ASK_SLURMCTLD else reported for reported in judged
     ]
     sent = {verdict.runs[-1].job_id for verdict in verdicts if verdict.fate is Fate.SEND}
     assert {verdict.fate for verdict in verdicts} == {Fate.SEND}

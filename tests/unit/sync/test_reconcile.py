@@ -105,9 +105,9 @@ def test_a_requeued_job_that_is_live_again_is_held(ledger: Ledger) -> None:
 def test_a_job_that_does_not_continue_after_a_preemption_is_sent(ledger: Ledger) -> None:
     """As long as slurmctld says that it is COMPLETING it may be requeued; when it does not any more, it is final."""
     site = Site(ledger, run_at(NOW - 10, State="PREEMPTED"))
-    site.alive = {100}
+    site.alive = {100: "COMPLETING"}
     assert 0 == site.reconcile(now=NOW + HOUR).jobs
-    site.alive = set()
+    site.alive = {}
     assert 1 == site.reconcile(now=NOW + HOUR).jobs
 
 
