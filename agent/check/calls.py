@@ -80,17 +80,6 @@ def boot_time(settings: Mapping[str, str]) -> float | None:
         return None
 
 
-def is_here(processes: Path = Path("/proc")) -> bool:
-    """Whether a slurmctld runs on this host."""
-    for name in processes.glob("[0-9]*/comm"):
-        try:
-            if name.read_text(encoding="ascii", errors="replace").strip() == "slurmctld":
-                return True
-        except OSError:  # for example a process that has ended
-            continue
-    return False
-
-
 class Controller(NamedTuple):
     """The slurmctld that should call the hook, and what it logged."""
 

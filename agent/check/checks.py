@@ -223,7 +223,7 @@ class _Needs:
         def count_ended(since: float) -> int:
             return calls.count_ended_jobs(self._slurm, since, time.time() - calls.SETTLED_SECONDS)
 
-        controller = calls.Controller(self._settings, calls.is_here(), self._journal)
+        controller = calls.Controller(self._settings, daemons.is_running({"slurmctld"}), self._journal)
         return calls.check_calls(controller, call.script, self._config.spool_dir, count_ended)
 
     def _see_call(self, call: wiring.Call) -> str:

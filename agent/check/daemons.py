@@ -1,11 +1,12 @@
-"""Finds the daemon that is down when a Slurm command fails: the command reports only the symptom."""
+"""The daemons on this host. If one is down, the Slurm command that fails for it reports only the symptom."""
 
 from __future__ import annotations
 
-from typing import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Container, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.timers import parse_units
 from agent.errors import SlurmUnreachable
 from agent.slurm.process import RunCommand
 
@@ -22,6 +23,21 @@ def read_daemons(run: RunCommand) -> dict[str, str]:
     except SlurmUnreachable:  # no systemctl
         return {}
     return {unit.partition(".")[0]: found.get("ActiveState", "") for unit, found in parse_units(output.text).items()}
+
+
+def parse_units(text: str) -> dict[str, dict[str, str]]:
+    """The properties of the units that exist, from the output of ``systemctl show``."""
+    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
+    return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded" and "Id" in block}
+
+
+def is_running(names: Container[str], processes: Path = Path("/proc")) -> bool:
+    """Whether a process with one of these names runs on this host."""
+    for name in processes.glob("[0-9]*/comm"):
+        with suppress(OSError):  # for example a process that has ended
+            if name.read_text(encoding="utf-8", errors="replace").strip() in names:
+                return True
+    return False
 
 
 def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -> SlurmUnreachable | NotWell:

@@ -30,10 +30,6 @@ class NotWell(ExporterError):
         self.run = run if run.isprintable() else ""  # as it would be shown it would not be what runs
 
 
-class NotTested(NotWell):
-    """A check was not possible, which is not a fault in itself; the hint says what it would take."""
-
-
 def examine(name: str, check: Callable[[], str]) -> Finding:
     """Runs a check, which returns its result, or raises the problem.
 
@@ -42,5 +38,4 @@ def examine(name: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, printable(check()))
     except ExporterError as error:
-        ok = None if isinstance(error, NotTested) else False
-        return Finding(name, ok, str(error), error.hint, getattr(error, "run", ""))
+        return Finding(name, False, str(error), error.hint, getattr(error, "run", ""))

@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Callable, Mapping, NamedTuple
 
+from agent.check.daemons import is_running, parse_units
 from agent.check.finding import NotWell
 from agent.config import NAME
 from agent.errors import ConfigError, KeyRefused, RecordsRejected, SlurmUnreachable, Unreachable
@@ -82,7 +83,7 @@ class Cron(NamedTuple):
 
     def is_alive(self) -> bool:
         """Whether a cron daemon is running."""
-        return any(_read(name).strip() in _CRON_DAEMONS for name in self.processes.glob("[0-9]*/comm"))
+        return is_running(_CRON_DAEMONS, self.processes)
 
 
 def read_units(
@@ -105,12 +106,6 @@ def read_units(
     folder = own_folder or Path(environ.get("XDG_CONFIG_HOME") or Path(environ.get("HOME", "/")) / ".config")
     units_there = os.path.exists(folder / "systemd" / "user" / _UNITS[0])  # noqa: PTH110  # raises nothing
     return Units({}, "systemctl --user", silent=units_there)
-
-
-def parse_units(text: str) -> dict[str, dict[str, str]]:
-    """The properties of the units that exist, from the output of ``systemctl show``."""
-    blocks = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in text.split("\n\n")]
-    return {block["Id"]: block for block in blocks if block.get("LoadState") == "loaded" and "Id" in block}
 
 
 def is_wanted(units: Units, name: str) -> bool:

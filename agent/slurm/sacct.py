@@ -10,7 +10,7 @@ from agent.slurm.cluster_check import ClusterCheck
 from agent.slurm.complaints import count_lines, failure, speaks_of_attempts, usual_complaints
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Child, Output, run
-from agent.slurm.quick_call import QUICK_SECONDS
+from agent.slurm.quick_call import QuickCalls
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.sacct_argv import ALL_ENDS, make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.sacctmgr import Sacctmgr
@@ -97,6 +97,7 @@ class Sacct:
         self._timeout = timeout
         # Epoch seconds have no time zone. The bracket text of a pending array is not truncated at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
+        self._quick_calls = QuickCalls(timeout=timeout, environ=environ)
         self._complain = complain
         self._odd_rows: set[int] = set()  # hashes of the unreadable ones
         self._cluster = cluster
@@ -168,7 +169,7 @@ class Sacct:
 
         :raises SlurmUnreachable: where sacct can't be run.
         """
-        output = run([self._sacct, "--version"], environment=self._environment, timeout=self._quick_seconds)
+        output = self._quick_calls.attempt(self._sacct, "--version")
         if output.returncode:
             raise SlurmUnreachable(f"{self._sacct} --version failed: {output.stderr.strip()[:300]}", hint=NOT_SLURMS)
         return output.text.strip()
@@ -216,7 +217,3 @@ class Sacct:
             raise failure(output)
         self._usual = usual_complaints(output.stderr)
         self._fields = (*FIELDS, OPTIONAL_FIELD) if OPTIONAL_FIELD in output.text.split() else FIELDS
-
-    @property
-    def _quick_seconds(self) -> float:
-        return min(QUICK_SECONDS, self._timeout)

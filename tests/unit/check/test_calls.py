@@ -16,11 +16,11 @@ from agent.check.calls import (
     SampleJob,
     boot_time,
     check_calls,
-    is_here,
     read_calls,
     read_journal,
     wait_for_call,
 )
+from agent.check.daemons import is_running
 from agent.check.finding import NotWell
 from agent.check.remedy import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
@@ -288,6 +288,6 @@ def test_whether_slurmctld_is_here(tmp_path: Path) -> None:
     """It is recognized by the names of the processes."""
     (tmp_path / "12").mkdir()
     (tmp_path / "12" / "comm").write_text("slurmctld\n")
-    assert is_here(tmp_path)
+    assert is_running({"slurmctld"}, tmp_path)
     (tmp_path / "12" / "comm").write_text("slurmctld_x\n")
-    assert not is_here(tmp_path)
+    assert not is_running({"slurmctld"}, tmp_path)

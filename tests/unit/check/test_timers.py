@@ -9,7 +9,8 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.timers import FLUSH, RECONCILE, Cron, Units, check_timer, parse_units, read_units
+from agent.check.daemons import parse_units
+from agent.check.timers import FLUSH, RECONCILE, Cron, Units, check_timer, read_units
 from agent.config import NAME
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.process import Output, RunCommand
