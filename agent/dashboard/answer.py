@@ -8,14 +8,7 @@ import re
 from typing import Any, Mapping, NamedTuple
 
 from agent.dashboard import request_retry
-from agent.errors import (
-    BatchForbidden,
-    BatchRefused,
-    BatchTooLarge,
-    DashboardUnreachable,
-    ExporterError,
-    KeyRefused,
-)
+from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardUnreachable, ExporterError, KeyRefused
 from agent.sanitize import clean, hide
 
 #: Proxies and firewalls have statuses of their own, such as 507, 529 or 599.

@@ -13,23 +13,8 @@ from agent.jobs.run import UNKNOWN, Run
 
 #: The fields requested from sacct: those that every version since 17.02 has, and none that a user writes freely.
 FIELDS = (
-    "JobID",
-    "JobIDRaw",
-    "Cluster",
-    "User",
-    "UID",
-    "Account",
-    "Partition",
-    "State",
-    "QOS",
-    "Submit",
-    "Start",
-    "End",
-    "ElapsedRaw",
-    "AllocCPUS",
-    "AllocNodes",
-    "AllocTRES",
-    "NodeList",
+    *("JobID", "JobIDRaw", "Cluster", "User", "UID", "Account", "Partition", "State", "QOS"),
+    *("Submit", "Start", "End", "ElapsedRaw", "AllocCPUS", "AllocNodes", "AllocTRES", "NodeList"),
 )
 #: Requested where this version has it: how often the job had been requeued when the run started.
 OPTIONAL_FIELD = "Restarts"
