@@ -299,16 +299,7 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
     if call.options.dry_run:
         print(f"{path} would get a key for {wanted.api_url}")
         return
-    # Root reads only files that were named on the command line.
-    if wanted.deploy_key == "-":
-        key = _read_secret("deploy key: ")
-    elif wanted.api_key_file:
-        key = setup.read_api_key(wanted.api_key_file)
-        _warn_if_exposed(wanted.api_key_file, "API key")
-    else:
-        file = Path(wanted.deploy_key or "")
-        key = setup.read_deploy_key(file)
-        _warn_if_exposed(file, "deploy key")
+    key = _read_given_key(wanted)
     spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
     writer = make_writer(path.resolve(), Path(spool))
 
@@ -321,14 +312,11 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
             return setup.try_api_key(config, key, lambda: slurm.scontrol.read_config().get("ClusterName", ""))
         return setup.exchange_deploy_key(config, key)
 
-    def may_replace() -> bool:
-        return wanted.yes or _ask(f"{path} already holds a key")
-
     config = setup.set_up(
         path,
         wanted.api_url,
         fetch_key,
-        may_replace=may_replace,
+        may_replace=lambda: wanted.yes or _ask(f"{path} already holds a key"),
         instance=instance,
         writer=writer,
         allow_http=wanted.allow_http,
@@ -336,6 +324,22 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
     for line in setup.describe_cluster(config):
         call.say(line)
     call.say(f"{path} is set up; run `{NAME} check` to test the rest")
+
+
+def _read_given_key(wanted: SetupOptions) -> str:
+    """The deploy key or the API key. Root reads only files that were named on the command line."""
+    from agent.admin.setup import read_api_key, read_deploy_key  # noqa: PLC0415
+
+    if wanted.deploy_key == "-":
+        return _read_secret("deploy key: ")
+    if wanted.api_key_file:
+        key = read_api_key(wanted.api_key_file)
+        _warn_if_exposed(wanted.api_key_file, "API key")
+    else:
+        file = Path(wanted.deploy_key or "")
+        key = read_deploy_key(file)
+        _warn_if_exposed(file, "deploy key")
+    return key
 
 
 def _warn_if_exposed(file: Path, key: str) -> None:
