@@ -81,7 +81,9 @@ put() { # MODE FILE: writes standard input to FILE atomically
     if [ "$dry_run" = yes ]; then
         say "+ write $2 (mode $1)"
     else
-        { (umask 077 && cat >"$2.new") && chmod "$1" "$2.new" && mv -f "$2.new" "$2"; } || err "cannot write $2"
+        # A former owner of the folder may have left a link by this name.
+        { rm -f "$2.new" && (umask 077 && cat >"$2.new") && chmod "$1" "$2.new" && mv -f "$2.new" "$2"; } ||
+            err "cannot write $2"
     fi
 }
 
@@ -134,7 +136,7 @@ absolute() {
     case $1 in
     /*) say "${1%/}" ;;
     *) say "${start%/}/${1%/}" ;;
-    esac
+    esac | tr -s /
 }
 
 # Leaves the current folder, which may belong to any user, so that no file is looked up in it.
@@ -180,6 +182,7 @@ find_places() {
     root=${DESTDIR:-}
     [ -n "$wheelhouse" ] || [ ! -d "$sources/wheelhouse" ] || wheelhouse=$sources/wheelhouse
     if [ "$for_user" = yes ]; then
+        [ -n "${HOME:-}" ] || err '--user installs into HOME, which is not set'
         user_config=${XDG_CONFIG_HOME:-$HOME/.config}
         sudo='' manager=' --user'
         etc=$user_config/$NAME units=$user_config/systemd/user link=$HOME/.local/bin/$NAME share=$HOME/.local/share
@@ -311,15 +314,28 @@ slurm_setting() { # KEY: its value according to slurmctld, or else slurm.conf
     if [ -n "$slurm_config" ]; then slurmctld_setting "$1"; else conf_setting "$1"; fi
 }
 
-slurmctld_setting() { # KEY
-    value=$(say "$slurm_config" | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//' | head -n 1)
-    [ "$value" = '(null)' ] || say "$value"
+slurmctld_setting() { slurmctld_values "$1" | head -n 1; } # KEY
+slurmctld_values() { # KEY: all its values; EpilogSlurmctld may have several
+    say "$slurm_config" | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//; /^(null)$/d'
 }
 
-conf_setting() { # KEY: its last value in slurm.conf
-    sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$(conf_file)" 2>/dev/null |
-        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
+conf_setting() { conf_values "$@" | tail -n 1; } # KEY [FILE]: its last value in slurm.conf
+conf_values() { # KEY [FILE]
+    conf_lines "${2:-$(conf_file)}" | sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" |
+        sed 's/[[:blank:]#].*//; s/"//g' | plain
 }
+
+conf_lines() ( # FILE [FOLDER [DEPTH]]: prints slurm.conf, with the files that it includes in their places
+    folder=${2:-${1%/*}} depth=${3:-8}
+    [ -f "$1" ] && [ -r "$1" ] && [ "$depth" -gt 0 ] || exit 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        say "$line"
+        case $line in *[Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:blank:]]*) ;; *) continue ;; esac
+        names=$(say "$line" | sed -n 's/^[[:blank:]]*include[[:blank:]]\{1,\}"\{0,1\}\([^"#[:blank:]]*\).*/\1/Ip')
+        case $names in /* | '') ;; *) names=$folder/$names ;; esac
+        for file in $names; do conf_lines "$file" "$folder" $((depth - 1)); done # it may be a pattern
+    done <"$1"
+)
 
 conf_file() {
     reported=$(slurmctld_setting SLURM_CONF)
@@ -364,12 +380,22 @@ has_backup() {
     if [ -n "$slurm_config" ]; then
         say "$slurm_config" | grep -q '^SlurmctldHost\[1\]'
     else
-        [ "$(grep -ci '^[[:blank:]]*SlurmctldHost' "$(conf_file)" 2>/dev/null)" -gt 1 ]
+        [ "$(conf_lines "$(conf_file)" | grep -ci '^[[:blank:]]*SlurmctldHost')" -gt 1 ]
     fi
 }
 
 give_away() { # FILE...: changes the owner to that user
     [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown -h "$user:$group" "$@"
+}
+
+check_writable() { # of what is written after the program: where /usr is read-only, nothing is left half done
+    [ "$dry_run" = no ] || return 0
+    for place in "$spool" "$etc" "${link%/*}" "$share"; do
+        above=$root$place
+        until [ -d "$above/" ]; do above=${above%/*}; done
+        [ -w "$above/" ] || err "cannot write to ${above#"$root"}, and has changed nothing.
+  If it is always read-only, install where the image is built."
+    done
 }
 
 # --- Python
@@ -556,7 +582,10 @@ has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links
 
 keep_folder() { # takes it back: in its own folder the Slurm user could link to any file, whose owner root then changes
     make_folder "$root$etc"
-    [ -n "$root" ] || [ "$for_user" = yes ] || { ensure chown root:root "$etc" && ensure chmod go-w "$etc"; }
+    [ -z "$root" ] && [ "$for_user" = no ] || return 0
+    ensure chown root:root "$etc" && ensure chmod go-w "$etc"
+    # systemd would follow a link named environment as root, and show the Slurm user the variables that it finds.
+    ensure find "$etc" -mindepth 1 -maxdepth 1 -type l ! -user 0 ! -name 'config.*' -delete
 }
 
 local_settings() { # the paths that differ from the program's defaults on this machine
@@ -668,14 +697,14 @@ print_next_steps() {
 }
 
 print_hook() {
-    if names_hook slurmctld_setting; then
+    if names_hook slurmctld_values; then
         if [ "$hook_was_there" = yes ]; then
             say 'slurm.conf names the hook already.'
         else
             say 'slurm.conf names the hook already, but when slurmctld looked for it, it was not installed yet.'
             print_restart
         fi
-    elif names_hook conf_setting; then
+    elif names_hook conf_values; then
         say "$(conf_file) names the hook already, but slurmctld has not read that line yet."
         print_restart
     elif [ "$for_user" = no ] || [ "$user" = "$(slurm_setting SlurmUser)" ]; then
@@ -686,7 +715,7 @@ print_hook() {
     fi
 }
 
-names_hook() ( # READER, slurmctld_setting or conf_setting: whether it names the hook, or a script that calls the hook
+names_hook() ( # READER, slurmctld_values or conf_values: whether it names the hook, or a script that calls the hook
     set -f
     for script in $("$1" JobCompLoc) $("$1" 'EpilogSlurmctld[][0-9]*' | tr , ' '); do
         [ "$script" != "$hook" ] || exit 0
@@ -793,19 +822,27 @@ print_cron() {
 
 # From 24.11 on, slurmctld does not start if a script that slurm.conf names is missing.
 check_unwired() {
-    [ "$for_user" = no ] && slurm_conf_names_it || return 0
-    err "$(conf_file) still names $hook, without which slurmctld might not start again.
+    [ "$for_user" = no ] || return 0
+    hooks=" $hook "
+    [ "$mode" = uninstall ] || [ -d "$root$PACKAGED" ] || # --purge removes the hooks of instances, too
+        for file in "$root$etc"/*/jobcomp.sh; do hooks="$hooks${file#"$root"} "; done
+    for conf in "$(conf_file)" $(sed -n 's/^SLURM_CONF=//p' "$root$etc"/*/environment 2>/dev/null); do
+        for script in $(called_scripts "$conf"); do
+            case $hooks in *" $script "*) ;; *) continue ;; esac
+            err "$conf still names $script, without which slurmctld might not start again.
   Nothing has been removed. Take that line out and run this again; in between,
   restart slurmctld: $RESTART_MEANS."
+        done
+    done
 }
 
-slurm_conf_names_it() { # a script of the site's that calls the hook does not count: it works without the hook
-    reader=conf_setting
-    [ -r "$(conf_file)" ] || reader=slurmctld_setting
-    case ",$("$reader" JobCompLoc),$("$reader" 'EpilogSlurmctld[][0-9]*')," in
-    *",$hook,"*) ;;
-    *) false ;;
-    esac
+# A script of the site's that calls the hook does not count: it works without the hook.
+called_scripts() { # FILE: those that this slurm.conf names, or that slurmctld reports if it is not readable here
+    if [ -r "$1" ]; then
+        conf_values JobCompLoc "$1" && conf_values 'EpilogSlurmctld[][0-9]*' "$1"
+    else
+        slurmctld_values JobCompLoc && slurmctld_values 'EpilogSlurmctld[][0-9]*'
+    fi | tr , ' '
 }
 
 remove() {
@@ -832,8 +869,10 @@ remove() {
     done
     if [ "$mode,$dry_run" = purge,no ]; then say_what_is_left; fi
     [ "$mode,$dry_run" != uninstall,no ] || say "Kept: $etc and $spool; --purge removes these, too."
-    ! names_hook slurmctld_setting ||
-        say "slurmctld still calls $hook, which has been removed." && print_restart
+    if names_hook slurmctld_values; then
+        say "slurmctld still calls $hook, which has been removed."
+        print_restart
+    fi
 }
 
 say_what_is_left() {
@@ -890,6 +929,7 @@ main() {
     check_user
     need_cmd flock util-linux
     [ "$systemd" = no ] || [ -n "$root" ] || command -v systemctl >/dev/null || err 'systemd was not found: use --no-systemd'
+    check_writable
     find_python
     install_program
     install_files

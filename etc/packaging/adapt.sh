@@ -39,9 +39,14 @@ check_instance() { # sets the paths and names that systemd, the hook and the com
 }
 
 find_conf() { # exports SLURM_CONF if the instance has its own, named now or when it was created
-    [ -z "$instance" ] || [ -n "${SLURM_CONF:-}" ] ||
-        SLURM_CONF=$(sed -n 's/^SLURM_CONF=//p' "$etc/environment" 2>/dev/null)
+    [ -z "$instance" ] || [ -n "${SLURM_CONF:-}" ] || ! is_roots "$etc/environment" ||
+        SLURM_CONF=$(sed -n 's/^SLURM_CONF=//p' "$etc/environment")
     [ -z "${SLURM_CONF:-}" ] || export SLURM_CONF
+}
+
+# root's scontrol loads the plugins that slurm.conf names. In a folder of its own, the Slurm user could name any slurm.conf.
+is_roots() { # FILE: a regular file that nobody but root can change
+    case $(stat -c %u:%A "$1" 2>/dev/null) in 0:-????-??-?*) ;; *) false ;; esac
 }
 
 # The Slurm user controls what slurmctld prints, so control characters are removed before root's terminal shows it.
@@ -52,14 +57,29 @@ slurm_setting() { # KEY: its value according to slurmctld, or else slurm.conf
     say "${value:-$(conf_setting "$1")}"
 }
 
-conf_setting() { # KEY: its value in slurm.conf, which root controls
+conf_setting() { # KEY: its last value in slurm.conf, which root controls
+    conf_lines "$(conf_file)" | sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" |
+        sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
+}
+
+conf_file() { # prints nothing if there is none
     for file in "${SLURM_CONF:-}" $CONFS; do
-        [ -r "$file" ] || continue
-        sed -n "s/^[[:blank:]]*$1[[:blank:]]*=[[:blank:]]*//Ip" "$file" |
-            sed 's/[[:blank:]#].*//; s/"//g' | tail -n 1 | plain
-        return
+        if [ -r "$file" ]; then say "$file" && return; fi
     done
 }
+
+# The same as in install.sh, which has to work without this file.
+conf_lines() ( # FILE [FOLDER [DEPTH]]: prints slurm.conf, with the files that it includes in their places
+    folder=${2:-${1%/*}} depth=${3:-8}
+    [ -f "$1" ] && [ -r "$1" ] && [ "$depth" -gt 0 ] || exit 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        say "$line"
+        case $line in *[Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:blank:]]*) ;; *) continue ;; esac
+        names=$(say "$line" | sed -n 's/^[[:blank:]]*include[[:blank:]]\{1,\}"\{0,1\}\([^"#[:blank:]]*\).*/\1/Ip')
+        case $names in /* | '') ;; *) names=$folder/$names ;; esac
+        for file in $names; do conf_lines "$file" "$folder" $((depth - 1)); done # it may be a pattern
+    done <"$1"
+)
 
 reported_setting() { # KEY: its value according to slurmctld, which the Slurm user controls
     timeout 30 scontrol show config 2>/dev/null | sed -n "s/^$1 *= *//p" | sed 's/([0-9]*)$//' | head -n 1 | plain
@@ -97,7 +117,11 @@ make_places() {
     for folder in "/etc/$NAME" "$etc"; do
         case $(stat -L -c %U:%G:%A "$folder") in
         root:root:d????-??-?) ;;
-        *) { chown root:root "$folder" && chmod go-w "$folder"; } || stop ;;
+        *)
+            { chown root:root "$folder" && chmod go-w "$folder"; } || stop
+            # Root would write through such a link, and systemd would read through one named environment.
+            find "$folder" -mindepth 1 -maxdepth 1 -type l ! -user 0 ! -name 'config.*' -delete || stop
+            ;;
         esac
     done
     [ -e "$etc/config.json" ] || [ -e "$etc/config.toml" ] || install -m 600 "$EXAMPLE" "$etc/config.toml" || stop
@@ -144,14 +168,8 @@ make_common_folder() { # sets $common; empty if there is only one controller
 }
 
 has_backup() {
-    [ -z "$(slurm_setting 'SlurmctldHost\[1\]')" ] || return 0
-    for file in "${SLURM_CONF:-}" $CONFS; do
-        if [ -r "$file" ]; then
-            [ "$(grep -ci '^[[:blank:]]*SlurmctldHost[[:blank:]]*=' "$file")" -gt 1 ]
-            return
-        fi
-    done
-    false
+    [ -n "$(slurm_setting 'SlurmctldHost\[1\]')" ] ||
+        [ "$(conf_lines "$(conf_file)" | grep -ci '^[[:blank:]]*SlurmctldHost[[:blank:]]*=')" -gt 1 ]
 }
 
 configure_units() { # the units have User=slurm, and their sandbox allows access to the spool only

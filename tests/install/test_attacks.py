@@ -201,6 +201,48 @@ def test_root_takes_back_a_configuration_folder_of_the_slurm_user(host: Host) ->
     assert (before, "root 755") == (host.owner("/etc/shadow"), host.owner(f"/etc/{NAME}"))
 
 
+def adapt(host: Host, slurm_conf: str = "") -> None:
+    """Root makes the instance x, or adapts it again."""
+    example = f"/usr/share/{NAME}/config.toml.example"
+    if not (host.path / example[1:]).exists():
+        host.put(example, "", "root")
+    path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    host.root.run("sh", "/root/bundle/etc/packaging/adapt.sh", "x", PATH=path, SLURM_CONF=slurm_conf)
+
+
+@pytest.mark.parametrize("command", ["install.sh", "adapt"])
+def test_root_follows_no_link_in_a_folder_of_the_slurm_user(host: Host, command: str) -> None:
+    """The link has the name of a file that root writes, or that systemd reads as root and passes to the Slurm user."""
+    host.put("/root/victim", "PASSWORD=root's\n", "root", 0o600)
+    etc = f"/etc/{NAME}" if command == "install.sh" else f"/etc/{NAME}/x"
+    host.put(f"{etc}/note", "", "slurm")
+    for name in ("config.toml.new", "environment", "jobcomp.sh"):
+        target = "/root/new" if name == "jobcomp.sh" else "/root/victim"
+        host.root.run("ln", "-s", target, f"{etc}/{name}")
+        host.root.run("chown", "-h", "slurm", f"{etc}/{name}")
+    if command == "install.sh":
+        host.install()
+    else:
+        adapt(host, "/srv/slurm.conf")
+    assert ("PASSWORD=root's\n", "root 600") == (
+        (host.path / "root/victim").read_text(),
+        host.owner("/root/victim"),
+    )
+    assert ("root 755", False) == (host.owner(etc), (host.path / "root/new").exists())
+    assert not (host.path / etc[1:] / "environment").is_symlink()
+
+
+def test_adapt_uses_no_slurm_conf_from_a_folder_of_the_slurm_user(host: Host) -> None:
+    """root's scontrol would load the plugins that this slurm.conf names."""
+    host.put("/usr/local/bin/scontrol", '#!/bin/sh\necho "${SLURM_CONF:-}" >>/tmp/pwned\n', "root")
+    host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/theirs/slurm.conf\n", "slurm")
+    adapt(host)
+    assert "theirs" not in host.trace
+    host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/ours/slurm.conf\n", "root", 0o644)
+    adapt(host)
+    assert "/srv/ours/slurm.conf\n" in host.trace
+
+
 def test_root_installs_for_no_other_user(host: Host) -> None:
     """sudo may keep HOME: --user would put root's files behind alice's links."""
     host.root.run("ln", "-s", "/usr/local/bin", f"/home/{ALICE}/.local")

@@ -241,6 +241,7 @@ def test_uninstall_keeps_configuration_and_spool_and_purge_nothing(installation:
     left = {f"etc/{NAME}/config.toml", f"var/spool/{NAME}/queue", f"etc/systemd/system/{NAME}.service.d/proxy.conf"}
     assert left == installation.files().keys()
     assert f"Kept: /etc/{NAME} and /var/spool/{NAME}; " in said
+    assert "Restart slurmctld" not in said  # which does not call the hook
     installation.run("--purge")
     assert {} == installation.files()
 
@@ -283,13 +284,35 @@ def test_a_hook_that_slurm_conf_names_is_not_removed(installation: Installation,
     installation.run()
     before = installation.files()
     conf = tmp_path / "slurm.conf"
-    for line in (f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh", f"EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh"):
-        conf.write_text(f"{line}\n")
+    (tmp_path / "hooks.conf").write_text(f"JobCompType=jobcomp/script\nJobCompLoc=/opt/{NAME}/bin/jobcomp.sh")
+    (tmp_path / "more.conf").write_text(
+        "Include hooks.conf # in slurm.conf's folder, like this file\nInclude more.conf\n"
+    )
+    for lines in (
+        f"JobCompLoc=/opt/{NAME}/bin/jobcomp.sh",
+        f"EpilogSlurmctld=/opt/{NAME}/bin/jobcomp.sh\nEpilogSlurmctld=/site/epilog.sh",
+        f"ClusterName=lab\n include {tmp_path}/more.conf",
+        "Include m*.conf",
+    ):
+        conf.write_text(f"{lines}\n")
         assert f"{conf} still names /opt/{NAME}/bin/jobcomp.sh" in installation.run(how, expect=1, SLURM_CONF=str(conf))
         assert before == installation.files()
     conf.write_text(f"#JobCompLoc=/opt/{NAME}/bin/jobcomp.sh\n")
     installation.run(how, SLURM_CONF=str(conf))
     assert not installation.hook.exists()
+
+
+def test_purge_removes_no_instances_hook_that_slurm_conf_names(installation: Installation, tmp_path: Path) -> None:
+    """Each instance may have a slurm.conf of its own. --uninstall keeps such a hook, which then does nothing."""
+    installation.run()
+    conf, hook = tmp_path / "physics.conf", f"/etc/{NAME}/physics/jobcomp.sh"
+    conf.write_text(f"JobCompType=jobcomp/script\nJobCompLoc={hook}\n")
+    (installation.etc / "physics").mkdir()
+    (installation.etc / "physics/jobcomp.sh").touch()
+    (installation.etc / "physics/environment").write_text(f"SLURM_CONF={conf}\n")
+    assert f"{conf} still names {hook}" in installation.run("--purge", expect=1)
+    installation.run("--uninstall")
+    assert (installation.etc / "physics/jobcomp.sh").exists()
 
 
 @pytest.mark.parametrize(
@@ -356,17 +379,29 @@ def test_a_dead_proxy(installation: Installation) -> None:
     assert [] == installation.environments()
 
 
+def read_only(folder: Path) -> list[str]:
+    """A command that runs another one with a folder mounted read-only."""
+    need_to_run(["unshare", "--mount", "true"], "a read-only file system needs a mount namespace")
+    folder.mkdir(exist_ok=True)
+    mount = f'mount --bind {folder} {folder} && mount -o remount,bind,ro {folder} && exec "$0" "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount]
+
+
+@pytest.mark.parametrize("place", ["usr", "etc", "var"])
+def test_what_is_read_only_is_reported_before_anything_is_done(installation: Installation, place: str) -> None:
+    """No half of an installation is left in /opt."""
+    said = installation.run(expect=1, within=read_only(installation.root / place))
+    assert f"cannot write to /{place}, and has changed nothing." in said
+    assert {} == installation.files()
+
+
 @pytest.mark.parametrize("installed_before", [False, True])
 def test_a_read_only_opt(installation: Installation, installed_before: bool) -> None:
     """The message names it, and the option for another place, which works."""
-    need_to_run(["unshare", "--mount", "true"], "a read-only file system needs a mount namespace")
     if installed_before:
         installation.run()
-    opt = installation.root / "opt"
-    opt.mkdir(exist_ok=True)
+    within = read_only(installation.root / "opt")
     before = installation.files()
-    mount = f'mount --bind {opt} {opt} && mount -o remount,bind,ro {opt} && exec "$0" "$@"'
-    within = ["unshare", "--mount", "sh", "-c", mount]
     said = installation.run(expect=1, within=within)
     assert "Read-only file system" in said
     assert "If /opt is read-only, choose another folder: --prefix DIR" in said
