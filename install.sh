@@ -224,7 +224,7 @@ check_copy() { # FOLDER
     owner=$(stat -c %u "$sources")
     check_owners "$1" "$owner"
     own_group=$(private_group "$sources")
-    changed=$(find "$1" -name '.?*' -prune -o '(' -type f -o -type d ')' \
+    changed=$(find "$1" -name '.?*' ! -path "$1" -prune -o '(' -type f -o -type d ')' \
         '(' ! -user 0 ! -user "$owner" -o -perm -002 -o -perm -020 ! -group 0 ! -group "${own_group:-0}" ')' -print |
         head -n 1)
     [ -z "$changed" ] || refuse_strangers "$changed"

@@ -343,6 +343,14 @@ def test_a_copy_that_another_user_can_change_is_not_installed(host: Host, place:
     assert not (host.path / OPT.lstrip("/")).exists()
 
 
+def test_a_copy_in_a_hidden_folder_is_checked_as_well(host: Host) -> None:
+    """Only what is hidden below it, such as .git, is left out."""
+    host.root.run("mv", "/root/bundle", "/root/.bundle")
+    host.root.run("ln", "-s", ".bundle", "/root/bundle")
+    host.root.run("chmod", "666", "/root/.bundle/hooks/jobcomp.sh")
+    assert "users other than root can change /root/.bundle/hooks/jobcomp.sh" in host.install(expect=1)
+
+
 def test_a_copy_of_the_callers_own_group_is_installed(host: Host) -> None:
     """On EL and Ubuntu a user's files are writable by a private group, of which only that user is a member."""
     host.root.run("cp", "-r", "/root/bundle", f"/home/{ALICE}/bundle")
