@@ -72,10 +72,10 @@ conf_file() { # prints nothing if there is none
 conf_lines() ( # FILE [FOLDER [DEPTH]]: prints slurm.conf, with the files that it includes in their places
     folder=${2:-${1%/*}} depth=${3:-8}
     [ -f "$1" ] && [ -r "$1" ] && [ "$depth" -gt 0 ] || exit 0
-    while IFS= read -r line || [ -n "$line" ]; do
+    while read -r line || [ -n "$line" ]; do
         say "$line"
-        case $line in *[Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:blank:]]*) ;; *) continue ;; esac
-        names=$(say "$line" | sed -n 's/^[[:blank:]]*include[[:blank:]]\{1,\}"\{0,1\}\([^"#[:blank:]]*\).*/\1/Ip')
+        case $line in [Ii][Nn][Cc][Ll][Uu][Dd][Ee][[:blank:]]*) ;; *) continue ;; esac
+        names=$(say "$line" | sed -n 's/^include[[:blank:]]\{1,\}"\{0,1\}\([^"#[:blank:]]*\).*/\1/Ip')
         case $names in /* | '') ;; *) names=$folder/$names ;; esac
         for file in $names; do conf_lines "$file" "$folder" $((depth - 1)); done # it may be a pattern
     done <"$1"

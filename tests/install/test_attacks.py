@@ -233,7 +233,7 @@ def test_root_follows_no_link_in_a_folder_of_the_slurm_user(host: Host, command:
 
 
 def test_adapt_uses_no_slurm_conf_from_a_folder_of_the_slurm_user(host: Host) -> None:
-    """root's scontrol would load the plugins that this slurm.conf names."""
+    """root's scontrol would load the plugins that this slurm.conf names. One of root is used, with what it includes."""
     host.put("/usr/local/bin/scontrol", '#!/bin/sh\necho "${SLURM_CONF:-}" >>/tmp/pwned\n', "root")
     host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/theirs/slurm.conf\n", "slurm")
     adapt(host)
@@ -241,6 +241,10 @@ def test_adapt_uses_no_slurm_conf_from_a_folder_of_the_slurm_user(host: Host) ->
     host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/ours/slurm.conf\n", "root", 0o644)
     adapt(host)
     assert "/srv/ours/slurm.conf\n" in host.trace
+    host.put("/srv/ours/slurm.conf", "ClusterName=ours\n include users.conf", "root")
+    host.put("/srv/ours/users.conf", f"SlurmUser={ALICE}", "root")
+    adapt(host)
+    assert f"{ALICE} 600" == host.owner(f"/etc/{NAME}/x/config.toml")
 
 
 def test_root_installs_for_no_other_user(host: Host) -> None:
