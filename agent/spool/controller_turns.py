@@ -61,21 +61,23 @@ class Turns:
         """Keeps other controllers from sending. If no turn can be had, logs a warning and lets this run send anyway.
 
         A request without an answer does not end the turn, as the dashboard may still be processing it. The turn lasts
-        until as many records have been accepted, which takes about as long, or until :meth:`end`.
+        until it has answered for as many records, which takes about as long, or until :meth:`end`.
 
         :param records: how many are sent.
         """
         file, self._kept = self._kept, None
         if file is None and not self.failure:
             file = self._take()
+        answered = max(records, 1)
         try:
             yield
-            self._unanswered = max(self._unanswered - records, 0)
         except DashboardUnreachable as error:
+            answered = 0
             if error.overwhelmed:
                 self._unanswered = max(self._unanswered, records)
             raise
         finally:
+            self._unanswered = max(self._unanswered - answered, 0)
             if self._unanswered:
                 self._kept = file
             else:

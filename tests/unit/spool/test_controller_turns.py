@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import DashboardUnreachable
+from agent.errors import BatchRefused, DashboardUnreachable
 from agent.spool.controller_turns import LOCK_NAME, LONGEST_TURN_SECONDS, YIELD_SECONDS, Turns
 from agent.spool.shared_folder import SharedFolder
 from tests.support.exporter import ROOT
@@ -22,7 +22,7 @@ from tests.support.waiting import wait_for
 HOLD = """
 import sys, time
 from pathlib import Path
-from agent.errors import DashboardUnreachable
+from agent.errors import BatchRefused, DashboardUnreachable
 from agent.spool.controller_turns import Turns
 from agent.spool.shared_folder import SharedFolder
 with Turns(SharedFolder(Path(sys.argv[1]))).turn():
@@ -89,7 +89,7 @@ def test_after_a_turn_the_others_get_theirs(tmp_path: Path) -> None:
 
 
 def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> None:
-    """The dashboard may still be processing it, so nobody else sends until as many records have been accepted."""
+    """The dashboard may still be processing it, so nobody else sends until it has answered for as many records."""
     turns = Turns(SharedFolder(tmp_path))
 
     def is_free() -> bool:
@@ -97,7 +97,7 @@ def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> No
         return subprocess.run(argv, check=False, stderr=subprocess.DEVNULL).returncode == 0
 
     def send(records: int, error: Exception | None = None) -> None:
-        with suppress(DashboardUnreachable), turns.turn(records):
+        with suppress(DashboardUnreachable, BatchRefused), turns.turn(records):
             if error:
                 raise error
 
@@ -105,7 +105,8 @@ def test_a_request_without_an_answer_does_not_end_the_turn(tmp_path: Path) -> No
     send(300, DashboardUnreachable("504", overwhelmed=True))
     send(300)
     assert not is_free()
-    send(300)
+    send(299)
+    send(1, BatchRefused("400"))
     assert is_free()
     send(600, DashboardUnreachable("Connection refused"))
     assert is_free()
