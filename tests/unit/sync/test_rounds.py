@@ -206,7 +206,7 @@ def test_term_ends_it_cleanly(tmp_path: Path) -> None:
         process = subprocess.Popen(argv, stderr=stderr, cwd=Path(cli.__file__).parents[1])
     try:
         wait_for(lambda: log.read_text().count("Flush: ") >= 2, "two flushes")
-        assert health.read_text().startswith("Flush: ")
+        wait_for(lambda: health.read_text().startswith("Flush: "), "the health file, which is written after the log")
         assert process.poll() is None, log.read_text()
         process.send_signal(signal.SIGTERM)
         assert 0 == process.wait(10)
