@@ -63,9 +63,9 @@ def set_up_logging(*, verbose: bool, rename: Callable[[str], str] | None = None)
     """
 
     def set_up() -> None:
-        from agent import logs  # noqa: PLC0415
+        from agent import log_format  # noqa: PLC0415
 
-        logs.set_up(Logger.lowest, rename)
+        log_format.set_up(Logger.lowest, rename)
 
     Logger.lowest, Logger.set_up = DEBUG if verbose else INFO, set_up
 

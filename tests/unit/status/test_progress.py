@@ -13,7 +13,7 @@ from typing import Callable
 import pytest
 
 from agent.localtime import Range
-from agent.logs import make_formatter
+from agent.log_format import make_formatter
 from agent.status.progress import QUIET_SECONDS, Lines, shown
 
 WANTED = Range(1_700_000_000, 1_700_000_000 + 99_999)
