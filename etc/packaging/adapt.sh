@@ -39,14 +39,16 @@ check_instance() { # sets the paths and names that systemd, the hook and the com
 }
 
 find_conf() { # exports SLURM_CONF if the instance has its own, named now or when it was created
-    [ -z "$instance" ] || [ -n "${SLURM_CONF:-}" ] || ! is_roots "$etc/environment" ||
+    if [ -n "$instance" ] && [ -z "${SLURM_CONF:-}" ] && [ -e "$etc/environment" ]; then
+        is_roots "$etc/environment" || err "users other than root can change $etc/environment: give it to root"
         SLURM_CONF=$(sed -n 's/^SLURM_CONF=//p' "$etc/environment")
+    fi
     [ -z "${SLURM_CONF:-}" ] || export SLURM_CONF
 }
 
 # root's scontrol loads the plugins that slurm.conf names. In a folder of its own, the Slurm user could name any slurm.conf.
 is_roots() { # FILE: a regular file that nobody but root can change
-    case $(stat -c %u:%A "$1" 2>/dev/null) in 0:-????-??-?*) ;; *) false ;; esac
+    case $(stat -c %u:%g:%A "$1") in 0:*:-????-??-? | 0:0:-???????-?) ;; *) false ;; esac
 }
 
 # The Slurm user controls what slurmctld prints, so control characters are removed before root's terminal shows it.

@@ -201,13 +201,14 @@ def test_root_takes_back_a_configuration_folder_of_the_slurm_user(host: Host) ->
     assert (before, "root 755") == (host.owner("/etc/shadow"), host.owner(f"/etc/{NAME}"))
 
 
-def adapt(host: Host, slurm_conf: str = "") -> None:
-    """Root makes the instance x, or adapts it again."""
+def adapt(host: Host, slurm_conf: str = "", expect: int = 0) -> str:
+    """Root creates the instance x, or adapts it again; returns what was printed."""
     example = f"/usr/share/{NAME}/config.toml.example"
     if not (host.path / example[1:]).exists():
         host.put(example, "", "root")
     path = "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-    host.root.run("sh", "/root/bundle/etc/packaging/adapt.sh", "x", PATH=path, SLURM_CONF=slurm_conf)
+    script = "/root/bundle/etc/packaging/adapt.sh"
+    return host.root.run("sh", script, "x", expect=expect, PATH=path, SLURM_CONF=slurm_conf)
 
 
 @pytest.mark.parametrize("command", ["install.sh", "adapt"])
@@ -236,7 +237,7 @@ def test_adapt_uses_no_slurm_conf_from_a_folder_of_the_slurm_user(host: Host) ->
     """root's scontrol would load the plugins that this slurm.conf names. One of root is used, with what it includes."""
     host.put("/usr/local/bin/scontrol", '#!/bin/sh\necho "${SLURM_CONF:-}" >>/tmp/pwned\n', "root")
     host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/theirs/slurm.conf\n", "slurm")
-    adapt(host)
+    assert f"users other than root can change /etc/{NAME}/x/environment" in adapt(host, expect=1)
     assert "theirs" not in host.trace
     host.put(f"/etc/{NAME}/x/environment", "SLURM_CONF=/srv/ours/slurm.conf\n", "root", 0o644)
     adapt(host)
