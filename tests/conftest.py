@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
+from typing import Iterator
 
 import pytest
 
+from agent.logger import Logger
 from tests.support.slurm import why_not_here
 from tests.support.tools import cannot_run
 
@@ -24,3 +27,15 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = why_not_here() if item.get_closest_marker("slurm") else ""
     if reason:
         cannot_run(reason)
+
+
+@pytest.fixture(autouse=True)
+def _log_of_ones_own() -> Iterator[None]:
+    """A test that runs the command line sets up its log; the next test, whichever it is, must not find it there."""
+    package = logging.getLogger("agent")
+    before = package.handlers[:], package.level, package.propagate
+    to_do = Logger.lowest, Logger.set_up
+    yield
+    package.handlers[:], level, package.propagate = before
+    package.setLevel(level)
+    Logger.lowest, Logger.set_up = to_do

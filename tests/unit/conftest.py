@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from agent import localtime
-from agent.logger import Logger
 from agent.spool import database
 from agent.spool.ledger import Ledger, open_ledger
 
@@ -22,18 +20,6 @@ settings.register_profile(
     "busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
 )
 settings.load_profile("busy machine")
-
-
-@pytest.fixture(autouse=True)
-def _log_of_ones_own() -> Iterator[None]:
-    """A test that runs the command line sets up its log; the next test, whichever it is, must not find it there."""
-    package = logging.getLogger("agent")
-    before = package.handlers[:], package.level, package.propagate
-    to_do = Logger.lowest, Logger.set_up
-    yield
-    package.handlers[:], level, package.propagate = before
-    package.setLevel(level)
-    Logger.lowest, Logger.set_up = to_do
 
 
 @pytest.fixture(autouse=True)
