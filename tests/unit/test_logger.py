@@ -102,3 +102,7 @@ def test_the_timers_call_needs_no_parser() -> None:
     assert [type(options) for options in parsed] == [type(options) for options in direct]
     names = [name for name in dir(parsed[0]) if not name.startswith("_")]
     assert [getattr(parsed[0], name) for name in names] == [getattr(direct[0], name) for name in names]
+    script = "import sys; from agent import cli; cli._parse(['flush']); print('argparse' in sys.modules)"
+    folder = Path(cli.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, cwd=folder)
+    assert "False\n" == done.stdout
