@@ -36,6 +36,9 @@ class ReplayedSacct:
         self.path = folder / "sacct"
         self.path.write_text(f'#!/bin/sh\nexec {python} -S -E {program} {folder} "$@"\n')
         self.path.chmod(0o755)
+        squeue = folder / "squeue"  # job 101 was requeued and held; slurmctld has forgotten all others
+        squeue.write_text("#!/bin/sh\necho '101|PENDING'\n")
+        squeue.chmod(0o755)
         self.rows = (RECORDED / "rows.txt").read_text().split("\n")[:-1]
         self.behave("")
 
