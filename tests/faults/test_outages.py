@@ -106,9 +106,8 @@ def test_a_hung_sacct_blocks_no_second_run(site: Site) -> None:
     argv = [sys.executable, "-m", "agent", "--config", str(site.config), "flush"]
     with subprocess.Popen(argv, cwd=ROOT, env=site.env, stderr=subprocess.DEVNULL) as first:
         wait_for(lambda: site.sacct.calls == 1, "the call that hangs")
-        started = time.monotonic()
-        assert [site.agents.run("flush") for _ in range(5)] == [Busy.exit_code] * 5
-        assert time.monotonic() - started < 1.5
+        assert [site.agents.run("flush") for _ in range(3)] == [Busy.exit_code] * 3
+        assert first.poll() is None
         assert first.wait(20) == SlurmUnreachable.exit_code
     assert site.sacct.calls == 1
     wait_for(lambda: not processes_of(site), "the end of every sacct")

@@ -209,7 +209,7 @@ def test_term_ends_it_cleanly(tmp_path: Path) -> None:
         wait_for(lambda: health.read_text().startswith("Flush: "), "the health file, which is written after the log")
         assert process.poll() is None, log.read_text()
         process.send_signal(signal.SIGTERM)
-        assert 0 == process.wait(10)
+        assert 0 == process.wait(60)
     finally:
         process.kill()
     lines = log.read_text().splitlines()
