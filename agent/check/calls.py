@@ -20,6 +20,7 @@ from agent.check.timers import parse_timestamp
 from agent.errors import SlurmUnreachable
 from agent.localtime import DAY_SECONDS, local_text
 from agent.logger import Logger
+from agent.regular_file import open_regular
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
 from agent.spool.ledger import view_ledger
@@ -131,7 +132,7 @@ def read_journal(run: RunCommand) -> str:
 
 def _tail(path: Path, size: int = LOG_BYTES) -> Iterator[str]:
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(file.seek(0, os.SEEK_END) - size, 0))
             for line in file:
                 yield line.decode("utf-8", "replace")

@@ -17,6 +17,7 @@ from agent.check.wiring import Call
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
+from agent.regular_file import read_regular
 from agent.slurm.controller_hosts import controls
 from agent.slurm.sacctmgr import parse_range
 from agent.slurm.slurm import Slurm
@@ -168,7 +169,10 @@ def check_hook(call: Call, spool: Path, installed: str) -> str:
     """
     for script in (call.script, call.hook):
         _check_runs(script, installed)
-    text = call.hook.read_text(encoding="utf-8", errors="replace")
+    try:
+        text = read_regular(call.hook)
+    except OSError as error:
+        raise NotWell(f"cannot read {call.hook}: {error.strerror}", hint="run install.sh again") from error
     path = _PATH_LINE.search(text)
     if not shutil.which("flock", path=path.group(1) if path else SERVICE_PATH):
         raise NotWell("flock, which the hook needs, is not installed", hint="install util-linux")

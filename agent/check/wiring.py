@@ -15,6 +15,7 @@ from agent.check.finding import NotWell
 from agent.check.remedy import RESTART, RESTART_HINT, START, append, chmod, replace, then_restart
 from agent.config import SPOOL_VARIABLE
 from agent.installed import is_missing
+from agent.regular_file import read_regular
 from agent.slurm.environment import USUAL_PLACES
 from agent.slurm.slurm_conf import Conf, Setting, read_slurm_conf
 
@@ -84,7 +85,7 @@ def _make_wiring(jobcomp: str, location: str, epilogs: list[str]) -> Wiring:
 def find_hook_in(script: Path) -> Path | None:
     """The hook that a script is, or calls. A script that cannot be read is judged by its name."""
     try:
-        text = _COMMENT.sub("", script.read_text(encoding="utf-8", errors="replace"))
+        text = _COMMENT.sub("", read_regular(script))
     except OSError:
         return script if script.name == "jobcomp.sh" else None
     if SPOOL_VARIABLE in text:  # every hook contains it, and nothing else does

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Iterator, NamedTuple
 
+from agent.regular_file import read_regular
 from agent.slurm.controller_hosts import Controllers
 
 #: Deeper than any site nests its files; stops a file that includes itself.
@@ -65,7 +66,7 @@ def controllers_of(conf: Conf) -> Controllers:
 
 def _read(path: Path, folder: Path, cluster: str, unreadable: list[Path], depth: int) -> Iterator[Setting]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(path)
     except OSError:
         unreadable.append(path)
         return

@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "agent"
 MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACKAGE.rglob("*.py"))
 
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
-GROUND = {"errors", "localtime", "logger", "sanitize", "wording", "privilege"}
+GROUND = {"errors", "localtime", "logger", "regular_file", "sanitize", "wording", "privilege"}
 EDGE = {"jobs", "config", "config_keys"} | GROUND
 USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
@@ -41,6 +41,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wording": {"localtime"},
     "localtime": set(),
     "errors": {"sanitize"},
+    "regular_file": set(),
     "sanitize": set(),
 }
 
