@@ -151,7 +151,7 @@ def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
 
 def _run(call: Call, wanted: RunOptions) -> None:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
-    from agent.sync.rounds import Rounds  # noqa: PLC0415
+    from agent.sync.run_loop import RunLoop  # noqa: PLC0415
     from agent.sync.window import window  # noqa: PLC0415
 
     if call.options.dry_run:
@@ -178,7 +178,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
             report = ledger.history.last_run("reconcile", successful=True)
             return report.started_at + report.seconds if report else 0.0
 
-    rounds = Rounds(
+    loop = RunLoop(
         flush,
         reconcile,
         flush_seconds=wanted.every,
@@ -187,7 +187,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
         clock=call.clock,
         sleep=call.sleep,
     )
-    for outcome in rounds:
+    for outcome in loop:
         _tell_outcome(outcome, wanted.health_file)
 
 
@@ -201,7 +201,7 @@ def _tell_outcome(outcome: str | ExporterError, health_file: Path | None) -> Non
 
 
 def _show_health(file: Path | None, line: str) -> None:
-    from agent.sync.rounds import write_health  # noqa: PLC0415
+    from agent.sync.run_loop import write_health  # noqa: PLC0415
 
     try:
         if file:

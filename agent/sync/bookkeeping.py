@@ -12,7 +12,7 @@ from agent.localtime import Range, day_start, local_day
 from agent.spool.facts import DELIVERED_BY, MISSED, MISSED_END, ODD_ROWS, PAUSE
 from agent.spool.ledger import Ledger
 from agent.spool.run_history import RunReport
-from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS
+from agent.sync.work_due import LONGEST_KEPT_PAUSE_SECONDS
 
 if TYPE_CHECKING:
     from agent.sync.prepare import Settings

@@ -25,7 +25,7 @@ from agent.spool.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm
-    from agent.sync.witness import Receiver
+    from agent.sync.known_good import Receiver
 
 #: How long Slurm's answer about its controllers is valid. If slurm.conf had just changed, an answer as old as that
 #: change is asked for again: slurmctld may have been restarted since, with a backup or another StateSaveLocation.

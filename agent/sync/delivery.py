@@ -3,7 +3,7 @@
 Only here are jobs acknowledged: in the transaction that follows a 2xx, or after a single record was refused by a
 dashboard that demonstrably accepts others. :mod:`agent.sync.outbox` holds the records until then,
 :mod:`agent.sync.batch_size` decides how large a batch may be, :mod:`agent.sync.culprit` finds the record for which a
-batch was refused, and :mod:`agent.sync.witness` tells its fault from the dashboard's.
+batch was refused, and :mod:`agent.sync.known_good` tells its fault from the dashboard's.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from agent.spool.facts import BATCH_ACCEPTED, BATCH_BYTES, BATCH_CEILING, BATCH_
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, Trouble, first_bytes
 from agent.sync.culprit import Budget, Search
+from agent.sync.known_good import KnownGood, Receiver
 from agent.sync.outbox import Outbox, size_of
-from agent.sync.witness import Receiver, Witness
 
 #: The number of requests that a run may spend on searching. One bad record among n takes 2 x log2(n) of them, and up to
 #: eight more to check the dashboard before and after, and to retry the batch and the record itself.
@@ -67,7 +67,7 @@ class Delivery:
         self.cpu_seconds = 0
         self.gpu_seconds = 0
         self._budget = Budget(SEARCH_REQUESTS)
-        self._witness = Witness(dashboard, cluster)
+        self._known_good = KnownGood(dashboard, cluster)
         self._suspects: list[Record] = []  # refused alone before it accepted any
         self._dashboard = dashboard
         self._ledger = ledger
@@ -99,16 +99,16 @@ class Delivery:
         """
         while self._outbox:
             self._send_next()
-        if self._witness and self._suspects:
+        if self._known_good and self._suspects:
             suspects, self._suspects = self._suspects, []
             self.refused -= len(suspects)
             for record in suspects:
                 self.add(record)
             self.flush()
 
-    def forget_witness(self) -> None:
+    def forget_known_good(self) -> None:
         """Stops resending the last accepted record as a probe: after other deliveries it may be out of date."""
-        self._witness.forget()
+        self._known_good.forget()
 
     @property
     def _hooked(self) -> bool:
@@ -156,7 +156,7 @@ class Delivery:
             self._ledger.waiting.forget(self._outbox.settle(records))
             if self._size.capacity != before:
                 self._write_capacity()
-        self._witness.accepted(records[-1])
+        self._known_good.accepted(records[-1])
         self.delivered += len(records)
         self.cpu_seconds += sum(record.cpu_seconds for record in records)
         self.gpu_seconds += sum(record.gpu_seconds for record in records)
@@ -196,8 +196,8 @@ class Delivery:
 
     def _hold_back(self, record: Record, error: DashboardUnreachable) -> Sequence[Record]:
         """Keeps a record that the dashboard does not answer, though it is reachable and may accept others."""
-        self._witness.count_refusal(str(error))
-        proven = self._witness.confirm(BatchRefused(str(error)))
+        self._known_good.count_refusal(str(error))
+        proven = self._known_good.confirm(BatchRefused(str(error)))
         if not proven:
             self._suspects.append(record)
         if self._trouble:  # parts of a batch failed because of this record, not because of their size
@@ -224,14 +224,14 @@ class Delivery:
 
         :returns: the records to send again: those of parts that failed without being refused.
         """
-        self._witness.count_refusal(str(refusal))
+        self._known_good.count_refusal(str(refusal))
         if len(batch) > 1:
-            self._witness.confirm(refusal)
+            self._known_good.confirm(refusal)
             logger.warning("%s; looking for the record at fault among %d", refusal, len(batch))
         before = self._size.capacity
         self._size.failed(size_of(batch))
         too_much: list[Record] = []
-        search = Search(lambda part: self._attempt(part, too_much), self._budget, self._witness.has_enough)
+        search = Search(lambda part: self._attempt(part, too_much), self._budget, self._known_good.has_enough)
         search.look_into(batch, refusal)
         suspects, unsearched = search.findings
         if suspects:
@@ -261,7 +261,7 @@ class Delivery:
 
     def _judge(self, suspects: Sequence[tuple[Record, str]]) -> None:
         """Sets aside the records that were refused alone, or keeps them if the fault may be the dashboard's."""
-        if suspects and self._witness.confirm(BatchRefused(suspects[-1][1])):
+        if suspects and self._known_good.confirm(BatchRefused(suspects[-1][1])):
             for record, words in suspects:
                 self._reject(record, words)
             return

@@ -24,11 +24,11 @@ from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
 from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
 from agent.sync import backlog
-from agent.sync.due import LINGER_SECONDS, check_pause
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
 from agent.sync.prepare import Preparer
 from agent.sync.walk import Slice, Walk
+from agent.sync.work_due import LINGER_SECONDS, check_pause
 
 #: A run waits this long in total for records that are about to appear.
 LONGEST_LINGER_SECONDS = 15.0

@@ -189,7 +189,7 @@ class Reconcile:
         self._reach(done.done_to)
         if self._pausing and self._interlude:
             self._interlude.run()
-            self._delivery.forget_witness()
+            self._delivery.forget_known_good()
             self._pausing = False
 
     def _reach(self, end: int) -> None:

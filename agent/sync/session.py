@@ -20,17 +20,17 @@ from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.bookkeeping import Bookkeeping
 from agent.sync.coordination import Control, TakingTurns
-from agent.sync.due import check_pause, has_work
 from agent.sync.run_outcome import Outcome, describe, describe_reconcile
 from agent.sync.window import how_to_resume
+from agent.sync.work_due import check_pause, has_work
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
     from agent.sync.flush import Flush
+    from agent.sync.known_good import Receiver
     from agent.sync.pipeline import Pipeline
     from agent.sync.prepare import Resend, Settings
     from agent.sync.reconcile import OnProgress, Reconcile
-    from agent.sync.witness import Receiver
 
 #: A resend that took longer may have overwritten what another host delivered meanwhile: that is resent in turn, this
 #: often at most.

@@ -1,7 +1,8 @@
 """Walks through Slurm's accounting by End, slice by slice, and passes on each final job.
 
 A job is found in the slice in which its newest run ended; its earlier runs are remembered. sacct is asked for it by ID
-only if that leaves a doubt (:mod:`agent.sync.doubts`). However many rows a slice has, only a few of them are in memory.
+only if that leaves a doubt (:mod:`agent.sync.doubtful_jobs`). However many rows a slice has, only a few of them are in
+memory.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from agent.jobs.states import MAY_CONTINUE_STATES
 from agent.localtime import Range
 from agent.slurm.sacct import WindowQuery
 from agent.slurm.table import Table
-from agent.sync.doubts import Doubts
+from agent.sync.doubtful_jobs import DoubtfulJobs
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
 from agent.sync.slices import Plan
@@ -64,7 +65,7 @@ class Walk:
         self._clock = pipeline.clock
         self._earlier = earlier
         self._find_lost = find_lost
-        self._doubts = Doubts(pipeline, earlier)
+        self._doubts = DoubtfulJobs(pipeline, earlier)
         self._open: dict[tuple[int, int], Run] = {}  # by raw ID and Submit, runs whose job continues
         self._newest_end = 0  # of all rows so far, in epoch seconds
 

@@ -14,7 +14,7 @@ from typing import Any, Callable, Mapping, NamedTuple
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import DashboardUnreachable
-from agent.sync.due import check_pause
+from agent.sync.work_due import check_pause
 
 from .clockwork import Clockwork
 

@@ -1,4 +1,4 @@
-"""A file that somebody else has named holds up no command."""
+"""Reading a file that somebody else has named never blocks."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from agent.jobs.queue_entry import QueueEntry
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import REFUSED
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
-from agent.sync.witness import MOST_UNPROVEN
+from agent.sync.known_good import MOST_UNPROVEN
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, bare_job_ids, make_bare_record
 from tests.support.sites import MemorySite
@@ -250,7 +250,7 @@ def test_records_that_others_have_delivered_meanwhile_are_not_overwritten(ledger
     """The record that proves the dashboard well is forgotten once it may be out of date."""
     site = Site(ledger, breaks_on([2]))
     delivery = site.send_ids([1], command="reconcile")
-    delivery.forget_witness()
+    delivery.forget_known_good()
     delivery.add(make_bare_record(2))
     delivery.flush()
     assert [1] == site.dashboard.taken

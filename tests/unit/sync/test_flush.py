@@ -22,8 +22,8 @@ from agent.spool.ledger import Ledger
 from agent.spool.waiting import Waiting
 from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS
-from agent.sync.due import LONGEST_KEPT_PAUSE_SECONDS, has_work
 from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS
+from agent.sync.work_due import LONGEST_KEPT_PAUSE_SECONDS, has_work
 from tests.support.memory import DAY, MemoryDashboard, MemoryQuery, MemorySlurm
 from tests.support.rows import NOON, make_run
 from tests.support.sites import MemorySite

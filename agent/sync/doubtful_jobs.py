@@ -21,7 +21,7 @@ from agent.sync.pipeline import Pipeline
 MOST_SLICES_IN_DOUBT = 16
 
 
-class Doubts:
+class DoubtfulJobs:
     """The jobs of a walk that may continue, or of which runs are missing."""
 
     def __init__(self, pipeline: Pipeline, earlier: Lookback) -> None:

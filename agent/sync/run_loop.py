@@ -12,7 +12,7 @@ from agent.spool.disk import replace_file
 RETRY_SECONDS = 3600.0
 
 
-class Rounds:
+class RunLoop:
     """A flush at regular intervals, and a reconcile whenever one is due.
 
     :param flush: runs one and returns its summary line.

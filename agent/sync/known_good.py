@@ -1,4 +1,4 @@
-"""Tells a record that is at fault from a dashboard that is: by the last record that the dashboard has accepted."""
+"""Tells a record that is at fault from a dashboard that is: by a known good record, the last one that it accepted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Receiver(Protocol):
         """See :meth:`agent.dashboard.client.Dashboard.answers`."""
 
 
-class Witness:
+class KnownGood:
     """Knows whether the dashboard accepts records in this run."""
 
     def __init__(self, dashboard: Receiver, cluster: str) -> None:

@@ -18,7 +18,7 @@ from agent import cli
 from agent.arguments import parse_argv
 from agent.errors import Busy, ExporterError, SlurmUnreachable, UsageError
 from agent.options import RunOptions
-from agent.sync.rounds import RETRY_SECONDS, Rounds, write_health
+from agent.sync.run_loop import RETRY_SECONDS, RunLoop, write_health
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.replayed_sacct import ReplayedSacct
 from tests.support.waiting import wait_for
@@ -53,8 +53,8 @@ class World:
         assert 0 <= seconds <= 30
         self.now += seconds
 
-    def rounds(self) -> Rounds:
-        return Rounds(
+    def rounds(self) -> RunLoop:
+        return RunLoop(
             self.attempt("flush"),
             self.attempt("reconcile"),
             flush_seconds=30.0,
