@@ -46,12 +46,11 @@ def figures(site: Site, rounds: int) -> list[Figure]:
                     plain.append(true_rate)
                     barely.append(least_rate)
                     hooked.append(hook_rate)
-            goal = 0.45 if flushing else None
             result += [
                 Figure(f"/bin/true, {what}", plain, "/s"),
                 Figure(f"the hook, {what}", hooked, "/s"),
                 Figure(f"a script that only calls /bin/true, against it, {what}", ratios(barely, plain), "×"),
-                Figure(f"the hook against /bin/true, {what}", ratios(hooked, plain), "×", "at least 0.45", goal, True),
+                Figure(f"the hook against /bin/true, {what}", ratios(hooked, plain), "×", "at least 0.45", 0.45, True),
             ]
     return result
 
