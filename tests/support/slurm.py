@@ -178,7 +178,7 @@ class Slurm:
             limit_seconds=limit_seconds,
         )
 
-    def wait_until_idle(self, *, limit_seconds: float = 60) -> None:
+    def wait_until_idle(self, *, limit_seconds: float = 240) -> None:
         """Waits until no job is pending or running, and slurmdbd has every end."""
         # A job that runs for seconds is written at its end first, and completed a little later - in 20.11 never,
         # where it was requeued or resized.
