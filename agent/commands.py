@@ -263,7 +263,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
     from agent.slurm.environment import make_environment  # noqa: PLC0415
-    from agent.slurm.slurm import make_slurm  # noqa: PLC0415
+    from agent.slurm.slurm import Slurm  # noqa: PLC0415
     from agent.spool.owner import step_down  # noqa: PLC0415
 
     def run(argv: Sequence[str]) -> process.Output:
@@ -274,7 +274,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
         journal = calls.read_journal(run)  # before stepping down: the Slurm user may not read it
         config = call.read_config(spool_is_checked=True)
         step_down(config.spool_dir)
-        slurm = make_slurm(config, call.environ, Complaints())
+        slurm = Slurm(config, call.environ, Complaints())
         neighbours: Any = checks.Neighbours(config, slurm, make_dashboard(config), journal)
     except (ConfigError, SpoolError) as error:
         neighbours = error
@@ -305,10 +305,10 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
-            from agent.slurm.slurm import make_slurm  # noqa: PLC0415
+            from agent.slurm.slurm import Slurm  # noqa: PLC0415
 
             config = config._replace(cluster_name=call.options.cluster_name or config.cluster_name)
-            slurm = make_slurm(config, call.environ, Complaints())
+            slurm = Slurm(config, call.environ, Complaints())
             return setup.try_api_key(config, key, lambda: slurm.scontrol.read_config().get("ClusterName", ""))
         return setup.exchange_deploy_key(config, key)
 

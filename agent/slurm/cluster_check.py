@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Iterator, Mapping
 
+from agent.config import Config
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
 from agent.logger import Logger
 from agent.slurm.environment import find_slurm_conf
@@ -21,24 +22,14 @@ class ClusterCheck:
     """Knows the cluster that this host's sacct is asked about.
 
     :param environ: the caller's environment, which may name a slurm.conf.
-    :param cluster: Slurm's name of the cluster to query, None for the one in this host's slurm.conf.
-    :param shown_as: the cluster's name on the dashboard, None where it is not configured.
     """
 
-    def __init__(
-        self,
-        scontrol: Scontrol,
-        sacctmgr: Sacctmgr,
-        environ: Mapping[str, str],
-        *,
-        cluster: str | None,
-        shown_as: str | None,
-    ) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], scontrol: Scontrol, sacctmgr: Sacctmgr) -> None:
+        self._cluster = config.slurm_cluster
+        self._shown_as = config.shown_as
+        self._environ = environ
         self._scontrol = scontrol
         self._sacctmgr = sacctmgr
-        self._environment = environ
-        self._cluster = cluster
-        self._shown_as = shown_as
         self._met: str | None = None  # the cluster of the rows so far
         self._confirmed = False
 
@@ -97,7 +88,7 @@ class ClusterCheck:
 
     def _local_names(self) -> Iterator[str]:
         """ClusterName in this host's slurm.conf, which sacct uses, and in slurmctld, where they can be read."""
-        conf = find_slurm_conf(self._environment)
+        conf = find_slurm_conf(self._environ)
         setting = read_slurm_conf(conf).get("ClusterName") if conf else None
         if setting:
             yield setting.value

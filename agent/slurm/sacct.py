@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Callable, Mapping, Sequence
 
+from agent.config import Config
 from agent.errors import ExporterError, SlurmUnreachable, TimeRangeTooWide
 from agent.logger import Logger
+from agent.slurm.client_commands import ClientCommands
 from agent.slurm.cluster_check import ClusterCheck
 from agent.slurm.complaints import count_lines, failure, speaks_of_attempts, usual_complaints
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Child, Output, run
-from agent.slurm.quick_call import QuickCalls
 from agent.slurm.row import FIELDS, OPTIONAL_FIELD
 from agent.slurm.sacct_argv import ALL_ENDS, make_ids_selection, make_sacct_argv, make_window_selection
 from agent.slurm.sacctmgr import Sacctmgr
@@ -70,38 +71,28 @@ class WindowQuery(Query):
 class Sacct:
     """Calls sacct and checks its answers.
 
-    :param sacct: the command or its path.
-    :param timeout: seconds for one call.
     :param environ: the caller's environment, of which sacct inherits only a few variables.
     :param complain: called for each unreadable row.
-    :param cluster: Slurm's name of the cluster to query, None for the one in this host's slurm.conf.
-    :param shown_as: the cluster's name on the dashboard, None where it is not configured.
     """
 
     def __init__(
         self,
-        sacct: str,
+        config: Config,
+        environ: Mapping[str, str],
         scontrol: Scontrol,
         sacctmgr: Sacctmgr,
-        *,
-        timeout: float,
-        environ: Mapping[str, str],
         complain: Callable[[ExporterError], None],
-        cluster: str | None = None,
-        shown_as: str | None = None,
     ) -> None:
         #: The widest time range that slurmdbd accepts, None while it has not refused one.
         self.widest_seconds: int | None = None
-        self._sacct = sacct
+        self._config = config
         self._sacctmgr = sacctmgr
-        self._timeout = timeout
         # Epoch seconds have no time zone. The bracket text of a pending array is not truncated at 64 characters.
         self._environment = make_environment(environ, SLURM_TIME_FORMAT="%s", SLURM_BITSTR_LEN="0")
-        self._quick_calls = QuickCalls(timeout=timeout, environ=environ)
+        self._commands = ClientCommands(config, environ)
         self._complain = complain
         self._odd_rows: set[int] = set()  # hashes of the unreadable ones
-        self._cluster = cluster
-        self._cluster_check = ClusterCheck(scontrol, sacctmgr, self._environment, cluster=cluster, shown_as=shown_as)
+        self._cluster_check = ClusterCheck(config, environ, scontrol, sacctmgr)
         self._fields: tuple[str, ...] = ()
         self._usual: frozenset[str] = frozenset()
         self._heard_sacctmgr = False  # whether its usual complaints are included
@@ -124,7 +115,8 @@ class Sacct:
         if not self._fields:
             self._learn()
         fields, separator = self._fields, draw_separator()
-        argv = make_sacct_argv(self._sacct, fields, *selection, separator=separator, cluster=self._cluster)
+        config = self._config
+        argv = make_sacct_argv(config.sacct, fields, *selection, separator=separator, cluster=config.slurm_cluster)
 
         def read(output: Output) -> Table:
             lines = self._count_lines(output, separator.join(fields))
@@ -143,7 +135,7 @@ class Sacct:
                 return self.ask(*selection, confirm=confirm, again=False).answer()
             return table
 
-        return Query(Child(argv, environment=self._environment, timeout=self._timeout), read)
+        return Query(Child(argv, environment=self._environment, timeout=config.sacct_timeout), read)
 
     def _count_lines(self, output: Output, header: str) -> int:
         """See :func:`agent.slurm.complaints.count_lines`. What a successful sacctmgr complains of is harmless, too."""
@@ -169,9 +161,10 @@ class Sacct:
 
         :raises SlurmUnreachable: where sacct can't be run.
         """
-        output = self._quick_calls.attempt(self._sacct, "--version")
+        sacct = self._config.sacct
+        output = self._commands.attempt(sacct, "--version")
         if output.returncode:
-            raise SlurmUnreachable(f"{self._sacct} --version failed: {output.stderr.strip()[:300]}", hint=NOT_SLURMS)
+            raise SlurmUnreachable(f"{sacct} --version failed: {output.stderr.strip()[:300]}", hint=NOT_SLURMS)
         return output.text.strip()
 
     @property
@@ -212,7 +205,8 @@ class Sacct:
 
         :raises SlurmUnreachable: where sacct fails, as it does without slurmdbd (seen on 20.11 and 22.05).
         """
-        output = run([self._sacct, "--helpformat"], environment=self._environment, timeout=self._timeout)
+        config = self._config
+        output = run([config.sacct, "--helpformat"], environment=self._environment, timeout=config.sacct_timeout)
         if output.returncode:
             raise failure(output)
         self._usual = usual_complaints(output.stderr)

@@ -5,64 +5,44 @@ from __future__ import annotations
 import re
 from typing import Mapping
 
+from agent.config import Config
+from agent.slurm.client_commands import ClientCommands, parse_settings
 from agent.slurm.process import Output
-from agent.slurm.quick_call import QuickCalls, locate, parse_settings
 
 _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 
 
 class Sacctmgr:
-    """Calls sacctmgr.
+    """Calls sacctmgr. Each method raises SlurmUnreachable where slurmdbd does not answer."""
 
-    :param scontrol: the command or its path.
-    :param sacct: likewise; sacctmgr is expected in the folder of one of them.
-    :param timeout: see :class:`QuickCalls`.
-    :param environ: likewise.
-    """
-
-    def __init__(self, scontrol: str, sacct: str, *, timeout: float, environ: Mapping[str, str]) -> None:
-        self._sacctmgr = locate("sacctmgr", scontrol, sacct)
-        self._calls = QuickCalls(timeout=timeout, environ=environ)
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._commands = ClientCommands(config, environ)
 
     def read_accounting_config(self) -> dict[str, str]:
-        """slurmdbd's own settings, from ``sacctmgr show configuration``.
-
-        :raises SlurmUnreachable: where slurmdbd does not answer.
-        """
-        _, _, text = self._calls.run(self._sacctmgr, "show", "configuration").text.partition("SlurmDBD configuration:")
-        return parse_settings(text)
+        """slurmdbd's own settings, from ``sacctmgr show configuration``."""
+        shown = self._call("show", "configuration").text
+        return parse_settings(shown.partition("SlurmDBD configuration:")[2])
 
     def widest_range(self) -> int | None:
-        """slurmdbd's MaxQueryTimeRange in seconds, which limits users who are not Operators; None if unlimited.
-
-        :raises SlurmUnreachable: where slurmdbd does not answer.
-        """
+        """slurmdbd's MaxQueryTimeRange in seconds, which limits users who are not Operators; None if unlimited."""
         return parse_range(self.read_accounting_config().get("MaxQueryTimeRange", ""))
 
     def clusters(self) -> set[str]:
-        """The names of the clusters that slurmdbd knows.
-
-        :raises SlurmUnreachable: where slurmdbd does not answer.
-        """
+        """The names of the clusters that slurmdbd knows."""
         return self.list_clusters()[0]
 
     def list_clusters(self) -> tuple[set[str], str]:
-        """The names of the clusters that slurmdbd knows, and what sacctmgr printed on standard error.
-
-        :raises SlurmUnreachable: where slurmdbd does not answer.
-        """
-        output = self._show("cluster", "format=Cluster")
+        """The names of the clusters that slurmdbd knows, and what sacctmgr printed on standard error."""
+        output = self._call("--noheader", "--parsable2", "show", "cluster", "format=Cluster")
         return set(output.text.split()), output.stderr
 
     def admin_level(self, user: str) -> str:
-        """The user's AdminLevel: None, Operator or Administrator; empty for a user that slurmdbd does not know.
+        """The user's AdminLevel: None, Operator or Administrator; empty for a user that slurmdbd does not know."""
+        selection = ("user", f"user={user}", "format=AdminLevel")
+        return self._call("--noheader", "--parsable2", "show", *selection).text.strip()
 
-        :raises SlurmUnreachable: where slurmdbd does not answer.
-        """
-        return self._show("user", f"user={user}", "format=AdminLevel").text.strip()
-
-    def _show(self, *selection: str) -> Output:
-        return self._calls.run(self._sacctmgr, "--noheader", "--parsable2", "show", *selection)
+    def _call(self, *arguments: str) -> Output:
+        return self._commands.run(self._commands.locate("sacctmgr"), *arguments)
 
 
 def parse_range(text: str) -> int | None:

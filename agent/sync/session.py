@@ -14,7 +14,7 @@ from agent.config import Config
 from agent.errors import ExporterError, SlurmUnreachable
 from agent.localtime import Range, local_day
 from agent.logger import INFO, Complaints, Logger
-from agent.slurm.slurm import Slurm, make_slurm
+from agent.slurm.slurm import Slurm
 from agent.spool.facts import SLURMCTLD_SILENT
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
@@ -336,7 +336,7 @@ def open_session(
         with open_spool(
             config.spool_dir, complain=complaints, dry_run=dry_run, alone=True, instance=config.instance
         ) as spool:
-            slurm = make_slurm(config, environ, complaints)
+            slurm = Slurm(config, environ, complaints)
             yield Session(config, spool, slurm, make_receiver, dry_run=dry_run, level=level, clock=clock, sleep=sleep)
     finally:
         complaints.close()

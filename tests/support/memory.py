@@ -9,11 +9,13 @@ import socket
 from collections import Counter
 from typing import Any, Iterator, Mapping, Sequence
 
+from agent.config import parse_config
 from agent.jobs.record import digest_row
 from agent.jobs.run import Run
 from agent.localtime import Range
 from agent.slurm.controller_hosts import Controllers
 from agent.slurm.sacct_argv import ALL_ENDS
+from agent.slurm.slurm import Slurm
 from tests.support.rows import NOON
 
 DAY = 86_400
@@ -70,6 +72,13 @@ class MemoryQuery:
 
     def cancel(self) -> None:
         """Does nothing, as no call is running."""
+
+
+def slurm_of(commands: Any) -> Slurm:
+    """A Slurm with a stand-in for its sacct, scontrol and sacctmgr."""
+    slurm = Slurm(parse_config({"api_url": "http://127.0.0.1:9", "api_key": "k"}, {}), {}, print)
+    slurm.sacct = slurm.scontrol = slurm.sacctmgr = commands
+    return slurm
 
 
 class MemorySlurm:

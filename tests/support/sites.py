@@ -15,7 +15,6 @@ from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.jobs.run import Run
 from agent.localtime import Range
-from agent.slurm.slurm import Slurm
 from agent.spool.ledger import Ledger
 from agent.spool.spool import Spool, open_spool
 from agent.sync.delivery import Delivery
@@ -25,7 +24,7 @@ from agent.sync.prepare import Settings
 from agent.sync.reconcile import Reconcile, Tally
 from agent.sync.session import Session
 from agent.sync.window import window
-from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
+from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm, slurm_of
 
 SETTINGS = Settings("lab", "sum", skip_never_started=False, retry_max_age_seconds=7.0 * DAY)
 
@@ -158,7 +157,7 @@ class SessionSite:
             session = Session(
                 config,
                 spool,
-                Slurm(lambda: self.slurm, lambda: self.slurm, lambda: self.slurm),
+                slurm_of(self.slurm),
                 lambda: self.dashboard,
                 dry_run=False,
                 clock=lambda: self.now,

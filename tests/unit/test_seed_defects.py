@@ -29,6 +29,7 @@ from agent.sync.reconcile import Reconcile
 from agent.sync.window import window
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, SEPARATOR, make_output, make_run, make_values
+from tests.support.snapshots import make_config
 
 DAY = 86_400
 WEEK = Range(NOON - 7 * DAY, NOON)
@@ -132,7 +133,7 @@ def test_8_the_size_of_a_post_is_limited(tmp_path: Path) -> None:
 
 def test_9_the_clusters_name_is_not_guessed(tmp_path: Path) -> None:
     """If Slurm does not report its cluster's name, that is an error: the host's name is not a cluster."""
-    slurm = Scontrol(str(tmp_path / "scontrol"), "sacct", timeout=5, environ={})
+    slurm = Scontrol(make_config(scontrol=str(tmp_path / "scontrol")), {})
     with pytest.raises(SlurmUnreachable):
         slurm.controllers()
 

@@ -15,8 +15,7 @@ from agent.config import parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, SlurmUnreachable
-from agent.slurm.slurm import Slurm
-from tests.support.memory import MemoryQuery
+from tests.support.memory import MemoryQuery, slurm_of
 from tests.support.rows import make_run
 
 DATABASE = {"SlurmUser": "slurm(64030)", "PrivateData": "none", "SLURMDBD_VERSION": "22.05.8"}
@@ -43,10 +42,6 @@ class Commands:
 
     def ask_window(self, start: int, end: int, states: str = "") -> MemoryQuery:
         return MemoryQuery([make_run(), make_run()], start, start + self._widest - 1 if self._widest else end)
-
-
-def slurm_of(commands: Any) -> Slurm:
-    return Slurm(lambda: commands, lambda: commands, lambda: commands)
 
 
 def no_systemd(_: Any) -> Any:

@@ -37,6 +37,7 @@ from agent.slurm.slurm import Slurm
 from agent.spool.ledger import open_ledger
 from agent.wording import Style
 from tests.support.dashboard import API_KEY, ReceivingDashboard
+from tests.support.memory import slurm_of
 
 HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 WIRED = {"JobCompType": "jobcomp/script", "JobCompLoc": str(HOOK)}
@@ -86,8 +87,7 @@ class FakeCommands:
 
 
 def fake_slurm(**reported: Any) -> Slurm:
-    commands: Any = FakeCommands(**reported)
-    return Slurm(lambda: commands, lambda: commands, lambda: commands)
+    return slurm_of(FakeCommands(**reported))
 
 
 def no_systemd(_: Sequence[str]) -> Output:

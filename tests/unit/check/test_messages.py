@@ -26,6 +26,7 @@ from agent.config import NAME, PLACEHOLDER, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.errors import ConfigError, SlurmUnreachable
 from agent.slurm.slurm import Slurm
+from tests.support.memory import slurm_of
 
 HOOK = Path(__file__).parents[3] / "hooks" / "jobcomp.sh"
 NOW = 1_700_000_000.0
@@ -157,8 +158,7 @@ class PrivateCommands:
 
 
 def private_slurm(level: str, **database: str) -> Slurm:
-    commands: Any = PrivateCommands(level, **database)
-    return Slurm(lambda: commands, lambda: commands, lambda: commands)
+    return slurm_of(PrivateCommands(level, **database))
 
 
 def make_hook(folder: Path, *, mode: int = 0o755, change: Mapping[str, str] | None = None) -> Path:

@@ -9,9 +9,9 @@ import pytest
 from agent.errors import SlurmUnreachable
 from agent.slurm.row import OPTIONAL_FIELD
 from agent.slurm.sacct import Sacct
-from agent.slurm.sacctmgr import Sacctmgr
-from agent.slurm.scontrol import Scontrol
+from agent.slurm.slurm import Slurm
 from tests.support.rows import FILL_IN, make_output, make_values
+from tests.support.snapshots import make_config
 
 
 def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = "lab") -> Sacct:
@@ -27,10 +27,8 @@ def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = 
         (folder / name).write_text(f"#!/bin/sh\n{script}\n")
         (folder / name).chmod(0o755)
     environ = {"PATH": "/usr/bin:/bin"}
-    path = str(folder / "sacct")
-    scontrol = Scontrol(str(folder / "scontrol"), path, timeout=20, environ=environ)
-    sacctmgr = Sacctmgr(path, path, timeout=20, environ=environ)
-    return Sacct(path, scontrol, sacctmgr, timeout=20, environ=environ, complain=lambda error: pytest.fail(str(error)))
+    config = make_config(sacct=str(folder / "sacct"), scontrol=str(folder / "scontrol"), sacct_timeout=20)
+    return Slurm(config, environ, lambda error: pytest.fail(str(error))).sacct
 
 
 def test_a_clustername_that_slurmdbd_does_not_know(tmp_path: Path) -> None:

@@ -16,14 +16,12 @@ from agent.errors import ExporterError, SlurmUnreachable
 from agent.slurm.complaints import count_lines
 from agent.slurm.process import Output, run
 from agent.slurm.row import FIELDS
-from agent.slurm.sacct import Sacct
 from agent.slurm.sacct_argv import make_ids_selection, make_sacct_argv, make_window_selection
-from agent.slurm.sacctmgr import Sacctmgr
-from agent.slurm.scontrol import Scontrol
 from agent.slurm.slurm import Slurm
 from agent.slurm.table import Table
 from tests.support.disk import small_disk
 from tests.support.rows import FILL_IN, SEPARATOR, make_output, make_run, make_values
+from tests.support.snapshots import make_config
 from tests.support.waiting import wait_for
 
 
@@ -166,10 +164,8 @@ class Commands:
         """A Slurm with a script for its sacct."""
         path = self.write("sacct", sacct)
         environ = {"PATH": "/usr/bin:/bin", **(environ or {})}
-        scontrol = Scontrol(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
-        sacctmgr = Sacctmgr(str(self._folder / "scontrol"), path, timeout=timeout, environ=environ)
-        made = Sacct(path, scontrol, sacctmgr, timeout=timeout, environ=environ, complain=lambda error: None)
-        return Slurm(lambda: made, lambda: scontrol, lambda: sacctmgr)
+        config = make_config(sacct=path, scontrol=str(self._folder / "scontrol"))._replace(sacct_timeout=timeout)
+        return Slurm(config, environ, lambda error: None)
 
 
 @pytest.fixture
@@ -238,9 +234,7 @@ def test_no_room_for_the_last_bytes_that_sacct_prints(monkeypatch: pytest.Monkey
 
 def test_a_missing_command_is_named(tmp_path: Path) -> None:
     """If sacct is missing, the error names it and says what to do."""
-    scontrol = Scontrol("scontrol", "/nowhere/sacct", timeout=5, environ={})
-    sacctmgr = Sacctmgr("scontrol", "/nowhere/sacct", timeout=5, environ={})
-    sacct = Sacct("/nowhere/sacct", scontrol, sacctmgr, timeout=5, environ={}, complain=lambda error: None)
+    sacct = Slurm(make_config(sacct="/nowhere/sacct"), {}, lambda error: None).sacct
     with pytest.raises(SlurmUnreachable, match="/nowhere/sacct cannot be started") as caught:
         sacct.ask_window(1, 2)
     assert "client tools" in caught.value.hint
@@ -251,10 +245,11 @@ def test_a_sacct_that_is_a_wrapper_in_a_folder_of_its_own(commands: Commands, tm
     """squeue and sacctmgr are then those beside scontrol; otherwise no preempted job would be sent for a day."""
     commands.write("squeue", "echo '7|COMPLETING'")
     commands.write("sacctmgr", "echo lab")
-    known = "scontrol" if is_in_path else str(tmp_path / "scontrol"), str(tmp_path / "site" / "sacct")
-    environ = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
-    assert {7: "COMPLETING"} == Scontrol(*known, timeout=5, environ=environ).job_states([7])
-    assert {"lab"} == Sacctmgr(*known, timeout=5, environ=environ).clusters()
+    scontrol = "scontrol" if is_in_path else str(tmp_path / "scontrol")
+    config = make_config(sacct=str(tmp_path / "site" / "sacct"), scontrol=scontrol)
+    slurm = Slurm(config, {"PATH": f"{tmp_path}:/usr/bin:/bin"}, lambda error: None)
+    assert {7: "COMPLETING"} == slurm.scontrol.job_states([7])
+    assert {"lab"} == slurm.sacctmgr.clusters()
 
 
 def test_controllers(commands: Commands) -> None:

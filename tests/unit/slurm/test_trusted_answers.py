@@ -11,9 +11,9 @@ from agent.errors import ConfigError, ExporterError, SlurmUnreachable, TimeRange
 from agent.slurm.complaints import count_lines, usual_complaints
 from agent.slurm.process import Output
 from agent.slurm.sacct import Sacct
-from agent.slurm.sacctmgr import Sacctmgr
-from agent.slurm.scontrol import Scontrol
+from agent.slurm.slurm import Slurm
 from tests.support.rows import FILL_IN, make_output, make_values
+from tests.support.snapshots import make_config
 
 HEADER = make_output().decode().strip()
 ROW = make_output(make_values())
@@ -138,19 +138,8 @@ class Commands:
         self.write("sacct", script)
 
     def sacct(self, cluster: str | None = None, shown_as: str | None = None) -> Sacct:
-        environ = {"PATH": "/usr/bin:/bin"}
-        path = str(self.folder / "sacct")
-        scontrol = Scontrol("scontrol", path, timeout=20, environ=environ)
-        return Sacct(
-            path,
-            scontrol,
-            Sacctmgr(path, path, timeout=20, environ=environ),
-            timeout=20,
-            environ=environ,
-            complain=self.complaints.append,
-            cluster=cluster,
-            shown_as=shown_as,
-        )
+        config = make_config(sacct=str(self.folder / "sacct"), slurm_cluster=cluster, cluster_name=shown_as)
+        return Slurm(config, {"PATH": "/usr/bin:/bin"}, self.complaints.append).sacct
 
     def calls(self, name: str) -> list[str]:
         path = self.folder / f"{name}.calls"

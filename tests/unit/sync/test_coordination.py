@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Callable
 
 import pytest
 
@@ -13,12 +13,11 @@ from agent.errors import ConfigError, SlurmUnreachable
 from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
 from agent.slurm.controller_hosts import Controllers
-from agent.slurm.slurm import Slurm
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
 from agent.spool.ledger import Ledger
 from agent.spool.spool import look_at_ledger
 from agent.sync.coordination import REMEMBERED_SECONDS, Control, TakingTurns
-from tests.support.memory import MemoryDashboard
+from tests.support.memory import MemoryDashboard, slurm_of
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite
 
@@ -44,7 +43,7 @@ class Site:
     def control(self, host: str = "ctl1", cluster: str | None = None, instance: str = "") -> Control:
         """The coordination of a run on a host, with ``slurm_cluster`` in its configuration or without."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
-        slurm: Any = Slurm(lambda: self, lambda: self, lambda: self)  # type: ignore[arg-type,return-value]
+        slurm = slurm_of(self)
         facts = self.ledger.facts
         return Control(
             slurm,

@@ -9,7 +9,7 @@ import pytest
 from agent.errors import SlurmUnreachable
 from agent.jobs.finality import is_alive
 from agent.slurm.process import Output
-from agent.slurm.squeue import make_squeue_argv, parse_states
+from agent.slurm.scontrol import make_squeue_argv, parse_states
 
 
 def output(stdout: str = "", stderr: str = "", returncode: int = 0) -> Output:

@@ -1,28 +1,37 @@
-"""Calls of Slurm's commands that should return at once."""
+"""Slurm's client commands: where they are, and calls of them that should return at once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Mapping
 
+from agent.config import Config
 from agent.errors import SlurmUnreachable
 from agent.slurm.environment import make_environment
 from agent.slurm.process import Output, run
 
-#: Their time limit.
+#: The time limit of such a call, unless ``sacct_timeout`` is shorter.
 QUICK_SECONDS = 30
 
 
-class QuickCalls:
-    """Runs such commands.
+class ClientCommands:
+    """Finds and runs the commands.
 
-    :param timeout: seconds for one call, if shorter than :data:`QUICK_SECONDS`.
-    :param environ: the caller's environment, of which the commands inherit only a few variables.
+    :param environ: the caller's environment, of which they inherit only a few variables.
     """
 
-    def __init__(self, *, timeout: float, environ: Mapping[str, str]) -> None:
-        self._timeout = min(QUICK_SECONDS, timeout)
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._known = (config.sacct, config.scontrol)
+        self._timeout = min(QUICK_SECONDS, config.sacct_timeout)
         self._environment = make_environment(environ)
+
+    def locate(self, command: str) -> str:
+        """The path of another command: beside sacct, or beside scontrol if this sacct is a wrapper elsewhere."""
+        beside_sacct, beside_scontrol = (
+            str(Path(known).with_name(command)) if "/" in known else command for known in self._known
+        )
+        is_there = "/" not in beside_sacct or Path(beside_sacct).exists()
+        return beside_sacct if is_there else beside_scontrol
 
     def attempt(self, *argv: str) -> Output:
         """Runs a command to its end, whatever its exit status."""
@@ -41,20 +50,6 @@ class QuickCalls:
                 hint="check that slurm.conf exists, and that munge, slurmctld and slurmdbd are running: scontrol ping",
             )
         return output
-
-
-def locate(command: str, scontrol: str, sacct: str) -> str:
-    """The path of another of Slurm's commands: beside sacct, or beside scontrol if this sacct is a wrapper elsewhere.
-
-    >>> locate("squeue", "/opt/slurm/bin/scontrol", "/site/sacct"), locate("squeue", "scontrol", "sacct")
-    ('/opt/slurm/bin/squeue', 'squeue')
-    """
-    path = _beside(sacct, command)
-    return path if "/" not in path or Path(path).exists() else _beside(scontrol, command)
-
-
-def _beside(known: str, command: str) -> str:
-    return str(Path(known).with_name(command)) if "/" in known else command
 
 
 def parse_settings(text: str) -> dict[str, str]:
