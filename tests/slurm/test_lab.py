@@ -66,6 +66,19 @@ def test_a_daemon_can_be_killed_and_started_again() -> None:
         wait_for(lambda: slurm.sql("select id_job from lab_job_table where state = 3"), "the job's row")
 
 
+def test_a_time_out_names_what_is_unfinished() -> None:
+    """The error shows a job that has not ended; for an ended one, its incomplete row in slurmdbd."""
+    with Slurm(nodes=1) as slurm:
+        job = slurm.sbatch("--hold")
+        with pytest.raises(TimeoutError, match=rf"\n{job} PENDING JobHeldUser "):
+            slurm.wait_until_idle(limit_seconds=0)
+        slurm.run("scancel", str(job))
+        slurm.wait_until_idle()
+        slurm.sql(f"update lab_job_table set time_end = 0 where id_job = {job}")
+        with pytest.raises(TimeoutError, match=rf"'id_job': '{job}', 'state': '4', .*'time_end': '0', 'tres_alloc'"):
+            slurm.wait_until_idle(limit_seconds=0)
+
+
 def test_two_labs_do_not_meet() -> None:
     """Labs side by side have clusters, ports and accounting of their own."""
     with Slurm(nodes=1, cluster="one") as one, Slurm(nodes=1, cluster="two") as two:

@@ -22,6 +22,7 @@ from .waiting import wait_for
 
 HOOK = Path(__file__).parents[2] / "hooks" / "jobcomp.sh"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TIMES = "time_submit, time_eligible, time_start, time_end"
 NEEDED = ("munged", "mariadbd", "mariadb-install-db", "slurmdbd", "slurmctld", "slurmd", "sacct")
 
 
@@ -179,18 +180,30 @@ class Slurm:
         )
 
     def wait_until_idle(self, *, limit_seconds: float = 240) -> None:
-        """Waits until no job is pending or running, and slurmdbd has every end."""
+        """Waits until no job is pending or running, and slurmdbd has every end.
+
+        :raises TimeoutError: with what is unfinished.
+        """
+        try:
+            wait_for(lambda: not self.unfinished(), "the end of every job", limit_seconds=limit_seconds)
+        except TimeoutError as error:
+            raise TimeoutError("\n".join([str(error), *self.unfinished()])) from None
+
+    def unfinished(self) -> list[str]:
+        """What slurmctld or slurmdbd has still to do: jobs in squeue, messages to slurmdbd, or incomplete rows."""
         # A job that runs for seconds is written at its end first, and completed a little later - in 20.11 never,
         # where it was requeued or resized.
-        unfinished = (
-            f"select id_job from {self.cluster}_job_table"
+        incomplete = (
+            f"select id_job, state, {TIMES}, tres_alloc from {self.cluster}_job_table"
             " where time_end = 0 or (time_eligible = 0 and tres_alloc != '' and state < 1024)"
         )
-        wait_for(
-            lambda: not self.run("squeue", "-h", "-a") and not self.sql(unfinished),
-            "the end of every job",
-            limit_seconds=limit_seconds,
-        )
+        jobs = self.run("squeue", "-h", "-a", "-o", "%i %T %r %N submitted %V").splitlines()
+        return jobs or self._unsent() or [str(row) for row in self.sql(incomplete)]
+
+    def _unsent(self) -> list[str]:
+        """sdiag's line on the messages that slurmdbd has not confirmed yet, if there are any."""
+        lines = self.run("sdiag").splitlines()
+        return [line for line in lines if line.startswith("DBD Agent queue size:") and not line.endswith(" 0")]
 
     # Daemons
 
