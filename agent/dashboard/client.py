@@ -21,6 +21,7 @@ from agent.dashboard.answer import (
     describe,
     explain_astray,
     judge,
+    judge_any,
     read_json,
     read_name,
 )
@@ -206,6 +207,40 @@ class Dashboard:
         raise AssertionError("unreachable: the last try returns or raises")
 
 
+class AnyReceiver(Dashboard):
+    """Any HTTP ingest instead, whose 2xx acknowledges all records: Vector, Fluent Bit, or the site's own endpoint.
+
+    :param ingest_path: where it accepts them, below ``api_url``.
+    :param header: ``Name: value``, with ``{api_key}`` where the key belongs; ``none`` for no header.
+    """
+
+    def __init__(
+        self, api_url: str, api_key: str, transport: Transport, ingest_path: str, header: str, **options: Any
+    ) -> None:
+        super().__init__(api_url, api_key, transport, **options)
+        self.ingest_url = api_url + ingest_path
+        self._header = header
+
+    def health(self) -> Answer:
+        """Checks that something answers, whatever the answer says.
+
+        :raises DashboardUnreachable: if nothing does.
+        """
+        answer = self._send("GET", "/", {}, None, 1)
+        if answer.status in NOBODY:
+            raise DashboardUnreachable(f"nothing answers behind the proxy: {describe(answer)}", hint="check api_url")
+        return answer
+
+    def _key_headers(self) -> dict[str, str]:
+        if self._header == "none":
+            return {}
+        name, _, value = self._header.partition(":")
+        return {name: value.strip().replace("{api_key}", self._api_key)}
+
+    def _judge(self, answer: Answer, sent: int) -> str:
+        return judge_any(answer, sent=sent, now=self._clock())
+
+
 class DryRun:
     """Replaces the :class:`Dashboard`: accepts everything and sends nothing."""
 
@@ -256,11 +291,8 @@ def make_dashboard(
     missing = [f"{key}: {file} can't be read" for key, file in files.items() if file and not os.access(file, os.R_OK)]
     if missing:
         raise ConfigError("\n  ".join(missing), hint="it must exist and be readable for the Slurm user")
+    transport = _LateTransport(config)
     if config.receiver == "any":
-        from agent.dashboard.any_receiver import AnyReceiver  # noqa: PLC0415  # it is a Dashboard
-
         path, header = config.ingest_path, config.ingest_header
-        return AnyReceiver(
-            config.api_url, config.api_key, _LateTransport(config), path, header, clock=clock, sleep=sleep
-        )
-    return Dashboard(config.api_url, config.api_key, _LateTransport(config), clock=clock, sleep=sleep)
+        return AnyReceiver(config.api_url, config.api_key, transport, path, header, clock=clock, sleep=sleep)
+    return Dashboard(config.api_url, config.api_key, transport, clock=clock, sleep=sleep)

@@ -10,8 +10,7 @@ import pytest
 
 from agent.config import parse_config
 from agent.dashboard.answer import Answer
-from agent.dashboard.any_receiver import AnyReceiver
-from agent.dashboard.client import Dashboard, make_dashboard
+from agent.dashboard.client import AnyReceiver, Dashboard, make_dashboard
 from agent.errors import BatchRefused, BatchTooLarge, ConfigError, DashboardUnreachable, ExporterError, KeyRefused
 
 URL = "https://collector.example.com"
