@@ -16,6 +16,8 @@ FIELDS = (
     *("JobID", "JobIDRaw", "Cluster", "User", "UID", "Account", "Partition", "State", "QOS"),
     *("Submit", "Start", "End", "ElapsedRaw", "AllocCPUS", "AllocNodes", "AllocTRES", "NodeList"),
 )
+#: Where a row has its raw ID and its End.
+RAW_ID, END = FIELDS.index("JobIDRaw"), FIELDS.index("End")
 #: Requested where this version has it: how often the job had been requeued when the run started.
 OPTIONAL_FIELD = "Restarts"
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import secrets
 from array import array
+from functools import cached_property
 from itertools import repeat
 from typing import IO, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
 from agent.jobs.record import digest_row
 from agent.jobs.run import Run
-from agent.slurm.row import LONGEST_NUMBER, parse_row
+from agent.slurm.row import LONGEST_NUMBER, RAW_ID, parse_row
 
 NOT_SLURMS = (
     "check that `sacct` in the configuration is Slurm's own, or a wrapper that passes on its arguments and environment;"
@@ -97,21 +98,24 @@ class Table:
             pass
         return bool(odd)
 
-    def leave_out(self, known: Mapping[bytes, T]) -> list[T]:
-        """Skips the known rows from now on; returns what ``known`` holds for them.
+    def leave_out(self, known: Mapping[bytes, T]) -> Iterator[tuple[list[str], T]]:
+        """Skips the known rows from now on, except those with a repeated raw ID.
 
         :param known: by :func:`agent.jobs.record.digest_row`.
+        :returns: yields the values of each row that is skipped, and what ``known`` holds for it.
         """
-        met: list[T] = []
         left_out = bytearray(self.rows)
+        separator = self._separator.decode()
         for number, line in enumerate(self._lines()):
             seen = known.get(digest_row(line.replace(self._separator, US)))
             if seen is not None:
-                left_out[number] = 1
-                met.append(seen)
+                values = line.decode("utf-8", "replace").split(separator)
+                if int(values[RAW_ID]) not in self.repeated_ids:
+                    left_out[number] = 1
+                    yield values, seen
         self._left_out = left_out
-        return met
 
+    @cached_property
     def repeated_ids(self) -> set[int]:
         """The raw IDs of more than one row."""
         ordered = sorted(array("q", self._raw_ids()))  # takes a fraction of the memory of strings

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import chain
-from typing import TYPE_CHECKING, AbstractSet, Any, Iterator, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
 
 from agent.localtime import Range
 from agent.spool.database import IS_ONE_OF, ONE_OF, Database, chunks
@@ -22,21 +21,11 @@ class Known(NamedTuple):
     has_row: bool = False  # whether the digest of its row is stored
 
 
-class DeliveredRow(NamedTuple):
-    """A delivered job that has a single row."""
-
-    end: int
-    hooked: int
-
-
 #: Usually a slice has fewer rows. The others of a very busy day are looked up one by one, which takes less memory.
 MOST_ROWS = 50_000
 #: Without statistics, SQLite prefers reading all rows of a cluster to looking up this many names in the index.
 _IS_SHOWN_AS_ONE_OF = f"shown_id {ONE_OF}"
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
-#: The row shows that the record is the same, so its digest was not read.
-SAME = Known(b"same", hooked=False, superseded=False, has_row=True)
-SAME_AND_HOOKED = SAME._replace(hooked=True)
 
 
 class DeliveredJobs:
@@ -44,7 +33,7 @@ class DeliveredJobs:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._shared_ids: dict[str, set[int | str]] = {}  # by cluster, until something is added
+        self._contested: dict[str, list[bytes]] = {}  # by cluster, until something is added
 
     def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
         """What was delivered of these jobs before, by the key of the record. New jobs are left out."""
@@ -83,7 +72,7 @@ class DeliveredJobs:
         """
         if self._database.rehearses or not records:
             return
-        self._shared_ids.clear()
+        self._contested.clear()
         self._database.execute_many(
             """INSERT INTO delivered VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (cluster, job_id, submit)
                DO UPDATE SET digest = excluded.digest, ended = excluded.ended, shown_id = excluded.shown_id,
@@ -109,33 +98,33 @@ class DeliveredJobs:
                 ((cluster, *record.key) for record in records),
             )
 
-    def rows(self, cluster: str, ended: Range) -> dict[bytes, DeliveredRow]:
-        """The delivered jobs with a single row that ended in a range, by the digest of that row; the first of them."""
-        rows = self._select_rows("row, ended, hooked", cluster, ended)
-        return {row: DeliveredRow(end, hooked) for row, end, hooked in rows}
+    def rows(self, cluster: str, ended: Range) -> dict[bytes, int]:
+        """The delivered rows that ended in a range, by their digests, and whether the hook had queued each job.
 
-    def known_by_row(self, cluster: str, ended: Range) -> dict[bytes, Known]:
-        """What is known of these jobs, without reading their records or when they were delivered."""
-        rows = self._select_rows("row, hooked", cluster, ended)
-        return {row: SAME_AND_HOOKED if hooked else SAME for row, hooked in rows}
-
-    def _select_rows(self, columns: str, cluster: str, ended: Range) -> list[tuple[Any, ...]]:
-        return self._database.execute(
-            f"SELECT {columns} FROM delivered WHERE cluster = ? AND row IS NOT NULL AND ended BETWEEN ? AND ?"  # noqa: S608
-            " LIMIT ?",
+        The dashboard has the records of these. Left out are jobs with several rows, records that were rejected when
+        they were sent again, and IDs under which another run was delivered or is remembered.
+        """
+        rows = self._database.execute(
+            "SELECT row, hooked FROM delivered WHERE cluster = ?1 AND row IS NOT NULL AND ended BETWEEN ?2 AND ?3"
+            " AND job_id NOT IN (SELECT job_id FROM earlier_runs)"
+            " AND (job_id, submit) NOT IN (SELECT job_id, submit FROM rejected WHERE cluster = ?1) LIMIT ?4",
             (cluster, *ended, MOST_ROWS),
         )
+        known: dict[bytes, int] = dict(rows)
+        for row in self._contested_rows(cluster):
+            known.pop(row, None)
+        return known
 
-    def shared_ids(self, cluster: str) -> AbstractSet[int | str]:
-        """The raw IDs, and the JobIDs where they differ from them, under which several runs were delivered.
-
-        Only such a run can be superseded.
-        """
-        if cluster not in self._shared_ids:
-            query = "SELECT {0} FROM delivered WHERE cluster = ? AND {0} IS NOT NULL GROUP BY {0} HAVING count(*) > 1"
-            rows = [self._database.execute(query.format(name), (cluster,)) for name in ("job_id", "shown_id")]
-            self._shared_ids[cluster] = {value for (value,) in chain(*rows)}
-        return self._shared_ids[cluster]
+    def _contested_rows(self, cluster: str) -> list[bytes]:
+        """The digests of the rows whose raw ID or JobID several delivered runs share: only these can be superseded."""
+        if cluster not in self._contested:
+            of_several = (
+                "SELECT row FROM delivered WHERE cluster = ?1 AND {0} IN (SELECT {0} FROM delivered"
+                " WHERE cluster = ?1 AND {0} IS NOT NULL GROUP BY {0} HAVING count(*) > 1)"
+            )
+            query = " UNION ALL ".join(map(of_several.format, ("job_id", "shown_id")))
+            self._contested[cluster] = [row for (row,) in self._database.execute(query, (cluster,))]
+        return self._contested[cluster]
 
     def forget_rows(self) -> None:
         """Deletes the digests of all rows, since the same rows now result in different records."""

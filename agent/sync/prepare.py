@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import enum
 import math
-from typing import Mapping, NamedTuple, Sequence
+from typing import NamedTuple, Sequence
 
 from agent.jobs.job import ever_started
-from agent.jobs.record import Record, digest_row, make_record
+from agent.jobs.record import Record, make_record
 from agent.jobs.run import Run
 from agent.localtime import Range
-from agent.spool.delivered import NOT_KNOWN, SAME, Known
+from agent.spool.delivered import NOT_KNOWN, Known
 from agent.spool.ledger import Ledger
 
 NEVER = Range(0, -1)
@@ -78,17 +78,6 @@ class Preparer:
         self._settings = settings
         self._resend = resend
         self._rejected = {} if again else ledger.rejected.digests(settings.cluster)
-        self._by_row: Mapping[bytes, Known] = {}
-        self._shared: set[int | str] = set()  # see DeliveredJobs.shared_ids
-
-    def recognize(self, ended: Range) -> None:
-        """Loads the delivered rows of a range. The dashboard has their records, which are not looked up one by one.
-
-        When they were delivered is not loaded.
-        """
-        delivered = self._ledger.delivered
-        self._by_row = delivered.known_by_row(self._settings.cluster, ended)
-        self._shared = set(delivered.shared_ids(self._settings.cluster)) if self._by_row else set()
 
     def prepare(self, jobs: Sequence[Sequence[Run]]) -> list[Prepared]:
         """The records of final jobs, in the same order.
@@ -97,25 +86,16 @@ class Preparer:
         """
         cluster, requeued_runs = self._settings.cluster, self._settings.requeued_runs
         records = [make_record(runs, cluster, requeued_runs=requeued_runs) for runs in jobs]
-        known = self._recognized(records)
-        known.update(self._ledger.delivered.known(cluster, [record for record in records if record.key not in known]))
+        known = self._ledger.delivered.known(cluster, records)
         return [self._decide(runs, record, known.get(record.key, NOT_KNOWN)) for runs, record in zip(jobs, records)]
 
-    def _recognized(self, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
-        """What is known of the records whose rows were delivered. All others have to be looked up."""
-        found = {}
-        for record in records if self._by_row else ():
-            key, raw_id, job_id = record.key, record.key[0], record.job_id
-            known = self._by_row.get(digest_row(record.row)) if record.row else None
-            if known and key not in self._rejected and raw_id not in self._shared and job_id not in self._shared:
-                found[key] = known
-            else:  # it may be delivered before later jobs of the range are prepared, and supersede one of those
-                self._shared.update((raw_id, job_id))
-        return found
+    def remake(self, run: Run) -> Record:
+        """The record of a job whose only row the dashboard has."""
+        return make_record([run], self._settings.cluster)
 
     def _decide(self, runs: Sequence[Run], record: Record, known: Known) -> Prepared:
         rejected = self._rejected.get(record.key)
-        is_same = known.digest == SAME.digest or bool(known.digest and known.digest == record.digest)
+        is_same = bool(known.digest) and known.digest == record.digest
         hold = None
         if self._settings.skip_never_started and not ever_started(runs):
             hold = Hold.NEVER_STARTED

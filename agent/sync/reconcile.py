@@ -10,6 +10,7 @@ from typing import Callable
 from agent.jobs.job import Runs
 from agent.localtime import Range, local_day
 from agent.logger import DEBUG, INFO, Logger
+from agent.slurm.row import END, parse_row
 from agent.slurm.table import Table
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
@@ -79,10 +80,13 @@ class Tally:
             if record.cpu_seconds:
                 self.missed_end = max(self.missed_end, record.end)
 
-    def count_unchanged(self, end: int, *, hooked: bool, hook_expected: bool) -> None:
-        """Counts a job that was delivered before and has not changed since."""
+    def count_known(self, end: int, *, hooked: bool, hook_expected: bool, unchanged: bool) -> None:
+        """Counts a job that was delivered before and has not changed since.
+
+        :param unchanged: whether it is therefore not sent again.
+        """
         self.jobs += 1
-        self.unchanged += 1
+        self.unchanged += unchanged
         if hook_expected:
             day = local_day(end)
             self.jobs_by_day[day] += 1
@@ -146,6 +150,7 @@ class Reconcile:
     def take(self, jobs: list[Runs]) -> None:
         """Passes on the records to send of some final jobs, and counts the jobs that flush had delivered."""
         self._completed += len(jobs)
+        jobs.sort(key=lambda runs: (runs[-1].submit, runs[-1].end))  # a task may have run under several raw IDs
         prepared = [job for job in self._preparer.prepare(jobs) if job.hold is not Hold.NEVER_STARTED]
         waiting = self._ledger.waiting.among([job.record.raw_id for job in prepared])
         self._formatted += len(prepared)
@@ -157,18 +162,22 @@ class Reconcile:
                 self._delivery.add(job.record, is_booked=job.is_booked)
 
     def pass_over(self, part: Range, table: Table) -> None:
-        """Skips and counts the rows whose records the dashboard has, unless they are to be resent."""
-        if part.end > self._resend_after:
-            if self._recognizes:
-                self._preparer.recognize(part)
+        """Skips and counts the rows whose records the dashboard has. What is due again is sent without being looked up.
+
+        It precedes the other jobs of the slice: a run that supersedes one of these is sent after it.
+        """
+        if part.end > self._resend_after and not self._recognizes:
             return
         known = self._ledger.delivered.rows(self._cluster, part)
-        for seen in table.leave_out(known) if known else ():
+        for values, hooked in table.leave_out(known) if known else ():
+            end = int(values[END])
+            is_due = end > self._resend_after
             self._completed += 1
-            hooked = bool(seen.hooked)
-            self.tally.count_unchanged(
-                seen.end, hooked=hooked, hook_expected=self._is_hook_expected(seen.end, was_queued=hooked)
-            )
+            self._formatted += is_due
+            hook_expected = self._is_hook_expected(end, was_queued=bool(hooked))
+            self.tally.count_known(end, hooked=bool(hooked), hook_expected=hook_expected, unchanged=not is_due)
+            if is_due:
+                self._delivery.add(self._preparer.remake(parse_row(values)), is_booked=True)
 
     def _is_hook_expected(self, end: int, *, was_queued: bool) -> bool:
         """Whether this host's hook has queued a job with this End, or should have by now.

@@ -168,7 +168,7 @@ class Walk:
 
 def _rows_by_raw_id(table: Table) -> Iterator[list[Run]]:
     """The rows of each raw ID in a slice."""
-    repeated_ids = table.repeated_ids()
+    repeated_ids = table.repeated_ids
     repeated: dict[int, list[Run]] = {}
     for run in table:
         if run.raw_id in repeated_ids:

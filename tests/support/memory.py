@@ -16,7 +16,7 @@ from agent.localtime import Range
 from agent.slurm.controller_hosts import Controllers
 from agent.slurm.sacct_argv import ALL_ENDS
 from agent.slurm.slurm import Slurm
-from tests.support.rows import NOON
+from tests.support.rows import NOON, values_of
 
 DAY = 86_400
 #: A week of accounting that ends now.
@@ -44,15 +44,17 @@ class MemoryTable:
         self._runs = [run._replace(row=repr(run).encode()) for run in runs]
         self.rows = len(runs)
 
-    def leave_out(self, known: Mapping[bytes, Any]) -> list[Any]:
+    def leave_out(self, known: Mapping[bytes, Any]) -> list[tuple[list[str], Any]]:
         """Like :meth:`agent.slurm.table.Table.leave_out`."""
-        met = [known[digest_row(run.row)] for run in self._runs if digest_row(run.row) in known]
-        self._runs = [run for run in self._runs if digest_row(run.row) not in known]
-        return met
+        repeated_ids = self.repeated_ids
+        left_out = [run for run in self._runs if digest_row(run.row) in known and run.raw_id not in repeated_ids]
+        self._runs = [run for run in self._runs if run not in left_out]
+        return [(values_of(run), known[digest_row(run.row)]) for run in left_out]
 
     def __iter__(self) -> Iterator[Run]:
         return iter(self._runs)
 
+    @property
     def repeated_ids(self) -> set[int]:
         """The raw IDs of several rows."""
         raw_ids = Counter(run.raw_id for run in self._runs)

@@ -49,6 +49,15 @@ def make_run(**changes: str) -> Run:
     return parse_row(make_values(**changes))
 
 
+def values_of(run: Run) -> list[str]:
+    """Values that :func:`agent.slurm.row.parse_row` makes the same run of."""
+    tres = f"mem={run.memory_mb}M,gres/gpu={run.gpus}"
+    ids = (run.job_id, run.raw_id, run.cluster, run.user, run.uid, run.account, run.partition, run.state, run.qos)
+    sizes = (run.submit, run.start, run.end, run.elapsed_seconds, run.cpus, run.nodes, tres, run.node_list)
+    restarts = () if run.restarts is None else (run.restarts,)
+    return ["" if value is None else str(value) for value in (*ids, *sizes, *restarts)]
+
+
 def make_output(*rows: list[str]) -> bytes:
     """What sacct prints for some rows, with its header."""
     names = (*FIELDS, OPTIONAL_FIELD) if rows and len(rows[0]) > len(FIELDS) else FIELDS

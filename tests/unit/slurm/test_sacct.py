@@ -118,7 +118,7 @@ def test_rows_that_share_an_id() -> None:
     """Runs of one job; an odd line shares nothing."""
     ids = [("7", "7"), ("8", "8"), ("7", "7"), ("9_1", "20"), ("9_2", "22"), ("x", "y"), ("x", "y")]
     output = make_output(*(make_values(JobID=job_id, JobIDRaw=raw_id) for job_id, raw_id in ids), ["odd"])
-    assert {7} == make_table(output, 8).repeated_ids()
+    assert {7} == make_table(output, 8).repeated_ids
 
 
 def test_odd_lines_alone_are_not_an_answer() -> None:

@@ -104,7 +104,7 @@ def test_the_cluster_of_each_row_is_checked() -> None:
 
 
 def test_rows_that_are_known_are_left_out() -> None:
-    """Known rows are left out by content, whatever separator they were printed with, and counted."""
+    """Known rows are left out by content, whatever separator they were printed with, and their values are yielded."""
     before, _ = read(printed("~") + printed("~", JobID="101", JobIDRaw="101"), "~")
     known = {digest_row(run.row): run.raw_id for run in before}
     output = (
@@ -112,8 +112,16 @@ def test_rows_that_are_known_are_left_out() -> None:
     )
     body = "%".join(FIELDS).encode() + b"\n" + output
     table = Table(BytesIO(body), FIELDS, "%", lines=3, check_cluster=lambda name: None, complain=print)
-    assert [100] == table.leave_out(known)
-    assert (["7", "101"], set()) == ([run.job_id for run in table], table.repeated_ids())
+    assert [(make_values(), 100)] == [*table.leave_out(known)]
+    assert (["7", "101"], set()) == ([run.job_id for run in table], table.repeated_ids)
+
+
+def test_known_rows_with_a_repeated_raw_id_are_not_left_out() -> None:
+    """The other row may be of the same job."""
+    (run,), _ = read(printed("~"), "~")
+    body = "~".join(FIELDS).encode() + b"\n" + printed("~") + printed("~", Submit="7")
+    table = Table(BytesIO(body), FIELDS, "~", lines=2, check_cluster=lambda name: None, complain=print)
+    assert ([], 2) == ([*table.leave_out({digest_row(run.row): 1})], len([*table]))
 
 
 def test_a_partition_of_digits_behind_a_line_of_an_account() -> None:
@@ -121,7 +129,7 @@ def test_a_partition_of_digits_behind_a_line_of_an_account() -> None:
     rows = printed("~", b"x\ny", Partition="9" * 30) * 2
     body = "~".join(FIELDS).encode() + b"\n" + rows
     table = Table(BytesIO(body), FIELDS, "~", lines=4, check_cluster=lambda name: None, complain=print)
-    assert {100} == table.repeated_ids()
+    assert {100} == table.repeated_ids
 
 
 @pytest.mark.parametrize(

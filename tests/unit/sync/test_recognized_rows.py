@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.jobs.record import Record
+from agent.jobs.record import Record, make_record
 from agent.jobs.run import Run
 from agent.localtime import local_text
 from agent.spool import delivered
-from agent.spool.delivered import Known
+from agent.spool.delivered import DeliveredJobs, Known
 from agent.spool.ledger import Ledger, open_ledger
 from agent.sync import walk
-from agent.sync.prepare import NOTHING, Preparer
+from agent.sync.prepare import NOTHING
 from tests.support.memory import DAY, WINDOW, MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, make_run
 from tests.support.sites import MemorySite
@@ -46,8 +46,13 @@ def histories(draw: st.DrawFn) -> list[Run]:
     return list({(run.raw_id, run.submit): run for run in runs}.values())
 
 
-def sent_by_hand(runs: list[Run], delivered_before: int, changed: int, batch_size: int) -> list[dict[str, Any]]:
-    """What a second reconcile sends, after one when only the first of the rows were there, and one of them differed."""
+def sent_by_hand(
+    runs: list[Run], delivered_before: int, changed: int, batch_size: int
+) -> tuple[set[str], dict[str, dict[str, Any]]]:
+    """The JobIDs that a second reconcile sends, and what the dashboard then has.
+
+    When the first one ran, only some of the rows were there, and one of them differed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         ledger, _ = open_ledger(Path(folder) / "ledger.db")
         before = [run._replace(cpus=1) if number == changed else run for number, run in enumerate(runs)]
@@ -55,10 +60,11 @@ def sent_by_hand(runs: list[Run], delivered_before: int, changed: int, batch_siz
         site = MemorySite(ledger, slurm, MemoryDashboard(), now=WINDOW.end, batch_size=batch_size)
         site.reconcile()
         slurm.runs = runs
-        site.sent()
+        first = site.sent()
         site.reconcile(now=WINDOW.end + DAY)
         ledger.close()
-        return site.sent()
+        second = site.sent()
+        return {record["JobID"] for record in second}, {record["JobID"]: record for record in first + second}
 
 
 @settings(max_examples=40)
@@ -72,12 +78,14 @@ def sent_by_hand(runs: list[Run], delivered_before: int, changed: int, batch_siz
 def test_recognizing_rows_changes_nothing(
     runs: list[Run], delivered_before: int, changed: int, batch_size: int, at_once: int
 ) -> None:
-    """The same records are sent in the same order as if each had been looked up."""
+    """At least as much is sent, and the dashboard ends up with the same records, as if each job had been looked up."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(walk, "JOBS_AT_ONCE", at_once)
-        recognized = sent_by_hand(runs, delivered_before, changed, batch_size)
-        patch.setattr(Preparer, "recognize", lambda self, ended: None)
-        assert sent_by_hand(runs, delivered_before, changed, batch_size) == recognized
+        sent, has = sent_by_hand(runs, delivered_before, changed, batch_size)
+        patch.setattr(DeliveredJobs, "rows", lambda self, cluster, ended: {})
+        sent_after_look_up, has_after_look_up = sent_by_hand(runs, delivered_before, changed, batch_size)
+    assert has_after_look_up == has
+    assert sent_after_look_up <= sent
 
 
 def job(number: int) -> Run:
@@ -122,26 +130,35 @@ def test_rows_beyond_the_limit_are_looked_up(ledger: Ledger, monkeypatch: pytest
     site.reconcile()
     assert 3 == site.reconcile().jobs
     assert 3 == site.reconcile(resend=NOTHING).unchanged
-    assert ["1", "2", "3"] * 2 == site.arrived()
+    assert ["1", "1", "2", "2", "3", "3"] == sorted(site.arrived())
 
 
-def test_ids_with_several_delivered_runs(ledger: Ledger) -> None:
-    """A raw ID, or a task under two raw IDs, until something is added: then it is read again."""
-    site = make_site(ledger, job(1), make_run(JobID="9_1", JobIDRaw="10"))
+def test_runs_that_share_an_id_are_looked_up(ledger: Ledger) -> None:
+    """One may supersede the other: runs of a raw ID, or of a task under two raw IDs, on the same cluster."""
+    site = make_site(ledger, job(1), make_run(JobID="9_1", JobIDRaw="10"), job(2))
     site.reconcile()
-    assert set() == ledger.delivered.shared_ids("lab")
+    assert 3 == len(ledger.delivered.rows("lab", WINDOW))
     later = {"Submit": str(NOON + DAY), "Start": str(NOON + DAY), "End": str(NOON + DAY + 60)}
     site.slurm.runs += [
         make_run(JobID="1", JobIDRaw="1", **later),
         make_run(JobID="9_1", JobIDRaw="11", **later),
     ]
     site.reconcile()
-    assert {1, "9_1"} == ledger.delivered.shared_ids("lab")
-    assert set() == ledger.delivered.shared_ids("other")
+    assert 1 == len(ledger.delivered.rows("lab", WINDOW))
+    assert {} == ledger.delivered.rows("other", WINDOW)
+
+
+def test_a_rejected_record_is_looked_up(ledger: Ledger) -> None:
+    """A dashboard that accepted it once and rejects it now is not sent it again."""
+    site = make_site(ledger, job(1), job(2))
+    site.reconcile()
+    ledger.rejected.add("lab", make_record([job(1)], "lab"), "no", NOON, hooked=False)
+    site.sent()
+    assert (2, ["2"]) == (site.reconcile().jobs, site.arrived())
 
 
 def test_a_recognized_run_does_not_follow_a_newer_one(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A killed slurmctld ran the task again under another raw ID, which is delivered earlier in the same slice."""
+    """A killed slurmctld ran the task again under another raw ID, which comes earlier in the same slice."""
     monkeypatch.setattr(walk, "JOBS_AT_ONCE", 1)
     first = make_run(JobID="9_1", JobIDRaw="91")
     again = make_run(JobID="9_1", JobIDRaw="92", Submit=str(NOON + 30))
@@ -150,4 +167,27 @@ def test_a_recognized_run_does_not_follow_a_newer_one(ledger: Ledger, monkeypatc
     site.sent()
     site.slurm.runs = [again, first]
     site.reconcile()
-    assert [local_text(again.submit)] == [record["Submit"] for record in site.sent()]
+    assert [local_text(run.submit) for run in (first, again)] == [record["Submit"] for record in site.sent()]
+
+
+def test_the_later_run_of_a_task_arrives_last(ledger: Ledger) -> None:
+    """Even if sacct prints it first, under another raw ID, and a batch ends between the two."""
+    first = make_run(JobID="9_1", JobIDRaw="91")
+    again = make_run(JobID="9_1", JobIDRaw="92", Submit=str(NOON + 30))
+    site = MemorySite(ledger, MemorySlurm(again, first), MemoryDashboard(), now=WINDOW.end, batch_size=1)
+    site.reconcile()
+    assert local_text(again.submit) == site.sent()[-1]["Submit"]
+
+
+@pytest.mark.parametrize("end", [NOON + 900, NOON + 3 * DAY])
+def test_an_earlier_run_that_appears_late_is_added(ledger: Ledger, end: int) -> None:
+    """Its job was delivered from a single row, which does not pass for unchanged, even in another slice."""
+    start = str(NOON + 3 * DAY)
+    last = make_run(JobID="1", JobIDRaw="1", Submit=start, Start=start, End=str(NOON + 3 * DAY + 3600))
+    site = MemorySite(ledger, MemorySlurm(last), MemoryDashboard(), now=WINDOW.end)
+    site.reconcile()
+    (alone,) = site.sent()
+    times = {"Submit": str(end - 3600), "Start": str(end - 3600), "End": str(end)}
+    site.slurm.runs.insert(0, make_run(JobID="1", JobIDRaw="1", State="PREEMPTED", **times))
+    site.reconcile(resend=NOTHING)
+    assert [2 * alone["CPUHours"]] == [record["CPUHours"] for record in site.sent()]
