@@ -72,15 +72,6 @@ def read_calls(spool: Path) -> Calls:
     return Calls(sum(number for number, _ in booked) + queue.calls, max(moments, default=None))
 
 
-def boot_time(settings: Mapping[str, str]) -> float | None:
-    """When slurmctld started, in epoch seconds; None if it does not report that."""
-    text = settings.get("BOOT_TIME", "")
-    try:
-        return float(text) if text.isdigit() else time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
-    except ValueError:
-        return None
-
-
 class Controller(NamedTuple):
     """The slurmctld that should call the hook, and what it logged."""
 
@@ -90,8 +81,12 @@ class Controller(NamedTuple):
 
     @property
     def boot(self) -> float | None:
-        """When it started."""
-        return boot_time(self.settings)
+        """When it started, in epoch seconds; None if it does not report that."""
+        text = self.settings.get("BOOT_TIME", "")
+        try:
+            return float(text) if text.isdigit() else time.mktime(time.strptime(text, "%Y-%m-%dT%H:%M:%S"))
+        except ValueError:
+            return None
 
     @property
     def log(self) -> str:
@@ -201,31 +196,17 @@ def count_ended_jobs(slurm: Slurm, since: float, until: float) -> int:
     return sum(1 for run in runs if run.start is not None and run.node_list is not None)
 
 
-class SampleJob:
-    """A job that makes slurmctld call the hook: cancelled before it starts if that is enough, otherwise run.
+def submit_test_job(run: RunCommand, sacct: str, *, started: bool) -> str:
+    """Submits a job that makes slurmctld call the hook: cancelled before it starts if that is enough, otherwise run.
 
     :param sacct: as configured; the other commands are expected in its folder.
     :param started: whether the job has to run, as for EpilogSlurmctld.
+    :returns: its JobID.
+    :raises NotWell: if Slurm rejects it.
     """
 
-    def __init__(self, run: RunCommand, sacct: str, *, started: bool) -> None:
-        self._run, self._started = run, started
-        self._folder = Path(sacct).parent if "/" in sacct else None
-
-    def submit(self) -> str:
-        """Submits the job and returns its JobID.
-
-        :raises NotWell: if Slurm rejects it.
-        """
-        options = ["--parsable", "--job-name=usage-history-test", "--output=/dev/null", "--chdir=/", "--export=NONE"]
-        hold = [] if self._started else ["--hold"]
-        job = self._call("sbatch", *options, "--ntasks=1", "--time=1", *hold, "--wrap=true").partition(";")[0].strip()
-        if not self._started:
-            self._call("scancel", job)
-        return job
-
-    def _call(self, command: str, *arguments: str) -> str:
-        output = self._run([str(self._folder / command) if self._folder else command, *arguments])
+    def call(command: str, *arguments: str) -> str:
+        output = run([str(Path(sacct).with_name(command)) if "/" in sacct else command, *arguments])
         if output.returncode:
             raise NotWell(
                 f"the test job failed: {command}: {output.stderr.strip()[:300]}",
@@ -233,34 +214,42 @@ class SampleJob:
             )
         return output.text
 
+    options = ["--parsable", "--job-name=usage-history-test", "--output=/dev/null", "--chdir=/", "--export=NONE"]
+    hold = [] if started else ["--hold"]
+    job = call("sbatch", *options, "--ntasks=1", "--time=1", *hold, "--wrap=true").partition(";")[0].strip()
+    if not started:
+        call("scancel", job)
+    return job
+
 
 def wait_for_call(
     spool: Path,
     seconds: float | None,
-    job: SampleJob | None,
+    submit: Callable[[], str] | None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> str:
     """Waits for slurmctld to call the hook; empty if it did not and perhaps had no reason to.
 
     :param seconds: how long to wait; None for as long as a test job may take.
+    :param submit: submits a test job and returns its JobID.
     :raises NotWell: if a test job could not be submitted, or was not followed by a call.
     """
     limit = seconds or TEST_JOB_SECONDS
     before = read_calls(spool)
-    number = job.submit() if job else ""
+    job = submit() if submit else ""
     began = clock()
     logger.info("waiting up to %s for slurmctld to call the hook", span(limit))
     while clock() - began < limit:
         if read_calls(spool).calls > before.calls:
             return (
                 f"slurmctld called it {span(clock() - began)} after"
-                f" {f'test job {number} was submitted' if number else 'the wait began'}"
+                f" {f'test job {job} was submitted' if job else 'the wait began'}"
             )
         sleep(CALL_POLL_SECONDS)
-    if number:
+    if job:
         raise NotWell(
-            f"slurmctld did not call the hook for test job {number} within {span(limit)}",
+            f"slurmctld did not call the hook for test job {job} within {span(limit)}",
             hint=f"check with squeue that the job has ended; search slurmctld's log for jobcomp; then {RESTART_HINT}",
             run=RESTART,
         )

@@ -6,16 +6,11 @@ import os
 import time
 from functools import partial
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple
+from typing import Callable, Iterator, Mapping, NamedTuple, Tuple
 
-from agent.check import calls, daemons, wiring
-from agent.check import dashboard as check_dashboard
-from agent.check import host as check_host
-from agent.check import slurm as check_slurm
-from agent.check import spool as check_spool
-from agent.check import timers as check_timers
+from agent.check import calls, daemons, dashboard, host, slurm, spool, timers, wiring
 from agent.check.controllers import check_controllers
-from agent.check.finding import Finding, examine
+from agent.check.finding import Finding, examine, not_tested
 from agent.check.mounts import MOUNTS
 from agent.config import Config
 from agent.dashboard.answer import Answer
@@ -62,11 +57,11 @@ def run_checks(
     """
     findings = []
     own = None if isinstance(neighbours, ExporterError) else _own_folder(neighbours.config)
-    units = check_timers.read_units(run, environ, instance, own_folder=own)
+    units = timers.read_units(run, environ, instance, own_folder=own)
     for finding in _check_needs(neighbours, run, environ, units, watch):
         findings.append(finding)
         yield finding
-    cron = check_timers.Cron(run=run, instance=instance)
+    cron = timers.Cron(run=run, instance=instance)
     no_hook = any(finding.name == "hook" and finding.text.startswith(NO_HOOK) for finding in findings)
     yield from _check_timers(units, cron, rest_is_well=all(finding.ok for finding in findings), no_hook=no_hook)
 
@@ -75,40 +70,45 @@ def _check_needs(
     neighbours: Neighbours | ExporterError,
     run: RunCommand,
     environ: Mapping[str, str],
-    units: check_timers.Units,
+    units: timers.Units,
     watch: Watch | None,
 ) -> Iterator[Finding]:
     """Everything that a run needs."""
-    yield examine("Python", check_host.check_python)
+    yield examine("Python", host.check_python)
     if isinstance(neighbours, ExporterError):
         mend = neighbours.hint or "fix these keys; the program's config.toml.example lists them all"
         yield Finding("configuration", False, str(neighbours), mend)
-        yield from _untested("the configuration", "Slurm", "spool", "hook", "dashboard")
+        for name in ("Slurm", "spool", "hook", "dashboard"):
+            yield not_tested(name, "the configuration")
     else:
-        yield from _Needs(neighbours, run, environ, units, watch).check()
+        yield from _Needs(neighbours, run, environ, units, watch).examine()
 
 
-def _check_timers(
-    units: check_timers.Units, cron: check_timers.Cron, *, rest_is_well: bool, no_hook: bool
-) -> Iterator[Finding]:
-    user = check_host.own_name()
-    for name, unit in (("daily timer", check_timers.RECONCILE), ("flush timer", check_timers.FLUSH)):
-        if no_hook and unit == check_timers.FLUSH and not check_timers.is_wanted(units, unit):
+def _check_timers(units: timers.Units, cron: timers.Cron, *, rest_is_well: bool, no_hook: bool) -> Iterator[Finding]:
+    user = host.own_name()
+    for name, unit in (("daily timer", timers.RECONCILE), ("flush timer", timers.FLUSH)):
+        if no_hook and unit == timers.FLUSH and not timers.is_wanted(units, unit):
             yield Finding(name, True, "not enabled (optional): without a hook nothing is queued")
             continue
-        yield examine(name, partial(check_timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
-    yield examine("path unit", lambda: check_timers.check_path_unit(units))
+        yield examine(name, partial(timers.check_timer, units, unit, cron, user, rest_is_well=rest_is_well))
+    yield examine("path unit", lambda: timers.check_path_unit(units))
+
+
+#: A check: its name, what it does, and what it lacks in words; empty if nothing.
+_Check = Tuple[str, Callable[[], str], str]
+#: How a finding is called where another check needs it; the others by their own name.
+_IN_WORDS = {"hook": "the hook", "dashboard": "the dashboard", "API key": "the API key"}
 
 
 class _Needs:
-    """What a run needs, according to its configuration."""
+    """What a run needs, according to its configuration. The checks are made in order: some need what others found."""
 
     def __init__(
         self,
         neighbours: Neighbours,
         run: RunCommand,
         environ: Mapping[str, str],
-        units: check_timers.Units,
+        units: timers.Units,
         watch: Watch | None,
     ) -> None:
         self._config, self._slurm, self._dashboard, self._journal = neighbours
@@ -117,49 +117,51 @@ class _Needs:
         self._units = units
         self._watch = watch
         self._daemons = daemons.read_daemons(run)  # on this host
-        self._is_elsewhere = check_slurm.is_elsewhere(self._config, wiring.find_conf(environ))
-        self._no_hook = why_no_hook(self._config, is_elsewhere=self._is_elsewhere)
+        self._is_elsewhere = slurm.is_elsewhere(self._config, wiring.find_conf(environ))
+        self._no_hook = _why_no_hook(self._config, is_elsewhere=self._is_elsewhere)
+        self._failed: set[str] = set()
         self._settings: dict[str, str] = {}  # slurmctld's view of slurm.conf, once it has answered
+        self._call: wiring.Call  # once slurm.conf is found to be well
+        self._health: Answer  # once the dashboard has answered
+        self._owner: str  # the cluster that the API key belongs to, once it has been accepted
 
-    def check(self) -> Iterator[Finding]:
+    def examine(self) -> Iterator[Finding]:
         """Each finding in turn."""
-        yield examine("configuration", lambda: check_host.check_configuration(self._config))
-        yield examine("secrecy", lambda: check_host.check_secrecy(self._config))
-        yield from self._check_slurm()
-        yield from self._check_spool()
-        if self._no_hook:
-            yield Finding("hook", True, f"{NO_HOOK}{self._no_hook}: the daily run delivers all jobs")
-        else:
-            yield from self._check_hook()
-        yield from self._check_dashboard()
+        for name, check, lacks in self._checks():
+            finding = not_tested(name, lacks) if lacks else examine(name, check)
+            if not finding.ok:
+                self._failed.add(name)
+            yield finding
 
-    def _check_slurm(self) -> Iterator[Finding]:
-        config, slurm = self._config, self._slurm
-        sacct = examine("sacct", slurm.sacct.version)
-        yield sacct
-        if sacct.ok:
-            yield examine("commands", lambda: check_slurm.check_commands(config, alone=self._is_elsewhere))
-        if self._is_elsewhere:
-            yield Finding("slurmctld", True, f"not needed: the jobs of {config.slurm_cluster} come from slurmdbd alone")
-        else:
-            yield examine("slurmctld", self._ask_slurmctld)
-        if self._settings or self._is_elsewhere:
-            yield examine("cluster name", lambda: check_slurm.check_cluster(config, self._settings))
-        if self._settings:
-            yield examine("GPUs", lambda: check_slurm.check_gpus(self._settings))
-        if not sacct.ok:
-            yield from _untested("sacct", "slurmdbd", "privileges")
-            return
-        slurmdbd = examine("slurmdbd", self._ask_slurmdbd)
-        yield slurmdbd
-        if slurmdbd.ok:
-            yield examine(
-                "privileges", lambda: check_slurm.check_privileges(slurm, check_host.own_name(), self._settings)
-            )
-        else:
-            yield from _untested("slurmdbd", "privileges")
+    def _checks(self) -> Iterator[_Check]:
+        yield "configuration", lambda: host.check_configuration(self._config), ""
+        yield "secrecy", lambda: host.check_secrecy(self._config), ""
+        yield from self._checks_of_slurm()
+        yield from self._checks_of_spool()
+        yield from self._checks_of_hook()
+        yield from self._checks_of_dashboard()
+
+    def _lacks(self, *needed: str) -> str:
+        """The first of these findings that is not well."""
+        return next((_IN_WORDS.get(name, name) for name in needed if name in self._failed), "")
+
+    def _checks_of_slurm(self) -> Iterator[_Check]:
+        config, settings = self._config, self._settings
+        yield "sacct", self._slurm.sacct.version, ""
+        if not self._lacks("sacct"):
+            yield "commands", lambda: slurm.check_commands(config, alone=self._is_elsewhere), ""
+        yield "slurmctld", self._ask_slurmctld, ""
+        if settings or self._is_elsewhere:
+            yield "cluster name", lambda: slurm.check_cluster(config, settings), ""
+        if settings:
+            yield "GPUs", lambda: slurm.check_gpus(settings), ""
+        yield "slurmdbd", self._ask_slurmdbd, self._lacks("sacct")
+        see_all = partial(slurm.check_privileges, self._slurm, host.own_name(), settings)
+        yield "privileges", see_all, self._lacks("sacct", "slurmdbd")
 
     def _ask_slurmctld(self) -> str:
+        if self._is_elsewhere:
+            return f"not needed: the jobs of {self._config.slurm_cluster} come from slurmdbd alone"
         try:
             self._settings.update(self._slurm.scontrol.read_config())
         except SlurmUnreachable as error:
@@ -167,116 +169,102 @@ class _Needs:
             conf, installed = wiring.find_conf(self._environ), find_hook(self._config.instance)
             why = wiring.why_not_started(conf, installed) if is_down else None
             raise (why or daemons.explain(error, self._daemons, "slurmctld")) from error
-        return f"answers, runs as {check_slurm.slurm_user(self._settings)}"
+        return f"answers, runs as {slurm.slurm_user(self._settings)}"
 
     def _ask_slurmdbd(self) -> str:
         try:
-            return check_slurm.check_slurmdbd(self._slurm, self._settings)
+            return slurm.check_slurmdbd(self._slurm, self._settings)
         except SlurmUnreachable as error:
             raise daemons.explain(error, self._daemons, "slurmdbd", "database") from error
 
-    def _check_spool(self) -> Iterator[Finding]:
-        spool, flush = self._config.spool_dir, f"{check_timers.FLUSH}.service"
-        hooks_user = "" if self._no_hook else check_slurm.slurm_user(self._settings)
+    def _checks_of_spool(self) -> Iterator[_Check]:
+        folder, flush = self._config.spool_dir, f"{timers.FLUSH}.service"
+        hooks_user = "" if self._no_hook else slurm.slurm_user(self._settings)
         mounts = MOUNTS.read_text(encoding="utf-8")
-        yield examine("spool", lambda: check_spool.check_spool_folder(spool, hooks_user, self._config.path))
-        if _is_open(spool):
-            start = f"{self._units.manager} start {flush}" if flush in self._units else ""
-            yield examine("free space", lambda: check_spool.check_space(spool))
-            yield examine("filesystem", lambda: check_spool.check_filesystem(spool, mounts))
-            yield examine("locks", lambda: check_spool.check_locks(spool))
-            yield examine("ledger", lambda: check_spool.check_ledger(spool / LEDGER_NAME, start))
-        else:
-            yield from _untested("the spool", "free space", "filesystem", "locks", "ledger")
+        yield "spool", lambda: spool.check_spool_folder(folder, hooks_user, self._config.path), ""
+        start, closed = f"{self._units.manager} start {flush}" if flush in self._units else "", _lacks_spool(folder)
+        yield "free space", lambda: spool.check_space(folder), closed
+        yield "filesystem", lambda: spool.check_filesystem(folder, mounts), closed
+        yield "locks", lambda: spool.check_locks(folder), closed
+        yield "ledger", lambda: spool.check_ledger(folder / LEDGER_NAME, start), closed
         sandbox = self._units[flush].get("ReadWritePaths", "")
-        yield examine("metrics", lambda: check_host.check_metrics(self._config, sandbox))
+        yield "metrics", lambda: host.check_metrics(self._config, sandbox), ""
         found = parse_controllers(self._settings)
         if len(found.hosts) > 1 and any(map(is_this_host, found.hosts)):
-            yield examine("controllers", lambda: check_controllers(found, sandbox, mounts))
+            yield "controllers", lambda: check_controllers(found, sandbox, mounts), ""
 
-    def _check_hook(self) -> Iterator[Finding]:
-        config, settings = self._config, self._settings
-        if not settings:
-            yield from _untested("slurmctld", "slurm.conf", "hook", "hook calls")
+    def _checks_of_hook(self) -> Iterator[_Check]:
+        config, installed = self._config, find_hook(self._config.instance)
+        if self._no_hook:
+            yield "hook", lambda: f"{NO_HOOK}{self._no_hook}: the daily run delivers all jobs", ""
             return
-        if _own_folder(config) and check_slurm.slurm_user(settings) != check_host.own_name():
-            # A hook in slurm.conf is the host's: this user can change nothing about it.
-            yield from _untested("a spool that the Slurm user can write to", "slurm.conf", "hook", "hook calls")
-            return
-        conf, installed = wiring.read_conf(settings), find_hook(config.instance)
-        lines = examine("slurm.conf", lambda: wiring.check_wiring(settings, conf, installed, find_wrapper()))
-        yield lines
-        call = wiring.wiring_of_slurmctld(settings).find_call()
-        if not (lines.ok and call):
-            yield from _untested("slurm.conf", "hook", "hook calls")
-            return
-        hook = examine("hook", lambda: check_slurm.check_hook(call, config.spool_dir, installed))
-        yield hook
-        if not hook.ok:
-            yield from _untested("the hook", "hook calls")
-        elif not _is_open(config.spool_dir):
-            yield from _untested("the spool", "hook calls")
-        else:
-            yield examine("hook calls", lambda: self._see_call(call) if self._watch else self._check_calls(call))
+        yield "slurm.conf", partial(self._find_call, installed), self._lacks_conf()
+        lacks = self._lacks_conf() or self._lacks("slurm.conf")
+        yield "hook", lambda: slurm.check_hook(self._call, config.spool_dir, installed), lacks
+        see = self._see_call if self._watch else self._check_calls
+        yield "hook calls", see, lacks or self._lacks("hook") or _lacks_spool(config.spool_dir)
 
-    def _check_calls(self, call: wiring.Call) -> str:
+    def _lacks_conf(self) -> str:
+        if not self._settings:
+            return "slurmctld"
+        # A hook in slurm.conf is the host's: a user with an own spool can change nothing about it.
+        is_users = _own_folder(self._config) and slurm.slurm_user(self._settings) != host.own_name()
+        return "a spool that the Slurm user can write to" if is_users else ""
+
+    def _find_call(self, installed: str) -> str:
+        conf = wiring.read_conf(self._settings)
+        self._call = wiring.check_wiring(self._settings, conf, installed, find_wrapper())
+        return self._call.line
+
+    def _check_calls(self) -> str:
         def count_ended(since: float) -> int:
             return calls.count_ended_jobs(self._slurm, since, time.time() - calls.SETTLED_SECONDS)
 
         controller = calls.Controller(self._settings, daemons.is_running({"slurmctld"}), self._journal)
-        return calls.check_calls(controller, call.script, self._config.spool_dir, count_ended)
+        return calls.check_calls(controller, self._call.script, self._config.spool_dir, count_ended)
 
-    def _see_call(self, call: wiring.Call) -> str:
+    def _see_call(self) -> str:
         """Waits for a real call."""
         config, watch = self._config, self._watch
-        started = call.key != "JobCompLoc"
-        job = calls.SampleJob(self._run, config.sacct, started=started) if watch and watch.test_job else None
-        seen = calls.wait_for_call(config.spool_dir, watch.seconds if watch else None, job)
-        return seen or f"{self._check_calls(call)}; no call while waiting"
+        started = self._call.key != "JobCompLoc"
+        submit = partial(calls.submit_test_job, self._run, config.sacct, started=started)
+        seconds, test_job = watch or (None, False)
+        seen = calls.wait_for_call(config.spool_dir, seconds, submit if test_job else None)
+        return seen or f"{self._check_calls()}; no call while waiting"
 
-    def _check_dashboard(self) -> Iterator[Finding]:
-        config, dashboard = self._config, self._dashboard
-        answers: list[Answer] = []
-
-        def ask() -> str:
-            answers.append(dashboard.health())
-            return f"{config.api_url} answers"
-
-        reachable = examine("dashboard", ask)
-        yield reachable
-        yield examine("encryption", lambda: check_dashboard.check_encryption(config, self._environ))
-        if not reachable.ok:
-            yield from _untested("the dashboard", "API key", "shown", "clock")
-            return
-        if config.receiver == "any":
-            yield Finding("API key", True, "not tested: only a delivery shows whether this receiver accepts it")
+    def _checks_of_dashboard(self) -> Iterator[_Check]:
+        config = self._config
+        yield "dashboard", self._ask_dashboard, ""
+        yield "encryption", lambda: dashboard.check_encryption(config, self._environ), ""
+        silent = self._lacks("dashboard")
+        if config.receiver == "any" and not silent:
+            yield "API key", lambda: "not tested: only a delivery shows whether this receiver accepts it", ""
         else:
-            yield from self._check_key(answers[0])
-        yield examine("clock", lambda: check_dashboard.check_clock(answers[0]))
+            cluster = config.shown_as or self._settings.get("ClusterName", "")
+            yield "API key", partial(self._check_key, cluster), silent
+            lacks = silent or ("" if cluster else "the cluster's name") or self._lacks("API key")
+            yield "shown", partial(self._check_shown, cluster), lacks
+        yield "clock", lambda: dashboard.check_clock(self._health), silent
 
-    def _check_key(self, health: Answer) -> Iterator[Finding]:
-        cluster = self._config.shown_as or self._settings.get("ClusterName", "")
-        owners: list[str] = []
+    def _ask_dashboard(self) -> str:
+        self._health = self._dashboard.health()
+        return f"{self._config.api_url} answers"
 
-        def ask() -> str:
-            text, owner = check_dashboard.check_key(self._dashboard, cluster)
-            owners.append(owner)
-            return text
+    def _check_key(self, cluster: str) -> str:
+        text, self._owner = dashboard.check_key(self._dashboard, cluster)
+        return text
 
-        yield examine("API key", ask)
-        if owners and cluster:
-            delivered = _count_delivered(self._config.spool_dir)
-            yield examine("shown", lambda: check_dashboard.check_shown(cluster, owners[0], health, delivered))
-        else:
-            yield from _untested("the API key" if cluster else "the cluster's name", "shown")
-
-
-def _is_open(spool: Path) -> bool:
-    """Whether there is a spool that this user can look into."""
-    return os.access(spool, os.R_OK | os.X_OK)
+    def _check_shown(self, cluster: str) -> str:
+        delivered = _count_delivered(self._config.spool_dir)
+        return dashboard.check_shown(cluster, self._owner, self._health, delivered)
 
 
-def why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
+def _lacks_spool(folder: Path) -> str:
+    """Whether there is a spool that this user can look into; empty if there is."""
+    return "" if os.access(folder, os.R_OK | os.X_OK) else "the spool"
+
+
+def _why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
     """Why no hook is expected, as for an unprivileged user; empty if one is."""
     if not any(config.status_coverage_percent):
         return "as status_coverage_percent is [0, 0]"
@@ -285,20 +273,15 @@ def why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
 
 def _own_folder(config: Config) -> Path | None:
     """~/.config of a user with an installation of their own, judging by the configuration's place; otherwise None."""
-    if os.geteuid() == 0 or config.path is None or not check_host.is_users_own(config.path):
+    if os.geteuid() == 0 or config.path is None or not host.is_users_own(config.path):
         return None
     return config.path.parent.parent
 
 
-def _count_delivered(spool: Path) -> float:
+def _count_delivered(folder: Path) -> float:
     """How many jobs have been delivered; 0 if the ledger is unreadable, which another check reports."""
     try:
-        with look_at_ledger(spool) as ledger:
+        with look_at_ledger(folder) as ledger:
             return sum(ledger.facts.get(DELIVERED_BY + command) for command in ("flush", "reconcile"))
     except ExporterError:
         return 0
-
-
-def _untested(needs: str, *names: str) -> Iterator[Finding]:
-    for name in names:
-        yield Finding(name, None, f"not tested: requires {needs}")

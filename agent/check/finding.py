@@ -30,6 +30,11 @@ class NotWell(ExporterError):
         self.run = run if run.isprintable() else ""  # as it would be shown it would not be what runs
 
 
+def not_tested(name: str, lacks: str) -> Finding:
+    """The finding of a check that lacks what it needs, in words."""
+    return Finding(name, None, f"not tested: requires {lacks}")
+
+
 def examine(name: str, check: Callable[[], str]) -> Finding:
     """Runs a check, which returns its result, or raises the problem.
 

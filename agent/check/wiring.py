@@ -40,6 +40,11 @@ class Call(NamedTuple):
     script: Path
     hook: Path
 
+    @property
+    def line(self) -> str:
+        """The setting in slurm.conf."""
+        return f"{self.key}={self.script}"
+
 
 class Wiring(NamedTuple):
     """What slurmctld is configured to call when a job ends."""
@@ -109,8 +114,8 @@ def find_conf(environ: Mapping[str, str]) -> Conf:
     return Conf((), complete=False)
 
 
-def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> str:
-    """Whether slurmctld's running configuration calls the hook, and slurm.conf still does.
+def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, template: str) -> Call:
+    """The call of the hook in slurmctld's running configuration, if slurm.conf still has it.
 
     :param installed: the path of the hook that should be called.
     :param template: the path of the wrapper that calls the hook and one of the site's scripts.
@@ -128,7 +133,7 @@ def check_wiring(settings: Mapping[str, str], conf: Conf, installed: str, templa
             hint=f"put {' and '.join(lines)} back",
             run=append(_conf_path(settings), lines),
         )
-    return f"{call.key}={call.script}"
+    return call
 
 
 def _check_place(call: Call, conf: Conf, installed: str) -> None:
@@ -139,7 +144,7 @@ def _check_place(call: Call, conf: Conf, installed: str) -> None:
     where = f"{call.script} calls {call.hook}"
     if call.script == call.hook:
         found = setting = _setting_of(conf, call.key, str(call.script))
-        where = f"{setting.place if setting else 'slurm.conf'} says {call.key}={call.script}"
+        where = f"{setting.place if setting else 'slurm.conf'} says {call.line}"
     raise NotWell(
         f"{where}, which does not exist: the hook is {installed}",
         hint=f"put {installed} there, and {RESTART_HINT}",

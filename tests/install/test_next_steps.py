@@ -47,7 +47,7 @@ class Controller:
         from agent.check.finding import NotWell  # noqa: PLC0415
 
         try:
-            return check_wiring(self.settings, read_slurm_conf(self.conf), HOOK, f"/opt/{NAME}/call-both.sh")
+            return check_wiring(self.settings, read_slurm_conf(self.conf), HOOK, f"/opt/{NAME}/call-both.sh").line
         except NotWell as error:
             return error.hint
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Callable, Mapping, Sequence
@@ -13,11 +14,10 @@ import pytest
 from agent.check.calls import (
     Calls,
     Controller,
-    SampleJob,
-    boot_time,
     check_calls,
     read_calls,
     read_journal,
+    submit_test_job,
     wait_for_call,
 )
 from agent.check.daemons import is_running
@@ -192,8 +192,8 @@ def test_a_slurmctld_whose_start_is_unknown(site: Site) -> None:
 def test_when_slurmctld_started(text: str) -> None:
     """In epoch seconds or in the cluster's local time, as SLURM_TIME_FORMAT has it."""
     local = time.mktime((2026, 11, 28, 5, 23, 56, 0, 0, -1))
-    assert (float(text) if text.isdigit() else local) == boot_time({"BOOT_TIME": text})
-    assert None is boot_time({"BOOT_TIME": "N/A"})
+    assert (float(text) if text.isdigit() else local) == Controller({"BOOT_TIME": text}, here=True).boot
+    assert None is Controller({"BOOT_TIME": "N/A"}, here=True).boot
 
 
 def test_the_calls_in_the_spool(site: Site) -> None:
@@ -244,9 +244,9 @@ def test_waiting_for_a_call(site: Site) -> None:
 def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
     """The job is held and cancelled: that makes slurmctld call the hook, and uses no node."""
     clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
-    job = SampleJob(sbatch, "/opt/slurm/bin/sacct", started=False)
+    submit = partial(submit_test_job, sbatch, "/opt/slurm/bin/sacct", started=False)
     assert "slurmctld called it 0.5 s after test job 7 was submitted" == wait_for_call(
-        site.spool, None, job, clock, clock.sleep
+        site.spool, None, submit, clock, clock.sleep
     )
     submitted, cancelled = sbatch.called
     assert ("/opt/slurm/bin/sbatch", True) == (submitted[0], "--hold" in submitted)
@@ -256,7 +256,7 @@ def test_a_test_job_for_jobcomp_never_starts(site: Site) -> None:
 def test_a_test_job_for_epilogslurmctld_runs(site: Site) -> None:
     """slurmctld does not call EpilogSlurmctld for a job that never started."""
     clock, sbatch = Clock(lambda: site.call(0)), Sbatch()
-    wait_for_call(site.spool, None, SampleJob(sbatch, "sacct", started=True), clock, clock.sleep)
+    wait_for_call(site.spool, None, partial(submit_test_job, sbatch, "sacct", started=True), clock, clock.sleep)
     assert [("sbatch", False)] == [(argv[0], "--hold" in argv) for argv in sbatch.called]
 
 
@@ -264,7 +264,7 @@ def test_a_test_job_without_a_call(site: Site) -> None:
     """It proves that slurmctld does not call the hook."""
     clock = Clock()
     with pytest.raises(NotWell) as caught:
-        wait_for_call(site.spool, None, SampleJob(Sbatch(), "sacct", started=True), clock, clock.sleep)
+        wait_for_call(site.spool, None, partial(submit_test_job, Sbatch(), "sacct", started=True), clock, clock.sleep)
     expected = (
         "slurmctld did not call the hook for test job 7 within 2 min",
         f"check with squeue that the job has ended; search slurmctld's log for jobcomp; then {RESTART_HINT}",
@@ -276,7 +276,7 @@ def test_a_test_job_without_a_call(site: Site) -> None:
 def test_a_test_job_that_slurm_refuses(site: Site) -> None:
     """The Slurm user may have no account: any other job is enough."""
     with pytest.raises(NotWell) as caught:
-        wait_for_call(site.spool, None, SampleJob(Sbatch(refuses=True), "sacct", started=True))
+        wait_for_call(site.spool, None, partial(submit_test_job, Sbatch(refuses=True), "sacct", started=True))
     said = "the test job failed: sbatch: sbatch: error: Batch job submission failed: Invalid account"
     assert (said, "run `check --wait` and submit any job yourself meanwhile") == (
         str(caught.value),

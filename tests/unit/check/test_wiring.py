@@ -67,7 +67,7 @@ class Site:
 
     def check(self, settings: Mapping[str, str] | None = None) -> str:
         settings = self.read() if settings is None else settings
-        return check_wiring(settings, read_slurm_conf(self.conf), self.hook, self.template)
+        return check_wiring(settings, read_slurm_conf(self.conf), self.hook, self.template).line
 
     def fault(self, settings: Mapping[str, str] | None = None) -> NotWell:
         with pytest.raises(NotWell) as caught:
