@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Sequence
 
 from agent.errors import ConfigError, ExporterError
+from agent.logger import Logger
 
 #: Imported late: one of our modules, one of a dependency and one of Python's.
 LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
@@ -17,6 +18,8 @@ LATE_IMPORTS = ("agent.status.metrics", "requests", "email")
 CALLER = os.geteuid()
 _LONGEST_CHAIN = 40  # symbolic links to follow, the kernel's limit
 _ACL = "system.posix_acl_access"
+
+logger = Logger(__name__)
 
 
 def become_owner_of(config: Path) -> None:
@@ -105,6 +108,7 @@ def become(uid: int, whose: str, error: type[ExporterError]) -> None:
     :param whose: what belongs to that user, for the message.
     :raises ExporterError: of the given type, if root may not do that here or that user cannot read this program.
     """
+    logger.real()  # while it can still be imported: that user may be unable to read this program
     try:
         account = pwd.getpwuid(uid)
         os.initgroups(account.pw_name, account.pw_gid)

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "config": {"config_keys", "errors", "sanitize"},
     "config_keys": {"sanitize", "wording"},
     "installed": {"config"},
-    "privilege": {"errors"},
+    "privilege": {"errors", "logger"},
     "logger": {"errors", "log_format"},
     "log_format": {"sanitize"},
     "wording": {"localtime"},

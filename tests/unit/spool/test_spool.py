@@ -13,7 +13,7 @@ from typing import Callable, ContextManager, Iterator, Sequence
 import pytest
 
 import agent
-from agent.errors import Busy, LedgerDamaged, SpoolError
+from agent.errors import Busy, ConfigError, LedgerDamaged, SpoolError
 from agent.jobs.queue_entry import QueueEntry
 from agent.localtime import Range
 from agent.privilege import name_of
@@ -97,6 +97,20 @@ def test_it_is_reported_that_the_spools_owner_cannot_read_the_program(tmp_path: 
         f" (move {tmp_path} to where nobody can read it, or install it with install.sh)\n"
     )
     assert expected == done.stdout
+
+
+def test_the_command_logs_that_the_owner_cannot_read_the_program(tmp_path: Path, spool_of_nobody: Path) -> None:
+    """The modules that write the log are imported before root becomes that user."""
+    shutil.copytree(Path(agent.__file__).parent, tmp_path / "agent")
+    tmp_path.chmod(0o700)
+    config = spool_of_nobody / "config.toml"
+    config.touch(mode=0o600)
+    os.chown(config, 65534, 65534)
+    command = [sys.executable, "-m", "agent", "--config", str(config), "status"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert ConfigError.exit_code == done.returncode
+    assert f"nobody, the owner of the configuration {config}, cannot read this program" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_an_owner_without_a_name_is_reported_to_root(tmp_path: Path) -> None:
