@@ -259,7 +259,7 @@ def _status(call: Call, wanted: StatusOptions) -> int:
 
 
 def _check(call: Call, wanted: CheckOptions) -> int:
-    from agent.check import calls, checks, output  # noqa: PLC0415
+    from agent.check import calls, checks  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
     from agent.slurm.environment import make_environment  # noqa: PLC0415
@@ -284,10 +284,12 @@ def _check(call: Call, wanted: CheckOptions) -> int:
     for finding in checks.run_checks(neighbours, run, call.environ, watch, call.options.instance):
         findings.append(finding)
         if not wanted.json:
-            call.say(output.as_lines(finding, call.screen_style()))
+            call.say(finding.as_lines(call.screen_style()))
+    all_is_well = all(finding.ok for finding in findings)
     if wanted.json:
-        _print_json(output.as_json(findings), call.options.instance)
-    return 0 if all(finding.ok for finding in findings) else 1
+        found = {"ok": all_is_well, "checks": [finding._asdict() for finding in findings]}
+        _print_json(found, call.options.instance)
+    return 0 if all_is_well else 1
 
 
 def _setup(call: Call, wanted: SetupOptions) -> None:

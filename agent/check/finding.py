@@ -1,4 +1,4 @@
-"""The result of a check."""
+"""The result of a check, and how it is shown."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from typing import Callable, NamedTuple
 
 from agent.errors import ExporterError
 from agent.sanitize import printable
+from agent.wording import Style
+
+NAME_WIDTH = 16
+_MARKS = {True: ("✔", "ok", "32"), False: ("✘", "!!", "31"), None: ("–", "??", "33")}
 
 
 class Finding(NamedTuple):
@@ -16,6 +20,19 @@ class Finding(NamedTuple):
     text: str
     mend: str = ""
     run: str = ""  # a shell command that does what ``mend`` says, for root or for the user who installed it
+
+    def as_lines(self, style: Style) -> str:
+        """For the screen: the finding, and below it the remedy in words and as a command."""
+        sign, word, colour = _MARKS[self.ok]
+        mark, arrow = (sign, "→") if style.unicode else (word, "->")
+        margin = "\n" + " " * (len(mark) + 1 + NAME_WIDTH)
+        remedy = self.mend
+        lines = [self.text.replace("\n  ", margin)]
+        if remedy:
+            lines.append(f"{arrow} {remedy}")
+        if self.run not in {"", remedy}:
+            lines.append(f"# {self.run}")
+        return f"{style.paint(mark, colour)} {self.name:{NAME_WIDTH}}{margin.join(lines)}"
 
 
 class NotWell(ExporterError):

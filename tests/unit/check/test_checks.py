@@ -22,7 +22,6 @@ from agent.check import spool as check_spool
 from agent.check import timers as check_timers
 from agent.check.finding import Finding, NotWell, examine
 from agent.check.mounts import Mount, mount_of
-from agent.check.output import as_lines
 from agent.check.wiring import Call
 from agent.cli import main
 from agent.config import PLACEHOLDERS, Config, load_config, parse_config
@@ -468,7 +467,7 @@ def test_without_a_configuration_the_rest_is_still_tested() -> None:
     findings = list(check.run_checks(error, no_systemd, {}))
     assert ("configuration", False, "fix it") == (findings[1].name, findings[1].ok, findings[1].mend)
     assert "flush timer" in {finding.name for finding in findings}
-    shown = as_lines(findings[1], Style(unicode=False)).splitlines()
+    shown = findings[1].as_lines(Style(unicode=False)).splitlines()
     column = shown[0].index("the configuration")
     assert ["api_url: missing", "a: unknown key", "-> fix it"] == [line[column:] for line in shown[1:]]
 
@@ -476,10 +475,10 @@ def test_without_a_configuration_the_rest_is_still_tested() -> None:
 def test_a_finding_on_the_screen() -> None:
     """Findings are marked with ✔ and ✘, or ASCII without UTF-8; the fix is shown below the text."""
     bad = Finding("clock", False, "it is wrong", "set it")
-    assert ["✘ clock           it is wrong", "                  → set it"] == as_lines(bad, Style()).splitlines()
-    assert "ok clock           fine" == as_lines(Finding("clock", True, "fine"), Style(unicode=False))
-    assert as_lines(Finding("x", None, "y"), Style()).startswith("– x ")
-    assert as_lines(bad, Style(colour=True)).startswith("\033[31m✘\033[0m clock")
+    assert ["✘ clock           it is wrong", "                  → set it"] == bad.as_lines(Style()).splitlines()
+    assert "ok clock           fine" == Finding("clock", True, "fine").as_lines(Style(unicode=False))
+    assert Finding("x", None, "y").as_lines(Style()).startswith("– x ")
+    assert bad.as_lines(Style(colour=True)).startswith("\033[31m✘\033[0m clock")
 
 
 def test_an_unexpected_error_is_reported_as_a_bug() -> None:
