@@ -85,17 +85,6 @@ environment:
 
 LONGEST_SPAN_SECONDS = 366 * 86_400
 
-COMMANDS = {
-    "flush": "deliver the jobs that the hook has queued",
-    "reconcile": "deliver what the hook missed in the collection window, or replay any range of days",
-    "run": "flush and reconcile in a loop, for containers without systemd and cron",
-    "queue": "inspect and repair queued, waiting and rejected jobs",
-    "status": "show health, backlog and the latest runs",
-    "check": "test every prerequisite and say how to fix what is wrong",
-    "setup": "exchange a one-time deploy key for the API key and write the configuration",
-}
-
-
 #: For each action of ``queue``: how many JobIDs it takes (argparse's ``nargs``), and what it does.
 QUEUE_ACTIONS = {
     "list": (None, "show queued, waiting and rejected jobs"),
@@ -149,8 +138,11 @@ def parse_argv(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
         rest.remove(given)
     if given == "queue":
         _check_action(rest)
-    parser = _make_parser(given or "reconcile")
-    _, make_options = _COMMANDS[given or "reconcile"]
+    command = given or "reconcile"
+    about, add_options, make_options = COMMANDS[command]
+    parser = _Parser(prog=f"{NAME} {command}", description=_sentence(about))  # building only one takes less time
+    _add_global_options(parser)
+    add_options(parser)
     options, unknown = parser.parse_known_args(rest, make_options())
     if unknown:
         _refuse(unknown[0], parser, given)
@@ -188,30 +180,15 @@ def _check_days(options: ReconcileOptions) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands, for --help, the man page and the completions."""
-    parser = _Parser(
-        prog=NAME,
-        description=DESCRIPTION,
-        epilog=EPILOG,
-    )
+    parser = _Parser(prog=NAME, description=DESCRIPTION, epilog=EPILOG)
     parser.add_argument("--version", action="version", version=f"{NAME} {__version__}")
     _add_global_options(parser)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-    for name, text in COMMANDS.items():
-        _fill(commands.add_parser(name, help=text, description=_sentence(text)), name)
+    for name, (about, add_options, _) in COMMANDS.items():
+        command = commands.add_parser(name, help=about, description=_sentence(about))
+        _add_global_options(command)
+        add_options(command)
     return parser
-
-
-def _make_parser(command: str) -> argparse.ArgumentParser:
-    """The parser of one command; building only this one takes a fraction of the time."""
-    parser = _Parser(prog=f"{NAME} {command}", description=_sentence(COMMANDS[command]))
-    _fill(parser, command)
-    return parser
-
-
-def _fill(parser: argparse.ArgumentParser, command: str) -> None:
-    add_options, _ = _COMMANDS[command]
-    _add_global_options(parser)
-    add_options(parser)
 
 
 def _sentence(text: str) -> str:
@@ -333,13 +310,21 @@ def _day(text: str) -> date:
         raise argparse.ArgumentTypeError(f"{text!r} is not a date; write it as 2024-01-31") from None
 
 
-#: How each command's options are read, and what they become.
-_COMMANDS: Mapping[str, tuple[Callable[[argparse.ArgumentParser], object], Callable[[], Any]]] = {
-    "flush": (lambda parser: None, FlushOptions),
-    "reconcile": (_add_reconcile_options, ReconcileOptions),
-    "run": (_add_run_options, RunOptions),
-    "queue": (_add_queue_options, QueueOptions),
-    "status": (_add_status_options, StatusOptions),
-    "check": (_add_check_options, CheckOptions),
-    "setup": (_add_setup_options, SetupOptions),
+#: Each command: what it does, how its options are read, and what they become.
+COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], object], Callable[[], Any]]] = {
+    "flush": ("deliver the jobs that the hook has queued", lambda parser: None, FlushOptions),
+    "reconcile": (
+        "deliver what the hook missed in the collection window, or replay any range of days",
+        _add_reconcile_options,
+        ReconcileOptions,
+    ),
+    "run": ("flush and reconcile in a loop, for containers without systemd and cron", _add_run_options, RunOptions),
+    "queue": ("inspect and repair queued, waiting and rejected jobs", _add_queue_options, QueueOptions),
+    "status": ("show health, backlog and the latest runs", _add_status_options, StatusOptions),
+    "check": ("test every prerequisite and say how to fix what is wrong", _add_check_options, CheckOptions),
+    "setup": (
+        "exchange a one-time deploy key for the API key and write the configuration",
+        _add_setup_options,
+        SetupOptions,
+    ),
 }

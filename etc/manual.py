@@ -17,7 +17,7 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
 from agent import __version__  # noqa: E402  # the checkout's, whatever else is installed
-from agent.arguments import COMMANDS, DESCRIPTION, EPILOG, build_parser  # noqa: E402
+from agent.arguments import DESCRIPTION, EPILOG, build_parser  # noqa: E402
 from agent.config import NAME  # noqa: E402
 from agent.config_keys import KEYS  # noqa: E402
 
@@ -72,7 +72,7 @@ def _commands(parser: argparse.ArgumentParser) -> Iterator[str]:
     everywhere = set(parser._option_string_actions)
     for name, command in _subparsers(parser).items():
         yield f".SS {name}"
-        yield _prose(f"{COMMANDS[name][0].upper()}{COMMANDS[name][1:]}.")
+        yield _prose(command.description or "")
         for action, its in _subparsers(command).items():
             words = " ".join([action, *(_arguments(its))])
             yield from (".TP", f".B {_plain(f'{name} {words}')}", _prose(its.description or ""))
