@@ -66,6 +66,11 @@ class Config(NamedTuple):
     warnings: tuple[str, ...] = ()
 
     @property
+    def plain_http(self) -> str:
+        """The problem of a key that crosses a network in plain text, unless ``allow_http`` permits that; or empty."""
+        return PLAIN_HTTP.format(self.api_url) if is_plain_http(self.api_url) and not self.allow_http else ""
+
+    @property
     def shown_as(self) -> str | None:
         """What the cluster is called on the dashboard; None: by its ClusterName, which only Slurm knows."""
         return self.cluster_name or self.slurm_cluster
@@ -84,8 +89,8 @@ def load_config(
     instance = instance or _instance_of(found)
     config = parse_config(read_config_file(found), environ, folder=found.parent, instance=instance)
     warnings = [warn_of_readers(file) for file in (found, config.api_key_file) if file and is_exposed(file)]
-    if is_plain_http(config.api_url) and not config.allow_http:
-        warnings.append(f"{PLAIN_HTTP.format(config.api_url)} ({PLAIN_HTTP_HINT})")
+    if config.plain_http:
+        warnings.append(f"{config.plain_http} ({PLAIN_HTTP_HINT})")
     beside = passed_over(found)
     if beside:
         warnings.append(f"{beside} is ignored because {found} takes precedence: remove one of the two")

@@ -48,8 +48,9 @@ def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -
     if "munge" in str(error).lower():
         state = daemons.get("munge", "")
         verb = "restart" if state == "active" else "start"
+        down = "" if state in {"", "active"} else f" (munge.service is {state})"
         return NotWell(
-            f"munge does not answer{_state(state)}, and no Slurm command works without it: {error}",
+            f"munge does not answer{down}, and no Slurm command works without it: {error}",
             hint=f"{verb} munge, and read its log, /var/log/munge/munged.log",
             run=f"systemctl {verb} munge" if state else "",
         )
@@ -64,7 +65,3 @@ def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -
                     run=f"systemctl start {daemon}",
                 )
     return error
-
-
-def _state(state: str) -> str:
-    return "" if state in {"", "active"} else f" (munge.service is {state})"

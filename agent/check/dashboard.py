@@ -27,7 +27,7 @@ def check_encryption(config: Config, environ: Mapping[str, str]) -> str:
         return "http, within this host"
     if config.allow_http:
         return "none: allow_http permits plain http"
-    raise NotWell(f"{config.api_url} is not encrypted: others can read the API key in transit", hint=PLAIN_HTTP_HINT)
+    raise NotWell(config.plain_http, hint=PLAIN_HTTP_HINT)
 
 
 def check_clock(answer: Answer, clock: Callable[[], float] = time.time) -> str:

@@ -14,12 +14,9 @@ from agent.check.remedy import chmod, chown
 from agent.config import (
     NAME,
     PLACEHOLDERS,
-    PLAIN_HTTP,
-    PLAIN_HTTP_HINT,
     SYSTEM_SPOOL,
     Config,
     is_exposed,
-    is_plain_http,
     passed_over,
 )
 from agent.privilege import name_of
@@ -37,8 +34,6 @@ def check_configuration(config: Config) -> str:
         raise NotWell(f"{beside} is ignored because {config.path} takes precedence", hint="remove one of the two")
     if config.api_key in PLACEHOLDERS:
         raise NotWell(f"{config.path} still has the example's API key", hint=f"enter yours, or run `{NAME} setup`")
-    if is_plain_http(config.api_url) and not config.allow_http:
-        raise NotWell(PLAIN_HTTP.format(config.api_url), hint=PLAIN_HTTP_HINT)
     return str(config.path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -52,6 +53,15 @@ def replace(place: Setting | Path, old: str, new: str) -> str:
         change = f's|\\({place.key}[[:blank:]]*=[[:blank:]]*"*\\){old}|\\1{new}|'
         return f"sed -i {shlex.quote(change)} {shlex.quote(str(place.file))}"
     return f"sed -i {shlex.quote(f's|{old}|{new}|')} {shlex.quote(str(place))}"
+
+
+def set_key(config: Path, key: str, value: object) -> str:
+    """A shell command that adds a key to a TOML configuration; empty if it is not TOML, has the key, or is unsafe."""
+    if config.suffix != ".toml" or not stays(config):
+        return ""
+    if re.search(rf"^\s*{key}\s*=", config.read_text(encoding="utf-8"), re.MULTILINE):
+        return ""
+    return f"sed -i {shlex.quote(f'1i {key} = {json.dumps(value)}')} {shlex.quote(str(config))}"
 
 
 def chmod(mode: str, path: Path) -> str:

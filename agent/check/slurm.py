@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import shlex
 import shutil
 import time
 from pathlib import Path
 from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART_HINT, chmod, stays, then_restart
-from agent.check.wiring import Call
+from agent.check.remedy import RESTART_HINT, chmod, set_key, then_restart
+from agent.check.wiring import Call, version_of
 from agent.config import SYSTEM_SPOOL, Config
 from agent.installed import is_missing
 from agent.localtime import DAY_SECONDS
@@ -53,19 +51,9 @@ def check_commands(config: Config, found: Callable[[str], str | None] = shutil.w
             raise NotWell(
                 f"the services do not find {command}: {Path(found(command) or command).parent} is not in their PATH",
                 hint=f'set {key} = "{found(command) or command}" in {config.path}',
-                run=_set_key(config, key, found(command) or command),
+                run=set_key(config.path, key, found(command) or command) if config.path else "",
             )
     return f"the services find {' and '.join(command for _, command in needed)}"
-
-
-def _set_key(config: Config, key: str, value: str) -> str:
-    """A shell command that adds a key to a TOML configuration; empty if it is not TOML, has the key, or is unsafe."""
-    path = config.path
-    if path is None or path.suffix != ".toml" or not stays(path):
-        return ""
-    if re.search(rf"^\s*{key}\s*=", path.read_text(encoding="utf-8"), re.MULTILINE):
-        return ""
-    return f"sed -i {shlex.quote(f'1i {key} = {json.dumps(value)}')} {shlex.quote(str(path))}"
 
 
 def is_elsewhere(config: Config, conf: Conf) -> bool:
@@ -158,8 +146,7 @@ def check_gpus(settings: Mapping[str, str]) -> str:
 
 def _keeps_to_itself(database: Mapping[str, str]) -> bool:
     """Whether this slurmdbd reports PrivateData = none whatever its value. Seen on 26.05.5, not on 24.11.5."""
-    version = re.match(r"(\d+)\.(\d+)", database.get("SLURMDBD_VERSION", ""))
-    return version is not None and (int(version[1]), int(version[2])) >= (26, 5)
+    return version_of(database.get("SLURMDBD_VERSION", "")) >= (26, 5)
 
 
 def check_hook(call: Call, spool: Path, installed: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 import time
@@ -13,7 +12,7 @@ from typing import Callable
 from agent.check.finding import NotWell
 from agent.check.host import is_roots_choice, is_users_own, own_name
 from agent.check.mounts import mount_of
-from agent.check.remedy import stays
+from agent.check.remedy import set_key, stays
 from agent.errors import LedgerDamaged
 from agent.privilege import CALLER, name_of
 from agent.spool.ledger import view_ledger
@@ -82,13 +81,11 @@ def _of_another(spool: Path, owner: str, slurm_user: str, config: Path | None) -
             hint=f"give it to {slurm_user}",
             run=f"chown -R {shlex.quote(slurm_user)} {shlex.quote(str(spool))}",
         )
-    line = "status_coverage_percent = [0, 0]"
-    text = config.read_text(encoding="utf-8")
-    is_plain = config.suffix == ".toml" and not re.search(r"^\s*status_coverage_percent", text, re.MULTILINE)
+    sign = ":" if config.suffix == ".json" else " ="
     return NotWell(
         f"the hook runs as {slurm_user} and cannot write to {owner}'s own spool: the daily reconcile delivers all jobs",
-        hint=f"set {line.replace(' = ', ': ') if config.suffix == '.json' else line} in {config} to expect no hook",
-        run=f"sed -i {shlex.quote(f'1i {line}')} {shlex.quote(str(config))}" if is_plain else "",
+        hint=f"set status_coverage_percent{sign} [0, 0] in {config} to expect no hook",
+        run=set_key(config, "status_coverage_percent", [0, 0]),
     )
 
 

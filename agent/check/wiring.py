@@ -247,7 +247,7 @@ class Diagnosis:
                 f"JobCompType is {plugin}, which does not treat JobCompLoc={location}, the hook, as a script",
                 hint=f"set JobCompType=jobcomp/script in {self._path}, and {RESTART_HINT}",
             )
-        if epilogs and version_of(self._settings) < SEVERAL_EPILOGS:
+        if epilogs and version_of(self._settings.get("SLURM_VERSION", "")) < SEVERAL_EPILOGS:
             return self._call_both(f"{text}, and EpilogSlurmctld is {epilogs[0]}", "EpilogSlurmctld", epilogs[0])
         return self._add(text, f"EpilogSlurmctld={self._installed}", beside=epilogs)
 
@@ -290,9 +290,9 @@ class Diagnosis:
         )
 
 
-def version_of(settings: Mapping[str, str]) -> tuple[int, int]:
-    """slurmctld's version, such as (22, 5); (0, 0) if unknown."""
-    match = re.match(r"(\d+)\.(\d+)", settings.get("SLURM_VERSION", ""))
+def version_of(text: str) -> tuple[int, int]:
+    """A daemon's version, such as (22, 5); (0, 0) if unknown."""
+    match = re.match(r"(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else (0, 0)
 
 

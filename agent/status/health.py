@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Iterable, Iterator, NamedTuple
 
-from agent.config import NAME, PLAIN_HTTP, PLAIN_HTTP_HINT, is_plain_http
+from agent.config import NAME, PLAIN_HTTP_HINT
 from agent.errors import KeyRefused
 from agent.spool.lock import LONGEST_RUN_SECONDS
 from agent.status.snapshot import CommandRuns, Snapshot
@@ -50,9 +50,9 @@ def find_problems(snapshot: Snapshot) -> list[Problem]:
 
 
 def _plain_http(snapshot: Snapshot) -> Iterator[Problem]:
-    config = snapshot.config
-    if is_plain_http(config.api_url) and not config.allow_http:
-        yield Problem(Level.WARNING, PLAIN_HTTP.format(config.api_url), PLAIN_HTTP_HINT)
+    problem = snapshot.config.plain_http
+    if problem:
+        yield Problem(Level.WARNING, problem, PLAIN_HTTP_HINT)
 
 
 def _endless_run(snapshot: Snapshot) -> Iterator[Problem]:

@@ -252,7 +252,8 @@ DASHBOARD = [
     Lack(
         "no encryption",
         lambda _: check_dashboard.check_encryption(make_config(api_url="http://d.example.com"), {}),
-        "http://d.example.com is not encrypted: others can read the API key in transit",
+        "http://d.example.com is not encrypted: anyone on the network path can read the jobs,"
+        " and read and use the API key",
         "use https://, or set allow_http = true if you trust that network",
     ),
     Lack("a clock that is fast", clock(7200), "this host is 2 h ahead of the dashboard", NETWORK_TIME),
