@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from hashlib import blake2b
+from json.encoder import encode_basestring_ascii as _json
 from typing import NamedTuple, Sequence
 
 from agent.jobs.job import runs_here
@@ -16,13 +16,6 @@ from agent.localtime import local_day, local_text
 #: Incremented whenever a change of the code makes the same rows yield a different record.
 FORMAT = 2
 SECONDS_PER_HOUR = 3600.0
-
-
-class Usage(NamedTuple):
-    """What a job's counted runs used."""
-
-    cpu_seconds: int
-    gpu_seconds: int
 
 
 class Record(NamedTuple):
@@ -89,7 +82,7 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
         raise ValueError(f"job {run.job_id} has not ended")
     cpu_seconds, gpu_seconds = usage(runs, requeued_runs=requeued_runs)
     if run.never_started:
-        start, nodes, allocated = end, "", _allocated(0, 0, 0, 0.0)
+        start, nodes, allocated = end, '""', _allocated(0, 0, 0, 0.0)
     else:
         start = end if run.start is None else run.start
         nodes = _nodes(run.node_list or "")
@@ -97,7 +90,7 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     submit = run.submit or start  # a Submit in 1970 would make a year of its own
     text = (
         f'{{"JobID":"{run.job_id}",{_who(who.user, who.account, who.partition, run.state, who.qos)}'
-        f',"NodeList":"{nodes}"'
+        f',"NodeList":{nodes}'
         f',"Submit":"{local_text(submit)}","Start":"{local_text(start)}","End":"{local_text(end)}"'
         f',"CPUHours":{_hours(cpu_seconds)},"GPUHours":{_hours(gpu_seconds)},{allocated}'
         f',"WaitingTimeHours":{_hours(max(start - submit, 0))}'
@@ -106,22 +99,18 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     return Record((run.raw_id, run.submit), end, run.job_id, cpu_seconds, gpu_seconds, text, _only_row(runs))
 
 
-def usage(runs: Sequence[Run], *, requeued_runs: str) -> Usage:
-    """What the counted runs of a job used, excluding suspension.
+def usage(runs: Sequence[Run], *, requeued_runs: str) -> tuple[int, int]:
+    """The CPU-seconds and GPU-seconds that the counted runs of a job used, excluding suspension.
 
     :param requeued_runs: ``"sum"`` counts all runs, ``"last"`` only the last one: the last row and the RESIZING
         segments directly before it.
     """
-    if len(runs) == 1:
-        (run,) = runs
-        return (
-            Usage(0, 0) if run.never_started else Usage(run.elapsed_seconds * run.cpus, run.elapsed_seconds * run.gpus)
-        )
-    counted = runs if requeued_runs == "sum" else _last_run(runs)
-    started = [run for run in counted if not run.never_started]
-    return Usage(
-        sum(run.elapsed_seconds * run.cpus for run in started), sum(run.elapsed_seconds * run.gpus for run in started)
-    )
+    cpu_seconds = gpu_seconds = 0
+    for run in runs if requeued_runs == "sum" else _last_run(runs):
+        if not run.never_started:
+            cpu_seconds += run.elapsed_seconds * run.cpus
+            gpu_seconds += run.elapsed_seconds * run.gpus
+    return cpu_seconds, gpu_seconds
 
 
 def _last_run(runs: Sequence[Run]) -> Sequence[Run]:
@@ -158,15 +147,17 @@ def _hours(seconds: int) -> str:
     return repr(seconds / SECONDS_PER_HOUR)
 
 
-@lru_cache(maxsize=256)
 def _nodes(node_list: str) -> str:
-    """The node names as JSON text without its quotes. Lists repeat, and one of 5,000 names is 40 kB."""
-    return _json(unfold(node_list))[1:-1]
+    """The node names as JSON text."""
+    return _expanded(node_list) if "[" in node_list else _json(node_list)
+
+
+@lru_cache(maxsize=256)
+def _expanded(node_list: str) -> str:
+    """Likewise, of a folded list. These repeat, and one of 5,000 names is 40 kB."""
+    return _json(unfold(node_list))
 
 
 @lru_cache(maxsize=16)
 def _name(text: str) -> str:
     return _json(text)
-
-
-_json = json.JSONEncoder().encode

@@ -10,7 +10,8 @@ from __future__ import annotations
 import secrets
 from array import array
 from functools import cached_property
-from itertools import repeat
+from itertools import compress, repeat
+from operator import itemgetter
 from typing import IO, Callable, Iterator, Mapping, Sequence, TypeVar
 
 from agent.errors import ExporterError, SlurmUnreachable, UnreadableRow
@@ -24,6 +25,7 @@ NOT_SLURMS = (
 )
 #: Replaces the separator where rows of several calls are compared.
 US = b"\x1f"
+_WITHOUT_NEWLINE = itemgetter(slice(-1))
 T = TypeVar("T")
 #: How much of a malformed row is shown.
 SHOWN_CHARACTERS = 80
@@ -62,7 +64,7 @@ class Table:
         self._complain = complain
         self.rows = lines
         self._odd = 0  # malformed rows so far
-        self._left_out = bytearray()  # for each line, whether it is skipped
+        self._kept = bytearray()  # for each line, whether it is not skipped; empty if none is
         self._is_regular = False  # whether each line is known to be a whole row
 
     def __iter__(self) -> Iterator[Run]:
@@ -104,16 +106,16 @@ class Table:
         :param known: by :func:`agent.jobs.record.digest_row`.
         :returns: yields the values of each row that is skipped, and what ``known`` holds for it.
         """
-        left_out = bytearray(self.rows)
-        separator = self._separator.decode()
+        kept = bytearray(b"\1") * self.rows
+        separator, repeated_ids = self._separator.decode(), self.repeated_ids
         for number, line in enumerate(self._lines()):
             seen = known.get(digest_row(line.replace(self._separator, US)))
             if seen is not None:
                 values = line.decode("utf-8", "replace").split(separator)
-                if int(values[RAW_ID]) not in self.repeated_ids:
-                    left_out[number] = 1
+                if int(values[RAW_ID]) not in repeated_ids:
+                    kept[number] = 0
                     yield values, seen
-        self._left_out = left_out
+        self._kept = kept
 
     @cached_property
     def repeated_ids(self) -> set[int]:
@@ -168,6 +170,4 @@ class Table:
     def _lines(self) -> Iterator[bytes]:
         self._stdout.seek(0)
         self._stdout.readline()
-        for line, left_out in zip(self._stdout, self._left_out or repeat(0)):
-            if not left_out:
-                yield line[:-1]
+        return map(_WITHOUT_NEWLINE, compress(self._stdout, self._kept or repeat(1)))

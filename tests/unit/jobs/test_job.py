@@ -145,12 +145,12 @@ def test_hours_of_all_runs_are_added() -> None:
 
 def test_hours_of_the_last_run_alone() -> None:
     """With "last" an earlier run counts nothing."""
-    assert 500 * 2 == usage(make_requeue(), requeued_runs="last").cpu_seconds
+    assert 500 * 2 == usage(make_requeue(), requeued_runs="last")[0]
 
 
 def test_segments_of_the_last_run_count_with_it() -> None:
     """A resized run is its segments, so "last" counts all of them."""
-    assert 1000 * 4 + 500 * 2 == usage(make_requeue("RESIZING"), requeued_runs="last").cpu_seconds
+    assert 1000 * 4 + 500 * 2 == usage(make_requeue("RESIZING"), requeued_runs="last")[0]
 
 
 def test_requeued_and_cancelled_while_pending_keeps_its_hours() -> None:

@@ -105,14 +105,15 @@ def test_the_cluster_of_each_row_is_checked() -> None:
 
 def test_rows_that_are_known_are_left_out() -> None:
     """Known rows are left out by content, whatever separator they were printed with, and their values are yielded."""
-    before, _ = read(printed("~") + printed("~", JobID="101", JobIDRaw="101"), "~")
+    numbers = ("100", "101", "102")
+    before, _ = read(b"".join(printed("~", JobID=number, JobIDRaw=number) for number in numbers), "~")
     known = {digest_row(run.row): run.raw_id for run in before}
-    output = (
-        printed("%", JobID="7", JobIDRaw="7") + printed("%") + printed("%", JobID="101", JobIDRaw="101", State="FAILED")
-    )
+    changed = printed("%", JobID="101", JobIDRaw="101", State="FAILED")
+    output = printed("%", JobID="7", JobIDRaw="7") + printed("%") + changed + printed("%", JobID="102", JobIDRaw="102")
     body = "%".join(FIELDS).encode() + b"\n" + output
-    table = Table(BytesIO(body), FIELDS, "%", lines=3, check_cluster=lambda name: None, complain=print)
-    assert [(make_values(), 100)] == [*table.leave_out(known)]
+    table = Table(BytesIO(body), FIELDS, "%", lines=4, check_cluster=lambda name: None, complain=print)
+    left_out = [(make_values(), 100), (make_values(JobID="102", JobIDRaw="102"), 102)]
+    assert left_out == [*table.leave_out(known)]
     assert (["7", "101"], set()) == ([run.job_id for run in table], table.repeated_ids)
 
 
