@@ -31,7 +31,7 @@ def figures(site: Site, rounds: int) -> list[Figure]:
         Figure(f"bare sacct -j of {SAMPLE:,} of them", by_id, "/s"),
         Figure("bare sacct of a tenth of the time in which they ended", by_time, "/s"),
         Figure("peak memory of flush", [peaks["itself"]], "MiB", "at most 60 MB", 60e6 / 2**20),
-        Figure("peak memory of sacct under it", [peaks["sacct"]], "MiB"),
+        Figure("peak memory of sacct meanwhile", [peaks["sacct"]], "MiB"),
     ]
 
 

@@ -39,7 +39,7 @@ def flush_figures(site: Site, rounds: int) -> list[Figure]:
         Figure(f"bare sacct -j of {FLUSHED:,} jobs", theirs, "s"),
         Figure(f"flush of {FLUSHED:,} jobs, with their delivery", ours, "s"),
         Figure(f"the very first flush of {FLUSHED:,} jobs", [first], "s"),
-        Figure("flush beyond 1.3 × the bare sacct -j", beyond, "s", goal="at most 0.2 s", limit=0.2),
+        Figure("flush minus 1.3 × the bare sacct -j", beyond, "s", goal="at most 0.2 s", limit=0.2),
     ]
 
 

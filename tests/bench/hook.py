@@ -24,13 +24,13 @@ _NULL = [(os.POSIX_SPAWN_OPEN, number, os.devnull, os.O_RDWR, 0) for number in (
 
 
 def figures(site: Site, rounds: int) -> list[Figure]:
-    """Calls per second, one after the other, eight at once, and eight at once during a flush."""
+    """Calls per second: sequential, eight at once, and eight at once during a flush."""
     jobs = iter(site.ended(MONTH, 9 * (rounds + 1) * CALLS + 30 * (rounds + 1) * FLUSHED, in_arrays=False))
     result: list[Figure] = []
     with site.agent(MONTH) as agent, ProcessPoolExecutor(PARALLEL, mp_context=get_context("fork")) as callers:
         least = _write_least(agent)
         for what, parallel, flushing in (
-            ("one after the other", 1, False),
+            ("sequential", 1, False),
             (f"{PARALLEL} at once", PARALLEL, False),
             (f"{PARALLEL} at once, during a flush", PARALLEL, True),
         ):
@@ -49,8 +49,18 @@ def figures(site: Site, rounds: int) -> list[Figure]:
             result += [
                 Figure(f"/bin/true, {what}", plain, "/s"),
                 Figure(f"the hook, {what}", hooked, "/s"),
-                Figure(f"a script that only calls /bin/true, against it, {what}", ratios(barely, plain), "×"),
-                Figure(f"the hook against /bin/true, {what}", ratios(hooked, plain), "×", "at least 0.45", 0.45, True),
+                Figure(f"shell script calling /bin/true, relative to /bin/true, {what}", ratios(barely, plain), "×"),
+                Figure(
+                    f"the hook, relative to that shell script, {what}",
+                    ratios(hooked, barely),
+                    "×",
+                    "at least 0.9",
+                    0.9,
+                    True,
+                ),
+                Figure(
+                    f"the hook, relative to /bin/true, {what}", ratios(hooked, plain), "×", "at least 0.45", 0.45, True
+                ),
             ]
     return result
 
