@@ -22,6 +22,7 @@ NEVER_STARTED = {
 HOSTILE = "a|b\x1fc\n4711 1 1 -\t';\"`touch hostile`$(touch hostile) %s \\ é ✘"
 #: Makes a job run until :func:`let_go`, for kinds whose running jobs must be acted on first.
 UNTIL_LET_GO = 'until [ -e "${SLURM_CONF%/*}/go.$SLURM_JOB_ID" ]; do sleep 0.1; done'
+SAYS_THAT_IT_RUNS = 'touch "${SLURM_CONF%/*}/runs.$SLURM_JOB_ID"'
 FIRST_RUN_ONLY = '[ -n "$SLURM_RESTART_COUNT" ] || '
 
 
@@ -71,7 +72,11 @@ def run_out_of_time(slurm: Slurm, job: int) -> None:
 
 
 def requeue_running(slurm: Slurm, job: int) -> None:
-    slurm.wait_for_state(job, "RUNNING")
+    """Not before its script runs. On 20.11 slurmd may still be writing it, and then fails to start the next run.
+
+    Such a job stays held ("launch failed requeued held").
+    """
+    wait_for((slurm.folder / f"runs.{job}").exists, f"job {job} runs")
     slurm.run("scontrol", "requeue", str(job))
 
 
@@ -126,7 +131,10 @@ KINDS: dict[str, Kind] = {
     "GPU untyped": Kind(("--gres=gpu:1",), "sleep 1", one(AllocGPUS=1)),
     "several nodes": Kind(("-N3", "-n6", "--mem=20"), "sleep 1", one(AllocNodes=3, AllocCPUS=6, AllocMemoryMB=60.0)),
     "requeued running": Kind(
-        ("--requeue",), f"{FIRST_RUN_ONLY}sleep 300; sleep 1", one(State="COMPLETED"), requeue_running
+        ("--requeue",),
+        f"{FIRST_RUN_ONLY}{{ {SAYS_THAT_IT_RUNS}; sleep 300; }}; sleep 1",
+        one(State="COMPLETED"),
+        requeue_running,
     ),
     "requeued ended": Kind(("--requeue", "-n2"), "sleep 1", one(State="COMPLETED"), requeue_ended),
     "resized": Kind(("-N2", "-n2"), UNTIL_LET_GO, one(State="COMPLETED", AllocNodes=1, AllocCPUS=1), shrink),
