@@ -193,7 +193,7 @@ SCENARIOS = [
 def make_simulation_table() -> str:
     """A Markdown table of all scenarios."""
     lines = [
-        "| between agents and dashboard | age on arrival: median, 99 % | POSTs a second: calm, rush"
+        "| between exporters and dashboard | age on arrival: median, 99 % | POSTs a second: calm, rush"
         " | after an hour's outage | stored twice |",
         "|---|---|---|---|---|",
     ]
