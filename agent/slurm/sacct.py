@@ -43,7 +43,7 @@ class Query:
         self._child.kill()
 
 
-class WindowQuery(Query):
+class WindowQuery:
     """A call of sacct for what ended from ``start`` to ``end``, which is earlier than requested where MaxQueryTimeRange
     forbids the whole range."""
 
@@ -54,18 +54,22 @@ class WindowQuery(Query):
         self._begin(end)
 
     def _begin(self, end: int) -> None:
-        self.end = min(end, self.start + self._sacct.widest_seconds - 1) if self._sacct.widest_seconds else end
-        query = self._sacct.ask(*make_window_selection(self.start, self.end, self._states), confirm=True)
-        super().__init__(query._child, query._read)
+        widest = self._sacct.widest_seconds
+        self.end = min(end, self.start + widest - 1) if widest else end
+        self._query = self._sacct.ask(*make_window_selection(self.start, self.end, self._states), confirm=True)
 
     def answer(self) -> Table:
         """See :meth:`Query.answer`. Afterwards :attr:`end` is the end of the range that was answered."""
         while True:
             try:
-                return super().answer()
+                return self._query.answer()
             except TimeRangeTooWide:
                 self._sacct.narrow(self.end - self.start + 1)
                 self._begin(self.end)
+
+    def cancel(self) -> None:
+        """See :meth:`Query.cancel`."""
+        self._query.cancel()
 
 
 class Sacct:
