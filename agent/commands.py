@@ -259,7 +259,7 @@ def _status(call: Call, wanted: StatusOptions) -> int:
 
 
 def _check(call: Call, wanted: CheckOptions) -> int:
-    from agent.check import calls, checks  # noqa: PLC0415
+    from agent.check import checks, hook_calls  # noqa: PLC0415
     from agent.dashboard.client import make_dashboard  # noqa: PLC0415
     from agent.slurm import process  # noqa: PLC0415
     from agent.slurm.environment import make_environment  # noqa: PLC0415
@@ -271,7 +271,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
         return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
-        journal = calls.read_journal(run)  # before stepping down: the Slurm user may not read it
+        journal = hook_calls.read_journal(run)  # before stepping down: the Slurm user may not read it
         config = call.read_config(spool_is_checked=True)
         step_down(config.spool_dir)
         slurm = Slurm(config, call.environ, Complaints())

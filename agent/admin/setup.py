@@ -26,7 +26,7 @@ from agent.config import (
 from agent.dashboard.answer import shown_clusters
 from agent.dashboard.client import make_dashboard
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, UsageError
-from agent.installed import find_adapt
+from agent.install_paths import find_adapt
 
 #: Takes precedence over api_key, and would hide the new key.
 RIVAL = "api_key_file"

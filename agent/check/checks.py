@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple, Tuple
 
-from agent.check import calls, daemons, dashboard, host, slurm, spool, timers, wiring
+from agent.check import daemons, dashboard, hook_calls, host, slurm, spool, timers, wiring
 from agent.check.controllers import check_controllers
 from agent.check.finding import Finding, examine, not_tested
 from agent.check.mounts import MOUNTS
@@ -16,7 +16,7 @@ from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ExporterError, SlurmUnreachable
-from agent.installed import find_hook, find_wrapper
+from agent.install_paths import find_hook, find_wrapper
 from agent.slurm.controller_hosts import is_this_host, parse_controllers
 from agent.slurm.process import RunCommand
 from agent.slurm.slurm import Slurm
@@ -32,7 +32,7 @@ class Neighbours(NamedTuple):
     config: Config
     slurm: Slurm
     dashboard: Dashboard
-    journal: str = ""  # what slurmctld logged when it started: see calls.read_journal
+    journal: str = ""  # what slurmctld logged when it started: see hook_calls.read_journal
 
 
 class Watch(NamedTuple):
@@ -218,18 +218,18 @@ class _Needs:
 
     def _check_calls(self) -> str:
         def count_ended(since: float) -> int:
-            return calls.count_ended_jobs(self._slurm, since, time.time() - calls.SETTLED_SECONDS)
+            return hook_calls.count_ended_jobs(self._slurm, since, time.time() - hook_calls.SETTLED_SECONDS)
 
-        controller = calls.Controller(self._settings, daemons.is_running({"slurmctld"}), self._journal)
-        return calls.check_calls(controller, self._call.script, self._config.spool_dir, count_ended)
+        controller = hook_calls.Controller(self._settings, daemons.is_running({"slurmctld"}), self._journal)
+        return hook_calls.check_calls(controller, self._call.script, self._config.spool_dir, count_ended)
 
     def _see_call(self) -> str:
         """Waits for a real call."""
         config, watch = self._config, self._watch
         started = self._call.key != "JobCompLoc"
-        submit = partial(calls.submit_test_job, self._run, config.sacct, started=started)
+        submit = partial(hook_calls.submit_test_job, self._run, config.sacct, started=started)
         seconds, test_job = watch or (None, False)
-        seen = calls.wait_for_call(config.spool_dir, seconds, submit if test_job else None)
+        seen = hook_calls.wait_for_call(config.spool_dir, seconds, submit if test_job else None)
         return seen or f"{self._check_calls()}; no call while waiting"
 
     def _checks_of_dashboard(self) -> Iterator[_Check]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from agent.check.finding import NotWell
 from agent.check.mounts import sandbox_allows
-from agent.check.remedy import chmod, chown
+from agent.check.shell_commands import chmod, chown
 from agent.config import (
     NAME,
     PLACEHOLDERS,

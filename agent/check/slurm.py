@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Callable, Mapping
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART_HINT, chmod, set_key, then_restart
+from agent.check.shell_commands import RESTART_HINT, chmod, set_key, then_restart
 from agent.check.wiring import Call, version_of
 from agent.config import SYSTEM_SPOOL, Config
-from agent.installed import is_missing
+from agent.install_paths import is_missing
 from agent.localtime import DAY_SECONDS
 from agent.regular_file import read_regular
 from agent.slurm.controller_hosts import controls

@@ -12,7 +12,7 @@ from typing import Callable
 from agent.check.finding import NotWell
 from agent.check.host import is_roots_choice, is_users_own, own_name
 from agent.check.mounts import mount_of
-from agent.check.remedy import set_key, stays
+from agent.check.shell_commands import set_key, stays
 from agent.errors import LedgerDamaged
 from agent.privilege import CALLER, name_of
 from agent.spool.ledger import view_ledger

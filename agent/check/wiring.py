@@ -1,6 +1,6 @@
 """Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would make it.
 
-The shell commands for these lines are in :mod:`agent.check.remedy`.
+The shell commands for these lines are in :mod:`agent.check.shell_commands`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT, START, append, chmod, replace, then_restart
+from agent.check.shell_commands import RESTART, RESTART_HINT, START, append, chmod, replace, then_restart
 from agent.config import SPOOL_VARIABLE
-from agent.installed import is_missing
+from agent.install_paths import is_missing
 from agent.regular_file import read_regular
 from agent.slurm.environment import USUAL_PLACES
 from agent.slurm.slurm_conf import Conf, Setting, read_slurm_conf

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.check.remedy import RESTART_HINT
+from agent.check.shell_commands import RESTART_HINT
 from agent.check.wiring import check_wiring
 from agent.slurm.slurm_conf import read_slurm_conf
 from tests.install.installation import NAME, Installation

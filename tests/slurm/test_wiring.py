@@ -10,7 +10,7 @@ from typing import Any, Iterator
 
 import pytest
 
-from agent.check.remedy import RESTART, RESTART_HINT
+from agent.check.shell_commands import RESTART, RESTART_HINT
 from tests.support.dashboard import ReceivingDashboard
 from tests.support.exporter import Exporter
 from tests.support.slurm import HOOK, Slurm, SlurmError

@@ -16,7 +16,7 @@ MODULES = sorted(str(path.relative_to(PACKAGE).with_suffix("")) for path in PACK
 #: For each room, be it a folder or a module beside them, the rooms that it may import from.
 GROUND = {"errors", "localtime", "logger", "regular_file", "sanitize", "wording", "privilege"}
 EDGE = {"jobs", "config", "config_keys"} | GROUND
-USE = {"slurm", "spool", "dashboard", "installed"} | EDGE
+USE = {"slurm", "spool", "dashboard", "install_paths"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
@@ -34,7 +34,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "options": set(),
     "config": {"config_keys", "errors", "sanitize"},
     "config_keys": {"sanitize", "wording"},
-    "installed": {"config"},
+    "install_paths": {"config"},
     "privilege": {"errors", "logger"},
     "logger": {"errors", "log_format"},
     "log_format": {"sanitize"},

@@ -14,7 +14,7 @@ import pytest
 import agent
 from agent import errors
 from agent.arguments import COMMANDS, EPILOG, build_parser
-from agent.check.remedy import RESTART_HINT
+from agent.check.shell_commands import RESTART_HINT
 from agent.config import API_KEY_VARIABLE, NAME, SPOOL_VARIABLE
 from agent.config_keys import KEYS
 from agent.status.health import Level, Problem
@@ -321,7 +321,7 @@ def test_every_advice_to_restart_slurmctld_mentions_pending_calls() -> None:
 def test_check_and_installer_describe_a_restart_in_the_same_words() -> None:
     """Both have the text in one place only."""
     saying = [path.name for path in ROOT.glob("agent/**/*.py") if "restart slurmctld" in path.read_text("utf-8")]
-    assert ["remedy.py"] == saying
+    assert ["shell_commands.py"] == saying
     script = (ROOT / "install.sh").read_text(encoding="utf-8")
     assigned = "".join(line + "\n" for line in script.splitlines() if line.startswith("RESTART_MEANS="))
     done = subprocess.run(["sh", "-c", f'{assigned}printf %s "$RESTART_MEANS"'], capture_output=True, check=True)

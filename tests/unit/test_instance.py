@@ -17,7 +17,7 @@ from agent.check.timers import Cron, read_units
 from agent.check.wiring import Call, find_hook_in
 from agent.config import NAME, SYSTEM_FOLDER, SYSTEM_SPOOL, candidate_paths, default_spool, load_config, parse_config
 from agent.errors import UsageError
-from agent.installed import find_hook
+from agent.install_paths import find_hook
 from agent.slurm.process import Output
 from agent.status.metrics import write_metrics
 from agent.wording import name_instance

@@ -28,7 +28,7 @@ from agent.config import PLACEHOLDERS, Config, load_config, parse_config
 from agent.dashboard.answer import Answer
 from agent.dashboard.client import Dashboard
 from agent.errors import ConfigError, ExporterError, SlurmUnreachable
-from agent.installed import find_hook
+from agent.install_paths import find_hook
 from agent.privilege import name_of
 from agent.slurm.process import Output
 from agent.slurm.sacct import Query

@@ -14,7 +14,7 @@ import pytest
 
 from agent.check import wiring
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT, START
+from agent.check.shell_commands import RESTART, RESTART_HINT, START
 from agent.check.wiring import (
     check_wiring,
     find_conf,

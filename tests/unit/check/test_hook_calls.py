@@ -11,7 +11,9 @@ from typing import Callable, Mapping, Sequence
 
 import pytest
 
-from agent.check.calls import (
+from agent.check.daemons import is_running
+from agent.check.finding import NotWell
+from agent.check.hook_calls import (
     Calls,
     Controller,
     check_calls,
@@ -20,9 +22,7 @@ from agent.check.calls import (
     submit_test_job,
     wait_for_call,
 )
-from agent.check.daemons import is_running
-from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT
+from agent.check.shell_commands import RESTART, RESTART_HINT
 from agent.errors import SlurmUnreachable
 from agent.localtime import local_text
 from agent.slurm.process import Output

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable, Iterator, Mapping, NamedTuple
 
 from agent.check.finding import NotWell
-from agent.check.remedy import RESTART, RESTART_HINT
+from agent.check.shell_commands import RESTART, RESTART_HINT
 from agent.check.timers import parse_timestamp
 from agent.errors import SlurmUnreachable
 from agent.localtime import DAY_SECONDS, local_text
