@@ -9,7 +9,7 @@ import pytest
 
 from tests.slurm.conftest import Delivered, flush_all, small_site
 from tests.support.accounting import expected_records
-from tests.support.job_kinds import KINDS
+from tests.support.job_kinds import KINDS, UNTIL_REQUEUED, wait_for_script
 from tests.support.waiting import wait_for
 
 pytestmark = pytest.mark.slurm
@@ -88,10 +88,8 @@ def test_a_dry_run_changes_nothing(jobcomp: Delivered) -> None:
 def test_a_requeued_job_is_held_until_its_last_end(jobcomp: Delivered) -> None:
     """A job that is pending again is not on the dashboard; once it ends, it is, with the hours of both runs."""
     site = jobcomp.site
-    job = site.slurm.sbatch(
-        "--requeue", "-n2", command='sleep "$([ -n "$SLURM_RESTART_COUNT" ] && echo 1 || echo 300)"'
-    )
-    site.slurm.wait_for_state(job, "RUNNING")
+    job = site.slurm.sbatch("--requeue", "-n2", command=UNTIL_REQUEUED)
+    wait_for_script(site.slurm, job)
     wait_for(lambda: site.slurm.sql(f"select 1 from lab_job_table where id_job = {job} and time_start > 0"), "its row")
     site.slurm.run("scontrol", "requeuehold", str(job))
     site.slurm.wait_for_state(job, "PENDING")

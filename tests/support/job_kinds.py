@@ -22,8 +22,9 @@ NEVER_STARTED = {
 HOSTILE = "a|b\x1fc\n4711 1 1 -\t';\"`touch hostile`$(touch hostile) %s \\ é ✘"
 #: Makes a job run until :func:`let_go`, for kinds whose running jobs must be acted on first.
 UNTIL_LET_GO = 'until [ -e "${SLURM_CONF%/*}/go.$SLURM_JOB_ID" ]; do sleep 0.1; done'
-SAYS_THAT_IT_RUNS = 'touch "${SLURM_CONF%/*}/runs.$SLURM_JOB_ID"'
 FIRST_RUN_ONLY = '[ -n "$SLURM_RESTART_COUNT" ] || '
+#: Makes a job run until it is requeued, and then for a second.
+UNTIL_REQUEUED = FIRST_RUN_ONLY + '{ touch "${SLURM_CONF%/*}/runs.$SLURM_JOB_ID"; sleep 300; }; sleep 1'
 
 
 def leave_alone(slurm: Slurm, job: int) -> None:
@@ -71,12 +72,16 @@ def run_out_of_time(slurm: Slurm, job: int) -> None:
     slurm.run("scontrol", "update", f"JobId={job}", "EndTime=now+6")
 
 
-def requeue_running(slurm: Slurm, job: int) -> None:
-    """Not before its script runs. On 20.11 slurmd may still be writing it, and then fails to start the next run.
+def wait_for_script(slurm: Slurm, job: int) -> None:
+    """Waits until the script of a job that runs :data:`UNTIL_REQUEUED` is running; RUNNING comes earlier.
 
-    Such a job stays held ("launch failed requeued held").
+    On 20.11 a job requeued in between may stay held ("launch failed requeued held"): its first script is in the way.
     """
     wait_for((slurm.folder / f"runs.{job}").exists, f"job {job} runs")
+
+
+def requeue_running(slurm: Slurm, job: int) -> None:
+    wait_for_script(slurm, job)
     slurm.run("scontrol", "requeue", str(job))
 
 
@@ -130,12 +135,7 @@ KINDS: dict[str, Kind] = {
     "GPU typed": Kind(("--gres=gpu:a100:2",), "sleep 1", one(AllocGPUS=2)),
     "GPU untyped": Kind(("--gres=gpu:1",), "sleep 1", one(AllocGPUS=1)),
     "several nodes": Kind(("-N3", "-n6", "--mem=20"), "sleep 1", one(AllocNodes=3, AllocCPUS=6, AllocMemoryMB=60.0)),
-    "requeued running": Kind(
-        ("--requeue",),
-        f"{FIRST_RUN_ONLY}{{ {SAYS_THAT_IT_RUNS}; sleep 300; }}; sleep 1",
-        one(State="COMPLETED"),
-        requeue_running,
-    ),
+    "requeued running": Kind(("--requeue",), UNTIL_REQUEUED, one(State="COMPLETED"), requeue_running),
     "requeued ended": Kind(("--requeue", "-n2"), "sleep 1", one(State="COMPLETED"), requeue_ended),
     "resized": Kind(("-N2", "-n2"), UNTIL_LET_GO, one(State="COMPLETED", AllocNodes=1, AllocCPUS=1), shrink),
     "suspended": Kind((), UNTIL_LET_GO, one(State="COMPLETED"), suspend_for_a_while),
