@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from functools import cached_property
 from typing import Any, Callable, Mapping, Sequence
 
 from agent.config import Config, is_key
@@ -263,20 +264,14 @@ class _LateTransport:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._transport: Transport | None = None
+
+    @cached_property
+    def _transport(self) -> Transport:
+        from agent.dashboard.transport import RequestsTransport  # noqa: PLC0415
+
+        return RequestsTransport(self._config)
 
     def __call__(self, method: str, url: str, headers: Mapping[str, str], body: Any) -> Answer:
-        if self._transport is None:
-            from agent.dashboard.transport import RequestsTransport  # noqa: PLC0415
-
-            config = self._config
-            self._transport = RequestsTransport(
-                timeout=config.timeout,
-                ca_bundle=config.ca_bundle,
-                client_cert=config.client_cert,
-                client_key=config.client_key,
-                secret=config.api_key,
-            )
         return self._transport(method, url, headers, body)
 
 

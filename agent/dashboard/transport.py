@@ -23,6 +23,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError, LocationParseError
 
 from agent import __version__
+from agent.config import Config
 from agent.dashboard.answer import Answer
 from agent.dashboard.proxy import check_proxy, is_exempt, unusable_proxy
 from agent.errors import ConfigError, DashboardUnreachable
@@ -38,29 +39,18 @@ CA_STORES = ("/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/certs/ca-certificates
 class RequestsTransport:
     """Sends with requests, over one persistent connection.
 
-    :param timeout: seconds that a request may take as a whole.
-    :param ca_bundle: trusted instead of the host's authorities, and of those that REQUESTS_CA_BUNDLE names.
-    :param client_cert: a certificate that the dashboard, or the proxy in front of it, requires of its clients.
-    :param client_key: its key; absent if ``client_cert`` contains it.
-    :param secret: removed from every answer and every error message.
-    :raises ConfigError: if one of the files can't be used.
+    The configuration's CA bundle is trusted instead of the host's authorities, and of those that REQUESTS_CA_BUNDLE
+    names. Its API key is removed from every answer and every error message.
+
+    :raises ConfigError: if one of its files can't be used.
     """
 
-    def __init__(
-        self,
-        *,
-        timeout: float,
-        ca_bundle: Path | None = None,
-        client_cert: Path | None = None,
-        client_key: Path | None = None,
-        secret: str = "",
-        ca_stores: Sequence[str] = CA_STORES,
-    ) -> None:
-        self._timeout = timeout
-        self._secret = secret
-        self._verify = _checked_ca_bundle(ca_bundle)
+    def __init__(self, config: Config, ca_stores: Sequence[str] = CA_STORES) -> None:
+        self._timeout = config.timeout  # seconds that a request may take as a whole
+        self._secret = config.api_key
+        self._verify = _checked_ca_bundle(config.ca_bundle)
         self._ca_store = next((store for store in ca_stores if Path(store).is_file()), True)  # True: certifi's
-        self._cert = _checked_client_cert(client_cert, client_key)
+        self._cert = _checked_client_cert(config.client_cert, config.client_key)
         self._session: requests.Session | None = None
         self._adapter = _Adapter()
 
@@ -173,10 +163,8 @@ class _Response(http.client.HTTPResponse):
 class _Adapter(HTTPAdapter):
     """Keeps track of the connection in use, so that an abandoned request does not continue in its thread."""
 
-    def __init__(self) -> None:
-        self._connection: HTTPConnection | None = None
-        self._is_cut_off = False
-        super().__init__()
+    connection: HTTPConnection | None = None  # the one in use
+    is_cut_off = False
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         """Tracks direct connections to the dashboard."""
@@ -191,25 +179,13 @@ class _Adapter(HTTPAdapter):
 
     def cut_off(self) -> None:
         """Shuts down the connection, which wakes the thread that waits for it; one that comes later sends nothing."""
-        self._is_cut_off = True
-        connection = self._connection
+        self.is_cut_off = True
+        connection = self.connection
         try:
             if connection is not None and connection.sock is not None:
                 connection.sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             pass  # already closed
-
-    def use(self, connection: HTTPConnection) -> None:
-        """Notes the connection that the request is about to open."""
-        self._connection = connection
-
-    def check_wanted(self) -> None:
-        """A name server may answer only after the request was abandoned.
-
-        :raises ConnectionAbortedError: in the thread of that request, which nobody waits for.
-        """
-        if self._is_cut_off:
-            raise ConnectionAbortedError("the request took too long")
 
     def _pool_classes(self) -> dict[str, type[HTTPConnectionPool]]:
         """urllib3's classes by scheme, with connections that this adapter keeps track of."""
@@ -231,10 +207,14 @@ class _TrackedConnection(HTTPConnection):
     response_class = _Response
 
     def connect(self) -> None:
-        """Connects, unless the request has been abandoned meanwhile."""
-        self.adapter.use(self)
+        """Connects, unless the request has been abandoned: a name server may answer only then.
+
+        :raises ConnectionAbortedError: in the thread of that request, which nobody waits for.
+        """
+        self.adapter.connection = self
         super().connect()
-        self.adapter.check_wanted()
+        if self.adapter.is_cut_off:
+            raise ConnectionAbortedError("the request took too long")
 
 
 #: Errors after which a connection had been established and the other side closed it.

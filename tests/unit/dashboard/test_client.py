@@ -31,6 +31,7 @@ from agent.errors import (
 from tests.support import dashboard_faults as faults
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import API_KEY, Fault, ReceivingDashboard
+from tests.support.snapshots import make_config
 
 NOW = 1_700_000_000.0
 TAKEN = {"success": True, "message": "Successfully ingested 2 jobs for lab", "jobs_processed": 2}
@@ -187,7 +188,7 @@ class Client:
         self, server: ReceivingDashboard, url: str = "", *, timeout: float = 5, ca: Path | None = None
     ) -> None:
         self.slept: list[float] = []
-        transport = RequestsTransport(timeout=timeout, ca_bundle=ca, secret=API_KEY)
+        transport = RequestsTransport(make_config()._replace(timeout=timeout, ca_bundle=ca, api_key=API_KEY))
         self.dashboard = Dashboard(
             url or server.url, API_KEY, transport, sleep=self.slept.append, clock=lambda: NOW, dice=lambda: 0.5
         )

@@ -19,6 +19,7 @@ from agent.dashboard.client import Dashboard
 from agent.dashboard.transport import LONGEST_ANSWER, RequestsTransport
 from agent.errors import BatchRefused, ConfigError, DashboardUnreachable, ExporterError
 from agent.sanitize import clean
+from tests.support.snapshots import make_config
 from tests.support.waiting import wait_for
 
 KEY = "s3cret/key+x"
@@ -92,7 +93,7 @@ PACKED = (b"Content-Encoding: gzip", b"Content-Type: application/json")
 
 def ask(url: str, *, headers: dict[str, str] | None = None, secret: str = KEY, timeout: float = TIMEOUT) -> Answer:
     """One request with the real transport."""
-    transport = RequestsTransport(timeout=timeout, secret=secret)
+    transport = RequestsTransport(make_config()._replace(timeout=timeout, api_key=secret))
     return transport("POST", f"{url}/api/data/ingest", headers or {"X-API-Key": secret}, b"[]")
 
 
@@ -186,7 +187,7 @@ def test_a_broken_connection_may_mean_too_large_a_batch(write: Writer) -> None:
 def test_no_cookie_comes_back() -> None:
     """A dashboard needs none, and a hostile one could store what it likes."""
     with RawServer(says(ok(b"{}", b"Set-Cookie: a=b; Path=/"))) as server:
-        transport = RequestsTransport(timeout=TIMEOUT)
+        transport = RequestsTransport(make_config(timeout=TIMEOUT))
         transport("GET", f"{server.url}/", {}, None)
         assert transport._session is not None
         assert [] == list(transport._session.cookies)
@@ -285,7 +286,8 @@ def test_any_bytes_are_an_answer_or_refused(seed: int) -> None:
         place = dice.randrange(len(answer))
         answer[place : place + dice.randint(0, 3)] = bytes(dice.randrange(256) for _ in range(dice.randint(0, 5)))
     with RawServer(says(bytes(answer))) as server:
-        dashboard = Dashboard(server.url, KEY, RequestsTransport(timeout=TIMEOUT, secret=KEY), sleep=lambda _: None)
+        transport = RequestsTransport(make_config()._replace(timeout=TIMEOUT, api_key=KEY))
+        dashboard = Dashboard(server.url, KEY, transport, sleep=lambda _: None)
         try:
             dashboard.submit("lab", ["{}", "{}"])
         except ExporterError as error:
@@ -306,4 +308,4 @@ def test_files_that_are_not_certificates(tmp_path: Path) -> None:
     (tmp_path / "no.pem").write_text("nothing")
     for options, name in (({"ca_bundle": "no.pem"}, "ca_bundle"), ({"client_cert": "no.pem"}, "client_cert")):
         with pytest.raises(ConfigError, match=f"{name}: {tmp_path}/no.pem can't be used"):
-            RequestsTransport(timeout=1, **{key: tmp_path / value for key, value in options.items()})  # type: ignore[arg-type]
+            RequestsTransport(make_config(**{key: str(tmp_path / value) for key, value in options.items()}))

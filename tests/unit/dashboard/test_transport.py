@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
-from typing import Any
+from typing import Sequence
 
 import pytest
 
 from agent.dashboard.client import HEALTH
-from agent.dashboard.transport import RequestsTransport
+from agent.dashboard.transport import CA_STORES, RequestsTransport
 from agent.errors import DashboardUnreachable
 from tests.support.certificate import make_certificate
 from tests.support.dashboard import ReceivingDashboard
+from tests.support.snapshots import make_config
 
 
-def ask(url: str, **options: Any) -> int:
-    return RequestsTransport(timeout=10, **options)("GET", url + HEALTH, {}, None).status
+def ask(url: str, ca_stores: Sequence[str] = CA_STORES, **settings: str) -> int:
+    return RequestsTransport(make_config(**settings), ca_stores)("GET", url + HEALTH, {}, None).status
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +41,7 @@ def test_the_configuration_and_the_environment_take_precedence_over_the_host(
     """The host's store is used only if neither names a file."""
     pem = make_certificate(tmp_path)
     with ReceivingDashboard(tls=pem) as dashboard:
-        assert 200 == ask(dashboard.url, ca_bundle=tmp_path / "certificate.pem")
+        assert 200 == ask(dashboard.url, ca_bundle=str(tmp_path / "certificate.pem"))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "certificate.pem"))
         assert 200 == ask(dashboard.url)
 
