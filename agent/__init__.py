@@ -1,3 +1,3 @@
-"""Brings finished Slurm jobs to a usage dashboard: within minutes by a hook, by a daily replay at the latest."""
+"""Reports finished Slurm jobs to a usage dashboard: within minutes by a hook, otherwise by a daily reconcile."""
 
 __version__ = "1.0.0"

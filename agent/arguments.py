@@ -28,11 +28,11 @@ from agent.options import (
 from agent.wording import did_you_mean
 
 DESCRIPTION = """\
-Sends finished Slurm jobs to a usage dashboard. `flush` delivers the jobs that
-slurmctld's hook has queued; `reconcile` replays a window of Slurm's accounting
-and delivers what the hook missed. Without a command it runs reconcile, which
-takes --start-date, --end-date and --only-missing. COMMAND --help lists the
-options of a command."""
+Reports finished Slurm jobs to a usage dashboard. `flush` delivers the jobs that
+slurmctld's hook has queued. `reconcile` reads the last days of Slurm's accounting
+and delivers what the hook missed. It is the default command, and takes
+--start-date, --end-date and --only-missing. COMMAND --help lists the options of
+a command."""
 
 #: How long `check --wait` waits by default, and the most that it accepts.
 WAIT_SECONDS = 600
@@ -49,11 +49,11 @@ examples:
   slurm-usage-history-exporter queue add 4711
       send job 4711 again
   slurm-usage-history-exporter status
-      see its health, backlog and latest runs
+      show health, backlog and the latest runs
   slurm-usage-history-exporter check
-      see what is wrong and how to fix it
+      test every prerequisite and show how to fix what is wrong
   slurm-usage-history-exporter setup --api-url https://HOST --deploy-key -
-      fetch the API key with a one-time key, for which it prompts
+      prompt for a one-time key and exchange it for the API key
   slurm-usage-history-exporter run --every 30s
       flush and reconcile in a container, until stopped
 
@@ -61,7 +61,7 @@ exit codes:
     0  done, or nothing to do
     1  unexpected error, or an unusable spool
     2  wrong usage
-   65  some records were rejected; the others went through
+   65  some records were rejected; the others were delivered
    69  dashboard or Slurm unreachable; everything is kept
    75  another run holds the lock
    77  the dashboard refused the API key
@@ -74,7 +74,7 @@ files:
   The configuration is config.toml or config.json, in
   /etc/slurm-usage-history-exporter/ or else in
   ~/.config/slurm-usage-history-exporter/. The spool is
-  /var/spool/slurm-usage-history-exporter/; a user without one there has
+  /var/spool/slurm-usage-history-exporter/; for a user's own installation it is
   ~/.local/state/slurm-usage-history-exporter/. With --instance physics they are
   /etc/slurm-usage-history-exporter/physics/config.toml and
   /var/spool/slurm-usage-history-exporter@physics/.
@@ -89,7 +89,7 @@ LONGEST_SPAN_SECONDS = 366 * 86_400
 QUEUE_ACTIONS = {
     "list": (None, "show queued, waiting and rejected jobs"),
     "add": ("+", "queue jobs for the next flush"),
-    "retry": ("*", "try waiting and rejected jobs again in the next flush; all of them if none is named"),
+    "retry": ("*", "retry waiting and rejected jobs in the next flush; all of them if none is named"),
     "drop": ("+", "discard waiting jobs and rejected records without sending them"),
 }
 
@@ -201,10 +201,10 @@ def _add_global_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", type=Path, metavar="PATH", help="configuration file, TOML or JSON")
     group.add_argument("--cluster-name", metavar="NAME", help="the cluster's name on the dashboard")
     group.add_argument(
-        "--instance", type=_instance, metavar="NAME", help="the instance to use: another cluster or dashboard"
+        "--instance", type=_instance, metavar="NAME", help="instance of this host: another cluster or dashboard"
     )
-    group.add_argument("--dry-run", action="store_true", help="show what would be sent; send and change nothing")
-    group.add_argument("--verbose", action="store_true", help="log in detail")
+    group.add_argument("--dry-run", action="store_true", help="show what would be done; send and change nothing")
+    group.add_argument("--verbose", action="store_true", help="log each decision")
 
 
 def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
@@ -212,7 +212,7 @@ def _add_reconcile_options(parser: argparse.ArgumentParser) -> None:
         "--start-date", type=_day, metavar="YYYY-MM-DD", help="first day; by default collection_window_days ago"
     )
     parser.add_argument("--end-date", type=_day, metavar="YYYY-MM-DD", help="last day, inclusive; by default today")
-    parser.add_argument("--only-missing", action="store_true", help="send only jobs never delivered, or changed since")
+    parser.add_argument("--only-missing", action="store_true", help="send only jobs that are missing or have changed")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -227,7 +227,10 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="time between reconciles; by default 1d",
     )
     parser.add_argument(
-        "--health-file", type=Path, metavar="FILE", help="file written after each run, for a liveness probe on its age"
+        "--health-file",
+        type=Path,
+        metavar="FILE",
+        help="write this file after each run, for a liveness probe",
     )
 
 
@@ -239,7 +242,7 @@ def _add_queue_options(parser: argparse.ArgumentParser) -> None:
         if count:
             action.add_argument("jobs", nargs=count, metavar="JOBID", help="a job's ID, such as 4711 or 203_3")
         else:
-            action.add_argument("--all", action="store_true", help="show all, not only the newest of each kind")
+            action.add_argument("--all", action="store_true", help="show all jobs, not only the newest of each kind")
 
 
 def _add_status_options(parser: argparse.ArgumentParser) -> None:
@@ -314,12 +317,12 @@ def _day(text: str) -> date:
 COMMANDS: Mapping[str, tuple[str, Callable[[argparse.ArgumentParser], object], Callable[[], Any]]] = {
     "flush": ("deliver the jobs that the hook has queued", lambda parser: None, FlushOptions),
     "reconcile": (
-        "deliver what the hook missed in the collection window, or replay any range of days",
+        "deliver what the hook missed in the collection window, or resend any range of days",
         _add_reconcile_options,
         ReconcileOptions,
     ),
-    "run": ("flush and reconcile in a loop, for containers without systemd and cron", _add_run_options, RunOptions),
-    "queue": ("inspect and repair queued, waiting and rejected jobs", _add_queue_options, QueueOptions),
+    "run": ("flush and reconcile in a loop, for containers", _add_run_options, RunOptions),
+    "queue": ("list, add, retry or drop queued, waiting and rejected jobs", _add_queue_options, QueueOptions),
     "status": ("show health, backlog and the latest runs", _add_status_options, StatusOptions),
     "check": ("test every prerequisite and say how to fix what is wrong", _add_check_options, CheckOptions),
     "setup": (

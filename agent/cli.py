@@ -63,7 +63,7 @@ def main(
 
 def _parse(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
     """The global options and those of the command."""
-    if list(argv) == ["flush"]:  # as a timer runs it every few minutes: a parser would be a tenth of the work
+    if list(argv) == ["flush"]:  # a timer runs this often, and a parser would take a tenth of the time
         return GlobalOptions(), FlushOptions()
     from agent.arguments import parse_argv  # noqa: PLC0415
 

@@ -102,7 +102,7 @@ def load_config(
 
 
 def _instance_of(path: Path) -> str:
-    """The instance whose configuration a file is, by its folder: with --config, too, it keeps its own spool."""
+    """The instance that a configuration file belongs to, by its folder; so --config also finds the instance's spool."""
     folder = Path(os.path.abspath(path)).parent  # noqa: PTH100  # links stay: the folder may be one
     return folder.name if folder.parent == SYSTEM_FOLDER else ""
 
@@ -225,10 +225,10 @@ def parse_config(
 
 
 def default_spool(environ: Mapping[str, str], instance: str = "", folder: Path = Path()) -> Path:
-    """The system's spool, or the one in a user's home if there is no system spool. An instance's lies beside it.
+    """The system's spool, or the one in a user's home if there is no system spool. An instance's is beside it.
 
-    It lies beside rather than inside because another Slurm user's hook may not enter it. The system's configuration
-    always means the system's spool, even if that is missing: nobody would look in the Slurm user's home.
+    It is not inside, because the instance's hook may run as another Slurm user, who could not enter it. The system's
+    configuration always means the system's spool, even if that is missing: nobody would look in the Slurm user's home.
 
     :param folder: the configuration's folder.
     """

@@ -1,6 +1,6 @@
-"""Where an installation has put what is not Python: the hook, the wrapper that calls two hooks, and adapt.
+"""Where the installed scripts are: the hook, the wrapper that calls two hooks, and adapt.
 
-A package, install.sh and a checkout each have places of their own.
+A package, install.sh and a checkout have different places for them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def find_wrapper(*, environment: Path = ENVIRONMENT, package: Path = PACKAGE) ->
 
 
 def find_adapt(*, environment: Path = ENVIRONMENT, package: Path = PACKAGE) -> str:
-    """What makes an instance."""
+    """The script that creates an instance."""
     if _is_packaged(package):
         return f"/usr/libexec/{NAME}/adapt"
     return _first(environment.parent / "bin" / "adapt") or str(package.parent / "etc" / "packaging" / "adapt.sh")

@@ -35,9 +35,9 @@ def local_text(epoch_seconds: int) -> str:
 
 @lru_cache(maxsize=8192)
 def _hour_of_quarter(quarter: int) -> tuple[str, int]:
-    """The text up to the hour, and the minute, which serve a whole quarter of an hour.
+    """The text up to the hour, and the minute, valid for a whole quarter of an hour.
 
-    The text is empty where they do not: Newfoundland changed its clocks one minute after midnight until 2011.
+    The text is empty if they are not: Newfoundland changed its clocks one minute after midnight until 2011.
     """
     first, last = (time.localtime(quarter * QUARTER_SECONDS + seconds) for seconds in (0, QUARTER_SECONDS - 1))
     if first[:4] != last[:4] or last.tm_min - first.tm_min != QUARTER_SECONDS // 60 - 1:

@@ -1,4 +1,4 @@
-"""The loggers of all modules. Importing logging takes a sixth of an idle flush, so the first message does it."""
+"""The loggers of all modules. Importing logging takes a sixth of an idle flush, so it is left to the first message."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Logger:
 
     #: Messages below this level are dropped, in all modules.
     lowest = DEBUG
-    #: What is to be called before the next message.
+    #: Called once, before the next message.
     set_up: Callable[[], None] | None = None
 
     def __init__(self, name: str) -> None:

@@ -180,7 +180,7 @@ def try_api_key(config: Config, api_key: str, find_name: Callable[[], str]) -> t
 
 
 def describe_cluster(config: Config) -> Iterator[str]:
-    """The name that jobs are sent under, and what it takes to have them displayed, if known."""
+    """The name that jobs are sent under, and when the dashboard will display them, if known."""
     cluster = config.cluster_name
     if not cluster:
         return
@@ -194,7 +194,7 @@ def describe_cluster(config: Config) -> Iterator[str]:
 
 
 def _keep(secret: str, path: Path) -> str:
-    """Saves something that would be lost otherwise in a file that only its owner can read; says where."""
+    """Saves a text that would otherwise be lost, in a file that only its owner can read; returns where, in words."""
     for folder in (path.parent, Path.home(), Path(tempfile.gettempdir())):
         try:
             number, name = tempfile.mkstemp(prefix=f"{path.stem}.key.", dir=folder)

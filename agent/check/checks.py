@@ -267,8 +267,8 @@ def _lacks_spool(folder: Path) -> str:
 def _why_no_hook(config: Config, *, is_elsewhere: bool) -> str:
     """Why no hook is expected, as for an unprivileged user; empty if one is."""
     if not any(config.status_coverage_percent):
-        return "as status_coverage_percent is [0, 0]"
-    return f"as this host does not control {config.slurm_cluster}" if is_elsewhere else ""
+        return "because status_coverage_percent is [0, 0]"
+    return f"because this host does not control {config.slurm_cluster}" if is_elsewhere else ""
 
 
 def _own_folder(config: Config) -> Path | None:

@@ -111,7 +111,7 @@ def check_privileges(slurm: Slurm, user: str, settings: Mapping[str, str]) -> st
         elif _keeps_to_itself(database):
             visibility = f"may hide (slurmdbd {database['SLURMDBD_VERSION']} does not report it)"
         else:
-            return f"{user} sees all jobs, as PrivateData hides none{_limit(database)}"
+            return f"{user} sees all jobs, because PrivateData hides none{_limit(database)}"
     change = f"modify user {user} set" if level else f"add user {user} DefaultAccount=root"
     raise NotWell(
         f"PrivateData in {file} {visibility} other users' jobs from {user}",

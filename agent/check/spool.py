@@ -142,8 +142,8 @@ def check_locks(
     held = held_seconds(spool)
     if worker and held > LONGEST_RUN_SECONDS:
         raise NotWell(
-            f"process {worker} has held {spool}/{RUN_LOCK} for {span(held)}, longer than a run should take",
-            hint=f"find out what it is: ps -p {worker} -o args; end it unless it is replaying years on request",
+            f"process {worker} has held {spool}/{RUN_LOCK} for {span(held)}, longer than a run may take",
+            hint=f"find out what it is: ps -p {worker} -o args; end it, unless it is a long replay that you started",
         )
     return f"held by a run, process {worker}" if worker else "free"
 

@@ -163,7 +163,7 @@ def _check_cron(units: Units, timer: str, cron: Cron, user: str) -> str:
 
 
 def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Callable[[], float] = time.time) -> str:
-    """A note on a failure that is over; empty if there was none. Raises one that is not over."""
+    """A note on a failure that is over; empty if there was none. Raises a failure that persists."""
     result, status = units[service].get("Result", "success"), units[service].get("ExecMainStatus", "0")
     if result == "success":
         return ""
@@ -175,7 +175,7 @@ def _check_last_run(units: Units, service: str, *, rest_is_well: bool, now: Call
         return f"active; its last run{when} failed because {why}. That is fixed; the next run should succeed: {start}"
     if result == "exit-code" and status == str(RecordsRejected.exit_code):
         raise NotWell(
-            f"the dashboard refused records in the last run of {service}{when}; the others went through",
+            f"the dashboard refused records in the last run of {service}{when}; the others were delivered",
             hint=f"list them with `{NAME} queue list`; fix the cause, then have the next flush send them again",
             run=f"{NAME} queue retry && {start}",
         )

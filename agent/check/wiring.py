@@ -1,4 +1,4 @@
-"""Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would make it.
+"""Whether slurmctld is configured to call the hook, and if not, which lines of slurm.conf would change that.
 
 The shell commands for these lines are in :mod:`agent.check.shell_commands`.
 """

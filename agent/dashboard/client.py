@@ -260,7 +260,7 @@ class DryRun:
 
 
 class _LateTransport:
-    """Imports requests on first use: that takes longer than a whole idle flush."""
+    """Imports requests on first use, because the import takes longer than an idle flush."""
 
     def __init__(self, config: Config) -> None:
         self._config = config

@@ -145,7 +145,7 @@ class _Session(requests.Session):
 
 
 class _Response(http.client.HTTPResponse):
-    """Skips interim answers, such as 102 and 103: http.client skips 100, and takes any other for the final one."""
+    """Skips interim answers, such as 102 and 103: http.client skips only 100."""
 
     def begin(self) -> None:
         """Reads up to the final answer.
@@ -201,7 +201,7 @@ class _Adapter(HTTPAdapter):
 
 
 class _TrackedConnection(HTTPConnection):
-    """A connection of :class:`_Adapter`; with or without TLS, depending on the class that is next to this one."""
+    """A connection of :class:`_Adapter`; with or without TLS, depending on the other base class."""
 
     adapter: _Adapter
     response_class = _Response

@@ -56,7 +56,7 @@ def place(job_id: str, submit: int) -> tuple[str, int]:
 
 
 def digest_row(row: bytes) -> bytes:
-    """What a known row is recognized by. A collision of 80 bits is less likely than a disk error."""
+    """The digest that identifies a known row. A collision of its 80 bits is less likely than a disk error."""
     return blake2b(row, digest_size=10).digest()
 
 

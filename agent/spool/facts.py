@@ -19,8 +19,8 @@ MISSED_END = "missed_end"
 ODD_ROWS = "odd_rows"
 #: When a reconcile of another controller last succeeded.
 OTHERS_RECONCILED = "others_reconciled"
-#: When the last daily reconcile that resent everything began. Of an interrupted one: when its first run began, and up
-#: to which End it got.
+#: When the last daily reconcile that resent everything began. For an interrupted one: when its first run began, and
+#: the End that it reached.
 RESENT = "resent_at"
 RESEND_BEGAN = "resend_began"
 RESENT_TO = "resent_to"

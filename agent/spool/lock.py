@@ -81,7 +81,7 @@ def run_lock(spool: Path) -> Iterator[None]:
         held = held_seconds(spool)
         if held > LONGEST_RUN_SECONDS:
             words = f"{lock} has been held for {span(held)}, longer than a run may take: nothing is delivered meanwhile"
-            hint = f"see who holds it: fuser -v {lock}; stop that process unless an admin is replaying years with it"
+            hint = f"see who holds it: fuser -v {lock}; end it, unless it is a long replay that you started"
             raise SpoolError(words, hint=hint) from error
         raise
 

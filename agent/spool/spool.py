@@ -73,7 +73,7 @@ class Spool(NamedTuple):
 
 
 class _Ends:
-    """The End of many jobs, as few ranges: between two that are far apart, this host may not have been in control."""
+    """The Ends of many jobs, as few ranges. A long gap divides them: another host may have had control meanwhile."""
 
     def __init__(self) -> None:
         self._parts: dict[int, Range] = {}  # one for each period of FAR_APART_SECONDS

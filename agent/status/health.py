@@ -58,8 +58,12 @@ def _plain_http(snapshot: Snapshot) -> Iterator[Problem]:
 def _endless_run(snapshot: Snapshot) -> Iterator[Problem]:
     run = snapshot.under_way
     if run and snapshot.taken_at - run.since > LONGEST_RUN_SECONDS:
-        text = f"process {run.pid} has been running for {span(snapshot.taken_at - run.since)}, longer than a run should"
-        yield Problem(Level.CRITICAL, text, "it blocks all other runs: end it unless it is replaying years on request")
+        text = (
+            f"process {run.pid} has been running for {span(snapshot.taken_at - run.since)}, longer than a run may take"
+        )
+        yield Problem(
+            Level.CRITICAL, text, "it blocks all other runs: end it, unless it is a long replay that you started"
+        )
 
 
 def worst_level(problems: Iterable[Problem]) -> Level:

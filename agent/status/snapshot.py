@@ -154,9 +154,9 @@ class Snapshot(NamedTuple):
     def no_hook(self) -> str:
         """Why no hook is expected; empty if one is."""
         if not any(self.config.status_coverage_percent):
-            return "no hook expected, as status_coverage_percent is [0, 0]"
+            return "no hook expected, because status_coverage_percent is [0, 0]"
         if self.elsewhere and not self.hook.since:
-            return f"no hook expected, as this host does not control {self.config.slurm_cluster}"
+            return f"no hook expected, because this host does not control {self.config.slurm_cluster}"
         return ""
 
 

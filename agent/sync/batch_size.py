@@ -14,7 +14,7 @@ FIRST_BYTES = 1 << 18
 LARGEST_BYTES = 1 << 22
 #: A larger batch is tried again after this long.
 CEILING_SECONDS = 86_400.0
-#: The size is not at fault if a batch fails that is so much smaller than one that was accepted.
+#: If a batch fails that is this many times smaller than an accepted one, its size is not the cause.
 MUCH_SMALLER = 8
 
 
@@ -69,7 +69,7 @@ class BatchSize:
         self._failed = 0  # bytes of the smallest batch that was too large since the last success
         self._failures = 0
         self._before = capacity  # what was known before these failures
-        self._is_innocent = False  # whether another cause is to be supposed
+        self._is_innocent = False  # whether the cause is probably another
 
     @property
     def bytes(self) -> int:
@@ -92,8 +92,8 @@ class BatchSize:
         """Notes that a batch was accepted.
 
         After a full batch the next may be up to twice as large, provided that at the same speed it would take at most
-        half of the time-out. If one had failed before that was much smaller than others, this counts against the
-        others, and nothing else is concluded from it.
+        half of the time-out. If a batch had failed before that was much smaller than accepted ones, its
+        failure is ignored, but those are no longer proof that such sizes are accepted.
 
         :param seconds: how long the request took.
         :param now: epoch seconds.

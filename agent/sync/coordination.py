@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from agent.slurm.slurm import Slurm
     from agent.sync.known_good import Receiver
 
-#: How long Slurm's answer about its controllers is valid. If slurm.conf had just changed, an answer as old as that
-#: change is asked for again: slurmctld may have been restarted since, with a backup or another StateSaveLocation.
+#: How long Slurm's answer about its controllers is valid. If slurm.conf had changed some seconds
+#: before, it is valid for that long at most: slurmctld may have been restarted since, with other controllers.
 REMEMBERED_SECONDS = 3600.0
 #: The note's lines: when Slurm was asked, ClusterName, StateSaveLocation, and each SlurmctldHost.
 _NOTE = "controllers_said"

@@ -3,7 +3,7 @@
 Only here are jobs acknowledged: in the transaction that follows a 2xx, or after a single record was refused by a
 dashboard that demonstrably accepts others. :mod:`agent.sync.outbox` holds the records until then,
 :mod:`agent.sync.batch_size` decides how large a batch may be, :mod:`agent.sync.culprit` finds the record for which a
-batch was refused, and :mod:`agent.sync.known_good` tells its fault from the dashboard's.
+batch was refused, and :mod:`agent.sync.known_good` whether the fault is the dashboard's.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Delivery:
         if not error.overwhelmed:
             raise error
         if not self._dashboard.answers():
-            if error.timed_out:  # this batch may be what keeps it busy: the next run begins with less
+            if error.timed_out:  # this batch may keep it busy: the next run begins with a smaller one
                 self._go_smaller(batch, "")
             raise error
         if len(batch) == 1:
@@ -227,7 +227,7 @@ class Delivery:
         self._known_good.count_refusal(str(refusal))
         if len(batch) > 1:
             self._known_good.confirm(refusal)
-            logger.warning("%s; looking for the record at fault among %d", refusal, len(batch))
+            logger.warning("%s; searching %d records for the one at fault", refusal, len(batch))
         before = self._size.capacity
         self._size.failed(size_of(batch))
         too_much: list[Record] = []

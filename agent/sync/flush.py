@@ -171,7 +171,7 @@ class Flush:
             self._ledger.waiting.forget(item.key for item in [*dismissed, *given_up])
             self._ledger.facts.add(GIVEN_UP, len(given_up))
         for item in given_up:
-            logger.warning("job %s is not retried any longer and left to reconcile: %s", item.entry.asked, item.reason)
+            logger.warning("job %s is no longer retried and is left to reconcile: %s", item.entry.asked, item.reason)
         self._deliver(final)
 
     def _postponed(self, item: Waiting, verdict: Verdict) -> Waiting:

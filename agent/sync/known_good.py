@@ -1,4 +1,4 @@
-"""Tells a record that is at fault from a dashboard that is: by a known good record, the last one that it accepted."""
+"""Finds out whether a refusal is the record's fault or the dashboard's, by resending the last accepted record."""
 
 from __future__ import annotations
 

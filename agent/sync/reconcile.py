@@ -162,9 +162,10 @@ class Reconcile:
                 self._delivery.add(job.record, is_booked=job.is_booked)
 
     def pass_over(self, part: Range, table: Table) -> None:
-        """Skips and counts the rows whose records the dashboard has. What is due again is sent without being looked up.
+        """Skips and counts the rows whose records the dashboard has.
 
-        It precedes the other jobs of the slice: a run that supersedes one of these is sent after it.
+        Rows that are due again are sent without a look-up. They precede the other jobs of the slice, so that a run that
+        supersedes one of them is sent after it.
         """
         if part.end > self._resend_after and not self._recognizes:
             return

@@ -1,4 +1,4 @@
-"""When a daily reconcile resends everything, and how far the last one that did so got."""
+"""When a daily reconcile resends everything, and how far the last resend got."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from agent.sync.prepare import Resend, Settings
     from agent.sync.reconcile import OnProgress, Reconcile
 
-#: A resend that took longer may have overwritten what another host delivered meanwhile: that is resent in turn, this
-#: often at most.
+#: A resend that took longer may have overwritten what another host delivered meanwhile, so that is resent as well, at
+#: most this often.
 QUICK_RESEND_SECONDS = 5.0
 MOST_RESENDS = 3
 
@@ -173,7 +173,7 @@ class Session:
         """Resends what this run and one of another host may have overwritten of each other.
 
         These are the jobs that this run sent for the first time, and those that ended since shortly before it began;
-        see :mod:`agent.spool.controller_turns`. While that takes long, it may overwrite newer ones, which follow.
+        see :mod:`agent.spool.controller_turns`. A long resend may overwrite newer ones, which are resent afterwards.
         """
         from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
 
@@ -273,7 +273,7 @@ class Session:
         )
 
     def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Mapping[int, str] | None:
-        """See :data:`agent.sync.pipeline.AskSlurmctld`. One that is busy for a moment is given a day to answer."""
+        """See :data:`agent.sync.pipeline.AskSlurmctld`. It may be busy, and has a day to answer."""
         from agent.jobs.finality import UNANSWERED_SECONDS, is_alive  # noqa: PLC0415
 
         facts, now = self.ledger.facts, self._clock()

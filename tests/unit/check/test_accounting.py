@@ -79,9 +79,12 @@ def test_a_cluster_seen_through_slurmdbd_alone_needs_no_slurmctld(tmp_path: Path
     wanted = ("slurmctld", "cluster name", "slurmdbd", "privileges", "hook", "flush timer", "API key", "shown")
     assert dict.fromkeys(wanted, True) == {name: findings[name].ok for name in wanted}
     assert "beta" == findings["cluster name"].text
-    assert "not expected, as this host does not control beta: the daily run delivers all jobs" == findings["hook"].text
+    assert (
+        "not expected, because this host does not control beta: the daily run delivers all jobs"
+        == findings["hook"].text
+    )
     assert "GPUs" not in findings
-    assert "not expected, as status_coverage_percent is [0, 0]: the daily run delivers all jobs" == (
+    assert "not expected, because status_coverage_percent is [0, 0]: the daily run delivers all jobs" == (
         check_all(status_coverage_percent=[0, 0])["hook"].text
     )
     assert not check_all(slurm_cluster="ALPHA")["slurmctld"].ok
@@ -95,7 +98,7 @@ def test_a_range_that_is_limited() -> None:
         "sacct returned 2 jobs that ended within 6 hours of the last day, in 0.0 s"
     )
     reported = check_slurm.check_privileges(slurm, "bob", {})
-    assert reported.startswith("bob sees all jobs, as PrivateData hides none, up to 6 h")
+    assert reported.startswith("bob sees all jobs, because PrivateData hides none, up to 6 h")
     assert reported.endswith("at a time (MaxQueryTimeRange); an Operator has no such limit")
     assert "root sees all jobs" == check_slurm.check_privileges(slurm, "root", {})
 

@@ -456,7 +456,8 @@ def test_a_site_without_a_hook_can_be_healthy(tmp_path: Path) -> None:
     }
     assert (True, True) == (findings["hook"].ok, findings["spool"].ok)
     assert (
-        "not expected, as status_coverage_percent is [0, 0]: the daily run delivers all jobs" == findings["hook"].text
+        "not expected, because status_coverage_percent is [0, 0]: the daily run delivers all jobs"
+        == findings["hook"].text
     )
     assert "slurm.conf" not in findings
 

@@ -104,7 +104,7 @@ def test_the_first_day() -> None:
 def test_a_site_without_a_hook() -> None:
     """The line Coverage says that no hook is expected."""
     text = as_text(make_snapshot(config=make_config(status_coverage_percent=[0, 0])), (), PLAIN)
-    assert "no hook expected, as status_coverage_percent is [0, 0]" == row(text, "Coverage")
+    assert "no hook expected, because status_coverage_percent is [0, 0]" == row(text, "Coverage")
 
 
 def test_problems_come_first_with_their_fixes() -> None:

@@ -104,7 +104,7 @@ def test_no_hook_is_required_where_the_cluster_has_no_slurmctld(spool: Site, els
     spool.ledger.facts.set(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
     spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
-    known = "no hook expected, as this host does not control physics"
+    known = "no hook expected, because this host does not control physics"
     assert (known if elsewhere else "") == spool.look().no_hook
     spool.call_hook("1 - - -\n", NOON - HOUR)
     assert "" == spool.look().no_hook

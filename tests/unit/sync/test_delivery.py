@@ -150,7 +150,7 @@ def test_a_search_says_what_it_is_for(ledger: Ledger, caplog: pytest.LogCaptureF
     site = Site(ledger, breaks_on([3]))
     site.queue_ids(range(1, 9))
     site.send_ids(range(1, 9))
-    assert "500; looking for the record at fault among 8" in caplog.messages
+    assert "500; searching 8 records for the one at fault" in caplog.messages
 
 
 def test_several_poison_records(ledger: Ledger) -> None:

@@ -178,7 +178,7 @@ def test_a_record_that_never_comes_is_given_up(ledger: Ledger, caplog: pytest.Lo
         site.flush(at=site.now + 300)
     assert 7 * DAY <= site.now - NOW <= 8 * DAY
     assert 1 == ledger.facts.get(GIVEN_UP)
-    assert "job 100 is not retried any longer and left to reconcile: no record yet" in caplog.messages
+    assert "job 100 is no longer retried and is left to reconcile: no record yet" in caplog.messages
 
 
 @pytest.mark.parametrize("step", [-365 * DAY, -3 * 3600, -60, 60, 3 * 3600, 365 * DAY])
