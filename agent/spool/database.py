@@ -7,13 +7,11 @@ import sqlite3
 import time
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence, TypeVar
+from typing import Any, Callable, Iterable, Iterator, Sequence
 from urllib.parse import quote
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.spool import schema
-
-T = TypeVar("T")
 
 #: How long to wait for another process that locks the file, as a dry run does until it ends.
 DRY_RUN_WAIT_SECONDS = 30
@@ -23,9 +21,7 @@ DRY_RUN_WAIT_SECONDS = 30
 SYNCHRONOUS = "EXTRA"
 #: SQLite's limit on variables used to be 999. The number is constant because each different statement is cached.
 CHUNK = 500
-ONE_OF = f"IN ({','.join('?' * CHUNK)})"
-IS_ONE_OF = f"job_id {ONE_OF}"
-#: Rows are read this many at a time, as there may be millions.
+_ONE_OF = f"IN ({','.join('?' * CHUNK)})"
 PAGE = 1000
 _DISK_HINT = "check that the spool's disk is writable and not full, and that the file belongs to the Slurm user"
 
@@ -90,6 +86,39 @@ class Database:
         with _explained(self._path):
             return self._connection.execute(statement, values).fetchall()
 
+    def value(self, statement: str, values: Sequence[Any] = ()) -> Any:
+        """Runs a statement that returns a single value."""
+        ((value,),) = self.execute(statement, values)
+        return value
+
+    def select_among(self, statement: str, ids: Sequence[Any], values: Sequence[Any] = ()) -> Iterator[Any]:
+        """Yields the rows of a statement for any number of IDs.
+
+        :param statement: ends with the name of the column that is one of the IDs.
+        :param values: for the placeholders before that.
+        """
+        for start in range(0, len(ids), CHUNK):
+            chunk = ids[start : start + CHUNK]
+            nulls = [None] * (CHUNK - len(chunk))  # equal nothing
+            yield from self.execute(f"{statement} {_ONE_OF}", (*values, *chunk, *nulls))
+
+    def pages(
+        self, statement: str, start: Sequence[Any], key: Callable[[Any], Sequence[Any]], limit: int
+    ) -> Iterator[Any]:
+        """Yields at most ``limit`` rows, as there may be millions. The file is not locked between pages.
+
+        :param statement: its placeholders are the key after which it continues, and the number of rows.
+        :param start: the first key.
+        :param key: returns the key of a row.
+        """
+        after = start
+        for left in range(limit, 0, -PAGE):
+            rows = self.execute(statement, (*after, min(left, PAGE)))
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            after = key(rows[-1])
+
     def execute_many(self, statement: str, rows: Iterable[Sequence[Any]]) -> int:
         """Runs one statement for each row of values, and returns how many rows of the table changed."""
         with _explained(self._path):
@@ -132,10 +161,3 @@ def _explained(path: Path) -> Iterator[None]:
         raise SpoolError(f"cannot use {path}: {error.strerror}", hint=_DISK_HINT) from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # even a table's name can be damaged
         raise LedgerDamaged(f"{path} is damaged: {error}") from error
-
-
-def chunks(values: Sequence[T]) -> Iterator[Sequence[T | None]]:
-    """The values for :data:`IS_ONE_OF` and the like; the last chunk is padded with nulls, which equal nothing."""
-    for start in range(0, len(values), CHUNK):
-        chunk = values[start : start + CHUNK]
-        yield [*chunk, *[None] * (CHUNK - len(chunk))]

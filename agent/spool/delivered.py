@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Iterator, NamedTuple, Sequence
 
 from agent.localtime import Range
-from agent.spool.database import IS_ONE_OF, ONE_OF, Database, chunks
+from agent.spool.database import Database
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
@@ -23,8 +23,6 @@ class Known(NamedTuple):
 
 #: Usually a slice has fewer rows. The others of a very busy day are looked up one by one, which takes less memory.
 MOST_ROWS = 50_000
-#: Without statistics, SQLite prefers reading all rows of a cluster to looking up this many names in the index.
-_IS_SHOWN_AS_ONE_OF = f"shown_id {ONE_OF}"
 NOT_KNOWN = Known(b"", hooked=False, superseded=False)
 
 
@@ -37,10 +35,11 @@ class DeliveredJobs:
 
     def known(self, cluster: str, records: Sequence[Record]) -> dict[tuple[int, int], Known]:
         """What was delivered of these jobs before, by the key of the record. New jobs are left out."""
-        rows = list(self._select("delivered", cluster, IS_ONE_OF, [record.key[0] for record in records]))
-        # After slurmctld was killed, it may run a task again under another raw ID.
+        rows = list(self._select("delivered", cluster, "job_id", [record.key[0] for record in records]))
+        # After slurmctld was killed, it may run a task again under another raw ID. Without statistics, SQLite prefers
+        # reading all rows of a cluster to looking up this many names in the index.
         shown_ids = [shown for shown in map(_shown_id, records) if shown]
-        rows += self._select("delivered INDEXED BY shown_ids", cluster, _IS_SHOWN_AS_ONE_OF, shown_ids)
+        rows += self._select("delivered INDEXED BY shown_ids", cluster, "shown_id", shown_ids)
         delivered = {row[:2]: row for row in rows}
         by_job_id: dict[str, list[tuple[Any, ...]]] = {}
         for row in delivered.values():
@@ -57,13 +56,13 @@ class DeliveredJobs:
                 known[record.key] = NOT_KNOWN._replace(superseded=True)
         return known
 
-    def _select(self, table: str, cluster: str, chosen: str, ids: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
-        for chunk in chunks(ids):
-            yield from self._database.execute(
-                "SELECT job_id, submit, ended, ifnull(shown_id, CAST(job_id AS TEXT)), digest, hooked,"  # noqa: S608
-                f" delivered_at, row IS NOT NULL FROM {table} WHERE cluster = ? AND {chosen}",
-                (cluster, *chunk),
-            )
+    def _select(self, table: str, cluster: str, column: str, ids: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        return self._database.select_among(
+            "SELECT job_id, submit, ended, ifnull(shown_id, CAST(job_id AS TEXT)), digest, hooked,"  # noqa: S608
+            f" delivered_at, row IS NOT NULL FROM {table} WHERE cluster = ? AND {column}",
+            ids,
+            (cluster,),
+        )
 
     def add(self, cluster: str, records: Sequence[Record], command: str, now: float, *, hooked: bool) -> None:
         """Stores what the dashboard has accepted. The time of the first delivery is kept.
@@ -133,7 +132,7 @@ class DeliveredJobs:
     def first_end(self, cluster: str, since: float) -> int | None:
         """The earliest End of the jobs that were first delivered since then (epoch seconds)."""
         query = "SELECT min(ended) FROM delivered WHERE cluster = ? AND delivered_at >= ?"
-        end: int | None = self._database.execute(query, (cluster, since))[0][0]
+        end: int | None = self._database.value(query, (cluster, since))
         return end
 
     def latencies(self, since: float, limit: int) -> list[float]:

@@ -6,7 +6,7 @@ import json
 from typing import Iterable, Sequence
 
 from agent.jobs.run import Run
-from agent.spool.database import IS_ONE_OF, Database, chunks
+from agent.spool.database import Database
 
 
 class EarlierRuns:
@@ -25,10 +25,8 @@ class EarlierRuns:
     def of(self, job_ids: Sequence[int]) -> dict[int, list[Run]]:
         """The stored runs of these raw IDs, by raw ID; IDs without any are left out."""
         found: dict[int, list[Run]] = {}
-        for chunk in chunks(job_ids):
-            rows = self._database.execute(f"SELECT job_id, run FROM earlier_runs WHERE {IS_ONE_OF}", chunk)  # noqa: S608
-            for job_id, text in rows:
-                found.setdefault(job_id, []).append(Run(*json.loads(text)))
+        for job_id, text in self._database.select_among("SELECT job_id, run FROM earlier_runs WHERE job_id", job_ids):
+            found.setdefault(job_id, []).append(Run(*json.loads(text)))
         return found
 
     def prune(self, before: float) -> None:

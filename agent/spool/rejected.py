@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Iterator, NamedTuple
 
-from agent.spool.database import PAGE, Database
+from agent.spool.database import Database
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
@@ -42,25 +42,19 @@ class RejectedRecords:
         )
 
     def newest(self, limit: int = sys.maxsize) -> Iterator[Rejected]:
-        """Yields the records set aside and not dropped, newest first, reading page by page."""
-        last = (float("inf"), 0)
-        while limit:
-            rows = self._database.execute(
-                "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record, rowid FROM rejected"
-                " WHERE NOT dropped AND (rejected_at, rowid) < (?, ?) ORDER BY rejected_at DESC, rowid DESC LIMIT ?",
-                (*last, min(limit, PAGE)),
-            )
-            if not rows:
-                return
-            for *row, rowid in rows:
-                record = Rejected(*row)
-                last = (record.rejected_at, rowid)
-                yield record
-            limit -= len(rows)
+        """The records set aside and not dropped, newest first."""
+        rows = self._database.pages(
+            "SELECT job_id, shown_id, submit, ended, reason, rejected_at, record, rowid FROM rejected"
+            " WHERE NOT dropped AND (rejected_at, rowid) < (?, ?) ORDER BY rejected_at DESC, rowid DESC LIMIT ?",
+            start=(float("inf"), 0),
+            key=lambda row: (row[5], row[7]),
+            limit=limit,
+        )
+        return (Rejected(*row) for *row, _ in rows)
 
     def count(self) -> int:
         """How many records are set aside and not dropped."""
-        return int(self._database.execute("SELECT count(*) FROM rejected WHERE NOT dropped")[0][0])
+        return int(self._database.value("SELECT count(*) FROM rejected WHERE NOT dropped"))
 
     def has(self, job_id: int, shown_id: str) -> bool:
         """Whether a record of this raw ID, or of this displayed JobID, is set aside and not dropped."""

@@ -9,7 +9,7 @@ from agent.errors import LedgerDamaged
 from agent.jobs.queue_entry import LAST_JOB_ID, NO_TASK, QueueEntry
 from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS
 from agent.localtime import Range
-from agent.spool.database import IS_ONE_OF, PAGE, Database, chunks
+from agent.spool.database import Database
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
@@ -72,23 +72,18 @@ class WaitingJobs:
 
     def due_among(self, job_ids: Sequence[int], now: float) -> list[Waiting]:
         """The due jobs with these raw IDs whose End the hook reported."""
-        found: list[Waiting] = []
-        for chunk in chunks(job_ids):
-            rows = self._database.execute(
-                f"SELECT * FROM waiting WHERE {IS_ONE_OF} AND ended IS NOT NULL AND {_IS_DUE}",  # noqa: S608
-                (*chunk, now, now + LONGEST_WAIT_SECONDS),
-            )
-            found += map(_make_waiting, rows)
-        return found
+        rows = self._database.select_among(
+            f"SELECT * FROM waiting WHERE ended IS NOT NULL AND {_IS_DUE} AND job_id",  # noqa: S608
+            job_ids,
+            (now, now + LONGEST_WAIT_SECONDS),
+        )
+        return [_make_waiting(row) for row in rows]
 
     def count_due(self, now: float, *, ended: Range | None = None) -> int:
         """How many jobs are due; on request only those that ended in a range, according to the hook."""
         bounds = "ended BETWEEN ? AND ?" if ended else "1"
-        rows = self._database.execute(
-            f"SELECT count(*) FROM waiting WHERE {bounds} AND {_IS_DUE}",  # noqa: S608
-            (*(ended or ()), now, now + LONGEST_WAIT_SECONDS),
-        )
-        return int(rows[0][0])
+        query = f"SELECT count(*) FROM waiting WHERE {bounds} AND {_IS_DUE}"  # noqa: S608
+        return int(self._database.value(query, (*(ended or ()), now, now + LONGEST_WAIT_SECONDS)))
 
     def due_ends(self, now: float, *, after: int) -> Range | None:
         """The first and the last End of the due jobs, after ``after`` and up to now."""
@@ -102,9 +97,8 @@ class WaitingJobs:
 
     def next_due(self, now: float) -> float | None:
         """When the next job is due; None if none is waiting."""
-        due: float | None = self._database.execute(
-            "SELECT min(CASE WHEN due_at > ? THEN ? ELSE due_at END) FROM waiting", (now + LONGEST_WAIT_SECONDS, now)
-        )[0][0]
+        query = "SELECT min(CASE WHEN due_at > ? THEN ? ELSE due_at END) FROM waiting"
+        due: float | None = self._database.value(query, (now + LONGEST_WAIT_SECONDS, now))
         return due
 
     def get(self, key: tuple[int, int]) -> Waiting | None:
@@ -112,35 +106,16 @@ class WaitingJobs:
         rows = self._database.execute("SELECT * FROM waiting WHERE job_id = ? AND array_task = ?", key)
         return _make_waiting(rows[0]) if rows else None
 
-    def all(self) -> Iterator[Waiting]:
-        """Yields all waiting jobs, in the order of their IDs. The file is not locked between pages."""
-        last = (0, 0)
-        while True:
-            rows = self._database.execute(
-                "SELECT * FROM waiting WHERE (job_id, array_task) > (?, ?) ORDER BY job_id, array_task LIMIT ?",
-                (*last, PAGE),
-            )
-            yield from map(_make_waiting, rows)
-            if len(rows) < PAGE:
-                return
-            last = rows[-1][:2]
-
     def newest(self, limit: int = sys.maxsize) -> Iterator[Waiting]:
-        """Yields the waiting jobs, newest first, reading page by page like :meth:`all`."""
-        last: tuple[float, int, int] = (float("inf"), 0, 0)
-        while limit:
-            rows = self._database.execute(
-                "SELECT * FROM waiting WHERE (queued_at, job_id, array_task) < (?, ?, ?)"
-                " ORDER BY queued_at DESC, job_id DESC, array_task DESC LIMIT ?",
-                (*last, min(limit, PAGE)),
-            )
-            if not rows:
-                return
-            for row in rows:
-                item = _make_waiting(row)
-                last = (item.queued_at, *item.key)
-                yield item
-            limit -= len(rows)
+        """The waiting jobs, newest first."""
+        rows = self._database.pages(
+            "SELECT * FROM waiting WHERE (queued_at, job_id, array_task) < (?, ?, ?)"
+            " ORDER BY queued_at DESC, job_id DESC, array_task DESC LIMIT ?",
+            start=(float("inf"), 0, 0),
+            key=lambda row: (row[4], *row[:2]),
+            limit=limit,
+        )
+        return map(_make_waiting, rows)
 
     def count(self) -> tuple[int, float | None]:
         """How many jobs are waiting, and the earliest End among them, or when that job was queued.
@@ -153,7 +128,7 @@ class WaitingJobs:
 
     def count_half_written(self) -> int:
         """How many jobs wait for the rest of their record."""
-        return int(self._database.execute("SELECT count(*) FROM waiting WHERE state = ?", (HALF_WRITTEN,))[0][0])
+        return int(self._database.value("SELECT count(*) FROM waiting WHERE state = ?", (HALF_WRITTEN,)))
 
     def reasons(self) -> dict[str, int]:
         """How many jobs wait for each reason. Refused jobs are one reason, whatever the error message."""
@@ -162,11 +137,7 @@ class WaitingJobs:
 
     def among(self, job_ids: Sequence[int]) -> set[int]:
         """Those of these raw IDs that are waiting."""
-        found: set[int] = set()
-        for chunk in chunks(job_ids):
-            rows = self._database.execute(f"SELECT job_id FROM waiting WHERE {IS_ONE_OF}", chunk)  # noqa: S608
-            found.update(job_id for (job_id,) in rows)
-        return found
+        return {job_id for (job_id,) in self._database.select_among("SELECT job_id FROM waiting WHERE job_id", job_ids)}
 
     def retry_all(self, now: float) -> int:
         """Makes all waiting jobs due, and queues all rejected jobs again that were not dropped.

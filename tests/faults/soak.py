@@ -236,7 +236,7 @@ class Soak:
     def _waiting(self) -> dict[str, str]:
         """What is not delivered yet, and why."""
         ledger = view_ledger(self._slurm.spool / "ledger.db")
-        behind = {item.entry.asked: item.reason for item in ledger.waiting.all()}
+        behind = {item.entry.asked: item.reason for item in ledger.waiting.newest()}
         behind.update({record.shown_id: record.reason for record in ledger.rejected.newest()})
         ledger.close()
         files = (path.name for path in self._slurm.spool.glob("queue*") if path.suffix != ".lock")

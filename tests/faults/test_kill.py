@@ -43,7 +43,7 @@ def begin(site: Site) -> None:
 def check(site: Site, expected: Records, what: str) -> None:
     """Every job is delivered once, the bad one is set aside, and nothing waits."""
     ledger = view_ledger(site.spool / "ledger.db")
-    waiting = [item.entry.asked for item in ledger.waiting.all()]
+    waiting = [item.entry.asked for item in ledger.waiting.newest()]
     rejected = [record.shown_id for record in ledger.rejected.newest()]
     ledger.close()
     assert (site.dashboard.records, rejected, waiting, site.leftovers()) == (expected, [POISON], [], []), what

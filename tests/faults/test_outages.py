@@ -60,7 +60,7 @@ def expected(site: Site) -> dict[str, dict[str, Any]]:
 
 def waiting(site: Site) -> dict[str, str]:
     ledger = view_ledger(site.spool / "ledger.db")
-    items = {item.entry.asked: item.reason for item in ledger.waiting.all()}
+    items = {item.entry.asked: item.reason for item in ledger.waiting.newest()}
     ledger.close()
     return items
 

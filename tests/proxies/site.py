@@ -44,7 +44,7 @@ class Deliveries:
             clock=time.time,
         )
         try:
-            for item in list(self._ledger.waiting.all()):
+            for item in list(self._ledger.waiting.newest()):
                 delivery.add(make_record(item.entry.job_id), item.key)
             delivery.flush()
         except ExporterError as error:

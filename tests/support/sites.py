@@ -124,7 +124,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
 
     def waiting(self) -> dict[int, str]:
         """The waiting jobs and their reasons."""
-        return {item.entry.job_id: item.reason for item in self.ledger.waiting.all()}
+        return {item.entry.job_id: item.reason for item in self.ledger.waiting.newest()}
 
     def waiting_ids(self) -> list[int]:
         """The JobIDs of these."""

@@ -30,7 +30,7 @@ def spool(tmp_path: Path, ledger: Ledger) -> Spool:
 def set_aside(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.waiting.add([QueueEntry(100)], NOON)
-        items = list(ledger.waiting.all())
+        items = list(ledger.waiting.newest())
         ledger.waiting.postpone(item._replace(attempts=5, due_at=NOON + 1e6, reason="no record yet") for item in items)
         ledger.rejected.add("lab", REFUSED, "no such user", NOON, hooked=True)
 
@@ -118,7 +118,7 @@ def test_retry_of_a_rejected_record(ledger: Ledger, named: list[str]) -> None:
     set_aside(ledger)
     repair.retry(ledger, repair.parse_job_ids(named))
     assert 0 == ledger.rejected.count()
-    asked = {item.entry.asked for item in ledger.waiting.all() if item.attempts == 0}
+    asked = {item.entry.asked for item in ledger.waiting.newest() if item.attempts == 0}
     assert asked & {"203_3", "210"}
 
 
@@ -126,7 +126,7 @@ def test_retry_of_a_waiting_job_makes_it_due(ledger: Ledger) -> None:
     """A waiting job is due immediately after a retry."""
     set_aside(ledger)
     repair.retry(ledger, [QueueEntry(100)])
-    assert [0] == [item.attempts for item in ledger.waiting.all()]
+    assert [0] == [item.attempts for item in ledger.waiting.newest()]
 
 
 def test_retry_of_everything(ledger: Ledger) -> None:
@@ -137,8 +137,8 @@ def test_retry_of_everything(ledger: Ledger) -> None:
         ledger.rejected.drop(9, "9")
     set_aside(ledger)
     assert 2 == repair.retry(ledger, [])
-    assert [(100, 0), (210, 0)] == [(item.entry.job_id, item.attempts) for item in ledger.waiting.all()]
-    assert all(item.due_at > NOON for item in ledger.waiting.all())
+    assert [(210, 0), (100, 0)] == [(item.entry.job_id, item.attempts) for item in ledger.waiting.newest()]
+    assert all(item.due_at > NOON for item in ledger.waiting.newest())
     assert ([], [dropped.key]) == (list(ledger.rejected.newest()), list(ledger.rejected.digests("lab")))
 
 
@@ -147,7 +147,7 @@ def test_drop(spool: Spool, ledger: Ledger) -> None:
     set_aside(ledger)
     spool.queue.append([QueueEntry(7)])
     assert 3 == repair.drop(spool, repair.parse_job_ids(["7", "100", "203_3"]))
-    assert ([], 0) == (list(ledger.waiting.all()), ledger.rejected.count())
+    assert ([], 0) == (list(ledger.waiting.newest()), ledger.rejected.count())
     assert {REFUSED.key: REFUSED.digest} == ledger.rejected.digests("lab")
 
 
@@ -166,4 +166,4 @@ def test_an_unknown_job_is_named(spool: Spool, ledger: Ledger) -> None:
         repair.drop(spool, repair.parse_job_ids(["100", "99"]))
     with pytest.raises(ExporterError, match="job 99 is neither waiting nor rejected"):
         repair.retry(ledger, repair.parse_job_ids(["99"]))
-    assert [100] == [item.entry.job_id for item in ledger.waiting.all()]
+    assert [100] == [item.entry.job_id for item in ledger.waiting.newest()]

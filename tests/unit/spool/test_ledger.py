@@ -47,7 +47,7 @@ def queue(ledger: Ledger, *entries: QueueEntry, now: float = NOW) -> None:
 
 
 def entries(ledger: Ledger) -> list[QueueEntry]:
-    return sorted((item.entry for item in ledger.waiting.all()), key=lambda entry: entry.key)
+    return sorted((item.entry for item in ledger.waiting.newest()), key=lambda entry: entry.key)
 
 
 def test_a_newer_end_of_a_waiting_job(ledger: Ledger) -> None:
@@ -304,11 +304,11 @@ def test_an_older_ledger_is_upgraded(path: Path, version: int) -> None:
     ledger, put_aside = open_ledger(path)
     assert "" == put_aside
     assert [
-        (QueueEntry(5), 3, "no_record", "no record yet"),
-        (QueueEntry(77, int(NOW) - 100, int(NOW) - 10), 1, "refused", "500 'Internal: a; b'"),
-        (QueueEntry(100, int(NOW) - 100, int(NOW) - 10), 0, "no_record", "not sent yet"),
         (QueueEntry(203, array_task=3), 0, "no_record", "not sent yet"),
-    ] == [(item.entry, item.attempts, item.state, item.reason) for item in ledger.waiting.all()]
+        (QueueEntry(100, int(NOW) - 100, int(NOW) - 10), 0, "no_record", "not sent yet"),
+        (QueueEntry(77, int(NOW) - 100, int(NOW) - 10), 1, "refused", "500 'Internal: a; b'"),
+        (QueueEntry(5), 3, "no_record", "no record yet"),
+    ] == [(item.entry, item.attempts, item.state, item.reason) for item in ledger.waiting.newest()]
     assert make_record(7).digest == ledger.delivered.known("lab", [make_record(7)])[make_record(7).key].digest
     assert ([10.0, 10.0], 1) == (ledger.delivered.latencies(0, 9), ledger.rejected.count())
     history, facts = ledger.history, ledger.facts
@@ -325,10 +325,12 @@ def test_refused_jobs_differ_from_jobs_without_a_record(ledger: Ledger) -> None:
     with ledger.transaction():
         for job_id in (1, 3):
             ledger.waiting.add_refused((job_id, -1), make_record(job_id), f"500 of {job_id}", NOW, due_at=NOW + 1800)
-        ledger.waiting.postpone([item._replace(due_at=NOW + 60) for item in ledger.waiting.all() if item.key[0] == 2])
+        ledger.waiting.postpone(
+            [item._replace(due_at=NOW + 60) for item in ledger.waiting.newest() if item.key[0] == 2]
+        )
     assert {"refused by the dashboard": 2, "not sent yet": 1} == ledger.waiting.reasons()
-    expected = [(REFUSED, "500 of 1"), (NO_RECORD, "not sent yet"), (REFUSED, "500 of 3")]
-    assert expected == [(item.state, item.reason) for item in ledger.waiting.all()]
+    expected = [(REFUSED, "500 of 3"), (NO_RECORD, "not sent yet"), (REFUSED, "500 of 1")]
+    assert expected == [(item.state, item.reason) for item in ledger.waiting.newest()]
     with ledger.transaction():
         ledger.waiting.retry_refused(NOW)
     assert [1, 3] == [item.entry.job_id for item in ledger.waiting.due(NOW, after=(0, 0), limit=9)]
@@ -339,7 +341,7 @@ def test_a_record_that_is_retried_is_no_longer_rejected(ledger: Ledger) -> None:
     with ledger.transaction():
         ledger.waiting.add_refused((1, -1), make_record(1), "500", NOW, due_at=NOW + 1800)
         ledger.waiting.postpone(
-            [item._replace(reason="no record yet", state=NO_RECORD) for item in ledger.waiting.all()]
+            [item._replace(reason="no record yet", state=NO_RECORD) for item in ledger.waiting.newest()]
         )
     assert {"no record yet": 1} == ledger.waiting.reasons()
 

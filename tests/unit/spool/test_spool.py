@@ -163,7 +163,9 @@ def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, le
     spool = Spool(Queue(tmp_path, complain=complaints.append), ledger)
     spool.take_over(NOW)
     spool.take_over(NOW)
-    assert [QueueEntry(100, 1700000000, 1700003660), QueueEntry(101)] == [item.entry for item in ledger.waiting.all()]
+    assert [QueueEntry(101), QueueEntry(100, 1700000000, 1700003660)] == [
+        item.entry for item in ledger.waiting.newest()
+    ]
     assert [] == list(tmp_path.glob("queue.*.*"))
     assert 1 == len(complaints)
 
@@ -203,6 +205,6 @@ def test_take_over_that_fails_keeps_the_files(tmp_path: Path, ledger: Ledger) ->
     (tmp_path / "queue").write_text("100\n101\n")
     with pytest.raises(SpoolError):
         Spool(TornQueue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
-    assert [] == list(ledger.waiting.all())
+    assert [] == list(ledger.waiting.newest())
     Spool(Queue(tmp_path, complain=lambda error: None), ledger).take_over(NOW)
-    assert [QueueEntry(100), QueueEntry(101)] == [item.entry for item in ledger.waiting.all()]
+    assert [QueueEntry(101), QueueEntry(100)] == [item.entry for item in ledger.waiting.newest()]

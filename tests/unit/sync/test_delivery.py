@@ -93,7 +93,7 @@ class Site(MemorySite[MemorySlurm, PickyDashboard]):
 
     def waiting_in_the_order_of_flush(self) -> list[int]:
         """Refused jobs come last."""
-        return [item.entry.job_id for item in sorted(self.ledger.waiting.all(), key=lambda item: item.due_at)]
+        return [item.entry.job_id for item in sorted(self.ledger.waiting.newest(), key=lambda item: item.due_at)]
 
     def delivered(self, job_id: int) -> bool:
         return make_bare_record(job_id).key in self.ledger.delivered.known("lab", [make_bare_record(job_id)])
@@ -220,7 +220,7 @@ def test_a_poison_record_on_an_idle_cluster(ledger: Ledger) -> None:
     site.queue_ids([1])
     delivery = site.send_ids([1])
     assert (0, 1) == (delivery.rejected, delivery.refused)
-    (item,) = ledger.waiting.all()
+    (item,) = ledger.waiting.newest()
     assert (NOW + REFUSED_PAUSE_SECONDS, REFUSED, "500") == (item.due_at, item.state, item.reason)
     site.queue_ids([2])
     with ledger.transaction():

@@ -110,12 +110,12 @@ def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
     """However long it lasts, no job is delayed, given up or forgotten because of it."""
     site = Site(ledger, plain(100))
     site.queue(TOLD)
-    before = list(ledger.waiting.all())
+    before = list(ledger.waiting.newest())
     site.slurm.down = True
     for day in range(30):
         with pytest.raises(SlurmUnreachable):
             site.flush(at=NOW + day * DAY)
-    assert before == list(ledger.waiting.all())
+    assert before == list(ledger.waiting.newest())
     site.slurm.down = False
     site.flush(at=NOW + 31 * DAY)
     assert ["100"] == site.arrived()

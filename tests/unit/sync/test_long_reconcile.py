@@ -58,7 +58,7 @@ def test_a_preempted_job_waits_for_slurmctld(tmp_path: Path, state: str) -> None
     with site.session() as (session, spool):
         spool.queue.append([QueueEntry(7, None, WINDOW.end - 900)])
         session.flush()
-        assert ([], [7]) == (job_ids(site), [item.entry.job_id for item in spool.ledger.waiting.all()])
+        assert ([], [7]) == (job_ids(site), [item.entry.job_id for item in spool.ledger.waiting.newest()])
 
 
 def test_records_that_another_host_may_have_erased_are_resent(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_a_login_page_for_everything(ledger: Ledger, jobs: int) -> None:
     site = Site(ledger, SlowDashboard(lambda *_: login_page()))
     with pytest.raises(DashboardUnreachable, match="not the dashboard's answer"):
         site.send_ids(range(1, jobs + 1))
-    assert ({"not sent yet"}, 2) == ({item.reason for item in ledger.waiting.all()}, len(site.dashboard.sizes))
+    assert ({"not sent yet"}, 2) == ({item.reason for item in ledger.waiting.newest()}, len(site.dashboard.sizes))
 
 
 @pytest.mark.parametrize("facts", [(-5, 0), (float("inf"), 0), (1e300, 5), (1000, -1), (1000, 1e300), (0.3, 0)])
