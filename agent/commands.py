@@ -303,7 +303,7 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
         return
     key = _read_given_key(wanted)
     spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
-    writer = make_writer(path.resolve(), Path(spool))
+    writer = make_writer(path.resolve(), Path(spool))  # a link stays a link
 
     def fetch_key(config: Config) -> tuple[str, str]:
         if wanted.api_key_file:
@@ -315,12 +315,11 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
         return setup.exchange_deploy_key(config, key)
 
     config = setup.set_up(
-        path,
+        writer,
         wanted.api_url,
         fetch_key,
         may_replace=lambda: wanted.yes or _ask(f"{path} already holds a key"),
         instance=instance,
-        writer=writer,
         allow_http=wanted.allow_http,
     )
     for line in setup.describe_cluster(config):

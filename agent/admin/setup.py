@@ -49,30 +49,27 @@ def choose_path(environ: Mapping[str, str], instance: str = "") -> Path:
 
 
 def set_up(
-    path: Path,
+    writer: ConfigWriter,
     api_url: str,
     fetch_key: Callable[[Config], tuple[str, str]],
     *,
     may_replace: Callable[[], bool],
     instance: str = "",
-    writer: ConfigWriter | None = None,
     allow_http: bool = False,
 ) -> Config:
     """Writes a configuration for a dashboard, or updates the existing one.
 
-    Everything that can fail is tried before the key is fetched, because a deploy key works only once. An existing file
-    keeps its owner; a new one gets the spool's.
+    Everything that can fail is tried before the key is fetched, because a deploy key works only once.
 
     :param fetch_key: takes the future configuration without its key; returns the cluster's name, which may be empty,
         and the key.
     :param may_replace: called if there is a key already.
-    :param writer: writes the file; where none is given it is this process, and the file keeps its owner.
     :param allow_http: whether the key may go to another host in plain text; stored in the file.
     :returns: the new configuration.
     :raises ConfigError: if the configuration is wrong or cannot be written; a fetched key is saved.
     :raises UsageError: if the existing key must not be replaced.
     """
-    path = path.resolve()  # a link stays a link
+    path = writer.path
     there = path.exists()
     content = read_config_file(path) if there else {}
     text = path.read_text(encoding=ENCODING) if there else ""
@@ -86,8 +83,6 @@ def set_up(
             f"{config.api_url} is not encrypted: anyone on the network path could read the key and every job",
             hint="use https://, or add --allow-http if you trust that network",
         )
-    info = path.stat() if there else None
-    writer = writer or ConfigWriter(path, (info.st_uid, info.st_gid) if info else None)
 
     def write(wanted: Mapping[str, Any], *, only_try: bool = False) -> None:
         if plain:

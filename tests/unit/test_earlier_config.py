@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from agent.admin import setup
+from agent.admin.config_writer import ConfigWriter
 from agent.config import load_config, parse_config, read_config_file
 from agent.config_keys import KEYS
 from agent.errors import ConfigError
@@ -92,7 +93,7 @@ def test_setup_replaces_a_placeholder_key_without_asking(tmp_path: Path, key: st
     """An empty one and the placeholders of both exporters' examples hold nothing that could be lost."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://d", "api_key": key, "cluster_name": ""}))
-    setup.set_up(path, "https://d", lambda _: ("lab", "new"), may_replace=lambda: False)
+    setup.set_up(ConfigWriter(path), "https://d", lambda _: ("lab", "new"), may_replace=lambda: False)
     assert {"api_url": "https://d", "api_key": "new", "cluster_name": "lab"} == read_config_file(path)
 
 
@@ -104,7 +105,7 @@ def test_a_byte_order_mark_is_ignored(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(codecs.BOM_UTF8 + text.encode())
     assert "from-file" == load_config(path, {}).api_key
-    setup.set_up(path, "https://d", lambda _: ("lab", "new"), may_replace=lambda: True)
+    setup.set_up(ConfigWriter(path), "https://d", lambda _: ("lab", "new"), may_replace=lambda: True)
     assert ("new", "lab") == (load_config(path, {}).api_key, load_config(path, {}).cluster_name)
     assert not path.read_bytes().startswith(codecs.BOM_UTF8)
 

