@@ -81,7 +81,7 @@ put() { # MODE FILE: writes standard input to FILE atomically
     if [ "$dry_run" = yes ]; then
         say "+ write $2 (mode $1)"
     else
-        # A former owner of the folder may have left a link by this name.
+        # A previous owner of the folder may have left a link with this name.
         { rm -f "$2.new" && (umask 077 && cat >"$2.new") && chmod "$1" "$2.new" && mv -f "$2.new" "$2"; } ||
             err "cannot write $2"
     fi
@@ -284,7 +284,7 @@ installed_prefix() { # found by following the command's link, so that an upgrade
 # shellcheck disable=SC2016  # the hook's own line, verbatim
 installed_spool() { sed -n 's/^: "${SLURM_USAGE_HISTORY_SPOOL:=\(.*\)}"$/\1/p' "$root$hook" 2>/dev/null; }
 
-refuse_over_package() { # ours would hide its units and its command, and both would use the same spool
+refuse_over_package() { # our units and command would hide the package's, and both would use the same spool
     [ "$for_user" = yes ] || [ ! -d "$root$PACKAGED" ] ||
         err "a package of $NAME is installed: upgrade that, or remove it first (its configuration and spool stay)"
 }
@@ -347,7 +347,7 @@ conf_file() {
     say /etc/slurm/slurm.conf
 }
 
-# If SlurmUser has changed, the configuration, which the previous user could write, changes its owner only if root says so.
+# If SlurmUser has changed, root must confirm it: the new user would run commands that the previous one could configure.
 check_user() {
     [ -n "$reported_user" ] && [ -z "$root" ] && [ "$for_user" = no ] || return 0
     for place in "$etc/config.toml" "$etc/config.json" "$spool"; do
@@ -388,7 +388,7 @@ give_away() { # FILE...: changes the owner to that user
     [ -n "$root" ] || [ "$for_user" = yes ] || ensure chown -h "$user:$group" "$@"
 }
 
-check_writable() { # of what is written after the program: where /usr is read-only, nothing is left half done
+check_writable() { # the places that are written last, so that a read-only /usr leaves nothing half installed
     [ "$dry_run" = no ] || return 0
     for place in "$spool" "$etc" "${link%/*}" "$share"; do
         above=$root$place
@@ -578,9 +578,9 @@ install_config() { # sets $config
     give_away "$root$config"
 }
 
-has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links, of which one may be /etc/shadow
+has_other_names() { [ -f "$1" ] && [ "$(stat -c %h "$1")" != 1 ]; } # hard links: another one may be /etc/shadow
 
-keep_folder() { # takes it back: in its own folder the Slurm user could link to any file, whose owner root then changes
+keep_folder() { # makes root its owner: the Slurm user could link to any file in it, and root would change that file's owner
     make_folder "$root$etc"
     [ -z "$root" ] && [ "$for_user" = no ] || return 0
     ensure chown root:root "$etc" && ensure chmod go-w "$etc"
@@ -668,7 +668,7 @@ enable_timers() {
     elif manager_runs; then
         set -- --now
     elif [ "$for_user" = yes ]; then
-        return 0 # no systemd to ask: print_timers says what to do
+        return 0 # systemd cannot be reached: print_timers says what to do
     fi
     # shellcheck disable=SC2086  # a list
     control "$@" enable $TIMERS || err 'the timers cannot be enabled'
@@ -792,7 +792,7 @@ several_epilogs() { # from 24.05 on
 
 print_timers() {
     if [ "$for_user" = yes ] && [ -z "$root" ] && ! manager_runs; then
-        say 'Your own systemd cannot be reached, because su and sudo open no session. Log in by ssh, or have root keep one:' \
+        say 'Your own systemd cannot be reached, because su and sudo open no session. Log in by ssh, or start it as root:' \
             "    sudo loginctl enable-linger $user && export XDG_RUNTIME_DIR=/run/user/$(id -u)" \
             "Then: systemctl --user daemon-reload && systemctl --user enable --now $TIMERS"
         return
@@ -800,7 +800,7 @@ print_timers() {
     # shellcheck disable=SC2086  # a list
     is_active $TIMERS || [ "$enable,$set_up_failed" = yes,no ] ||
         say "Start the timers: ${sudo}systemctl$manager enable --now $TIMERS"
-    is_active "$WATCH" || say "Optional, seconds instead of minutes: ${sudo}systemctl$manager enable --now $WATCH"
+    is_active "$WATCH" || say "Optional, to deliver jobs within half a minute: ${sudo}systemctl$manager enable --now $WATCH"
     [ "$for_user" = no ] || [ -n "$root" ] || [ -e "/var/lib/systemd/linger/$user" ] ||
         say "The timers stop when you log out, unless you run: loginctl enable-linger $user"
 }

@@ -1,11 +1,11 @@
-"""Builds what installs without internet: a bundle with wheels for every Python, and a single-file zipapp.
+"""Builds installations that need no internet access: a bundle with wheels for every Python, and a single-file zipapp.
 
     python etc/bundle.py [--bundle] [--zipapp] [--python 3.X]... [FOLDER]
 
-Both are built, for every Python, into dist/, where nothing else is said, with their SHA256SUMS and a list of what is in
-them (an SBOM, CycloneDX). The versions are those of etc/requirements/, and what is built twice comes out the same.
+By default it builds both, for every Python, into dist/, with SHA256SUMS and an SBOM (CycloneDX). The versions are those
+of etc/requirements/. Builds are reproducible.
 
-Needs pip, and the way to PyPI that the machines it is for do not have.
+Needs pip and access to PyPI, which the machines that it builds for need not have.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def source_date() -> str:
 
 
 def write_sums(folder: Path, made: Sequence[Path]) -> None:
-    """Adds files to SHA256SUMS, which may name others."""
+    """Adds files to SHA256SUMS, or updates them there."""
     sums = folder / "SHA256SUMS"
     lines = sums.read_text().splitlines() if sums.exists() else []
     names = {path.name for path in made}
@@ -123,7 +123,7 @@ def build_own_wheel(work: Path) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, copy)
     for path in copy.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)  # whatever the umask of the checkout
+        path.chmod(0o755 if path.is_dir() else 0o644)  # regardless of the checkout's umask
     source_date()
     tools = download(PINS / "build.txt", work / "tools")
     # The pinned setuptools, unpacked from its wheel, so that no other version can run the build.
@@ -160,7 +160,7 @@ def run_pip(command: str, *arguments: str, folder: Path, env: Mapping[str, str] 
 
 
 def write_bundle(folder: Path, own: Path, wheels: Iterable[Path]) -> Path:
-    """Writes the archive: install.sh and what it installs, with a wheelhouse that it finds by itself."""
+    """Writes the archive: install.sh and what it installs, with the wheelhouse that it uses by default."""
     top = f"{NAME}-{own.name.split('-')[1]}"
     bundle = folder / f"{top}-bundle.tar.gz"
     date = int(source_date())

@@ -1,9 +1,8 @@
 """Writes the man page and the shell completions from the command line's own help.
 
-    python etc/manual.py [FOLDER]     into etc/man/ and etc/completion/ where no folder is named
+    python etc/manual.py [FOLDER]     into etc/man/ and etc/completion/ by default
 
-The man page is written here rather than by argparse-manpage, which repeats the options of every command with each of
-them, and knows nothing of the configuration.
+argparse-manpage is not used, because it repeats the common options under each command and omits the configuration.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def make_man_page() -> str:
 
 
 def make_completion(shell: str) -> str:
-    """What completes the command line in ``bash`` or ``zsh``."""
+    """The completion script for ``bash`` or ``zsh``."""
     import shtab  # noqa: PLC0415  # the man page needs none
 
     parser = build_parser()

@@ -2,7 +2,7 @@
 
     python etc/pin.py
 
-Asks PyPI for the newest versions that each Python can have. `make pins` calls it; look at the changes before you commit
+Asks PyPI for the newest versions that support each Python. `make pins` calls it; look at the changes before you commit
 them. Needs uv, of the extra `release`.
 """
 
@@ -16,9 +16,9 @@ from typing import Sequence
 CHECKOUT = Path(__file__).resolve().parent.parent
 FOLDER = CHECKOUT / "etc" / "requirements"
 PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
-#: What builds the exporter from a clone: the last that runs on 3.8, the same for all.
+#: Builds the exporter from a clone: the last version that runs on 3.8, used for all Pythons.
 BUILD = "setuptools<76"
-#: The last pip that runs on 3.8. It is for Pythons that come without one, and only installs what lies beside it.
+#: The last pip that runs on 3.8. It is for Pythons without pip, and installs only the wheels beside it.
 PIP = "pip<25.1"
 _HEADER = "# Made by `make pins`: versions and their hashes, which install.sh and the bundle hold to.\n"
 

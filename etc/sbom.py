@@ -1,4 +1,4 @@
-"""What a release is made of, as CycloneDX: a component for each wheel, with its version, licence and hash.
+"""Writes a release's SBOM (CycloneDX): a component for each wheel, with its version, licence and hash.
 
 Called by bundle.py. Needs cyclonedx-python-lib, of the extra `release`.
 """
@@ -21,7 +21,7 @@ def is_possible() -> bool:
 
 
 def write_sbom(folder: Path, own: Path, wheels: Iterable[Path], date: int) -> Path:
-    """Writes the list beside the release; made twice it is the same.
+    """Writes the SBOM beside the release; the same release gives the same bytes.
 
     :param own: the exporter's own wheel, of which the others are the dependencies.
     :param date: epoch seconds.

@@ -1,6 +1,6 @@
-"""Writes the template units, of which each instance has its own, from the plain ones, from which they may not drift.
+"""Writes the template units for instances from the plain units, so that the two never differ.
 
-python etc/templates.py [FOLDER]     into etc/systemd/ where no folder is named
+python etc/templates.py [FOLDER]     into etc/systemd/ by default
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 # appends "JOBID SUBMIT END ARRAYTASK" to the queue of slurm-usage-history-exporter, and always exits 0.
 # It reads only variables that Slurm itself sets, and keeps only their digits.
 
-# jobcomp/script passes on nothing of slurmctld's environment: set another spool in the next line.
+# jobcomp/script passes on none of slurmctld's environment: set another spool in the next line.
 : "${SLURM_USAGE_HISTORY_SPOOL:=/var/spool/slurm-usage-history-exporter}"
 export PATH=/usr/bin:/bin:/usr/sbin:/sbin:/usr/local/bin
 export LC_ALL=C # with another locale flock would read a dozen files first
@@ -38,14 +38,14 @@ append() { # FILE: adds $line, starting a new line in case a full disk cut the p
     plain "$1" && printf '\n%s\n' "$line" >>"$1"
 }
 
-append_locked() { # shares the lock with other hooks (a line is written atomically), and never waits: slurmctld would, too
+append_locked() { # shares the lock with other hooks (a line is written atomically); slurmctld would wait with it, so it never waits
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
     [ ! -e "$SLURM_USAGE_HISTORY_SPOOL/queue.claiming" ] && plain "$lock" && {
         flock -s -n 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"
     } 9<>"$lock" # NFS shares a lock only where the file can be read
 }
 
-still_there() { # somebody may have deleted the lock file meanwhile: then this lock excludes nobody
+still_there() { # the lock excludes nobody if its file has been deleted meanwhile
     # shellcheck disable=SC3013  # -ef is POSIX since 2024; a shell without it always writes a side file
     [ "$lock" -ef /proc/self/fd/9 ]
 }

@@ -1,4 +1,4 @@
-"""What every test may ask for, and which tests this machine can run."""
+"""Fixtures of all tests, and which tests this machine can run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.tools import cannot_run
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    os.environ.pop("TZ", None)  # the exporter goes by the host's zone, whatever the shell's
+    os.environ.pop("TZ", None)  # the exporter uses the host's time zone, not the shell's
     time.tzset()
     # A shell that has started the tests in the background has them, and their children, ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -31,7 +31,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(autouse=True)
 def _log_of_ones_own() -> Iterator[None]:
-    """A test that runs the command line sets up its log; the next test, whichever it is, must not find it there."""
+    """A test that runs the command line sets up its log, which must not affect the next test."""
     package = logging.getLogger("agent")
     before = package.handlers[:], package.level, package.propagate
     to_do = Logger.lowest, Logger.set_up

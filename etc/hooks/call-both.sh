@@ -2,7 +2,7 @@
 # Calls two scripts where slurm.conf takes one: the hook of slurm-usage-history-exporter, and your own script.
 #
 #   1. Copy this file, for example to /etc/slurm/call-both.sh, and make it executable (chmod 755).
-#   2. Set site_script to the present JobCompLoc or EpilogSlurmctld of slurm.conf.
+#   2. Set site_script to the current JobCompLoc or EpilogSlurmctld of slurm.conf.
 #   3. Put the copy's path there instead, and restart slurmctld: running jobs continue, and it makes all pending hook calls
 #      before it stops (after a burst that takes a while; sdiag does not show them).
 #

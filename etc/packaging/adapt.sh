@@ -2,7 +2,7 @@
 # Adapts the exporter to this host: creates the spool and the configuration if they are missing, makes the user that
 # slurmctld runs as their owner, and sets that user in the systemd units. Packages run it at installation. Run it
 # again as root after installing Slurm or changing SlurmUser. It never edits slurm.conf and never restarts Slurm. It
-# writes only what is not as it should be yet, so that it works in an image whose /etc is already right and read-only.
+# writes only what is missing or wrong, so that it also works where /etc is complete and read-only.
 #
 #   adapt               the host's own cluster
 #   adapt INSTANCE      another cluster or dashboard: see docs/instances.md
@@ -22,7 +22,7 @@ LABEL='# Written by slurm-usage-history-exporter'
 
 say() { printf '%s\n' "$@"; }
 err() { say "adapt: $1" >&2 && exit "${2:-1}"; }
-stop() { # after a command has said what it cannot do
+stop() { # after a command has printed its error
     err "stopped there. Run $0${instance:+ $instance} again once that is possible;
   on a system whose /etc is read-only, run it where the image is built"
 }
@@ -199,8 +199,7 @@ put_file() { # FILE LINE...: writes the lines if the file does not contain them 
     { mkdir -p "${file%/*}" && say "$@" >"$file"; } || stop
 }
 
-# Bytecode of a package's program, for the Python that the host has. That of the wheels for other Pythons cannot all be
-# made, and need not be.
+# Writes the packaged program's bytecode for the host's Python. Packages for other Pythons may not compile, and are not used.
 compile_program() {
     [ -x "$PYTHON" ] || return 0
     mkdir -p "/var/cache/$NAME" && "$PYTHON" -m compileall -q "$PROGRAM" >/dev/null 2>&1
@@ -209,7 +208,7 @@ compile_program() {
 label() { ! command -v restorecon >/dev/null || restorecon -R "$etc" "$spool" "/var/cache/$NAME"; }
 
 main() {
-    [ $# -le 1 ] || err 'see the comment at the top of this file' 2
+    [ $# -le 1 ] || err 'usage: adapt [INSTANCE]' 2
     instance=${1:-}
     check_instance
     [ "$(id -u)" = 0 ] || err 'needs root'
@@ -222,12 +221,12 @@ main() {
         make_common_folder
         configure_units
     else
-        say "There is no user $user yet. Once Slurm is installed: sudo $0${instance:+ $instance}"
+        say "There is no user $user yet. Once Slurm is installed, run: sudo $0${instance:+ $instance}"
     fi
     label
     if [ -n "$instance" ] && [ -n "$owner" ]; then
-        say "Instance $instance: configuration in $etc, spool $spool, of $user." \
-            "Its hook, for slurm.conf: JobCompLoc=$etc/jobcomp.sh"
+        say "Instance $instance: configuration in $etc, spool $spool, owned by $user." \
+            "Set its hook in slurm.conf: JobCompLoc=$etc/jobcomp.sh"
     fi
 }
 

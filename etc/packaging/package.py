@@ -1,10 +1,10 @@
-"""Builds the deb and the RPM: for every architecture, and for whatever Python from 3.8 on the site has.
+"""Builds the deb and the RPM, for every architecture and every Python from 3.8 on.
 
     python etc/packaging/package.py [--deb] [--rpm] [--release N] [--zipapp FILE] [FOLDER]
 
-Both are built into dist/ where nothing else is said, with a SHA256SUMS of what is built. The program comes from the
-zipapp, which needs a way to PyPI to build; installing needs neither pip nor a network. dpkg-deb and rpmbuild are in
-Debian's packages dpkg and rpm.
+By default it builds both into dist/, with SHA256SUMS. The program comes from the zipapp, which needs access to PyPI to
+build; installing the packages needs neither pip nor a network. dpkg-deb and rpmbuild are in Debian's packages dpkg and
+rpm.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ NAME = bundle.NAME
 #: Where install.sh puts the command and the hook, and where packages do.
 PLACES = {f"/opt/{NAME}/venv/bin/{NAME}": f"/usr/bin/{NAME}", f"/opt/{NAME}/bin/": f"/usr/libexec/{NAME}/"}
 DOCUMENTS = ("README.md", "CHANGELOG.md", "docs")
-#: Leaves the build folder as the only difference between two builds; the time comes from SOURCE_DATE_EPOCH.
+#: With these only the build folder's path still differs between builds; the time comes from SOURCE_DATE_EPOCH.
 REPRODUCIBLE = {
     "use_source_date_epoch_as_buildtime": "1",
     "clamp_mtime_to_source_date_epoch": "1",
@@ -105,7 +105,7 @@ def lay_out(root: Path, zipapp: Path) -> None:
 def unpack(zipapp: Path, folder: Path, licences: Path) -> None:
     """Unpacks the program, and writes the licences of the packages in it into one file.
 
-    What only pip needs to know of them is left out, and so are shell completions and shebangs of modules.
+    Leaves out pip's metadata, shell completions, and the shebangs of modules.
     """
     texts = []
     with zipfile.ZipFile(zipapp) as program:
@@ -163,7 +163,7 @@ def build_deb(root: Path, zipapp: Path, release: str, folder: Path) -> Path:
         shutil.copy(PACKAGING / "deb" / script, control / script)
         (control / script).chmod(0o755)
     deb = folder / f"{NAME}_{version}_all.deb"
-    # xz: what Debian 11 reads, wherever it is built.
+    # xz: Debian 11 cannot read zstd, the default on some build machines.
     run("dpkg-deb", "--root-owner-group", "-Zxz", "--build", root, deb)
     return deb
 
@@ -208,7 +208,7 @@ def build_rpm(work: Path, zipapp: Path, release: str, folder: Path) -> list[Path
 
 @contextmanager
 def open_at(folder: Path, number: int) -> Iterator[str]:
-    """A path to *folder* that is the same wherever it is: rpm records it in the headers."""
+    """A path to *folder* that does not contain its location, because rpm records it in the headers."""
     opened = os.open(folder, os.O_RDONLY)
     os.dup2(opened, number)
     os.close(opened)
@@ -219,13 +219,13 @@ def open_at(folder: Path, number: int) -> Iterator[str]:
 
 
 def compress(content: bytes, path: Path) -> None:
-    """Writes content as gzip -9n does: the same bytes each time."""
+    """Compresses content like gzip -9n: the same input gives the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, 9, mtime=0))
 
 
 def run(*argv: object, pass_fds: Sequence[int] = ()) -> None:
-    """Runs a command whose own words go to standard error."""
+    """Runs a command with its output on standard error."""
     bundle.source_date()
     subprocess.run(list(map(str, argv)), check=True, stdout=sys.stderr, pass_fds=pass_fds)  # noqa: S603
 

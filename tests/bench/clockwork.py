@@ -1,4 +1,4 @@
-"""Runs the ordinary blocking code of many agents on one virtual clock, each in a thread, one at a time."""
+"""Runs the blocking code of many agents on one virtual clock, each in a thread, one at a time."""
 
 from __future__ import annotations
 

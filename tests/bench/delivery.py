@@ -46,7 +46,7 @@ def flush_figures(site: Site, rounds: int) -> list[Figure]:
 def reconcile_figures(site: Site, rounds: int) -> list[Figure]:
     """``reconcile`` of a week whose jobs the ledger knows, against the sum of the bare calls for each of its days.
 
-    By hand, with its dates, it makes and sends every record; daily it leaves out what has not changed.
+    With dates it makes and sends every record; without them, as daily, it sends only changed ones.
     """
     start, end = _week()
     by_hand = ("reconcile", "--start-date", str(local_day(start)))
@@ -119,7 +119,7 @@ def memory_figures(site: Site, rounds: int) -> list[Figure]:
 
 
 def start_figures(site: Site, rounds: int) -> list[Figure]:
-    """``status`` and ``--help``: what an admin waits for."""
+    """The start-up time of ``status`` and ``--help``, for which an admin waits."""
     figures = []
     with site.agent(MONTH) as agent:
         agent.queue(site.ended(MONTH, FLUSHED))

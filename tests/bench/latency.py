@@ -1,7 +1,8 @@
-"""From a job's end to the dashboard, on a real Slurm with the hook wired: what the two ways of starting flush take.
+"""The time from a job's end to the dashboard, on a real Slurm with the hook, for both ways of starting flush.
 
-The units themselves are tested in a booted systemd (tests/install). Here their intervals are kept by a loop: as the
-path unit with its countdown, a flush so long after the queue has appeared; as the timer, a flush every so often.
+The units themselves are tested in a booted systemd (tests/install). Here a loop replaces
+them: it flushes some seconds after the queue appears, like the path unit with its countdown, or at intervals, like the
+timer.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ class Case(NamedTuple):
 
 CASES = (
     Case("path unit with its interval set to 5 s", 5.0, True, 8.0, 8.0),
-    # Of a job as short as that slurmdbd knows only half for up to five seconds.
+    # For up to five seconds, slurmdbd has only half of such a short job's record.
     Case("path unit with its interval set to 5 s, jobs of 0.2 s", 5.0, True, 0.2, None),
     Case("path unit as installed, 30 s", 30.0, True, 0.2, 35.0),
     Case("5-minute timer", 300.0, False, 0.2, 315.0),
@@ -98,7 +99,7 @@ def _delivered(agent: Agent) -> list[float]:
     ledger = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
     try:
         return [row[0] for row in ledger.execute("select delivered_at - ended from delivered")]
-    except sqlite3.OperationalError:  # the very first flush is making its tables
+    except sqlite3.OperationalError:  # the first flush creates its tables
         return []
     finally:
         ledger.close()

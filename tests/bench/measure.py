@@ -73,7 +73,7 @@ def run(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | None = None,
 
 
 def _processor_time(pid: int) -> tuple[float, float]:
-    """Seconds that a process which has just ended, and is not waited for yet, and its children have taken."""
+    """Processor seconds of a process that has just ended but was not waited for, and of its children."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     user, system, children_user, children_system = (int(ticks) / TICKS for ticks in fields[11:15])
     return user + system, children_user + children_system
@@ -103,7 +103,7 @@ def watch_memory(argv: Sequence[str], env: Mapping[str, str], *, cwd: Path | Non
 def meanwhile(work: Callable[[], object]) -> Iterator[Callable[[], int]]:
     """Repeats some work while the block runs; yields a function that returns how often it was done.
 
-    :raises Exception: what the work has raised, when the block ends.
+    :raises Exception: at the end of the block, if the work has raised one.
     """
     done: list[object] = []
     failures: list[Exception] = []
@@ -130,7 +130,7 @@ def meanwhile(work: Callable[[], object]) -> Iterator[Callable[[], int]]:
 def expect(counted: int, wanted: int, what: str) -> None:
     """Fails a benchmark that has not done its work.
 
-    :raises RuntimeError: where the counts differ.
+    :raises RuntimeError: if the counts differ.
     """
     if counted != wanted:
         raise RuntimeError(f"{counted:,} {what}, not {wanted:,}")

@@ -1,4 +1,4 @@
-"""Writes figures into a Markdown file: each table between two marks of its own, the prose around it untouched."""
+"""Writes figures into a Markdown file: each table between its two marks; the prose around it stays unchanged."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def make_table(figures: Sequence[Figure]) -> str:
 
 
 def describe_machine() -> str:
-    """The machine and the versions that matter."""
+    """The machine, and the versions of the programs that were measured."""
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text())
     return (

@@ -1,7 +1,7 @@
 """A thousand clusters against one dashboard: the agents' own retry code, timers and batches on a virtual clock.
 
 Nothing here is measured on a network. The dashboard is a queue with one server, whose costs were fitted to
-measurements of the real one: so much for each POST, so much for each record.
+measurements of the real one: a cost for each POST, and one for each record.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Cluster:
         )
 
     def get(self, name: str) -> float:
-        """Until when the dashboard has asked for a pause, which the ledger remembers."""
+        """The end of the pause that the dashboard has asked for, which the ledger remembers."""
         return self._pause_until
 
     def run(self) -> None:

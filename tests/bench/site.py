@@ -104,9 +104,9 @@ class Site:
         return _sql(self.folder, statements)
 
     def ended(self, cluster: str, count: int, *, in_arrays: bool = True) -> list[Job]:
-        """The jobs that have ended last, newest first, of those that ran only once.
+        """The jobs that ended last, newest first; only those that ran once.
 
-        :param in_arrays: whether tasks of arrays are among them, whose JobID is not their raw ID.
+        :param in_arrays: whether to include tasks of arrays, whose JobID is not their raw ID.
         """
         rows = self.sql(
             f"select id_job, time_submit, time_end from {cluster}_job_table where time_end > 0 and state between 3 and"
@@ -122,7 +122,7 @@ def open_site(scale: float, kept: Path | None) -> Iterator[Site]:
     """A site with the workloads :func:`~tests.bench.workload.month` and :func:`~tests.bench.workload.year`.
 
     :param scale: of the workloads; 1 for the real ones.
-    :param kept: where :func:`keep_site` has written down a site that is already there.
+    :param kept: the file in which :func:`keep_site` has recorded a running site.
     """
     with ExitStack() as stack:
         receiver = stack.enter_context(receiving())

@@ -1,6 +1,6 @@
 """Fills slurmdbd's database with finished jobs as a cluster would have left them: rows straight into its tables.
 
-A workload is made from its numbers alone, so two runs on the same day measure the same jobs. Of a hundred jobs thirty
+A workload depends only on its parameters, so two runs on the same day measure the same jobs. Of a hundred jobs thirty
 are tasks of arrays, twenty have GPUs, five belong to a user that no longer resolves, two were cancelled while pending
 and one was requeued once; some have not ended yet. They wait for up to two days and run for up to three, as many of
 them for seconds as for minutes, hours and days.
@@ -20,7 +20,7 @@ Sql = Callable[[str], "list[dict[str, str]]"]
 
 
 class Workload(NamedTuple):
-    """The jobs of one cluster, which lie evenly over the days up to ``end`` but for what is said here."""
+    """The jobs of one cluster, spread evenly over the days up to ``end`` except as the fields say."""
 
     cluster: str
     jobs: int
@@ -147,7 +147,7 @@ def _submit_sql(workload: Workload) -> str:
 
 
 def _insert_requeued_runs(table: str) -> str:
-    """One job in a hundred has a row more, of a run that was requeued after an hour: its End is the later Submit."""
+    """One job in a hundred has another row, of a run that was requeued after an hour: its End is the later Submit."""
     columns = (
         "mod_time, account, cpus_req, job_name, id_assoc, id_array_job, id_array_task, id_job, id_qos, id_resv,"
         " id_wckey, id_user, id_group, het_job_id, het_job_offset, state_reason_prev, nodelist, nodes_alloc, node_inx,"

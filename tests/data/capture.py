@@ -1,10 +1,10 @@
 """Runs jobs of every kind on a real Slurm, and records sacct's answers and the hook's environment.
 
-In a throwaway system, for it adds and removes users::
+Run it in a throwaway system, because it adds and removes users::
 
     OUT=$PWD/tests/data tests/support/chroots.sh run SUITE sh -c 'cd /src && python3 -m tests.data.capture /out'
 
-What comes out is described in README.md, what happens to the jobs in scenarios.py.
+README.md describes the files; scenarios.py, what happens to the jobs.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ RECORDER = '#!/bin/sh\nenv -0 >"$SLURM_USAGE_HISTORY_SPOOL/$(date +%s%N).$$.call
 #: What the lab adds to the hook's environment, and the item behind the last separator.
 OURS = {"SLURM_USAGE_HISTORY_SPOOL", "PWD", ""}
 #: Up to 22.05 a run of a few seconds is written at its end first, and completed by its start some seconds later.
-#: On 20.11 what a requeue, a preemption or a lost node ended that early stays as it is.
+#: On 20.11 a run that a requeue, a preemption or a lost node ended that early is never completed.
 HALF = "time_eligible = 0 and tres_alloc != '' and state in (3, 5)"
 LIMIT_SECONDS = 180
 
@@ -81,7 +81,7 @@ class Capture:
         return wait_for(condition, f"{name} {job}: {what}", limit_seconds=LIMIT_SECONDS, pause_seconds=0.5)
 
     def until(self, job: int, *states: str, seconds: float = 1.5) -> None:
-        """Waits until slurmctld knows a job to be in such a state, and some seconds more.
+        """Waits until slurmctld reports a job in such a state, and some seconds more.
 
         Two things that happen within one second could leave one row: its key is the second of the Submit.
         """
@@ -130,7 +130,7 @@ class Capture:
             (self._answers / f"{name}.txt").write_bytes(self.ask(*selection).stdout)
 
     def keep_expected(self) -> None:
-        """Records what the dashboard must have, by plain SQL."""
+        """Records what the dashboard must have, computed with plain SQL."""
         records = sorted(expected_records(self.slurm).values(), key=lambda record: record["JobID"])
         lines = ",\n".join(json.dumps(record) for record in records)
         (self._answers / "expected.json").write_text(f"[\n{lines}\n]\n")

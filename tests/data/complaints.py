@@ -1,10 +1,10 @@
-"""Lets a real sacct complain, and keeps what it says: of odd lines in slurm.conf, and of slurmdbds out of reach.
+"""Records the error messages of a real sacct: for odd lines in slurm.conf, and for slurmdbds that it cannot reach.
 
 In a throwaway system::
 
     OUT=$PWD/tests/data tests/support/chroots.sh run SUITE sh -c 'cd /src && python3 -m tests.data.complaints /out'
 
-What comes out is described in README.md.
+README.md describes the files.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def greet(connection: socket.socket) -> None:
 
 SERVERS = {"closes": close_at_once, "http": speak_http, "greets": greet}
 OTHER_ADDRESS = "127.0.0.9"
-#: First slurmdbds that are none, and that nothing listens for.
+#: First slurmdbds that cannot be reached.
 UNREACHABLE = {"unresolved": "nowhere.invalid", "refused": OTHER_ADDRESS, "no_route": "203.0.113.9"}
 
 
@@ -121,7 +121,7 @@ class Witness:
         self._now = int(time.time()) + 10
 
     def ask(self, name: str, *, lines: str = "", host: str = "", backup: bool = False, cluster: str = "") -> None:
-        """Records what sacct prints with such a slurm.conf: for jobs, for none, and without a query."""
+        """Records what sacct prints with such a slurm.conf: for jobs, for no jobs, and without a query."""
         conf = self._conf
         good = next(line for line in conf.splitlines() if line.startswith("AccountingStorageHost="))
         if host:

@@ -1,6 +1,6 @@
-"""What happens to the jobs that capture.py looks at. Each docstring says it of one scenario's jobs.
+"""What happens to the jobs that capture.py records. Each docstring describes the jobs of one scenario.
 
-Those in SIDE_BY_SIDE run at the same time, each where it does not disturb the others.
+Those in SIDE_BY_SIDE run at the same time, where they do not disturb one another.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def prepare_host() -> None:
 
 
 def prepare_accounting(slurm: Slurm) -> None:
-    """Accounts for all users but dave, whom the accounting does not know."""
+    """Adds accounts for all users except dave, whom the accounting does not know."""
     slurm.sacctmgr("add", "qos", "high")
     slurm.sacctmgr("add", "account", "physics,chemistry", "description=a", "organization=o")
     slurm.sacctmgr("add", "user", "alice,bob,carol", "account=physics,chemistry", "defaultaccount=physics", "qos+=high")
@@ -86,7 +86,7 @@ def failed(c: Capture) -> None:
 
 
 def timeout(c: Capture) -> None:
-    """Ran into its limit of one minute."""
+    """Reached its time limit of one minute."""
     c.until_rows(c.submit("timeout", "-t1", command="sleep 300"), "TIMEOUT")
 
 
@@ -140,7 +140,7 @@ def array_cancelled(c: Capture) -> None:
 
 
 def array_cut_short(c: Capture) -> None:
-    """Cancelled after its first task, with some eighty to go: a bracket text of hundreds of characters."""
+    """Cancelled after its first task, with about eighty left: a bracket text of hundreds of characters."""
     job = c.submit("array_cut_short", "--array=1-99:2,200-300:3%1", command="sleep 2")
     ended = {STATES["COMPLETED"], STATES["CANCELLED"]}
     c.wait(job, "the first task", lambda: STATES["COMPLETED"] in c.row_states(job))
@@ -312,7 +312,7 @@ def node_down(c: Capture) -> None:
 
 
 def node_died(c: Capture) -> None:
-    """Its slurmd was killed: requeued, and cancelled; a job of two nodes with --no-kill went on with the other."""
+    """Its slurmd was killed: requeued, and cancelled; a job of two nodes with --no-kill continued on the other."""
     job = c.submit("node_died", "--partition=dies", "--nodelist=n4", command="sleep 300")
     both = c.submit("node_lost", "--partition=dies", "-N2", "--nodelist=n[2,4]", "--no-kill", command="sleep 300")
     c.until(job, "RUNNING")
@@ -333,7 +333,7 @@ def prolog_failed(c: Capture) -> None:
 
 def _cancel_requeued(c: Capture, job: int) -> None:
     c.wait(job, "the requeue", lambda: STATES["REQUEUED"] in c.row_states(job))
-    # On 20.11 the row of a held job's next run may come no sooner than the job's next change.
+    # On 20.11 the row of a held job's next run may appear only at the job's next change.
     c.until(job, "PENDING", "SPECIAL_EXIT", seconds=3)
     c.cancel(job)
     c.wait(job, "the end", lambda: c.row_states(job)[-1:] == [STATES["CANCELLED"]])
@@ -349,7 +349,7 @@ def hostile_text(c: Capture) -> None:
 
 
 def user_gone(c: Capture) -> None:
-    """By two users who were deleted afterwards: carol had an association in the accounting, dave had none."""
+    """Jobs of two users who were deleted afterwards: carol had an association in the accounting, dave had none."""
     for user in ("carol", "dave"):
         c.until_rows(c.submit("user_gone", user=user), "COMPLETED")
         subprocess.run(["userdel", user], check=True)

@@ -12,7 +12,7 @@ from tests.support.dashboard import Answer, Connection, Request
 class Arrivals:
     """Watches a dashboard's requests, as its ``manners``.
 
-    :param since: from when on a job's delay counts, in epoch seconds.
+    :param since: record → the epoch seconds from which its delay counts.
     """
 
     def __init__(self, screen: Screen, since: Callable[[dict[str, Any]], float]) -> None:

@@ -9,7 +9,7 @@ from tests.support.exporter import Exporter
 
 
 class Flusher:
-    """Runs flush repeatedly as a separate process, as long as its ``with`` lasts.
+    """Runs flush repeatedly as a separate process while its ``with`` block runs.
 
     :param interval_seconds: the pause between two runs.
     """

@@ -32,7 +32,7 @@ Records = Mapping[str, Mapping[str, Any]]
 class Screen:
     """Prints lines and the table.
 
-    :param delay: from where to where the seconds in the last column are counted.
+    :param delay: from which moment to which the last column counts, in words.
     """
 
     def __init__(self, delay: str) -> None:

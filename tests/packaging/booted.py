@@ -280,7 +280,7 @@ def test_adapt_completes_an_installation_before_slurm(machine: Machine, installe
     machine.run("cp", "/etc/passwd", "/etc/group", "/root")
     machine.run("sed", "-i", "s/^slurm:/later:/", "/etc/passwd", "/etc/group")
     said = install(machine, "1")
-    assert f"There is no user slurm yet. Once Slurm is installed: sudo {ADAPT}" in said
+    assert f"There is no user slurm yet. Once Slurm is installed, run: sudo {ADAPT}" in said
     assert "root:root 750" == owner_and_mode(machine, SPOOL)
     machine.run("cp", "/root/passwd", "/root/group", "/etc")
     assert "" == machine.run(ADAPT)

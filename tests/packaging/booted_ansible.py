@@ -218,7 +218,7 @@ def test_from_install_sh_to_the_package(
 ) -> None:
     """The lines that the package prints, run in that order, replace install.sh's installation."""
     said = machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{Path(deb(artefacts)).name}")
-    assert "install.sh's installation is here, too" in said
+    assert "install.sh has installed it as well" in said
     assert f"let slurm.conf name {PACKAGE_HOOK}, and restart slurmctld" in said.replace("Let", "let")
     uninstall = [f"/opt/{NAME}/install.sh", "--uninstall"]
     assert "still names" in machine.run(*uninstall, expect=1)

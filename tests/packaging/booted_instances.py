@@ -81,7 +81,7 @@ def installed(machine: Machine, deb: Path, dashboards: dict[str, ReceivingDashbo
     """The package, three instances beside the host's own, and both slurmctlds wired."""
     machine.run("apt-get", "install", "--yes", "--no-install-recommends", f"/wheels/{deb.name}")
     said = machine.run(ADAPT, "second", SLURM_CONF=SECOND_CONF)
-    assert f"Its hook, for slurm.conf: JobCompLoc=/etc/{NAME}/second/jobcomp.sh" in said
+    assert f"Set its hook in slurm.conf: JobCompLoc=/etc/{NAME}/second/jobcomp.sh" in said
     machine.run(ADAPT, "test")
     machine.run(ADAPT, "viewer")
     for instance, dashboard in dashboards.items():

@@ -227,7 +227,7 @@ def test_an_installation_by_install_sh_is_reported(root: Root, rpms: dict[str, P
     unit.write_text("[Timer]\nOnCalendar=daily\n")
     (wants / unit.name).symlink_to(f"/etc/systemd/system/{unit.name}")
     said = root.rpm("-Uvh", str(rpms["1"]))
-    assert "install.sh's installation is here, too, and its units and its command come first." in said
+    assert "install.sh has installed it as well; those units and that command take precedence." in said
     assert f"/opt/{NAME}/install.sh --uninstall" in said
     root.rpm("-e", NAME)
     assert (wants / unit.name).is_symlink()
@@ -264,7 +264,7 @@ def test_adapt_completes_an_installation_before_slurm(root: Root, rpms: dict[str
     root.run("sed", "-i", "s/^slurm:/later:/", "/etc/passwd")
     root.run("rm", "-rf", SPOOL, f"/etc/{NAME}", f"/etc/tmpfiles.d/{NAME}.conf")
     said = root.rpm("-Uvh", str(rpms["1"]))
-    assert f"There is no user slurm yet. Once Slurm is installed: sudo {ADAPT}" in said
+    assert f"There is no user slurm yet. Once Slurm is installed, run: sudo {ADAPT}" in said
     assert "root:root 750" == owner_and_mode(root, SPOOL)
     shutil.copy(root.path / "root/passwd", root.path / "etc/passwd")
     assert "" == root.run(ADAPT)

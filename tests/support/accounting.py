@@ -7,7 +7,7 @@ import time
 from typing import Any, Callable, Dict, Iterable, Iterator, NamedTuple, Protocol
 
 NO_TASK = "4294967294"  # NO_VAL
-#: Those of a row that is a job's last: not PENDING, RUNNING or SUSPENDED.
+#: The states of a row that has ended: not PENDING, RUNNING or SUSPENDED.
 STATES = {
     "3": "COMPLETED",
     "4": "CANCELLED",
@@ -19,8 +19,7 @@ STATES = {
     "10": "DEADLINE",
     "11": "OUT_OF_MEMORY",
 }
-#: A job with such a row continues. If no newer one appears for a day, slurmctld has lost it: these labs' slurmctld
-#: has none of those jobs.
+#: A job with such a row continues. If no newer row appears for a day, slurmctld has lost the job, as in these labs.
 GOES_ON = {"1024": "REQUEUED", "8192": "RESIZING"}
 REVOKED = str(0x80000)  # ran on another cluster
 DAY = 86_400
@@ -28,7 +27,7 @@ DAY = 86_400
 REACH_SECONDS = 365 * DAY
 CPU, MEMORY_MB, NODE = "1", "2", "4"  # the TRES with ids that are the same everywhere
 
-#: An account may contain anything, even newlines; slurmdbd reads it as UTF-8, whatever the table's character set.
+#: An account may contain anything, even newlines; slurmdbd reads it as UTF-8, regardless of the table's character set.
 COLUMNS = (
     "id_job, job_name, state, time_submit, time_start, time_end, time_suspended, tres_alloc, nodelist, id_array_job,"
     " id_array_task, array_task_str, array_max_tasks, het_job_id, het_job_offset,"
@@ -40,7 +39,7 @@ Tres = Dict[str, int]
 
 
 class Database(Protocol):
-    """What this module needs of a lab's Slurm."""
+    """The part of a lab's Slurm that this module uses."""
 
     cluster: str
 
@@ -134,7 +133,7 @@ def _make_record(rows: list[Row], cluster: str, names: Names) -> dict[str, Any]:
 
 
 def _legible(name: bytes) -> str:
-    """A name as UTF-8, in which what a terminal would obey is written out: ``a\\nb``."""
+    """A name as UTF-8, with control characters escaped: ``a\\nb``."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in name.decode(errors="replace"))
 
 

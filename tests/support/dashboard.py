@@ -3,7 +3,7 @@
 In a test: ``with ReceivingDashboard() as dashboard:``, then look at ``records`` and ``requests``, and put faults from
 :mod:`tests.support.dashboard_faults` into ``faults``. By hand: ``python -m tests.support.dashboard --port 8080``.
 
-The real one's mistakes are repeated here: one record of a wrong type makes it refuse the whole POST (422), a null Start
+It reproduces the real one's defects: one record of a wrong type makes it refuse the whole POST (422), a null Start
 or mixed offsets break it (500), and of several records with one JobID the last to arrive wins.
 """
 
@@ -103,8 +103,8 @@ class Connection:
         self._handler.close_connection = True
 
 
-#: Replaces an answer: ``serve`` does what the dashboard would do and returns what it would answer; a fault
-#: calls it or not, and treats the connection as it likes.
+#: Replaces an answer. ``serve`` handles the request like the real dashboard, and returns its answer without sending it.
+#: A fault may call it, and may do anything with the connection.
 Fault = Callable[[Request, Connection, Callable[[], Answer]], None]
 
 
@@ -114,12 +114,12 @@ def behave(_: Request, connection: Connection, serve: Callable[[], Answer]) -> N
 
 
 class ReceivingDashboard:
-    """A dashboard that listens as long as its ``with`` lasts.
+    """A dashboard that listens while its ``with`` block runs.
 
-    :param api_keys: which keys it knows; none at all is a server that was never configured.
-    :param owners: of each key the cluster that it belongs to; a key without one is of the older, shared kind, which may
-        bring jobs and is refused everything else.
-    :param deploy_keys: one-time key → the cluster it is for.
+    :param api_keys: the keys it accepts; an empty set makes it a server that was never configured.
+    :param owners: key → its cluster. A key without a cluster is of the older, shared kind: it may submit jobs, and
+        every other request is refused.
+    :param deploy_keys: one-time key → its cluster.
     :param tls: a PEM file with a certificate and its key, to speak HTTPS.
     :param port: 0 for any free one.
     :param address: where it listens.
@@ -140,14 +140,14 @@ class ReceivingDashboard:
         self.deploy_keys = dict({DEPLOY_KEY: "lab"} if deploy_keys is None else deploy_keys)
         #: Every request, oldest first.
         self.requests: list[Request] = []
-        #: One for each of the next requests; when they are used up, :attr:`manners` decide.
+        #: One for each of the next requests; after these, :attr:`manners` decides.
         self.faults: deque[Fault] = deque()
         self.manners: Fault = behave
         #: (hostname, year of Submit, JobID) → record.
         self.stored: dict[tuple[str, int, str], dict[str, Any]] = {}
-        #: The folder of each cluster: any POST makes one, and after a restart it is shown.
+        #: The clusters that have a folder: any POST creates one, and after a restart the dashboard shows it.
         self.folders: set[str] = set()
-        #: What the health check says is shown; None: all that holds jobs.
+        #: The clusters that the health check lists; None: all that have jobs.
         self.shown: list[str] | None = None
         self._closing = threading.Event()
         self._lock = threading.Lock()

@@ -22,7 +22,7 @@ def rewrite(change: Callable[[Answer], Answer]) -> Fault:
 
 
 def raw(make: Callable[[int, bytes], Sequence[bytes]], *, close: bool = False) -> Fault:
-    """Does what was asked, and answers in an unusual form.
+    """Serves the request, and answers in an unusual form.
 
     :param make: takes the status and the JSON of the usual answer, returns the bytes to send.
     :param close: whether the connection ends with the answer.

@@ -34,7 +34,7 @@ def leave_alone(slurm: Slurm, job: int) -> None:
 class Kind(NamedTuple):
     """A kind of job.
 
-    ``act`` does to the submitted job what makes it what it is; ``started`` is False for a job that never runs.
+    ``act`` turns the submitted job into this kind; ``started`` is False for a job that never runs.
     """
 
     options: tuple[str, ...]

@@ -1,10 +1,10 @@
-"""Runs the daemons of a lab, and cleans up whatever happens to the lab's owner.
+"""Runs the daemons of a lab, and cleans up however the lab's owner ends.
 
 Started as a program, ``keeper.py FOLDER``. Each line on standard input is an order, a JSON object with
-``argv``, ``env`` and ``log``; the answer is a line with the process id. When standard input ends - the owner
-is done, was interrupted, crashed or was killed - every process that came from here is killed and FOLDER removed.
+``argv``, ``env`` and ``log``; the answer is a line with the process id. When standard input ends,
+because the owner has finished, crashed or been killed, the keeper kills all its descendants and removes FOLDER.
 
-As a "child subreaper" the keeper is the parent of whatever its daemons leave behind (slurmd forks each
+As a "child subreaper" the keeper becomes the parent of processes that its daemons leave behind (slurmd forks each
 slurmstepd away from itself), so that its descendants are exactly the lab's processes.
 """
 

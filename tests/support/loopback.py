@@ -19,7 +19,7 @@ _NAMESPACE = "/proc/thread-self/ns/net"
 
 @contextmanager
 def own_loopback() -> Iterator[None]:
-    """Moves this thread, and whatever it starts, to a network of its own (see loopback.sh), and back at the end.
+    """Moves this thread and its children to a separate network (see loopback.sh), and the thread back at the end.
 
     The machine's name resolves there to the same address. Needs root.
     """

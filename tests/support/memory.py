@@ -86,8 +86,8 @@ def slurm_of(commands: Any) -> Slurm:
 class MemorySlurm:
     """Rows in memory, and a note of each call.
 
-    Every other window goes wrong, up to ``failing_windows`` of them: sacct answers with nothing. The IDs in
-    ``hidden_by_id`` are found by the time they ended alone.
+    Every other call for a window gets an empty answer, up to ``failing_windows`` calls. The IDs in ``hidden_by_id`` are
+    found by End only, not by ID.
     """
 
     def __init__(self, *runs: Run) -> None:

@@ -1,7 +1,7 @@
 """The exporter where every user can run it: copied from the checkout and its environment, for the system's Python.
 
-The Python that runs the tests is often in root's home, and a process that has stepped down to another user can no
-longer read what it has not imported yet.
+The Python that runs the tests is often in root's home, and a process that has switched to another user can no
+longer import anything from there.
 """
 
 from __future__ import annotations

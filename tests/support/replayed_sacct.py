@@ -21,11 +21,11 @@ SEPARATOR = "\x1f"
 class ReplayedSacct:
     """A program in a folder of its own.
 
-    ``manners`` name what happens to a call: nothing where they are empty, "hang", "half" (some rows, then exit 1),
+    ``manners`` name what happens to a call: nothing special if there are none, "hang", "half" (some rows, then exit 1),
     "cut" (in the middle of a row, exit 0), "complain" (all rows, exit 0, but an error on standard error), "empty",
     or the name of a recorded failure: "no_slurmdbd" or "no_mariadb".
 
-    :param python: what runs it.
+    :param python: the interpreter that runs it.
     """
 
     def __init__(self, folder: Path, python: str = sys.executable) -> None:
@@ -115,7 +115,7 @@ def make_rows(made: dict[str, Any], header: str, options: dict[str, str]) -> Ite
 
 
 def is_asked(row: str, header: str, options: dict[str, str]) -> bool:
-    """Whether sacct would show a row; each job's own time is left out of account where IDs are given."""
+    """Whether sacct would show a row; if IDs are given, the times of the jobs do not matter."""
     values = dict(zip(header.split(SEPARATOR), row.split(SEPARATOR)))
     if "jobs" in options:
         names = {

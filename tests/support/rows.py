@@ -11,8 +11,8 @@ from agent.slurm.row import FIELDS, OPTIONAL_FIELD, parse_row
 NOON = 1_700_000_000
 #: The placeholder in files for the separator, which is random for each call.
 SEPARATOR = "\x1f"
-#: The lines of a shell script that replace sacct: they make a file ANSWER with the separator of the call of
-#: one that holds :data:`SEPARATOR`.
+#: Lines of a shell script that replaces sacct: they copy a recorded answer to a file, with the call's separator instead
+#: of :data:`SEPARATOR`.
 FILL_IN = """for word; do case $word in --delimiter=*) between=${word#*=} ;; esac; done
 sed "s/$(printf '\\037')/$between/g" '%(recorded)s' >'%(answer)s'
 """
@@ -50,7 +50,7 @@ def make_run(**changes: str) -> Run:
 
 
 def values_of(run: Run) -> list[str]:
-    """Values that :func:`agent.slurm.row.parse_row` makes the same run of."""
+    """The values from which :func:`agent.slurm.row.parse_row` makes the same run."""
     tres = f"mem={run.memory_mb}M,gres/gpu={run.gpus}"
     ids = (run.job_id, run.raw_id, run.cluster, run.user, run.uid, run.account, run.partition, run.state, run.qos)
     sizes = (run.submit, run.start, run.end, run.elapsed_seconds, run.cpus, run.nodes, tres, run.node_list)
@@ -65,7 +65,7 @@ def make_output(*rows: list[str]) -> bytes:
 
 
 def make_bare_record(job_id: int, size: int = 0) -> Record:
-    """A record with little more than its JobID, of that many bytes with the comma behind it, if that is more."""
+    """A minimal record; ``size`` pads it to that many bytes, including the comma after it."""
     text = f'{{"JobID":"{job_id}","NodeList":""}}'
     return Record(
         (job_id, NOON - 100),
@@ -78,5 +78,5 @@ def make_bare_record(job_id: int, size: int = 0) -> Record:
 
 
 def bare_job_ids(texts: Iterable[str]) -> list[int]:
-    """The numbers of such records."""
+    """The JobIDs of such records, as numbers."""
     return [int(text.split('"', 4)[3]) for text in texts]

@@ -1,6 +1,6 @@
 """The two sites of the tests: a ledger for single flushes, reconciles and deliveries; a spool for whole sessions.
 
-Slurm and the dashboard are those of :mod:`tests.support.memory`; a test hands in ones of its own where it needs others.
+Slurm and the dashboard are those of :mod:`tests.support.memory`; a test can pass in others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ AnyDashboard = TypeVar("AnyDashboard", bound=MemoryDashboard)
 class MemorySite(Generic[AnySlurm, AnyDashboard]):
     """A ledger on disk, a Slurm and a dashboard in memory, and a clock that moves only when a flush sleeps.
 
-    :param options: those of a Delivery that a test has an interest in.
+    :param options: options of a Delivery.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class MemorySite(Generic[AnySlurm, AnyDashboard]):
 
 
 class SessionSite:
-    """A spool, in which each command is a session of its own, as from the command line; time is what a test makes it.
+    """A spool, in which each command is a session of its own, as from the command line; the test sets the time.
 
     :param now: epoch seconds.
     :param settings: keys of the configuration.

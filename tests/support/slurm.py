@@ -1,7 +1,7 @@
 """A real Slurm on this machine, in a folder of its own: munge, MariaDB, slurmdbd, slurmctld and several slurmd.
 
 ``with Slurm(jobcomp=True) as slurm:`` starts one in a few seconds; any number may run side by side.
-However the block is left, every process is ended and the folder removed (:mod:`tests.support.keeper`).
+However the block ends, every process is ended and the folder removed (:mod:`tests.support.keeper`).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Slurm:
             raise TimeoutError("\n".join([str(error), *self.unfinished()])) from None
 
     def unfinished(self) -> list[str]:
-        """What slurmctld or slurmdbd has still to do: jobs in squeue, messages to slurmdbd, or incomplete rows."""
+        """Unfinished work of slurmctld or slurmdbd: jobs in squeue, messages to slurmdbd, or incomplete rows."""
         # A job that runs for seconds is written at its end first, and completed a little later - in 20.11 never,
         # where it was requeued or resized.
         incomplete = (

@@ -8,7 +8,7 @@ from typing import NamedTuple, Sequence
 
 CPUS_A_NODE = 64
 GPU_FILES = {"a100": 4, "h100": 2}  # on the first node
-#: Lines for slurm.conf where jobs are nothing but processes: no cgroups, no MPI, no mail; lost nodes come back.
+#: Lines for slurm.conf that make jobs plain processes: no cgroups, no MPI, no mail; lost nodes come back.
 JUST_PROCESSES = """\
 MailProg=/bin/true
 MpiDefault=none

@@ -13,7 +13,7 @@ HOUR, DAY = 3600, 86_400
 def read_sreport(slurm: Slurm, first: int, end: int, gpus: list[str]) -> Counter[tuple[str, str, str]]:
     """(account, user, cpu or gpu) → seconds, after slurmdbd has added up the hours once more.
 
-    sreport says nothing of hours before the cluster's registration, so that this is moved back.
+    sreport shows no hours before the cluster's registration, so the registration is moved back.
     """
     kinds = [f"{kind}_{span}" for kind in ("assoc_usage", "usage") for span in ("hour", "day", "month")]
     slurm.sql("".join(f"truncate table {slurm.cluster}_{kind}_table;" for kind in kinds))

@@ -28,7 +28,7 @@ def need(program: str) -> str:
 def need_to_run(argv: Sequence[str], what: str) -> None:
     """Requires that a command succeeds, which this machine may forbid.
 
-    :param what: what it is needed for.
+    :param what: the purpose, for the message.
     """
     need(argv[0])
     done = subprocess.run(argv, check=False, capture_output=True, text=True)
