@@ -38,7 +38,7 @@ append() { # FILE: adds $line, starting a new line in case a full disk cut the p
     plain "$1" && printf '\n%s\n' "$line" >>"$1"
 }
 
-append_locked() { # shares the lock with other hooks (a line is written atomically); slurmctld would wait with it, so it never waits
+append_locked() { # shares the lock with other hooks (lines are written atomically); never waits for it, as slurmctld would
     lock=$SLURM_USAGE_HISTORY_SPOOL/queue.lock
     [ ! -e "$SLURM_USAGE_HISTORY_SPOOL/queue.claiming" ] && plain "$lock" && {
         flock -s -n 9 && still_there && append "$SLURM_USAGE_HISTORY_SPOOL/queue"

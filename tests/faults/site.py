@@ -22,7 +22,7 @@ FILES = ("queue", "queue.side.{job}.{job}", "queue.claimed.1.{job}", "queue.part
 class Site:
     """The surroundings of a run: sacct, dashboard, spool and configuration.
 
-    :param python: what runs its sacct.
+    :param python: the interpreter of its sacct.
     :param settings: more keys of the configuration.
     """
 

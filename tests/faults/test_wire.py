@@ -44,7 +44,7 @@ def interim(*statuses: int) -> Fault:
 
 
 def behind(head: bytes, *, at_once: bool = False) -> Fault:
-    """Answers the usual one after another head."""
+    """Sends the usual answer after another head."""
 
     def make(status: int, body: bytes) -> list[bytes]:
         parts = [head, with_length(status, body)]

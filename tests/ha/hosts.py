@@ -1,8 +1,8 @@
 """Several hosts on one machine: each is a process tree in namespaces of its own, and a switch connects them.
 
-A host has its own name, address, process ids, /run, /etc/hosts, /var/spool and /var/log. The last two outlive a power
+A host has its own name, address, process ids, /run, /etc/hosts, /var/spool and /var/log. The last two survive a power
 loss; /tmp and everything else is the machine's. Nothing is added to the machine's own network, mounts or /etc, and
-whatever was started on a host ends with the :class:`Lan`, however that ends: the kernel sees to it.
+the kernel ends every process of a host with the :class:`Lan`, however that ends.
 """
 
 from __future__ import annotations

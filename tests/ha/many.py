@@ -1,7 +1,7 @@
 """``make test-many``: the long form of these tests, and the tables for docs/controllers.md.
 
 ``python -m tests.ha.many [PART...]``: pair, race, flushes, federation, frozen, state, burst; all of them by default.
-nfs has to be asked for, and needs a kernel that has it (``make test-many-nfs``).
+nfs must be named, and needs a kernel with NFS (``make test-many-nfs``).
 ``ROUNDS`` (10) fail-overs, ``SECONDS`` (15) between them, ``BURST`` (10000) jobs at once.
 """
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from tests.ha.hosts import Host
 from tests.support.slurm import PATH
 
-#: After this a server gives away the locks of a client that has died. Linux has 90.
+#: Seconds after which a server releases the locks of a dead client. Linux's default is 90.
 LEASE_SECONDS = 15
 
 
 def why_not_here() -> str:
-    """What keeps this machine from NFS; empty if nothing does."""
+    """Why this machine cannot use NFS; empty if it can."""
     known = Path("/proc/filesystems").read_text().split()
     missing = [name for name in ("nfs4", "nfsd") if name not in known]
     if missing:
@@ -51,5 +51,5 @@ def mount(host: Host, server: Host, folder: Path) -> None:
 
 
 def unmount(host: Host, folder: Path) -> None:
-    """Takes the folder away from a host, whether or not the server answers."""
+    """Unmounts the folder on a host, whether or not the server answers."""
     host.attempt("umount", "--force", "--lazy", str(folder))

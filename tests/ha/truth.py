@@ -147,7 +147,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def _is_abandoned(row: Job, rows: Iterable[Job]) -> bool:
-    """A requeue that slurmctld, killed before it was saved, knows nothing of: the job ran on under its older Submit."""
+    """A requeue that a killed slurmctld had not saved: the job continued under its older Submit."""
     return not row.has_ended and any(
         other.raw_id == row.raw_id and other.submit < row.submit < other.end and other.has_ended for other in rows
     )

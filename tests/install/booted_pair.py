@@ -35,7 +35,7 @@ def machine(wheels: object) -> Iterator[Machine]:
 
 @pytest.fixture(scope="module")
 def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
-    """With the exporter installed, and a slurm.conf that names a backup controller, which is not there."""
+    """With the exporter installed, and a slurm.conf that names a backup controller, which does not exist."""
     with machine.dashboard(deploy_keys={}) as board:
         machine.run("sed", "-i", "s/^SlurmctldHost=.*/&\\nSlurmctldHost=other(192.0.2.99)/", CONF)
         machine.run("chmod", "700", STATE)

@@ -9,7 +9,7 @@ from typing import Callable
 
 
 class Proxy(ThreadingHTTPServer):
-    """Listens on 127.0.0.1 as long as its ``with`` lasts. ``asked`` holds each host and port it was asked for.
+    """Listens on 127.0.0.1 while its ``with`` block runs. ``asked`` lists the requested hosts and ports.
 
     :param connect: makes a connection to a host and a port.
     """

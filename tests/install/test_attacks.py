@@ -411,7 +411,7 @@ with open("/tmp/report", "a") as report:
 
 @pytest.fixture
 def typing_host(host: Host) -> Host:
-    """What children of the Slurm user do with a terminal goes into /tmp/report."""
+    """A host on which children of the Slurm user report in /tmp/report which terminals they can write to."""
     host.put("/usr/local/bin/type.py", TYPE, "root")
     host.put("/tmp/report", "", "root", 0o666)
     host.root.run("chmod", "1777", "/tmp")

@@ -59,7 +59,7 @@ def dashboard(machine: Machine) -> Iterator[ReceivingDashboard]:
 
 
 class Site:
-    """A site that keeps its controller by Ansible."""
+    """A site that manages its controller with Ansible."""
 
     def __init__(self, tools: Path, machine: Machine, dashboard: ReceivingDashboard, folder: Path) -> None:
         self._tools = tools

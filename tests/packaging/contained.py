@@ -1,7 +1,7 @@
 """The exporter as a sidecar, in real containers: podman, without systemd, cron and a network.
 
 Run by `make test-packages`. The base image is a folder of Debian 12 with its Slurm, as registries are out of reach.
-There is no slurmdbd in there: what is shown is that hook, spool, process and signals fit together.
+It contains no slurmdbd: the tests show only that hook, spool, process and signals fit together.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A real engine instead of the dashboard: Logprep from PyPI, with jobs of a real Slurm.
 
-Run by `make test-packages`. Of the engines that docs/receivers.md names, it is the one that can be had here.
+Run by `make test-packages`. Of the engines that docs/receivers.md names, it is the one that can be installed here.
 """
 
 from __future__ import annotations

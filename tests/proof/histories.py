@@ -188,8 +188,8 @@ class Histories:
     def _runs_that_go_on(self, owner: Owner, raw_id: int, submit: int, states: Sequence[int]) -> Iterator[Row]:
         """Up to four runs after each of which the job continues.
 
-        The accounts of some jobs had no association at first, so that their user goes by the uid alone. What was
-        written before slurmdbd counted restarts has none.
+        The accounts of some jobs had no association at first, so that only the uid names their user. Rows
+        written before slurmdbd counted restarts have none.
         """
         early = owner._replace(account=None, id_assoc=0) if self._dice.randint(0, 4) == 0 else owner
         counts = self._has_restarts and self._dice.randint(0, 4) > 0
@@ -252,8 +252,8 @@ class Histories:
     def _requeued_after_its_end(self, owner: Owner, submit: int) -> Iterator[Row]:
         """By ``scontrol requeue``: 26.05 leaves the row COMPLETED, older versions make it REQUEUED.
 
-        Within one year of Submit: by that the dashboard stores, and what was delivered before in another stays there.
-        And so that a ledger of a year remembers which of the two is the newer one.
+        Both are within one year of Submit: the dashboard stores jobs by that year, and would keep an earlier record in
+        another. So a ledger of a year also remembers which of the two is newer.
         """
         first = self._run(owner, self._new(), submit, COMPLETED)
         last = self._next(owner, first, self._dice.choice(ENDS))
@@ -331,8 +331,8 @@ class Histories:
     def _reused(self, owner: Owner, submit: int) -> Iterator[Row]:
         """A JobID that had an owner long before.
 
-        Another one, if the old job's last row allows that it continued: such a row and the next one of
-        the same user are one job to anybody who reads the accounting.
+        The new owner is another user if the old job's last row allows that it continues: in the accounting, such a
+        row and the same user's next one are one job.
         """
         before = [
             old

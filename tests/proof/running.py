@@ -1,7 +1,7 @@
 """The exporter's command line, for an accounting in which nothing changes.
 
 ``python -m tests.proof.running [walk] ARGUMENT...``: flush does not wait for records that are about to appear, and with
-``walk`` it takes any number of jobs for many, and looks for them by the time they ended.
+``walk`` it treats any number of jobs as many, and finds them by End.
 """
 
 from __future__ import annotations

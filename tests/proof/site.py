@@ -55,7 +55,7 @@ class Site:
     def flush(self, rows: list[Row], *, walking: bool) -> None:
         """Queues the ends of some rows like the hook, and flushes.
 
-        :param walking: as if many more jobs waited, which are then found by the time they ended.
+        :param walking: as if many more jobs waited, so that they are found by End.
         """
         (self.spool / "queue").write_text("".join(map(queue_line, rows)))
         self._exporter.walking = walking

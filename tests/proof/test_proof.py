@@ -51,10 +51,9 @@ def moments(today: date) -> list[int]:
 
 
 def test_by_flush_alone(slurm: Slurm, rows: list[Row], tmp_path: Path, zone: str, seed: int) -> None:
-    """The hook's lines bring every job that has ended, but for the first owner of a JobID that was reused, and for what
-    slurmctld has lost.
+    """Flush delivers every ended job, except the first owner of a reused JobID and jobs that slurmctld has lost.
 
-    With half of the seeds they are asked for by ID, with the others they are found by the time they ended.
+    With half of the seeds it queries them by ID, with the others it finds them by End.
     """
     owner_of: dict[int, int] = {}
     for row in rows:
@@ -73,8 +72,8 @@ def test_by_flush_and_reconcile_in_any_order(
 ) -> None:
     """In any order and with any repeats, every job has finally arrived.
 
-    Half of the seeds have a ledger that remembers a week, the default: there a JobID's first owner stays behind
-    the second where the days are replayed in their order. With one that remembers a year, any order is right.
+    Half of the seeds have a ledger that remembers a week, the default: then the second owner of a JobID is shown if
+    the days are replayed in order. With one that remembers a year, any order works.
     """
     expected = expected_stored(slurm)
     dice = random.Random(seed)

@@ -26,8 +26,8 @@ TRACKED = {"gpu": ["gres/gpu"], "types alone": ["gres/gpu:a100", "gres/gpu:h100"
 def test_totals(slurm: Slurm, tmp_path: Path, *, zone: str, seed: int, jobs: int, tracked: str) -> None:
     """CPU- and GPU-seconds of each user in each account agree to the second, where sreport counts the same.
 
-    It counts besides: what jobs have used that run, that wait to run again, or that a federation ran elsewhere; and a
-    suspended job's GPUs. It does not count: jobs, or early runs of them, without an association.
+    It also counts jobs that still run, wait to run again, or ran elsewhere in a federation, and a suspended job's
+    GPUs. It does not count jobs, or early runs of them, without an association.
     """
     gpus = gpu_ids(slurm)
     mixes = [mix for mix in gpu_mixes(*gpus) if not mix or (f",{gpus.generic}=" in mix) == (tracked == "gpu")]
@@ -58,7 +58,7 @@ def _hours(first: int, last: int) -> tuple[int, int]:
 
 
 def usage_besides(slurm: Slurm, rows: list[Row], gpus: Gpus, end: int) -> Counter[tuple[str, str, str]]:
-    """What sreport counts and the dashboard does not, up to ``end``: less than nothing where it is the other way round.
+    """What sreport counts and the dashboard does not, up to ``end``; negative if the dashboard counts more.
 
     sreport counts each run under its own association, the dashboard all of them under the newest one's.
     """

@@ -17,7 +17,7 @@ from tests.support.slurm import Slurm
 from .conftest import Site, small_site
 
 pytestmark = pytest.mark.slurm
-GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
+GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not accept the user nobody
 #: A complete row between line breaks: with the separator formerly used, and with other common ones.
 FORGED = (
     "666",

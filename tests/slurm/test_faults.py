@@ -24,7 +24,7 @@ from tests.support.waiting import wait_for
 from .conftest import Site, flush_all, small_site
 
 pytestmark = pytest.mark.slurm
-GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
+GUEST = pwd.getpwnam("games")  # Slurm 26.05 does not accept the user nobody
 BYTES = "\udcff\udcfe\udc80"  # as Python represents bytes that are not UTF-8
 
 

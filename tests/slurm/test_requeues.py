@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 GAP_SECONDS = int(os.environ.get("REQUEUE_GAP") or 6)
 HOUR = 3600
-USER = pwd.getpwnam("games")  # Slurm 26.05 does not take nobody for a user
+USER = pwd.getpwnam("games")  # Slurm 26.05 does not accept the user nobody
 #: An Epilog ends when its job's file is deleted. It fails if another file says so.
 EPILOG = """\
 #!/bin/sh

@@ -24,7 +24,7 @@ settings.load_profile("busy machine")
 
 @pytest.fixture(autouse=True)
 def _no_power_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No transaction waits for the disk, which is most of what it takes; tests/faults cuts the power."""
+    """No transaction waits for the disk, which takes most of the time; tests/faults cuts the power."""
     monkeypatch.setattr(database, "SYNCHRONOUS", "OFF")
 
 

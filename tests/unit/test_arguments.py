@@ -28,7 +28,7 @@ def parsed(line: str) -> tuple[object, ...]:
     ],
 )
 def test_options_before_or_after_or_without_the_command(line: str) -> None:
-    """The command may stand anywhere; without one it is reconcile, as it was in the exporter before this one."""
+    """The command may stand anywhere; without one it is reconcile, as in the earlier exporter."""
     own = {"start_date": date(2024, 1, 1), "end_date": None, "only_missing": True}
     assert ({"config": Path("c.toml"), "dry_run": True}, ReconcileOptions, own) == parsed(line)
 

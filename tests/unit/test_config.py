@@ -28,7 +28,7 @@ def problems(content: dict[str, Any], environ: dict[str, str] | None = None) -> 
 
 
 def test_defaults_of_the_seed() -> None:
-    """The least configuration has the defaults that the exporter before this one had."""
+    """The least configuration has the defaults of the earlier exporter."""
     config = parse_config(LEAST, {})
     assert (30, None, 7) == (config.timeout, config.cluster_name, config.collection_window_days)
 

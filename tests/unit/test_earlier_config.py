@@ -1,4 +1,4 @@
-"""The configurations of the exporter before this one keep working, whatever editor saved them."""
+"""The configurations of the earlier exporter keep working, whatever editor saved them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from agent.config import load_config, parse_config, read_config_file
 from agent.config_keys import KEYS
 from agent.errors import ConfigError
 
-#: By what wrote it. The URL is a dashboard's own path behind a proxy, in one of them.
+#: By the program that wrote it. One of them has a URL with a path, for a dashboard behind a proxy.
 SHAPES: dict[str, dict[str, Any]] = {
     "by hand, as its manual says": {
         "api_url": "https://your-dashboard.example.com",

@@ -108,7 +108,7 @@ def test_printed_commands_can_be_run_unchanged(reported: str, expected: str) -> 
 
 
 def test_errors_and_screens_name_the_instance(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """On the log, and on the screen."""
+    """In the log, and on the screen."""
     cli.main(["--instance", "physics", "check"])
     assert f"{NAME}-flush@physics.timer" in capsys.readouterr().out
     cli.main(["--instance", "chemistry", "flush"])
@@ -117,14 +117,14 @@ def test_errors_and_screens_name_the_instance(home: Path, capsys: pytest.Capture
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user makes an instance in his home by setup alone")
 def test_root_creates_the_instance_first(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whose it is can't be guessed, and a spool of root's would stop the hook."""
+    """Its owner can't be guessed, and a spool of root's would stop the hook."""
     argv = ["--instance", "chemistry", "setup", "--api-url", "https://d.example.com", "--deploy-key", "-"]
     assert 78 == cli.main(argv)
     assert "create it first: " in capsys.readouterr().err
 
 
 def test_check_asks_systemd_for_the_instances_units() -> None:
-    """And finds them by the names that all texts have."""
+    """`check` finds the units by the names that all texts use."""
     asked: list[str] = []
 
     def run(argv: Sequence[str]) -> Output:

@@ -64,7 +64,7 @@ def test_the_example_is_filled_in_on_its_own_lines(tmp_path: Path) -> None:
 
 
 def test_a_json_configuration_stays_json(tmp_path: Path) -> None:
-    """The file of the exporter before this one gets the new key, and keeps its other keys."""
+    """The file of the earlier exporter gets the new key, and keeps its other keys."""
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"api_url": "https://old", "api_key": "old", "timeout": 9, "comments": ["mine"]}))
     set_up(path, replace=True)

@@ -65,7 +65,7 @@ def meaning(status: int, content: Any = "", headers: Mapping[str, str] | None = 
 
 
 def test_a_packed_answer() -> None:
-    """It is named instead of shown: the request asks for one that is not, and none is unpacked."""
+    """Its compression is reported instead of its content: the request rules it out, and nothing is decompressed."""
     packed = {"Content-Encoding": "GZip"}
     assert "200, compressed (gzip) although the request rules that out" in str(meaning(200, "\x1f\x8b", packed))
     assert "400, compressed (gzip)" in str(meaning(400, "\x1f\x8b", packed))
@@ -75,7 +75,7 @@ def test_a_packed_answer() -> None:
 def test_taken() -> None:
     """A 2xx that counts as many jobs as were sent, or none at all, is a success with the dashboard's message."""
     for content in (TAKEN, {"success": True, "message": TAKEN["message"]}):
-        for mark in ("", "\ufeff"):  # of the order of bytes, as some servers write it
+        for mark in ("", "\ufeff"):  # a byte order mark, which some servers write
             assert TAKEN["message"] == judge(Answer(200, {}, mark + json.dumps(content)), sent=2, now=NOW)
 
 

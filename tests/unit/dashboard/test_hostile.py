@@ -63,7 +63,7 @@ class RawServer:
                 self._asked.append(connection.recv(1 << 16))
                 self._write(connection)
             except OSError:
-                pass  # the client has had enough
+                pass  # the client has hung up
 
 
 def says(*parts: bytes) -> Writer:

@@ -1,4 +1,4 @@
-"""The fuzzers' targets, with what has broken something once, and with what Hypothesis comes upon."""
+"""The fuzzers' targets, with inputs that once broke them, and with those that Hypothesis finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Node lists are unfolded as Slurm does it; tests/slurm/test_nodelist.py asks a real one."""
+"""Node lists are expanded as by Slurm; tests/slurm/test_nodelist.py asks a real one."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ def test_a_list_of_more_names_than_a_cluster_has_nodes(huge: str) -> None:
 
 
 def test_node_lists_up_to_slurms_own_limit() -> None:
-    """The largest range that Slurm reads is unfolded."""
+    """The largest range that Slurm reads is expanded."""
     assert unfold(f"a[1-{MOST_NAMES}]").count(",") == MOST_NAMES - 1
 
 
 def test_five_thousand_nodes() -> None:
-    """A list of a large job is unfolded in full."""
+    """A list of a large job is expanded in full."""
     names = unfold("n[0001-5000]").split(",")
     assert (5000, "n0001", "n5000") == (len(names), names[0], names[-1])

@@ -33,7 +33,7 @@ def test_final_job_is_sent() -> None:
     ids=["missing", "running", "ended earlier", "an earlier owner of the ID"],
 )
 def test_flush_waits_for_a_record_that_does_not_exist_yet(rows: list[Run], reason: str) -> None:
-    """The hook is called before slurmctld has sent the record: what is missing, live or old is not the answer."""
+    """The hook is called before slurmctld has sent the record: a missing, live or old row is not the answer."""
     verdict = judge_entry(TOLD, rows, LATER)
     assert (Fate.WAIT, reason) == (verdict.fate, verdict.reason)
 
@@ -124,7 +124,7 @@ def test_a_preempted_job_does_not_wait_forever_for_slurmctld() -> None:
 
 
 def test_a_job_that_was_preempted_long_ago_is_final() -> None:
-    """slurmctld would have nothing to say about it."""
+    """slurmctld no longer knows it."""
     assert Fate.SEND is judge_entry(TOLD, [make_run(State="PREEMPTED")], ENDED + ASK_SLURMCTLD_SECONDS).fate
 
 
@@ -135,13 +135,13 @@ def test_runs_from_before_the_federation_moved_the_job_count_here() -> None:
 
 
 def test_a_reused_id_is_not_mistaken_for_its_earlier_owner() -> None:
-    """With the new job's row there, only that is sent."""
+    """Once the new job's row exists, only that job is sent."""
     old = make_run(Submit=str(NOON - 10**7), Start=str(NOON - 10**7), End=str(NOON - 10**6))
     assert [make_run()] == judge_entry(TOLD, [old, make_run()], LATER).runs
 
 
 def test_flush_waits_for_a_half_written_record_but_not_forever() -> None:
-    """A row that has an end and no partition yet lacks its QOS and array, too; an old one gets no better."""
+    """A row that has an end and no partition yet lacks its QOS and array, too; an old one will not be completed."""
     rows = [make_run(Partition="", QOS="Unknown")]
     assert Fate.WAIT is judge_entry(TOLD, rows, ENDED + 3).fate
     assert Fate.SEND is judge_entry(TOLD, rows, ENDED + HALF_WRITTEN_SECONDS).fate

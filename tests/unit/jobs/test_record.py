@@ -22,7 +22,7 @@ def record_of(**changes: str) -> dict[str, Any]:
     [("n1", "n1"), ("gpu-node[01-02],cn7", "gpu-node01,gpu-node02,cn7"), ("(unknown)", ""), ("a[1-99999999]", "")],
 )
 def test_the_node_list_is_names_with_commas(folded: str, names: str) -> None:
-    """The dashboard unfolds lists wrongly, and makes a node called "nan" of null."""
+    """The dashboard expands lists wrongly, and makes a node called "nan" of null."""
     assert names == record_of(NodeList=folded)["NodeList"]
 
 

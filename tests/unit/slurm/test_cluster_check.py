@@ -32,7 +32,7 @@ def make_sacct(folder: Path, output: bytes, *, local: str = "lab", known: str = 
 
 
 def test_a_clustername_that_slurmdbd_does_not_know(tmp_path: Path) -> None:
-    """sacct answers with nothing and exit status 0, and nothing may be taken for its jobs."""
+    """sacct prints nothing and exits 0, which must not count as a cluster without jobs."""
     with pytest.raises(SlurmUnreachable, match="slurmdbd does not know cluster gamma; it knows lab") as caught:
         make_sacct(tmp_path, make_output(), local="gamma").ask_window(1, 2).answer()
     assert "see ClusterName in slurm.conf, or: sacctmgr add cluster gamma" == caught.value.hint
@@ -51,7 +51,7 @@ def test_names_of_clusters_are_compared_without_case(tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_was_renamed(tmp_path: Path) -> None:
-    """What is sent goes by the name that was found out before: rows of another one are not taken."""
+    """Jobs are sent under the name that was found before; rows of another name are not accepted."""
     sacct = make_sacct(tmp_path, make_output(make_values()))
     sacct.expect("before")
     with pytest.raises(SlurmUnreachable, match="asked for cluster 'before' and answered for 'lab'") as caught:
@@ -60,7 +60,7 @@ def test_a_cluster_that_was_renamed(tmp_path: Path) -> None:
 
 
 def test_a_sacct_that_does_not_list_its_fields(tmp_path: Path) -> None:
-    """Without slurmdbd it shows nothing (20.11, 22.05); a field that it has is never left out by guess."""
+    """Without slurmdbd it shows nothing (20.11, 22.05); a field that it has is never omitted on a guess."""
     sacct = make_sacct(tmp_path, make_output(make_values()))
     script = (tmp_path / "sacct").read_text()
     (tmp_path / "sacct").write_text("#!/bin/sh\necho 'sacct: error: Connection refused' >&2; exit 1\n")

@@ -1,4 +1,4 @@
-"""What four real sacct complained of: tests/data/README.md explains how it was recorded."""
+"""The complaints of four real sacct; tests/data/README.md explains how they were recorded."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_recordings_of_four_versions_exist() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_complete_answer_is_accepted(version: str) -> None:
-    """Whatever sacct complained of: an odd line, or a first slurmdbd whose backup answered; a quiet time likewise."""
+    """Whether sacct complained of an odd line or of a first slurmdbd whose backup answered; so is one without jobs."""
     whole = {
         name: reported
         for name, reported in recorded(version).items()
@@ -81,6 +81,6 @@ def test_failed_attempts_count_where_an_empty_answer_must_be_confirmed(version: 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_sacct_prints_nothing_for_an_unknown_cluster(version: str) -> None:
-    """No row, no word, exit status 0: why an empty answer is confirmed by slurmdbd's list of clusters."""
+    """It prints no row and no error, and exits 0, so slurmdbd's list of clusters has to confirm an empty answer."""
     reported = recorded(version)["cluster_unknown"]
     assert (0, 1, []) == (reported["jobs"]["returncode"], reported["jobs"]["lines"], reported["jobs"]["stderr"])

@@ -35,11 +35,11 @@ def test_this_host_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_loopback_address_proves_nothing() -> None:
-    """It proves nothing."""
+    """Any host may resolve its own name to a loopback address, so the address does not identify this one."""
     assert not is_this_host("another(127.0.0.1)")
     assert not is_this_host("another(127.0.1.1)")
 
 
 def test_a_name_that_does_not_resolve() -> None:
-    """It is another's."""
+    """Such a name is another host's."""
     assert not is_this_host("no-such-host.invalid")

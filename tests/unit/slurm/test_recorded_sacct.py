@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[3]
 DATA = ROOT / "tests" / "data"
 VERSIONS = sorted(folder.name for folder in (DATA / "sacct").iterdir())
 SCENARIOS = sorted(file.stem for file in (DATA / "hook" / VERSIONS[0]).glob("*.jsonl"))
-#: What was recorded while the jobs were not at their end.
+#: Files that were recorded before the jobs had ended.
 UNFINISHED = sorted(
     file.stem
     for file in (DATA / "sacct" / VERSIONS[0]).glob("*.txt")
@@ -222,7 +222,7 @@ def test_the_users_of_jobs_that_no_longer_resolve(version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_gpus_of_one_type_of_two_of_any_and_none(version: str) -> None:
-    """GPUs are counted once, however they were asked for and are written."""
+    """GPUs are counted once, however they were requested and are written."""
     assert [2, 2, 1, 0] == [record["AllocGPUS"] for record in made(recorded(version, "gpus")).values()]
 
 
@@ -244,7 +244,7 @@ def failure(version: str, name: str) -> Output:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_failed_query_is_not_an_answer(version: str, name: str) -> None:
-    """slurmdbd or MariaDB down, and a bad word in the question, never look like a day without jobs."""
+    """If slurmdbd or MariaDB is down, or an argument is invalid, that never looks like a day without jobs."""
     with pytest.raises(SlurmUnreachable):
         read_answer(failure(version, name))
 
@@ -252,7 +252,7 @@ def test_a_failed_query_is_not_an_answer(version: str, name: str) -> None:
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("name", EMPTY)
 def test_an_answer_without_rows_is_valid(version: str, name: str) -> None:
-    """An ID that is not there yet answers with the header alone; so does a cluster that does not exist."""
+    """For an ID that does not exist yet sacct prints only the header; likewise for a cluster that does not exist."""
     assert read_answer(failure(version, name)) == []
 
 

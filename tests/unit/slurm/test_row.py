@@ -65,7 +65,7 @@ def test_tres(text: str, tres: Tres) -> None:
     [("", 0), ("0", 0), ("17", 17), ("1K", 1024), ("1.5K", 1536), ("2M", 2 * 1024**2), ("1.25P", 5 * 2**48)],
 )
 def test_count(text: str, count: int) -> None:
-    """Slurm prints 1,024 nodes as 1K, with fractions, whatever one asks it for."""
+    """Slurm prints 1,024 nodes as 1K, with fractions, whatever options it gets."""
     assert count == parse_count(text)
 
 
@@ -174,7 +174,7 @@ def test_any_quantity_is_counted(number: int, key: str, unit: str) -> None:
 @pytest.mark.parametrize("field", ["JobIDRaw", "Submit", "Start", "End", "ElapsedRaw", "AllocCPUS", "AllocNodes"])
 @pytest.mark.parametrize("value", ["1e999", "inf", "nan", "-5", "9" * 40, "9" * 5000, "²"])
 def test_numbers_that_python_would_take(field: str, value: str) -> None:
-    """Infinity, signs and hundreds of digits are nothing that Slurm prints, and would break what is made of them."""
+    """Slurm prints neither infinity nor signs nor hundreds of digits, and these would break later arithmetic."""
     with pytest.raises(UnreadableRow):
         parse_row(make_values(**{field: value}))
 

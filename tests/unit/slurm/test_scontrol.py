@@ -23,7 +23,7 @@ def test_argv() -> None:
 
 
 def test_states_by_raw_id() -> None:
-    """As 22.05 printed them of two preempted jobs while their Epilog ran, and behind it."""
+    """As 22.05 printed them of two preempted jobs while their Epilog ran, and afterwards."""
     assert {1: "COMPLETING", 2: "COMPLETING"} == parse_states(output("1|COMPLETING\n2|COMPLETING\n"))
     assert {1: "PENDING", 2: "PREEMPTED"} == parse_states(output("1|PENDING\n2|PREEMPTED\n"))
 

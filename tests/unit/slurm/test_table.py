@@ -38,7 +38,7 @@ def printed(separator: str, account: bytes = b"physics", **changes: str) -> byte
 
 
 def test_each_call_has_a_new_separator() -> None:
-    """Nobody can have named an account after the separator of a later call."""
+    """Nobody can name an account that contains the separator of a later call."""
     drawn = {draw_separator() for _ in range(100)}
     assert (100, {8}) == (len(drawn), set(map(len, drawn)))
 

@@ -117,7 +117,7 @@ def test_a_range_that_is_too_wide() -> None:
 
 
 class Commands:
-    """A sacct and a sacctmgr of shell, in a folder; what they are called with is written down."""
+    """A sacct and a sacctmgr of shell, in a folder; their arguments are recorded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -130,7 +130,7 @@ class Commands:
         path.chmod(0o755)
 
     def answer(self, output: bytes, *, stderr: str = "", before: str = "") -> None:
-        """Lets sacct answer; behind ``before``, which may fail some calls."""
+        """Lets sacct answer, after ``before``, which may fail some calls."""
         (self.folder / "recorded").write_bytes(output)
         fill_in = FILL_IN % {"recorded": self.folder / "recorded", "answer": self.folder / "answer"}
         says = f"echo '{stderr}' >&2" if stderr else ":"
@@ -167,7 +167,7 @@ def test_an_empty_answer_is_confirmed_by_slurmdbd(commands: Commands) -> None:
 
 
 def test_an_empty_answer_beside_attempts_that_failed(commands: Commands) -> None:
-    """An empty answer counts only if sacctmgr gets through with the same attempts: they may have been all there was."""
+    """An empty answer counts only if sacctmgr gets through with the same attempts: else slurmdbd may be down."""
     reported = UNRESOLVED.format(3)
     commands.answer(EMPTY, before=f"echo '{reported}' >&2")
     sacct = commands.sacct()

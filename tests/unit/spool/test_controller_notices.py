@@ -53,7 +53,7 @@ def test_a_host_that_never_reconciles_forgets_too(tmp_path: Path) -> None:
 
 
 def test_garbage_is_skipped(tmp_path: Path) -> None:
-    """A half line of a host that lost its power, or whatever else came into the file."""
+    """An incomplete line of a host that lost its power, and any other garbage."""
     (tmp_path / f"{NOTICE_PREFIX}ctl1").write_bytes(b"called 17\ncalled x y\n\xff\xfe\nreconciled\ncalled 100 200\n")
     other = Notices(SharedFolder(tmp_path), "ctl2")
     assert (called(Range(100, 200)), 0.0) == (other.others_calls(), other.last_reconcile())

@@ -157,7 +157,7 @@ def test_a_filesystem_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_file_server_that_hangs(tmp_path: Path) -> None:
-    """It is waited for once, and then the run sends without its turn: the jobs wait for nothing."""
+    """The run waits for it once, and then sends without its turn, so that no job waits."""
     folder = SharedFolder(tmp_path, patience_seconds=0.05)
     answers = threading.Event()
     with pytest.raises(OSError, match="does not answer"):

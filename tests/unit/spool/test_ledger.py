@@ -1,4 +1,4 @@
-"""The ledger: all or nothing in every transaction, and never in the way of a fresh start."""
+"""The ledger: all or nothing in every transaction, and no damage to it prevents a fresh start."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_committed_data_is_visible_to_others(path: Path, ledger: Ledger) -> None
 
 @pytest.mark.parametrize("name", ["a b", "50%", "%3F", "what?", "#1", os.fsdecode(b"\xff")])
 def test_the_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
-    """The ledger is opened for reading by an address, in which some characters have a meaning."""
+    """The ledger is opened for reading by a URI, in which some characters are special."""
     path = tmp_path / name / "ledger.db"
     path.parent.mkdir()
     ledger, _ = open_ledger(path)
@@ -175,7 +175,7 @@ def test_known_rows_are_looked_up(ledger: Ledger, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
-    """What was taken after all is rejected no more, and a dropped record stays out of sight but known."""
+    """A record that was accepted after all is no longer rejected; a dropped one stays hidden, but remembered."""
     with ledger.transaction():
         ledger.rejected.add("lab", make_record(1), "no", NOW, hooked=True)
         ledger.rejected.add("lab", make_record(2), "no", NOW, hooked=True)
@@ -186,7 +186,7 @@ def test_a_delivery_ends_a_rejection(ledger: Ledger) -> None:
 
 
 def test_idle_runs_leave_one_line(ledger: Ledger) -> None:
-    """Every five minutes nothing to do does not fill the disk; runs with work and failures stay."""
+    """Idle runs every five minutes do not fill the disk; runs with work and failures are kept."""
     with ledger.transaction():
         for started, (exit_code, delivered) in enumerate([(0, 0), (0, 5), (69, 0), (0, 0), (0, 0)]):
             ledger.history.add_run(RunReport("flush", started, 0.1, exit_code, "", delivered))
@@ -263,7 +263,7 @@ wounds = st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=600)
 @settings(max_examples=60)
 @given(wounds=wounds, rest=st.floats(0.2, 1))
 def test_any_damage_is_survived(tmp_path: Path, wounds: list[tuple[float, bytes]], rest: float) -> None:
-    """Whatever a bad disk makes of the file, there is a ledger that works again, with at most one run lost."""
+    """Whatever a bad disk makes of the file, a ledger works again after at most one failed run."""
     path = Path(tempfile.mkdtemp(dir=tmp_path)) / "ledger.db"
     ledger, _ = open_ledger(path)
     with ledger.transaction():
@@ -299,7 +299,7 @@ def use(path: Path) -> None:
 
 @pytest.mark.parametrize("version", [1, 2, 3])
 def test_an_older_ledger_is_upgraded(path: Path, version: int) -> None:
-    """An upgrade keeps all that can't be read again; tests/data/ledger has files that older programs have made."""
+    """An upgrade keeps all that can't be read again; tests/data/ledger has files written by older versions."""
     path.write_bytes((ROOT / f"tests/data/ledger/version-{version}.db").read_bytes())
     ledger, put_aside = open_ledger(path)
     assert "" == put_aside
@@ -347,7 +347,7 @@ def test_a_record_that_is_retried_is_no_longer_rejected(ledger: Ledger) -> None:
 
 
 def test_many_processes_open_it_at_once(path: Path) -> None:
-    """Whichever process makes the tables, all of them work with the same."""
+    """Whichever process creates the tables, all of them use the same ones."""
     code = (
         "import sys; from pathlib import Path; from agent.jobs.queue_entry import QueueEntry\n"
         "from agent.spool.ledger import open_ledger; ledger, aside = open_ledger(Path(sys.argv[1])); assert not aside\n"

@@ -171,7 +171,7 @@ def test_take_over_moves_entries_from_the_files_to_the_ledger(tmp_path: Path, le
 
 
 def test_calls_that_are_far_apart_are_announced_apart(tmp_path: Path, ledger: Ledger) -> None:
-    """What ended while this host was out of control for a week is not announced with what ended before and after."""
+    """If this host was not in control for a week, jobs that ended before and after it are announced separately."""
     week_ago, today = 1_700_000_000, 1_700_600_000
     ends = [week_ago, today + 1400, week_ago + 800, today + 100, week_ago + 1600, today + 900]
     lines = [f"{100 + number} {end - 60} {end} -\n" for number, end in enumerate(ends)]

@@ -1,4 +1,4 @@
-"""The metrics file says what status says, whole or not at all; the alerts and the board ask for nothing else."""
+"""The metrics file says what status says, whole or not at all; the alerts and the board query nothing else."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ FIGURES.update(
         for field, metric in FIGURES_OF_A_COMMAND.items()
     }
 )
-#: What has no metric of its own, and why.
+#: Fields without a metric, and why.
 NO_METRICS = {
     "taken_at": "node-exporter tells the file's age",
     "api_url": "configuration, and no figure",
@@ -213,7 +213,7 @@ def test_unknown_figures_have_no_sample(tmp_path: Path) -> None:
 
 
 def test_each_reason_to_wait_is_a_label(tmp_path: Path) -> None:
-    """There are a few of them: the ledger leaves out what the dashboard said of each refused record."""
+    """There are a few of them: the ledger leaves out the error message of each refused record."""
     reasons = {"refused by the dashboard": 3, "not sent yet": 4}
     write_metrics(tmp_path / "x.prom", make_snapshot(backlog=BACKLOG._replace(reasons=reasons)))
     samples = read_samples(tmp_path / "x.prom")
@@ -294,7 +294,7 @@ def run_flush(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_each_run_writes_the_file(tmp_path: Path) -> None:
-    """A run that fails above all: it is what an alert waits for."""
+    """A failed run above all writes it, because alerts depend on it."""
     assert 0 == run_flush(tmp_path).returncode
     assert 0 == read_samples(tmp_path / "x.prom")["last_run_exit_code,command=flush"]
     (tmp_path / "spool/queue").write_text("4711 - - -\n")

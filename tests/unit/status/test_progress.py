@@ -143,5 +143,5 @@ def test_lines_in_a_file_have_the_time() -> None:
 
 
 def test_a_terminal_gets_neither() -> None:
-    """As the exporter before this one did."""
+    """A terminal gets the plain text, as from the earlier exporter."""
     assert "INFO - a" == make_formatter(Terminal(), {}).format(record(logging.INFO, "a"))

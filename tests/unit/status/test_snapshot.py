@@ -100,7 +100,7 @@ def test_a_hook_is_silent_when_a_job_ended_after_its_last_call(spool: Site, miss
 
 @pytest.mark.parametrize("elsewhere", [0, 1])
 def test_no_hook_is_required_where_the_cluster_has_no_slurmctld(spool: Site, elsewhere: int) -> None:
-    """By the last run; one that has called after all is asked for, and so is any where slurm_cluster is not set."""
+    """The last run decides. A hook that has called all the same is required, and so is any without slurm_cluster."""
     spool.ledger.facts.set(ELSEWHERE, elsewhere)
     assert "" == spool.look().no_hook
     spool.config = make_config(spool_dir=str(spool.folder), slurm_cluster="physics")
@@ -125,7 +125,7 @@ def test_the_backlog_is_the_queue_and_the_waiting_jobs(spool: Site) -> None:
 
 
 def test_a_line_without_an_end_is_as_old_as_its_file(spool: Site) -> None:
-    """`echo 4711 >>queue` says no more than when it was done."""
+    """`echo 4711 >>queue` records only when it was done."""
     spool.call_hook("4711\n", NOON - 77)
     assert NOON - 77 == spool.look().backlog.oldest
 
@@ -166,7 +166,7 @@ def test_the_last_run_the_last_success_and_the_last_delivery_differ(spool: Site)
 
 
 def test_a_run_with_rejected_records_counts_as_successful(spool: Site) -> None:
-    """Everything else went through: no reconcile is missing for the sake of one bad record."""
+    """Everything else was delivered: one bad record does not make the reconcile count as missing."""
     spool.ledger.history.add_run(RunReport("reconcile", NOON - HOUR, 9.0, 65, "5 delivered, 1 rejected", 5, 1))
     runs = spool.look().reconcile
     assert (NOON - HOUR, False) == (runs.last_success, runs.has_failed)
@@ -211,7 +211,7 @@ def test_the_delay_is_that_of_flush(spool: Site) -> None:
     [([4.0], 4.0, 4.0), ([1.0, 2.0], 1.0, 2.0), ([float(n) for n in range(1, 201)], 100.0, 198.0), ([-3.0], 0.0, 0.0)],
 )
 def test_percentiles_are_nearest_ranks(seconds: list[float], median: float, p99: float) -> None:
-    """Half, and 99 of 100, took no longer; a clock that runs behind Slurm's makes no delay below nothing."""
+    """Half, and 99 of 100, took no longer; a clock behind Slurm's makes no delay negative."""
     assert (len(seconds), median, p99) == make_delay(seconds)
 
 
@@ -299,7 +299,7 @@ def test_a_missing_spool_is_reported_and_not_created(tmp_path: Path) -> None:
 
 
 def test_reading_does_not_wait_for_a_dry_run(spool: Site) -> None:
-    """A dry run keeps all that it would have written to itself until it undoes it."""
+    """A dry run keeps its changes in a transaction, which it rolls back."""
     with spool.ledger.rehearsal():
         spool.ledger.waiting.add(map(QueueEntry, range(1, 100_001)), NOON)
         assert 0 == spool.look().backlog.waiting

@@ -29,8 +29,7 @@ def test_a_full_batch_that_was_accepted_quickly_doubles() -> None:
 
 
 def test_no_batch_grows_beyond_half_of_the_time_out() -> None:
-    """By the time that each byte has taken; a slow one does not shrink it either, as most of it may be the dashboard's
-    work for any POST."""
+    """The time of a byte limits it. A slow batch does not shrink it: most of its time may be the cost of any POST."""
     size = make(timeout=10)
     size.went_through(1000, 4.0, NOW, full=True)
     assert 1250 == size.bytes
@@ -105,7 +104,7 @@ def test_failures_with_another_cause_do_not_count() -> None:
     timeout=st.floats(1, 3600),
 )
 def test_any_limit_is_found(limit: int, first: int, seconds_a_byte: float, timeout: float) -> None:
-    """Of bytes, or of seconds: a few failures, and then batches of a quarter of it, at the least, go through."""
+    """Of bytes, or of seconds: a few failures, and then batches of at least a quarter of it go through."""
     most = max(int(min(limit, timeout / max(seconds_a_byte, 1e-12))), 1)
     size = BatchSize(Capacity(first), timeout=timeout)
     failures = 0

@@ -43,7 +43,7 @@ class PickyDashboard(MemoryDashboard):
         job_ids = bare_job_ids(texts)
         self.sizes.append(len(texts))
         trouble = self.manners(job_ids)
-        # A 500 is tried again: it may pass. What the dashboard names, it means.
+        # A 500 is retried, because it may be temporary. A record that the dashboard names is at fault.
         self.requests += tries if trouble and not getattr(trouble, "named", None) else 1
         if trouble:
             raise trouble
@@ -164,7 +164,7 @@ def test_several_poison_records(ledger: Ledger) -> None:
 
 
 def test_a_failing_dashboard_rejects_no_record(ledger: Ledger) -> None:
-    """If it refuses what it has just taken, the fault is its own: one request shows that, and everything is kept."""
+    """If it refuses a record that it has just accepted, it is at fault: one request shows that, and all is kept."""
     site = Site(ledger, lambda job_ids: is_sick(job_ids) if site.dashboard.taken else None, batch_size=10)
     site.queue_ids(range(1, 31))
     with pytest.raises(DashboardUnreachable, match="accepts nothing"):

@@ -122,7 +122,7 @@ def test_slurm_out_of_reach_changes_nothing(ledger: Ledger) -> None:
 
 
 def test_the_first_answer_after_a_long_outage_gives_up_nothing(ledger: Ledger) -> None:
-    """What slurmctld has held back for a month reaches slurmdbd a while after it is up again."""
+    """Reports that slurmctld has held back for a month reach slurmdbd some time after it is up again."""
     site = Site(ledger)
     site.queue(TOLD)
     site.flush(at=NOW + 30 * DAY)
@@ -207,7 +207,7 @@ def test_a_step_of_the_clock_loses_and_starves_nothing(ledger: Ledger, step: flo
     ids=["the hook's Submit", "none", "far too early", "in the future"],
 )
 def test_how_far_back_sacct_looks(ledger: Ledger, entry: QueueEntry, since: int) -> None:
-    """Behind the job's Submit, else behind the time it was queued; a start in the future would fail the call."""
+    """It looks back beyond the job's Submit, or else beyond the queuing; a start in the future would fail the call."""
     site = Site(ledger, plain(100))
     site.queue(entry)
     site.flush()
@@ -303,7 +303,7 @@ def test_a_walk_skips_the_time_between(ledger: Ledger) -> None:
 
 
 def test_a_walk_resumes_where_the_last_one_ended(ledger: Ledger) -> None:
-    """What earlier runs ended meanwhile it meets on its way: no call of its own looks for them."""
+    """It meets earlier runs that ended meanwhile on its way, so no separate call looks for them."""
     crowds = [ended_together(MANY), ended_together(MANY, first=MANY + 1, at=ENDED + 600)]
     site = Site(ledger, *crowds[0])
     site.queue(*queued_by(crowds[0]))
@@ -325,7 +325,7 @@ def test_more_than_a_slice_holds_is_taken_in_pieces(ledger: Ledger, monkeypatch:
 
 
 def test_jobs_that_ended_far_apart_are_requested_by_id(ledger: Ledger) -> None:
-    """What else has ended in all that time would be more to read than looking each of them up."""
+    """Reading everything that ended in all that time would cost more than looking up each job."""
     runs = [run for number in range(1, MANY + 1) for run in ended_together(1, number, NOON - number * 7200)]
     site = Site(ledger, *runs)
     site.queue(*queued_by(runs))
@@ -402,7 +402,7 @@ def test_a_walk_ignores_deferred_jobs(ledger: Ledger) -> None:
 
 
 def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:
-    """Alone it is kept; as soon as another job was taken it is tried with proof at hand, and set aside."""
+    """Alone it is kept. Once another job was accepted, which proves the dashboard well, it is tried and set aside."""
     site = Site(ledger, plain(100))
     site.dashboard.poison = {"100"}
     site.queue(TOLD)
@@ -417,7 +417,7 @@ def test_a_poison_record_waits_behind_the_others(ledger: Ledger) -> None:
 
 
 def test_a_good_record_that_was_refused_is_retried(ledger: Ledger) -> None:
-    """When the dashboard is well again, what it had refused arrives."""
+    """Once the dashboard works again, records that it had refused arrive."""
     site = Site(ledger, plain(100))
     site.dashboard.poison = {"100"}
     site.queue(TOLD)

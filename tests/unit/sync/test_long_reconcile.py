@@ -31,7 +31,7 @@ def job_ids(site: SessionSite) -> list[str]:
 def test_what_the_hook_queues_meanwhile_is_delivered_between_two_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A backfill of hours holds the lock, and the newest jobs are not to wait for its end."""
+    """A backfill of hours holds the lock, and the newest jobs must not wait for its end."""
     monkeypatch.setattr(reconcile, "INTERLUDE_SECONDS", 0.0)
     newest = ended(9, WINDOW.end - 5)
     site = SessionSite(tmp_path, *(ended(day, NOON + day * DAY - 1) for day in range(1, 6)), newest, now=WINDOW.end)

@@ -50,7 +50,7 @@ def test_a_run_that_ended_after_the_replayed_days_delivers_the_job(ledger: Ledge
 def test_a_flush_that_walks_does_not_send_a_held_job(
     ledger: Ledger, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After an outage of weeks many jobs wait, and are found by the time they ended."""
+    """After an outage of weeks many jobs wait, and are found by End."""
     monkeypatch.setattr(backlog, "MANY_JOBS", 0)
     monkeypatch.setattr(backlog, "MANY_IN_A_SLICE", 0)
     gone_on, over = make_run(State=state), make_run(State=state, JobID="101", JobIDRaw="101")
@@ -62,7 +62,7 @@ def test_a_flush_that_walks_does_not_send_a_held_job(
 
 
 class SilentSlurm(MemorySlurm):
-    """One whose slurmctld does not answer while it is silent."""
+    """A Slurm whose slurmctld does not answer while ``silent`` is True."""
 
     silent = False
 

@@ -52,7 +52,7 @@ def times(submit: int, start: int, end: int) -> dict[str, str]:
 def shown_after(commands: Sequence[str], runs: Sequence[Run], settings: tuple[str, str]) -> dict[str, dict[str, Any]]:
     """What the dashboard shows after some commands, the first of them an hour after the job's end, and one a day.
 
-    A flush is of the last end, and a reconcile of the last seven days. Of each JobID the record that came last stands.
+    A flush is of the last end, and a reconcile of the last seven days. For each JobID the record that came last counts.
     """
     requeued_runs, never_started = settings
     last = runs[-1]

@@ -291,7 +291,7 @@ def test_an_earlier_owner_is_sent_even_if_its_jobid_was_reused(ledger: Ledger) -
 
 
 def test_an_earlier_owner_with_another_jobid_is_another_job(ledger: Ledger) -> None:
-    """A slurmctld that was killed gives an ID again at once, to a task of an array, say: both jobs are sent."""
+    """A killed slurmctld may reuse an ID at once, for example for a task of an array: both jobs are sent."""
     old, new = run_at(NOON + HOUR, 100), run_at(NOON + 2 * HOUR, 100, JobID="98_3")
     site = Site(ledger, old, new)
     site.reconcile()
@@ -349,7 +349,7 @@ class CountingInterlude(Interlude):
 
 
 def test_an_interlude_never_runs_between_asking_and_sending(ledger: Ledger) -> None:
-    """What something else delivers between two slices must not be overwritten by what was asked for before."""
+    """What something else delivers between two slices must not be overwritten by rows that were read before."""
     site = Site(ledger, *(run_at(NOON + day * DAY, day) for day in range(1, 7)))
     interlude = CountingInterlude(site)
     site.reconcile(interlude=interlude)

@@ -1,4 +1,4 @@
-"""What the dashboard has already is sent again once in a while, or by hand, and recognized by its row in between."""
+"""Delivered jobs are resent once a week, or by hand. In between, their rows are recognized and nothing is sent."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def test_without_dates_the_collection_window_up_to_now() -> None:
 
 
 def test_both_dates_are_included() -> None:
-    """The last day belongs to the range to its last second: the exporter before this one lost it."""
+    """The last day belongs to the range to its last second: the earlier exporter lost it."""
     assert days(date(2024, 1, 1), date(2024, 1, 31)) == window(7, date(2024, 1, 1), date(2024, 1, 31), NOW)
 
 

@@ -24,7 +24,7 @@ Manners = Callable[[Sequence[int], int], "ExporterError | None"]
 
 
 class SlowDashboard(MemoryDashboard):
-    """Takes time for each request, by a watch of its own, and gives up as its manners say.
+    """Takes time for each request, by its own clock, and gives up as its manners say.
 
     :param manners: returns what goes wrong with a batch, given its raw JobIDs and bytes, or None.
     :param cost: seconds for that many records.
@@ -100,7 +100,7 @@ def stumbles_over(bad: int, trouble: Callable[[], ExporterError]) -> Manners:
 
 
 def test_two_milliseconds_a_record(ledger: Ledger) -> None:
-    """With a time-out of 2 s, 6,000 jobs are through in one run, without a single time-out."""
+    """With a time-out of 2 s, 6,000 jobs are delivered in one run, without a single time-out."""
     site = Site(ledger, SlowDashboard(cost=lambda records: 0.002 * records, timeout=2))
     assert 6000 == site.send_ids(range(1, 6001)).delivered
     assert ([], 0) == (site.waiting_ids(), site.dashboard.pulses)
@@ -110,7 +110,7 @@ def test_two_milliseconds_a_record(ledger: Ledger) -> None:
 
 @pytest.mark.parametrize("milliseconds", [5, 20, 100, 1000])
 def test_slower_ones(ledger: Ledger, milliseconds: int) -> None:
-    """Likewise in one run, with a few time-outs in the beginning that the next run does not repeat."""
+    """Likewise in one run, with a few time-outs at the beginning that the next run does not repeat."""
     site = Site(ledger, SlowDashboard(cost=lambda records: records * milliseconds / 1000, timeout=2))
     assert 700 == site.send_ids(range(1, 701)).delivered
     assert ([], True) == (site.waiting_ids(), site.dashboard.pulses <= 5)
@@ -162,7 +162,7 @@ def test_time_that_does_not_depend_on_the_size(ledger: Ledger) -> None:
 @pytest.mark.parametrize("trouble", [timed_out, bad_gateway, lambda: BatchTooLarge("413")])
 @pytest.mark.parametrize("limit", [1 << 20, 1 << 17, 1 << 14, 1 << 11, 450])
 def test_any_limit_of_a_proxy(ledger: Ledger, limit: int, trouble: Callable[[], ExporterError]) -> None:
-    """Down to one that lets no two records through: all is through in one run, and the next knows the limit."""
+    """Even if it lets no two records through, all are delivered in one run, and the next one knows the limit."""
     jobs = 3000 if limit > 1 << 17 else 700
     site = Site(ledger, SlowDashboard(lets_through(limit, trouble)))
     assert (jobs, 0, 0) == _counts(site.send_ids(range(1, jobs + 1)))
@@ -203,7 +203,7 @@ def test_a_dashboard_that_is_down_gets_few_requests(ledger: Ledger, trouble: Cal
 
 
 def test_a_night_without_answers_leaves_no_trace(ledger: Ledger) -> None:
-    """Batches get smaller each time, as it may be their size; in the morning they double with each that is taken."""
+    """Batches get smaller each time, as it may be their size; in the morning they double with each that is accepted."""
     site = Site(ledger, SlowDashboard(lambda *_: timed_out()))
     site.dashboard.is_there = False
     for _ in range(30):
@@ -240,7 +240,7 @@ def test_a_record_that_breaks_the_dashboard(ledger: Ledger, place: int, trouble:
 
 
 def test_such_a_record_on_an_idle_cluster(ledger: Ledger) -> None:
-    """Whose fault it is can't be known; the next run with another job delivers that one."""
+    """The run can't know whose fault it is; the next run with another job delivers that one."""
     site = Site(ledger, SlowDashboard(stumbles_over(1, timed_out)))
     assert (0, 0, 1) == _counts(site.send_ids([1]))
     assert (1, 0, 1) == _counts(site.send_ids([1, 2]))
@@ -257,7 +257,7 @@ def test_a_temporary_failure_shrinks_nothing(ledger: Ledger) -> None:
 
 
 def test_an_unreliable_proxy_shrinks_batches_only_a_little(ledger: Ledger) -> None:
-    """Each fifth request fails, whatever its size: all is through in one run."""
+    """Each fifth request fails, whatever its size: all jobs are delivered in one run."""
     count = iter(range(10_000))
     site = Site(ledger, SlowDashboard(lambda *_: bad_gateway() if next(count) % 5 == 4 else None))
     assert (20_000, 0, 0) == _counts(site.send_ids(range(1, 20_001)))
