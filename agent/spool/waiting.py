@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING, Any, Iterable, Iterator, NamedTuple, Sequence
 
 from agent.errors import LedgerDamaged
 from agent.jobs.queue_entry import LAST_JOB_ID, NO_TASK, QueueEntry
-from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS
 from agent.localtime import Range
 from agent.spool.database import Database
 
 if TYPE_CHECKING:
     from agent.jobs.record import Record
 
-#: No job backs off for longer than this. A later due time means that the clock was set back, so the job is due now.
+#: The delays between attempts grow from 1, 2, 4 ... seconds to an hour.
+LONGEST_WAIT_SECONDS = 3600.0
+#: A later due time means that the clock was set back, so the job is due now.
 _IS_DUE = "(due_at <= ? OR due_at > ?)"
 #: What a job waits for: its record in the accounting; the rest of a half-written record, which may take a day and is
 #: not an error; or, after the dashboard refused it, proof that the record is at fault.
@@ -37,6 +38,15 @@ class Waiting(NamedTuple):
     def key(self) -> tuple[int, int]:
         """Identifies it in the ledger."""
         return self.entry.key
+
+    def postponed(self, reason: str, now: float, *, is_half: bool) -> Waiting:
+        """The job after an unsuccessful attempt, due later.
+
+        :param is_half: whether the rest of a half-written record is missing.
+        """
+        attempts = self.attempts + 1
+        state = HALF_WRITTEN if is_half else NO_RECORD
+        return Waiting(self.entry, self.queued_at, attempts, now + record_delay(attempts), reason, state)
 
 
 class WaitingJobs:
@@ -176,6 +186,20 @@ class WaitingJobs:
     def forget(self, keys: Iterable[tuple[int, int]]) -> None:
         """Removes jobs from the queue."""
         self._database.execute_many("DELETE FROM waiting WHERE job_id = ? AND array_task = ?", keys)
+
+
+def record_delay(attempts: int) -> float:
+    """Seconds until the next attempt, after at least one unsuccessful attempt."""
+    return float(min(2.0 ** min(attempts - 1, 30), LONGEST_WAIT_SECONDS))
+
+
+def attempts_within(seconds: float) -> int:
+    """The number of attempts that fit into this many seconds."""
+    attempts, waited = 1, 0.0
+    while waited < seconds:
+        waited += record_delay(attempts)
+        attempts += 1
+    return attempts
 
 
 def _make_waiting(row: Sequence[Any]) -> Waiting:

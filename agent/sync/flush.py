@@ -14,7 +14,6 @@ from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.queue_verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.jobs.rows_by_id import Rows
 from agent.jobs.run import Run
-from agent.jobs.sacct_retry import attempts_within, record_delay
 from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
 from agent.localtime import Range
 from agent.logger import Logger
@@ -22,7 +21,7 @@ from agent.slurm.sacct import Query
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.slurm.table import Table
 from agent.spool.facts import GIVEN_UP
-from agent.spool.waiting import HALF_WRITTEN, NO_RECORD, Waiting
+from agent.spool.waiting import Waiting, attempts_within
 from agent.sync import backlog
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
@@ -163,7 +162,13 @@ class Flush:
         """Stores the verdict on each job of a batch, and passes on those that are final."""
         final = [(item, verdict) for item, verdict in judged if verdict.fate is Fate.SEND]
         dismissed = [item for item, verdict in judged if verdict.fate is Fate.DISMISS]
-        postponed = [self._postponed(item, verdict) for item, verdict in judged if verdict.fate is Fate.WAIT]
+        now = self._clock()
+        postponed = [
+            item.postponed(verdict.reason, now, is_half=verdict.is_half)
+            for item, verdict in judged
+            if verdict.fate is Fate.WAIT
+        ]
+        # Attempts are counted, not time, so neither an outage nor a step of the clock ends them.
         given_up = [item for item in postponed if item.attempts >= self._most_attempts]
         self._earlier.keep(run for _, verdict in judged for run in verdict.runs)
         with self._ledger.transaction():
@@ -173,20 +178,6 @@ class Flush:
         for item in given_up:
             logger.warning("job %s is no longer retried and is left to reconcile: %s", item.entry.asked, item.reason)
         self._deliver(final)
-
-    def _postponed(self, item: Waiting, verdict: Verdict) -> Waiting:
-        """Backs off a job that is to be asked for again.
-
-        Retries end after a number of unsuccessful attempts, not after a time, so neither an outage nor a step of the
-        clock ends them.
-        """
-        attempts = item.attempts + 1
-        return item._replace(
-            attempts=attempts,
-            due_at=self._clock() + record_delay(attempts),
-            reason=verdict.reason,
-            state=HALF_WRITTEN if verdict.is_half else NO_RECORD,
-        )
 
     def _deliver(self, final: Judged) -> None:
         """Passes on the records of final jobs; those held back are removed from the queue at once."""

@@ -14,12 +14,11 @@ from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import make_record
 from agent.jobs.rows_by_id import Rows
 from agent.jobs.run import Run
-from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS
 from agent.localtime import local_text
 from agent.slurm.sacct_argv import ALL_ENDS, GOING_ON, IDS_PER_CALL
 from agent.spool.facts import GIVEN_UP, PAUSE
 from agent.spool.ledger import Ledger
-from agent.spool.waiting import Waiting
+from agent.spool.waiting import LONGEST_WAIT_SECONDS, Waiting
 from agent.sync.backlog import MANY_JOBS
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS
 from agent.sync.flush import LATE_ENTRY_SECONDS, LONGEST_LINGER_SECONDS

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from agent.jobs.sacct_retry import LONGEST_WAIT_SECONDS, attempts_within, record_delay
+from agent.spool.waiting import LONGEST_WAIT_SECONDS, attempts_within, record_delay
 
 
 def test_retries_become_less_frequent() -> None:
