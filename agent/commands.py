@@ -151,7 +151,7 @@ def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
 
 def _run(call: Call, wanted: RunOptions) -> None:
     from agent.spool.spool import look_at_ledger  # noqa: PLC0415
-    from agent.sync.run_loop import RunLoop  # noqa: PLC0415
+    from agent.sync.run_loop import run_rounds  # noqa: PLC0415
     from agent.sync.window import window  # noqa: PLC0415
 
     if call.options.dry_run:
@@ -178,7 +178,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
             report = ledger.history.last_run("reconcile", successful=True)
             return report.started_at + report.seconds if report else 0.0
 
-    loop = RunLoop(
+    outcomes = run_rounds(
         flush,
         reconcile,
         flush_seconds=wanted.every,
@@ -187,7 +187,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
         clock=call.clock,
         sleep=call.sleep,
     )
-    for outcome in loop:
+    for outcome in outcomes:
         _tell_outcome(outcome, wanted.health_file)
 
 

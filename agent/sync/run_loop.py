@@ -12,8 +12,19 @@ from agent.spool.disk import replace_file
 RETRY_SECONDS = 3600.0
 
 
-class RunLoop:
+def run_rounds(
+    flush: Callable[[], str],
+    reconcile: Callable[[], str],
+    *,
+    flush_seconds: float,
+    reconcile_seconds: float,
+    last_reconcile: Callable[[], float],
+    clock: Callable[[], float],
+    sleep: Callable[[float], None],
+) -> Iterator[str | ExporterError]:
     """A flush at regular intervals, and a reconcile whenever one is due.
+
+    Yields the outcome of each run, endlessly. After a failure the next round tries again.
 
     :param flush: runs one and returns its summary line.
     :param reconcile: likewise.
@@ -21,54 +32,30 @@ class RunLoop:
     :param clock: epoch seconds.
     :param sleep: waits some seconds.
     """
+    not_before = 0.0
+    while True:
+        began = clock()
+        yield _attempt(flush)
+        if began >= not_before and _is_due(last_reconcile, reconcile_seconds, began):
+            outcome = _attempt(reconcile)
+            not_before = clock() + min(RETRY_SECONDS, reconcile_seconds)
+            yield outcome
+        rest = flush_seconds - (clock() - began)
+        sleep(min(max(rest, 0.0), flush_seconds))  # setting the clock back delays nothing
 
-    def __init__(
-        self,
-        flush: Callable[[], str],
-        reconcile: Callable[[], str],
-        *,
-        flush_seconds: float,
-        reconcile_seconds: float,
-        last_reconcile: Callable[[], float],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self._flush = flush
-        self._reconcile = reconcile
-        self._flush_seconds = flush_seconds
-        self._reconcile_seconds = reconcile_seconds
-        self._last_reconcile = last_reconcile
-        self._clock = clock
-        self._sleep = sleep
-        self._not_before = 0.0
 
-    def __iter__(self) -> Iterator[str | ExporterError]:
-        """The outcome of each run, endlessly. After a failure the next round tries again."""
-        while True:
-            began = self._clock()
-            yield self._attempt(self._flush)
-            if self._reconcile_is_due(began):
-                outcome = self._attempt(self._reconcile)
-                self._not_before = self._clock() + min(RETRY_SECONDS, self._reconcile_seconds)
-                yield outcome
-            rest = self._flush_seconds - (self._clock() - began)
-            self._sleep(min(max(rest, 0.0), self._flush_seconds))  # setting the clock back delays nothing
+def _is_due(last_reconcile: Callable[[], float], seconds: float, now: float) -> bool:
+    try:
+        return not 0 <= now - last_reconcile() < seconds
+    except ExporterError:  # the flush before has reported it
+        return False
 
-    def _reconcile_is_due(self, now: float) -> bool:
-        if now < self._not_before:
-            return False
-        try:
-            last = self._last_reconcile()
-        except ExporterError:  # the flush before has reported it
-            return False
-        return not 0 <= now - last < self._reconcile_seconds
 
-    @staticmethod
-    def _attempt(run: Callable[[], str]) -> str | ExporterError:
-        try:
-            return run()
-        except ExporterError as error:
-            return error
+def _attempt(run: Callable[[], str]) -> str | ExporterError:
+    try:
+        return run()
+    except ExporterError as error:
+        return error
 
 
 def write_health(path: Path, line: str) -> None:

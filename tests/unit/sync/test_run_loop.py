@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 
@@ -18,7 +18,7 @@ from agent import cli
 from agent.arguments import parse_argv
 from agent.errors import Busy, ExporterError, SlurmUnreachable, UsageError
 from agent.options import RunOptions
-from agent.sync.run_loop import RETRY_SECONDS, RunLoop, write_health
+from agent.sync.run_loop import RETRY_SECONDS, run_rounds, write_health
 from tests.support.dashboard import API_KEY, ReceivingDashboard
 from tests.support.replayed_sacct import ReplayedSacct
 from tests.support.waiting import wait_for
@@ -53,8 +53,8 @@ class World:
         assert 0 <= seconds <= 30
         self.now += seconds
 
-    def rounds(self) -> RunLoop:
-        return RunLoop(
+    def rounds(self) -> Iterator[str | ExporterError]:
+        return run_rounds(
             self.attempt("flush"),
             self.attempt("reconcile"),
             flush_seconds=30.0,
@@ -98,7 +98,7 @@ def test_a_failure_in_one_round_does_not_end_the_next() -> None:
     """Whatever failed may work in the next round: outages end, configurations are fixed, locks are released."""
     world = World(last_reconcile=START)
     world.faults["flush"] = Busy("another run is in progress")
-    rounds = iter(world.rounds())
+    rounds = world.rounds()
     assert isinstance(next(rounds), Busy)
     world.faults.clear()
     assert "flush" == next(rounds)
@@ -107,7 +107,7 @@ def test_a_failure_in_one_round_does_not_end_the_next() -> None:
 def test_a_clock_that_is_set_back_delays_nothing() -> None:
     """A clock set back by hours does not delay the next flush."""
     world = World(last_reconcile=START)
-    rounds = iter(world.rounds())
+    rounds = world.rounds()
     next(rounds)
     world.now -= 7200
     next(rounds)
