@@ -9,8 +9,7 @@ import enum
 from typing import Container, Sequence
 
 from agent.jobs.job import runs_here
-from agent.jobs.run import UNKNOWN, Run
-from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REQUEUEABLE_STATES, REVOKED
+from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: A row that is incomplete for longer than this is never completed. A slurmctld killed before it reported the rest
 #: runs the job again after its restart (seen on 22.05), and only then is the job's displayed JobID known.

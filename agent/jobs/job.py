@@ -11,8 +11,7 @@ from __future__ import annotations
 
 from typing import Collection, Iterable, Iterator, List, Sequence
 
-from agent.jobs.run import UNKNOWN, Run
-from agent.jobs.states import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED
+from agent.jobs.run import CONTINUED_STATES, REQUEUEABLE_STATES, REVOKED, UNKNOWN, Run
 
 #: A run counts if it ended at most this long before the job's newest end. An older one may belong to an earlier owner
 #: of the ID, and asking for it would make slurmdbd read years of rows.

@@ -12,8 +12,7 @@ from typing import Iterable, Mapping, NamedTuple, Sequence
 from agent.jobs.finality import HALF_WRITTEN_SECONDS, Stage, is_for_slurmctld, stage, stage_by_slurmctld
 from agent.jobs.job import own_runs
 from agent.jobs.queue_entry import QueueEntry
-from agent.jobs.run import Run
-from agent.jobs.states import LIVE_STATES
+from agent.jobs.run import LIVE_STATES, Run
 
 #: How far the hook's END and the End in the accounting may differ.
 END_SLACK_SECONDS = 1

@@ -9,8 +9,7 @@ from typing import NamedTuple, Sequence
 
 from agent.jobs.job import runs_here
 from agent.jobs.nodelist import unfold
-from agent.jobs.run import UNKNOWN, Run
-from agent.jobs.states import MAY_CONTINUE_STATES
+from agent.jobs.run import MAY_CONTINUE_STATES, UNKNOWN, Run
 from agent.localtime import local_day, local_text
 
 #: Incremented whenever a change of the code makes the same rows yield a different record.

@@ -1,17 +1,28 @@
-"""A :class:`Run` is one row of Slurm's accounting. Pure.
+"""A :class:`Run` is one row of Slurm's accounting, and what its State says about the job. Pure.
 
 Slurm's accounting keeps one row for each run of a job. A requeue starts a row with a new Submit, a resize one whose
-Submit is the time of the resize. Seen on 20.11 to 26.05.
+Submit is the time of the resize. The states are those of sacct. Seen on 20.11 to 26.05.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from agent.jobs.states import LIVE_STATES
-
 #: Replaces a user, account or partition that sacct leaves empty.
 UNKNOWN = "unknown"
+
+LIVE_STATES = frozenset({"PENDING", "RUNNING", "SUSPENDED"})
+#: The row has ended; the job continues in a newer one.
+CONTINUED_STATES = frozenset({"REQUEUED", "RESIZING"})
+#: The row has ended; the job is requeued if it is allowed to be.
+REQUEUEABLE_STATES = frozenset({"PREEMPTED", "NODE_FAIL"})
+#: Either.
+MAY_CONTINUE_STATES = CONTINUED_STATES | REQUEUEABLE_STATES
+#: The job ran on another cluster of the federation.
+REVOKED = "REVOKED"
+ENDED_STATES = frozenset(
+    {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"}
+)
 
 
 class Run(NamedTuple):

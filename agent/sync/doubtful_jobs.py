@@ -11,7 +11,7 @@ from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
 from agent.jobs.queue_entry import is_task
 from agent.jobs.rows_by_id import Rows
-from agent.jobs.states import REVOKED
+from agent.jobs.run import REVOKED
 from agent.localtime import Range
 from agent.slurm.sacct_argv import IDS_PER_CALL
 from agent.sync.lookback import Lookback

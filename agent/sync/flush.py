@@ -13,8 +13,7 @@ from agent.jobs.finality import HALF_WRITTEN_SECONDS
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
 from agent.jobs.queue_verdict import Fate, Verdict, judge_doubtful, judge_entry
 from agent.jobs.rows_by_id import Rows
-from agent.jobs.run import Run
-from agent.jobs.states import CONTINUED_STATES, ENDED_STATES, REVOKED
+from agent.jobs.run import CONTINUED_STATES, ENDED_STATES, REVOKED, Run
 from agent.localtime import Range
 from agent.logger import Logger
 from agent.slurm.sacct import Query

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Iterable, Sequence
 
 from agent.jobs.job import LOOKBACK_SECONDS, Runs
-from agent.jobs.run import Run
-from agent.jobs.states import MAY_CONTINUE_STATES
+from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import Range, local_day
 from agent.logger import Logger
 from agent.slurm.sacct import Sacct

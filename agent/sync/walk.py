@@ -12,8 +12,7 @@ from typing import Iterator, NamedTuple, Protocol
 
 from agent.jobs.finality import Stage, stage
 from agent.jobs.job import Runs, is_whole, runs_with
-from agent.jobs.run import Run
-from agent.jobs.states import MAY_CONTINUE_STATES
+from agent.jobs.run import MAY_CONTINUE_STATES, Run
 from agent.localtime import Range
 from agent.slurm.sacct import WindowQuery
 from agent.slurm.table import Table
