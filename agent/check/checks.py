@@ -175,7 +175,7 @@ class _Needs:
         try:
             return slurm.check_slurmdbd(self._slurm, self._settings)
         except SlurmUnreachable as error:
-            raise daemons.explain(error, self._daemons, "slurmdbd", "database") from error
+            raise daemons.explain(error, self._daemons, "slurmdbd", *daemons.DATABASES) from error
 
     def _checks_of_spool(self) -> Iterator[_Check]:
         folder, flush = self._config.spool_dir, f"{timers.FLUSH}.service"

@@ -10,9 +10,9 @@ from agent.check.finding import NotWell
 from agent.errors import SlurmUnreachable
 from agent.slurm.process import RunCommand
 
+DATABASES = ("mariadb", "mysql", "mysqld")
 #: In the order in which they depend on one another.
-DAEMONS = ("munge", "mariadb", "mysql", "mysqld", "slurmdbd", "slurmctld")
-_DATABASES = ("mariadb", "mysql", "mysqld")
+DAEMONS = ("munge", *DATABASES, "slurmdbd", "slurmctld")
 
 
 def read_daemons(run: RunCommand) -> dict[str, str]:
@@ -54,14 +54,12 @@ def explain(error: SlurmUnreachable, daemons: Mapping[str, str], *needed: str) -
             hint=f"{verb} munge, and read its log, /var/log/munge/munged.log",
             run=f"systemctl {verb} munge" if state else "",
         )
-    for name in needed:
-        databases = [database for database in _DATABASES if database in daemons] if name == "database" else [name]
-        for daemon in databases:
-            state = daemons.get(daemon, "active")
-            if state not in {"active", "reloading"}:
-                return NotWell(
-                    f"{daemon}.service is {state} on this host: {error}",
-                    hint=f"start it; journalctl -u {daemon} -n 20 shows why it stopped",
-                    run=f"systemctl start {daemon}",
-                )
+    for daemon in needed:
+        state = daemons.get(daemon, "active")
+        if state not in {"active", "reloading"}:
+            return NotWell(
+                f"{daemon}.service is {state} on this host: {error}",
+                hint=f"start it; journalctl -u {daemon} -n 20 shows why it stopped",
+                run=f"systemctl start {daemon}",
+            )
     return error

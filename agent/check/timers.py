@@ -94,7 +94,8 @@ def read_units(
     :param own_folder: ~/.config of a user with an installation of their own; the system's units are not theirs.
     """
     names = [name_instance(unit, instance) for unit in _UNITS]
-    for manager in ((("systemctl",),) if own_folder is None else ()) + (("systemctl", "--user"),):
+    managers = [["systemctl"], ["systemctl", "--user"]]
+    for manager in managers if own_folder is None else managers[1:]:
         try:
             output = run([*manager, "show", *names, f"--property={_PROPERTIES}"])
         except SlurmUnreachable:  # no systemctl at all

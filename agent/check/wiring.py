@@ -145,11 +145,8 @@ def _check_place(call: Call, conf: Conf, installed: str) -> None:
     if call.script == call.hook:
         found = setting = _setting_of(conf, call.key, str(call.script))
         where = f"{setting.place if setting else 'slurm.conf'} says {call.line}"
-    raise NotWell(
-        f"{where}, which does not exist: the hook is {installed}",
-        hint=f"put {installed} there, and {RESTART_HINT}",
-        run=then_restart(replace(found, str(call.hook), installed)) if found else "",
-    )
+    command = replace(found, str(call.hook), installed) if found else ""
+    raise _and_restart(f"{where}, which does not exist: the hook is {installed}", f"put {installed} there", command)
 
 
 def why_not_started(conf: Conf, installed: str) -> NotWell | None:
@@ -206,11 +203,8 @@ class Diagnosis:
         if not call:
             return None
         lines = _assignments(call, str(call.script))
-        return NotWell(
-            f"{other} names {call.script}, but slurmctld reads {self._path}",
-            hint=f"put {' and '.join(lines)} there, and {RESTART_HINT}",
-            run=then_restart(append(self._path, lines)),
-        )
+        text = f"{other} names {call.script}, but slurmctld reads {self._path}"
+        return _and_restart(text, f"put {' and '.join(lines)} there", append(self._path, lines))
 
     def _at_another_time(self) -> NotWell | None:
         for key, meaning in _OTHER_TIMES.items():
@@ -243,10 +237,8 @@ class Diagnosis:
         """The site stores finished jobs with another plugin, so that EpilogSlurmctld has to call the hook."""
         _, location, epilogs = self._wiring
         if location and find_hook_in(Path(location)) and location == self._installed:
-            return NotWell(
-                f"JobCompType is {plugin}, which does not treat JobCompLoc={location}, the hook, as a script",
-                hint=f"set JobCompType=jobcomp/script in {self._path}, and {RESTART_HINT}",
-            )
+            problem = f"JobCompType is {plugin}, which does not treat JobCompLoc={location}, the hook, as a script"
+            return _and_restart(problem, f"set JobCompType=jobcomp/script in {self._path}")
         if epilogs and version_of(self._settings.get("SLURM_VERSION", "")) < SEVERAL_EPILOGS:
             return self._call_both(f"{text}, and EpilogSlurmctld is {epilogs[0]}", "EpilogSlurmctld", epilogs[0])
         return self._add(text, f"EpilogSlurmctld={self._installed}", beside=epilogs)
@@ -263,11 +255,8 @@ class Diagnosis:
         here = _setting_of(self._conf, "JobCompLoc", location)
         line = f"JobCompLoc={self._installed}"
         change = replace(here, location, self._installed) if here else append(self._path, [line])
-        return NotWell(
-            f"{text}{', which does not exist' if location else ''}",
-            hint=f"set {line} in {here.place if here else self._path}, and {RESTART_HINT}",
-            run=then_restart(change),
-        )
+        problem = f"{text}, which does not exist" if location else text
+        return _and_restart(problem, f"set {line} in {here.place if here else self._path}", change)
 
     def _call_both(self, text: str, key: str, script: str) -> NotWell:
         """A wrapper keeps calling the site's script with the same environment, and returns its exit status."""
@@ -288,6 +277,14 @@ class Diagnosis:
             if all(steps) and not os.path.lexists(both)
             else "",  # a link that leads nowhere, too
         )
+
+
+def _and_restart(text: str, change: str, command: str = "") -> NotWell:
+    """A problem that a change of slurm.conf and a restart solve.
+
+    :param command: makes the change; empty if that is unsafe.
+    """
+    return NotWell(text, hint=f"{change}, and {RESTART_HINT}", run=then_restart(command))
 
 
 def version_of(text: str) -> tuple[int, int]:

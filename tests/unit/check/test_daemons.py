@@ -7,7 +7,7 @@ from typing import Mapping, Sequence
 
 import pytest
 
-from agent.check.daemons import explain, read_daemons
+from agent.check.daemons import DATABASES, explain, read_daemons
 from agent.errors import SlurmUnreachable
 from agent.slurm.process import Output
 
@@ -69,7 +69,7 @@ def test_it_names_the_daemon_that_is_down(said: str, states: Mapping[str, str], 
 def test_a_slurmdbd_whose_database_is_down() -> None:
     """slurmdbd keeps running while its database is down."""
     states = {"munge": "active", "slurmdbd": "active", "mariadb": "inactive"}
-    reported = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", "database")
+    reported = explain(SlurmUnreachable(NO_DATABASE), states, "slurmdbd", *DATABASES)
     assert f"mariadb.service is inactive on this host: {NO_DATABASE}" == str(reported)
     assert "systemctl start mariadb" == getattr(reported, "run", "")
 
