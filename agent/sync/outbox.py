@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Sequence, Tuple
 
 from agent.jobs.queue_entry import is_task
@@ -43,6 +44,8 @@ class Outbox:
 
     def next_batch(self, most_records: int, most_bytes: int) -> list[Record]:
         """As many records as are allowed, and at least one; they stay in the outbox."""
+        if self.bytes <= most_bytes:
+            return list(islice(self._records.values(), most_records))
         batch: list[Record] = []
         left = most_bytes
         for record in self._records.values():
@@ -70,7 +73,7 @@ class Outbox:
     def settle(self, records: Sequence[Record]) -> list[Key]:
         """Forgets what was noted for records that were accepted or rejected, and returns their queue entries."""
         self._booked.difference_update(record.key for record in records)
-        return [key for record in records for key in self._waiting.pop(record.key, [])]
+        return [key for record in records for key in self._waiting.pop(record.key, ())] if self._waiting else []
 
     def _newest_task(self, record: Record) -> Record:
         """The latest run of a task in the outbox, with this one: another raw ID may come first, in arbitrary order."""
@@ -93,4 +96,4 @@ def bytes_of(record: Record) -> int:
 
 def size_of(records: Sequence[Record]) -> int:
     """What records add to a POST, in bytes."""
-    return sum(map(bytes_of, records))
+    return sum(len(record.text) for record in records) + len(records)
