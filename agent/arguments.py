@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Callable, Mapping, NoReturn, Sequence
 
 from agent import __version__
-from agent.config import INSTANCE, NAME
+from agent.config import NAME
 from agent.errors import UsageError
 from agent.localtime import parse_day
 from agent.options import (
+    INSTANCE,
     CheckOptions,
     FlushOptions,
     GlobalOptions,

@@ -12,7 +12,7 @@ from typing import Any, Callable, Mapping, NoReturn, Sequence
 from agent.commands import COMMANDS, Call
 from agent.errors import STOPPED, ConfigError, ExporterError
 from agent.logger import Logger, report_failure, set_up_logging
-from agent.options import FlushOptions, GlobalOptions, RunOptions
+from agent.options import BARE_COMMANDS, INSTANCE, GlobalOptions, RunOptions
 from agent.wording import name_instance
 
 logger = Logger(__name__)
@@ -62,9 +62,12 @@ def main(
 
 
 def _parse(argv: Sequence[str]) -> tuple[GlobalOptions, Any]:
-    """The global options and those of the command."""
-    if list(argv) == ["flush"]:  # a timer runs this often, and a parser would take a tenth of the time
-        return GlobalOptions(), FlushOptions()
+    """The global options and those of the command. Timers call one in a few ways that need no parser."""
+    options, words = GlobalOptions(), argv
+    if len(words) == 3 and words[0] == "--instance" and INSTANCE.fullmatch(words[1]):
+        options.instance, words = words[1], words[2:]
+    if len(words) == 1 and words[0] in BARE_COMMANDS:
+        return options, BARE_COMMANDS[words[0]]()
     from agent.arguments import parse_argv  # noqa: PLC0415
 
     return parse_argv(argv)

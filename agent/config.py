@@ -19,8 +19,6 @@ SYSTEM_FOLDER = Path("/etc") / NAME
 SYSTEM_SPOOL = Path("/var/spool") / NAME
 API_KEY_VARIABLE = "SLURM_USAGE_HISTORY_API_KEY"
 SPOOL_VARIABLE = "SLURM_USAGE_HISTORY_SPOOL"
-#: Safe without quoting in unit names, folder names and shell commands.
-INSTANCE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 #: The placeholder for the key in our example, and those in the earlier exporter's manual and example.
 PLACEHOLDER = "your-secret-api-key"
 PLACEHOLDERS = frozenset({PLACEHOLDER, f"{PLACEHOLDER}-here"})

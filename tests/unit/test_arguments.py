@@ -45,8 +45,7 @@ def test_options_around_the_actions_of_queue(line: str) -> None:
 
 def test_a_commands_name_can_be_a_value() -> None:
     """The value of an option is not taken for a command."""
-    own = {"json": False, "check": False}
-    assert ({"cluster_name": "flush"}, StatusOptions, own) == parsed("--cluster-name flush status")
+    assert ({"cluster_name": "flush"}, StatusOptions, {}) == parsed("--cluster-name flush status")
 
 
 @pytest.mark.parametrize(

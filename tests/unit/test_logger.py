@@ -11,7 +11,7 @@ import pytest
 
 from agent import cli
 from agent.arguments import parse_argv
-from agent.errors import ExporterError
+from agent.errors import ExporterError, UsageError
 from agent.logger import DEBUG, ERROR, INFO, PACKAGE, SHOWN_COMPLAINTS, WARNING, Complaints, Logger, set_up_logging
 
 
@@ -96,13 +96,22 @@ def test_complaints_are_counted_after_the_first(capsys: pytest.CaptureFixture[st
     assert lines[-1].endswith("WARNING - skipped: 3 more like these")
 
 
-def test_the_timers_call_needs_no_parser() -> None:
-    """``flush`` alone means the same with the parser and without."""
-    parsed, direct = parse_argv(["flush"]), cli._parse(["flush"])
-    assert [type(options) for options in parsed] == [type(options) for options in direct]
-    names = [name for name in dir(parsed[0]) if not name.startswith("_")]
-    assert [getattr(parsed[0], name) for name in names] == [getattr(direct[0], name) for name in names]
-    script = "import sys; from agent import cli; cli._parse(['flush']); print('argparse' in sys.modules)"
+@pytest.mark.parametrize("line", ["flush", "status", "--instance physics flush", "--instance physics status"])
+def test_the_timers_calls_need_no_parser(line: str) -> None:
+    """They mean the same with the parser and without."""
+    argv = line.split()
+    parsed, direct = parse_argv(argv), cli._parse(argv)
+    for options, same in zip(parsed, direct):
+        assert type(options) is type(same)
+        names = [name for name in dir(options) if not name.startswith("_")]
+        assert [getattr(options, name) for name in names] == [getattr(same, name) for name in names]
+    script = f"import sys; from agent import cli; cli._parse({argv}); print('argparse' in sys.modules)"
     folder = Path(cli.__file__).parents[1]
     done = subprocess.run([sys.executable, "-S", "-c", script], capture_output=True, text=True, check=True, cwd=folder)
     assert "False\n" == done.stdout
+
+
+def test_an_impossible_instance_is_left_to_the_parser() -> None:
+    """It says what is wrong with the name."""
+    with pytest.raises(UsageError, match="invalid instance name"):
+        cli._parse(["--instance", "../physics", "flush"])
