@@ -5,20 +5,29 @@ Many jobs share one call, as the call itself takes longer than the jobs.
 
 from __future__ import annotations
 
-from typing import Mapping
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
-from agent.jobs.finality import Stage, is_for_slurmctld, stage_by_slurmctld
+from agent.errors import SlurmUnreachable
+from agent.jobs.finality import UNANSWERED_SECONDS, Stage, is_alive, is_for_slurmctld, stage_by_slurmctld
 from agent.jobs.job import LOOKBACK_SECONDS, Runs, runs_again, runs_with
 from agent.jobs.queue_entry import is_task
 from agent.jobs.rows_by_id import Rows
 from agent.jobs.run import REVOKED
 from agent.localtime import Range
+from agent.logger import Logger
 from agent.slurm.sacct_argv import IDS_PER_CALL
+from agent.spool.facts import SLURMCTLD_SILENT
+from agent.spool.ledger import Ledger
 from agent.sync.lookback import Lookback
-from agent.sync.pipeline import Pipeline
+from agent.sync.pipeline import AskSlurmctld, Pipeline
+
+if TYPE_CHECKING:
+    from agent.slurm.scontrol import Scontrol
 
 #: A doubt is settled after this many slices at the latest, because an interrupted run has to resume from there.
 MOST_SLICES_IN_DOUBT = 16
+
+logger = Logger(__name__)
 
 
 class DoubtfulJobs:
@@ -84,3 +93,27 @@ class DoubtfulJobs:
             if not goes_on and not runs_again(whole[-1], rows.of_job_id(whole[-1].job_id)):
                 jobs.append(whole)
         return jobs
+
+
+def ask_slurmctld(scontrol: Scontrol, ledger: Ledger, clock: Callable[[], float]) -> AskSlurmctld:
+    """How a run asks slurmctld. One that is busy has a day to answer, which the ledger keeps count of."""
+    facts = ledger.facts
+
+    def note_silence(since: float) -> None:
+        if facts.get(SLURMCTLD_SILENT) != since:
+            with ledger.transaction():
+                facts.set(SLURMCTLD_SILENT, since)
+
+    def ask(raw_ids: Sequence[int]) -> Mapping[int, str] | None:
+        now = clock()
+        try:
+            states = scontrol.job_states(raw_ids)
+        except SlurmUnreachable as error:
+            logger.info("%s: preempted jobs wait for its answer, for a day at most", error)
+            silent_since = facts.get(SLURMCTLD_SILENT) or now
+            note_silence(silent_since)
+            return dict.fromkeys(raw_ids, "UNKNOWN") if now - silent_since < UNANSWERED_SECONDS else None
+        note_silence(0)
+        return {raw_id: state for raw_id, state in states.items() if is_alive(state)}
+
+    return ask

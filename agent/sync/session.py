@@ -8,14 +8,13 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
 from agent.config import Config
-from agent.errors import ExporterError, SlurmUnreachable
+from agent.errors import ExporterError
 from agent.localtime import Range, local_day
 from agent.logger import INFO, Complaints, Logger
 from agent.slurm.slurm import Slurm
-from agent.spool.facts import SLURMCTLD_SILENT
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.bookkeeping import Bookkeeping
@@ -266,29 +265,17 @@ class Session:
         )
 
     def _pipeline(self, delivery: Delivery) -> Pipeline:
+        from agent.sync.doubtful_jobs import ask_slurmctld  # noqa: PLC0415
         from agent.sync.pipeline import Pipeline  # noqa: PLC0415
 
         return Pipeline(
-            self.ledger, self._slurm.sacct, delivery, self.settings, alive=self._ask_slurmctld, clock=self._clock
+            self.ledger,
+            self._slurm.sacct,
+            delivery,
+            self.settings,
+            alive=ask_slurmctld(self._slurm.scontrol, self.ledger, self._clock),
+            clock=self._clock,
         )
-
-    def _ask_slurmctld(self, raw_ids: Sequence[int]) -> Mapping[int, str] | None:
-        """See :data:`agent.sync.pipeline.AskSlurmctld`. It may be busy, and has a day to answer."""
-        from agent.jobs.finality import UNANSWERED_SECONDS, is_alive  # noqa: PLC0415
-
-        facts, now = self.ledger.facts, self._clock()
-        try:
-            states = self._slurm.scontrol.job_states(raw_ids)
-        except SlurmUnreachable as error:
-            logger.info("%s: preempted jobs wait for its answer, for a day at most", error)
-            silent_since = facts.get(SLURMCTLD_SILENT) or now
-            with self.ledger.transaction():
-                facts.set(SLURMCTLD_SILENT, silent_since)
-            return dict.fromkeys(raw_ids, "UNKNOWN") if now - silent_since < UNANSWERED_SECONDS else None
-        if facts.get(SLURMCTLD_SILENT):
-            with self.ledger.transaction():
-                facts.set(SLURMCTLD_SILENT, 0)
-        return {raw_id: state for raw_id, state in states.items() if is_alive(state)}
 
     def _record(self, command: str, work: Callable[[Outcome], None]) -> RunReport:
         """Does the work, records its outcome, and raises its failure."""
