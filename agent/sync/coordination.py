@@ -37,8 +37,8 @@ _NO_NAME = "start slurmctld, or set cluster_name in the configuration, or give -
 logger = Logger(__name__)
 
 
-class Control:
-    """What a run needs to know about the controllers.
+class Coordination:
+    """What a run needs to know about the controllers, and tells them.
 
     :param cluster: slurm_cluster of the configuration; None for the cluster of this host's slurm.conf.
     :param instance: each instance has its own turns and notices, as it sends to another dashboard, or other jobs.

@@ -18,7 +18,7 @@ from agent.slurm.slurm import Slurm
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
 from agent.sync.bookkeeping import Bookkeeping
-from agent.sync.coordination import Control, TakingTurns
+from agent.sync.coordination import Coordination, TakingTurns
 from agent.sync.run_outcome import Outcome, describe, describe_reconcile
 from agent.sync.window import how_to_resume
 from agent.sync.work_due import check_pause, has_work
@@ -71,7 +71,7 @@ class Session:
         self._sleep = sleep
         self._settings: Settings | None = None
         self._books = Bookkeeping(config, spool.ledger, clock)
-        self._control = Control(
+        self._coordination = Coordination(
             slurm, spool.ledger.facts, cluster=config.slurm_cluster, instance=config.instance, clock=clock
         )
 
@@ -108,10 +108,10 @@ class Session:
         if has_work(self.ledger, self._clock()):
             self._deliver_queue(outcome)
         if not self._dry_run:
-            self._control.note_others_reconcile()
+            self._coordination.note_others_reconcile()
 
     def _take_over(self) -> None:
-        self._control.publish_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
+        self._coordination.publish_calls(self._spool.take_over(self._clock()), forget_before=self._books.oldest)
 
     def _deliver_meanwhile(self) -> None:
         """Delivers what the hook has queued while a long reconcile holds the lock."""
@@ -154,7 +154,7 @@ class Session:
         if is_resend:
             resends.complete(began)
         if not self._dry_run:
-            self._control.publish_reconcile(forget_before=self._books.oldest)
+            self._coordination.publish_reconcile(forget_before=self._books.oldest)
         outcome.message = describe_reconcile(reconcile.tally, outcome.delivery, dry_run=self._dry_run)
 
     def _replay(self, reconcile: Reconcile, wanted: Range) -> None:
@@ -176,7 +176,7 @@ class Session:
         """
         from agent.sync.reconcile import FRESH_SECONDS, Reconcile  # noqa: PLC0415
 
-        if self._dry_run or not self._control.may_meet_others:
+        if self._dry_run or not self._coordination.may_meet_others:
             return
         logger.info("Resending jobs that another host may have overwritten meanwhile")
 
@@ -220,7 +220,7 @@ class Session:
             config = self._config
             cluster = config.shown_as
             if not cluster:
-                cluster = self._control.cluster_name()
+                cluster = self._coordination.cluster_name()
                 self._slurm.sacct.expect(cluster)  # the name may be a remembered one
             logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
             self._settings = Settings(
@@ -235,7 +235,7 @@ class Session:
     def _make_delivery(self, command: str) -> Delivery:
         from agent.sync.delivery import Delivery  # noqa: PLC0415
 
-        turns = None if self._dry_run else self._control.turns()
+        turns = None if self._dry_run else self._coordination.turns()
         return Delivery(
             TakingTurns(self.receiver, turns) if turns else self.receiver,
             self.ledger,
@@ -258,7 +258,7 @@ class Session:
         return Reconcile(
             self._pipeline(delivery),
             resend=resend,
-            others_calls=self._control.others_calls(),
+            others_calls=self._coordination.others_calls(),
             hook_due=self.ledger.history.hook_due(),
             interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
             on_progress=on_progress,
@@ -290,7 +290,7 @@ class Session:
             failure = error
         report = outcome.report(command, started_at, time.monotonic() - started, failure)
         if not self._dry_run:
-            self._control.end_turns()
+            self._coordination.end_turns()
         self._books.write_down(report, failure, odd_rows=self._slurm.odd_rows)
         if failure:
             raise failure

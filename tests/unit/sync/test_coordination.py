@@ -16,7 +16,7 @@ from agent.slurm.controller_hosts import Controllers
 from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS
 from agent.spool.ledger import Ledger
 from agent.spool.spool import look_at_ledger
-from agent.sync.coordination import REMEMBERED_SECONDS, Control, TakingTurns
+from agent.sync.coordination import REMEMBERED_SECONDS, Coordination, TakingTurns
 from tests.support.memory import MemoryDashboard, slurm_of
 from tests.support.rows import NOON, make_run
 from tests.support.sites import SessionSite
@@ -40,12 +40,12 @@ class Site:
             raise SlurmUnreachable("scontrol show config failed", hint="see that slurmctld runs")
         return self.known
 
-    def control(self, host: str = "ctl1", cluster: str | None = None, instance: str = "") -> Control:
+    def coordination(self, host: str = "ctl1", cluster: str | None = None, instance: str = "") -> Coordination:
         """The coordination of a run on a host, with ``slurm_cluster`` in its configuration or without."""
         is_here: Callable[[str], bool] = lambda name: name.partition("(")[0] == host  # noqa: E731
         slurm = slurm_of(self)
         facts = self.ledger.facts
-        return Control(
+        return Coordination(
             slurm,
             facts,
             cluster=cluster,
@@ -60,20 +60,20 @@ class Site:
 def test_the_name_is_remembered(ledger: Ledger, tmp_path: Path) -> None:
     """Once slurmctld has reported the name, no later run has to ask for it, however long slurmctld is down."""
     site = Site(ledger, tmp_path)
-    assert "ha" == site.control().cluster_name()
+    assert "ha" == site.coordination().cluster_name()
     site.known = None
     site.now += 30 * 86_400
-    assert "ha" == site.control().cluster_name()
+    assert "ha" == site.coordination().cluster_name()
 
 
 def test_a_run_asks_a_slurmctld_that_does_not_answer_only_once(ledger: Ledger, tmp_path: Path) -> None:
     """Each attempt waits for scontrol's own time limit."""
     site = Site(ledger, tmp_path)
-    site.control().cluster_name()
+    site.coordination().cluster_name()
     site.known = None
     site.now += 30 * 86_400
     site.asked = 0
-    run = site.control()
+    run = site.coordination()
     assert ("ha", True) == (run.cluster_name(), run.several)
     assert 1 == site.asked
 
@@ -81,13 +81,13 @@ def test_a_run_asks_a_slurmctld_that_does_not_answer_only_once(ledger: Ledger, t
 def test_slurmctld_is_asked_once_in_a_while(ledger: Ledger, tmp_path: Path) -> None:
     """A flush a minute later asks nothing; an hour later a new name, or a new backup, is noticed."""
     site = Site(ledger, tmp_path)
-    site.control().cluster_name()
+    site.coordination().cluster_name()
     site.now += REMEMBERED_SECONDS - 1
-    site.control().cluster_name()
+    site.coordination().cluster_name()
     assert 1 == site.asked
     site.now += 1
     site.known = Controllers("renamed", PAIR, str(tmp_path))
-    assert "renamed" == site.control().cluster_name()
+    assert "renamed" == site.coordination().cluster_name()
 
 
 def test_a_backup_that_was_just_added_is_noticed(ledger: Ledger, tmp_path: Path) -> None:
@@ -95,12 +95,12 @@ def test_a_backup_that_was_just_added_is_noticed(ledger: Ledger, tmp_path: Path)
     site = Site(ledger, tmp_path, ("ctl1",))
     site.now = time.time() + 60
     site.conf.write_text("SlurmctldHost=ctl1\nSlurmctldHost=ctl2\n")
-    assert site.control().turns() is None
+    assert site.coordination().turns() is None
     site.known = Controllers("ha", PAIR, str(tmp_path))
     site.now += 50
-    assert site.control().turns() is None
+    assert site.coordination().turns() is None
     site.now += 20
-    assert site.control().turns() is not None
+    assert site.coordination().turns() is not None
     assert 2 == site.asked
 
 
@@ -108,11 +108,11 @@ def test_an_answer_from_before_a_change_of_slurm_conf_is_not_used(ledger: Ledger
     """The next flush after the change asks again."""
     site = Site(ledger, tmp_path, ("ctl1",))
     site.now = time.time() - 60
-    assert site.control().turns() is None
+    assert site.coordination().turns() is None
     site.conf.write_text("SlurmctldHost=ctl1\nSlurmctldHost=ctl2\n")
     site.known = Controllers("ha", PAIR, str(tmp_path))
     site.now = time.time() + 1
-    assert site.control().turns() is not None
+    assert site.coordination().turns() is not None
 
 
 def test_slurm_conf_names_the_controllers_until_slurmctld_has_answered(ledger: Ledger, tmp_path: Path) -> None:
@@ -121,9 +121,9 @@ def test_slurm_conf_names_the_controllers_until_slurmctld_has_answered(ledger: L
     site.conf.write_text(f"ClusterName=ha\nSlurmctldHost=ctl1\nSlurmctldHost=ctl2\nStateSaveLocation={tmp_path}\n")
     site.known = None
     for _ in range(2):
-        assert site.control().turns() is not None
+        assert site.coordination().turns() is not None
     with pytest.raises(SlurmUnreachable):
-        site.control().cluster_name()
+        site.coordination().cluster_name()
 
 
 def test_an_unknown_cluster_name_is_not_a_configuration_error(ledger: Ledger, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_an_unknown_cluster_name_is_not_a_configuration_error(ledger: Ledger, tm
     site = Site(ledger, tmp_path)
     site.known = None
     with pytest.raises(SlurmUnreachable) as caught:
-        site.control().cluster_name()
+        site.coordination().cluster_name()
     assert 69 == caught.value.exit_code
     assert "the cluster's name is unknown: scontrol show config failed" == str(caught.value)
     assert caught.value.hint.startswith("start slurmctld, or set cluster_name in the configuration")
@@ -141,9 +141,9 @@ def test_a_cluster_name_is_requested_where_none_was_needed_before(ledger: Ledger
     """A run with cluster_name in its configuration has noted that slurmctld did not answer; one without asks."""
     site = Site(ledger, tmp_path)
     given, site.known = site.known, None
-    assert site.control().turns() is None
+    assert site.coordination().turns() is None
     site.known = given
-    assert "ha" == site.control().cluster_name()
+    assert "ha" == site.coordination().cluster_name()
 
 
 def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
@@ -151,15 +151,15 @@ def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
     site = Site(ledger, tmp_path)
     site.known = Controllers("", PAIR, str(tmp_path))
     with pytest.raises(ConfigError, match="the cluster's name is unknown"):
-        site.control().cluster_name()
+        site.coordination().cluster_name()
 
 
 def test_after_the_clock_was_set_back_the_job_is_requested_again(ledger: Ledger, tmp_path: Path) -> None:
     """Otherwise nothing would be requested until the clock reaches the old time again."""
     site = Site(ledger, tmp_path)
-    site.control().cluster_name()
+    site.coordination().cluster_name()
     site.now -= 86_400
-    site.control().cluster_name()
+    site.coordination().cluster_name()
     assert 2 == site.asked
 
 
@@ -168,7 +168,7 @@ def test_with_a_configured_name_an_unreachable_slurmctld_is_asked_rarely(ledger:
     site = Site(ledger, tmp_path)
     site.known = None
     for _ in range(3):
-        assert site.control().turns() is None
+        assert site.coordination().turns() is None
     assert 1 == site.asked
 
 
@@ -187,13 +187,13 @@ def test_who_takes_turns(
     ledger: Ledger, tmp_path: Path, hosts: tuple[str, ...], host: str, answers: tuple[bool, bool]
 ) -> None:
     """Several controllers do. Another host may meet them; the only controller meets nobody."""
-    control = Site(ledger, tmp_path, hosts).control(host)
+    control = Site(ledger, tmp_path, hosts).coordination(host)
     assert answers == (control.turns() is not None, control.may_meet_others)
 
 
 def test_without_the_shared_folder_two_hosts_may_collide(ledger: Ledger, tmp_path: Path) -> None:
     """Only a run that did not get a turn resends."""
-    control = Site(ledger, tmp_path / "missing").control()
+    control = Site(ledger, tmp_path / "missing").coordination()
     turns = control.turns()
     assert turns
     assert not control.may_meet_others
@@ -207,7 +207,7 @@ def test_runs_without_a_turn_are_recorded_until_one_gets_it(ledger: Ledger, tmp_
 
     def run(*, sends: bool = True) -> float:
         site.now += REMEMBERED_SECONDS
-        control = site.control()
+        control = site.coordination()
         turns = control.turns() if sends else None
         if turns:
             TakingTurns(MemoryDashboard(), turns).submit("ha", ["{}"])
@@ -241,18 +241,18 @@ def test_a_cluster_that_lost_its_second_controller_takes_no_turns(ledger: Ledger
     """status then stops warning that turns fail."""
     site = Site(ledger, tmp_path, ("ctl1",))
     ledger.facts.set(WITHOUT_TURNS, NOON)
-    site.control().end_turns()
+    site.coordination().end_turns()
     assert not ledger.facts.get(WITHOUT_TURNS)
 
 
 def test_jobs_for_which_another_host_was_called(ledger: Ledger, tmp_path: Path) -> None:
     """Between the first and the last End of each of its flushes, and a little around; nothing else."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2").publish_calls([Range(1000, 1300)], forget_before=0)
-    site.control("ctl2").publish_calls([Range(1400, 1400)], forget_before=0)
-    site.control("ctl1").publish_calls([Range(2000, 2100)], forget_before=0)
-    site.control("ctl2").publish_calls([], forget_before=0)
-    others = site.control("ctl1").others_calls()
+    site.coordination("ctl2").publish_calls([Range(1000, 1300)], forget_before=0)
+    site.coordination("ctl2").publish_calls([Range(1400, 1400)], forget_before=0)
+    site.coordination("ctl1").publish_calls([Range(2000, 2100)], forget_before=0)
+    site.coordination("ctl2").publish_calls([], forget_before=0)
+    others = site.coordination("ctl1").others_calls()
     asked = [994, 995, 1150, 1305, 1306, 1395, 1405, 1406, 2050]
     assert [False, True, True, True, False, True, True, False, False] == list(map(others, asked))
 
@@ -261,8 +261,8 @@ def test_a_long_time_with_a_short_one_in_it(ledger: Ledger, tmp_path: Path) -> N
     """After an outage, the range of one flush may span hours."""
     site = Site(ledger, tmp_path)
     for ends in (Range(1000, 9000), Range(2000, 2100)):
-        site.control("ctl2").publish_calls([ends], forget_before=0)
-    assert site.control("ctl1").others_calls()(8000)
+        site.coordination("ctl2").publish_calls([ends], forget_before=0)
+    assert site.coordination("ctl1").others_calls()(8000)
 
 
 @pytest.mark.parametrize(("hosts", "host"), [(("ctl1",), "ctl1"), (PAIR, "login"), ((), "ctl1")])
@@ -271,7 +271,7 @@ def test_a_single_controller_reads_and_leaves_no_notices(
 ) -> None:
     """Nothing is written beside slurmctld's state."""
     before = sorted(tmp_path.iterdir())
-    control = Site(ledger, tmp_path, hosts).control(host)
+    control = Site(ledger, tmp_path, hosts).coordination(host)
     control.publish_calls([Range(1000, 1300)], forget_before=0)
     control.publish_reconcile(forget_before=0)
     control.note_others_reconcile()
@@ -282,18 +282,18 @@ def test_a_single_controller_reads_and_leaves_no_notices(
 def test_the_reconcile_of_another_controller_counts(ledger: Ledger, tmp_path: Path) -> None:
     """A host without a timer for reconcile is not warned that none has succeeded."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2").publish_reconcile(forget_before=0)
-    site.control("ctl1").note_others_reconcile()
+    site.coordination("ctl2").publish_reconcile(forget_before=0)
+    site.coordination("ctl1").note_others_reconcile()
     assert NOON == ledger.facts.get(OTHERS_RECONCILED)
 
 
 def test_one_instance_does_not_hear_of_anothers_runs(ledger: Ledger, tmp_path: Path) -> None:
     """A reconcile for the test dashboard has delivered nothing to the other one."""
     site = Site(ledger, tmp_path)
-    site.control("ctl2", instance="test").publish_reconcile(forget_before=0)
-    site.control("ctl1").note_others_reconcile()
+    site.coordination("ctl2", instance="test").publish_reconcile(forget_before=0)
+    site.coordination("ctl1").note_others_reconcile()
     assert not ledger.facts.get(OTHERS_RECONCILED)
-    site.control("ctl1", instance="test").note_others_reconcile()
+    site.coordination("ctl1", instance="test").note_others_reconcile()
     assert NOON == ledger.facts.get(OTHERS_RECONCILED)
 
 
@@ -305,7 +305,7 @@ def test_a_cluster_of_other_hosts(
     ledger: Ledger, tmp_path: Path, cluster: str | None, host: str, elsewhere: bool
 ) -> None:
     """slurm_cluster names one that this host does not control: no turns are taken here, and its own may send, too."""
-    control = Site(ledger, tmp_path).control(host, cluster)
+    control = Site(ledger, tmp_path).coordination(host, cluster)
     assert (elsewhere or host == "login") == control.may_meet_others
     assert elsewhere == ledger.facts.get(ELSEWHERE)
     if elsewhere:
@@ -316,6 +316,6 @@ def test_a_cluster_of_other_hosts_needs_no_slurmctld(ledger: Ledger, tmp_path: P
     """None answers here, and none has to."""
     site = Site(ledger, tmp_path)
     site.known = None
-    control = site.control(cluster="physics")
+    control = site.coordination(cluster="physics")
     assert control.turns() is None
     assert ledger.facts.get(ELSEWHERE)
