@@ -29,26 +29,6 @@ OnProgress = Callable[[int, int], None]
 logger = Logger(__name__)
 
 
-class Interlude:
-    """Other work that has to be done now and then during a long reconcile.
-
-    :param work: does it.
-    """
-
-    def __init__(self, work: Callable[[], None]) -> None:
-        self._work = work
-        self._last = time.monotonic()
-
-    def is_due(self) -> bool:
-        """Whether it is time."""
-        return time.monotonic() - self._last >= INTERLUDE_SECONDS
-
-    def run(self) -> None:
-        """Does the work."""
-        self._work()
-        self._last = time.monotonic()
-
-
 class Tally:
     """Counts what a reconcile sees."""
 
@@ -100,7 +80,8 @@ class Reconcile:
     :param hook_due: since when the hook should have queued every job, in epoch seconds.
     :param others_calls: whether the hook of another host was called for jobs with a given End.
     :param choose: whether a job that may be sent is to be sent; None for all.
-    :param interlude: runs between two slices when it is due.
+    :param interlude: other work, done between two slices every :data:`INTERLUDE_SECONDS`.
+    :param stopwatch: monotonic seconds.
     :param on_progress: called after each slice.
     """
 
@@ -112,8 +93,9 @@ class Reconcile:
         hook_due: float = 0.0,
         others_calls: Callable[[int], bool] = lambda end: False,
         choose: Callable[[Prepared], bool] | None = None,
-        interlude: Interlude | None = None,
+        interlude: Callable[[], None] | None = None,
         on_progress: OnProgress = lambda done_to, jobs: None,
+        stopwatch: Callable[[], float] = time.monotonic,
     ) -> None:
         ledger, settings = pipeline.ledger, pipeline.settings
         self.tally = Tally()
@@ -129,6 +111,8 @@ class Reconcile:
         # Otherwise it matters when a job was delivered.
         self._recognizes = choose is None and resend.sent_in.end < resend.sent_in.start
         self._interlude = interlude
+        self._stopwatch = stopwatch
+        self._last_interlude = stopwatch()
         self._on_progress = on_progress
         self._fresh_since = pipeline.clock() - FRESH_SECONDS
         self._walk = Walk(pipeline, Lookback(ledger, pipeline.sacct), find_lost=True)
@@ -198,8 +182,9 @@ class Reconcile:
         self._delivery.flush()
         self._reach(done.done_to)
         if self._pausing and self._interlude:
-            self._interlude.run()
+            self._interlude()
             self._delivery.forget_known_good()
+            self._last_interlude = self._stopwatch()
             self._pausing = False
 
     def _reach(self, end: int) -> None:
@@ -208,5 +193,6 @@ class Reconcile:
 
     def may_go_ahead(self) -> bool:
         """Not before an interlude: its deliveries must not be overwritten by older answers of sacct."""
-        self._pausing = self._interlude is not None and self._interlude.is_due()
+        is_due = self._stopwatch() - self._last_interlude >= INTERLUDE_SECONDS
+        self._pausing = self._interlude is not None and is_due
         return not self._pausing

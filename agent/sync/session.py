@@ -253,14 +253,14 @@ class Session:
         return Flush(self._pipeline(delivery), sleep=self._sleep)
 
     def _make_reconcile(self, delivery: Delivery, resend: Resend, on_progress: OnProgress) -> Reconcile:
-        from agent.sync.reconcile import Interlude, Reconcile  # noqa: PLC0415
+        from agent.sync.reconcile import Reconcile  # noqa: PLC0415
 
         return Reconcile(
             self._pipeline(delivery),
             resend=resend,
             others_calls=self._coordination.others_calls(),
             hook_due=self.ledger.history.hook_due(),
-            interlude=None if self._dry_run else Interlude(self._deliver_meanwhile),
+            interlude=None if self._dry_run else self._deliver_meanwhile,
             on_progress=on_progress,
         )
 
