@@ -90,31 +90,39 @@ class Turns:
         self._give_back(file)
 
     def _take(self) -> int | None:
+        """The locked file; None if this run has to send without a turn."""
         try:
             file = self._folder.ask(self._open, undo=os.close)
+            try:
+                self._wait_for_lock(file)
+            except OSError:
+                self._close(file)
+                raise
         except OSError as error:
-            self._go_on_without(error.strerror or str(error))
+            self.failure = f"cannot take turns with the other controllers using {self.path}: {error.strerror or error}"
+            logger.warning("%s; see docs/controllers.md", self.failure)
             return None
+        self.taken = True
+        return file
+
+    def _wait_for_lock(self, file: int) -> None:
         self._sleep(max(self._not_before - self._clock(), 0))
         deadline = self._clock() + LONGEST_TURN_SECONDS
-        while True:
-            try:
-                self._folder.ask(
-                    lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB),
-                    undo=lambda _: os.close(file),
-                )
-                self.taken = True
-                return file
-            except OSError as error:
-                if error.errno not in {errno.EAGAIN, errno.EACCES}:
-                    self._close(file)
-                    self._go_on_without(error.strerror or str(error))
-                    return None
+        while not self._try_lock(file):
             if self._clock() >= deadline:
-                self._close(file)
-                self._go_on_without(f"another controller has held it for {LONGEST_TURN_SECONDS:.0f} s")
-                return None
+                held = f"another controller has held it for {LONGEST_TURN_SECONDS:.0f} s"
+                raise OSError(errno.ETIMEDOUT, held)
             self._sleep(TURN_POLL_SECONDS)
+
+    def _try_lock(self, file: int) -> bool:
+        """Whether the lock could be taken now."""
+        try:
+            self._folder.ask(lambda: fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB), undo=lambda _: os.close(file))
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.EACCES}:
+                return False
+            raise
+        return True
 
     def _give_back(self, file: int | None) -> None:
         if file is not None:
@@ -128,7 +136,3 @@ class Turns:
         """Releases the lock. If that hangs, the end of the process releases it."""
         with suppress(OSError):
             self._folder.ask(lambda: os.close(file))
-
-    def _go_on_without(self, why: str) -> None:
-        self.failure = f"cannot take turns with the other controllers using {self.path}: {why}"
-        logger.warning("%s; see docs/controllers.md", self.failure)

@@ -5,7 +5,7 @@ Either the dashboard names them, or the batch is bisected: one bad record among 
 
 from __future__ import annotations
 
-from typing import Callable, Mapping, NamedTuple, Sequence
+from typing import Callable, Mapping, Sequence
 
 from agent.errors import BatchRefused
 from agent.jobs.record import Record
@@ -26,13 +26,6 @@ class Budget:
         return self._left >= 0
 
 
-class Findings(NamedTuple):
-    """The result of a search."""
-
-    suspects: list[tuple[Record, str]]  # refused alone, or named; each with the error message
-    unsearched: list[tuple[Sequence[Record], str]]  # parts of refused batches that were not searched, and why
-
-
 class Search:
     """One search.
 
@@ -42,19 +35,19 @@ class Search:
     """
 
     def __init__(self, attempt: Attempt, budget: Budget, has_enough: Callable[[int], bool]) -> None:
-        self.findings = Findings([], [])
+        self.suspects: list[tuple[Record, str]] = []  # refused alone, or named; each with the error message
+        self.unsearched: list[tuple[Sequence[Record], str]] = []  # parts of refused batches, and why
         self._attempt = attempt
         self._budget = budget
         self._has_enough = has_enough
 
     def look_into(self, records: Sequence[Record], refusal: BatchRefused) -> None:
         """Searches records that were refused together for those at fault."""
-        suspects, unsearched = self.findings
-        if self._has_enough(len(suspects)):
-            unsearched.append((records, str(refusal)))
+        if self._has_enough(len(self.suspects)):
+            self.unsearched.append((records, str(refusal)))
             return
         named = _named(records, refusal)
-        suspects += [(records[index], words) for index, words in named.items()]
+        self.suspects += [(records[index], words) for index, words in named.items()]
         refused: list[tuple[Sequence[Record], BatchRefused]] = []
         for part in _others(records, named) if named else _halves(records):
             again = self._try(part)
@@ -66,7 +59,7 @@ class Search:
     def _try(self, records: Sequence[Record]) -> BatchRefused | None:
         if self._budget.spend():
             return self._attempt(records)
-        self.findings.unsearched.append((records, "among others that the dashboard refused"))
+        self.unsearched.append((records, "among others that the dashboard refused"))
         return None
 
 

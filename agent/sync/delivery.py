@@ -233,13 +233,12 @@ class Delivery:
         too_much: list[Record] = []
         search = Search(lambda part: self._attempt(part, too_much), self._budget, self._known_good.has_enough)
         search.look_into(batch, refusal)
-        suspects, unsearched = search.findings
-        if suspects:
+        if search.suspects:
             self._size.forget_failures(before)
         self._save_capacity()
-        for part, words in unsearched:
+        for part, words in search.unsearched:
             self._keep(part, words)
-        self._judge(suspects)
+        self._judge(search.suspects)
         return too_much
 
     def _attempt(self, part: Sequence[Record], too_much: list[Record]) -> BatchRefused | None:

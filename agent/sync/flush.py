@@ -7,6 +7,7 @@ cluster, a walk over that period returns thousands per call, and only the rest i
 from __future__ import annotations
 
 import time
+from itertools import chain
 from typing import Callable, Iterable, Iterator, List, Tuple
 
 from agent.jobs.finality import HALF_WRITTEN_SECONDS
@@ -138,9 +139,7 @@ class Flush:
     def _with_earlier(self, batch: list[Waiting], answer: Iterable[Run]) -> Iterator[Run]:
         """The remembered runs, then the answer of sacct: earlier runs may have been archived since."""
         remembered = self._earlier.of([item.entry.job_id for item in batch])
-        for runs in remembered.values():
-            yield from runs
-        yield from answer
+        return chain(*remembered.values(), answer)
 
     def _judge(self, batch: list[Waiting], rows: Rows) -> Judged:
         """The verdict on each job of a batch; slurmctld is asked about those that the accounting leaves in doubt."""
