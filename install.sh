@@ -18,8 +18,8 @@ INSTANCES="$NAME@*.timer $NAME-flush@*.timer $NAME-flush@*.path"
 PACKAGED=/usr/share/$NAME
 MANUAL="man/man8/$NAME.8 bash-completion/completions/$NAME.bash zsh/site-functions/_$NAME"
 # `check` prints the same text.
-RESTART_MEANS='running jobs continue, and it makes all pending hook calls before it stops'
-RESTART_MEANS="$RESTART_MEANS (after a burst that takes a while; sdiag does not show them)"
+RESTART_MEANS='running jobs continue, and it first finishes all pending hook calls'
+RESTART_MEANS="$RESTART_MEANS (this can take minutes after a burst; sdiag does not show them)"
 
 usage() {
     cat <<EOF

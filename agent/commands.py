@@ -271,7 +271,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
         return process.run(argv, environment=make_environment(call.environ, **own), timeout=10)
 
     try:
-        journal = hook_calls.read_journal(run)  # before stepping down: the Slurm user may not read it
+        journal = hook_calls.read_journal(run)  # before root becomes the Slurm user, who may be unable to read it
         config = call.read_config(spool_is_checked=True)
         step_down(config.spool_dir)
         slurm = Slurm(config, call.environ, Complaints())

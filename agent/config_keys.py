@@ -1,4 +1,4 @@
-"""Every key of the configuration: its default, what it takes, and how a value is checked. Pure."""
+"""Every key of the configuration: its default, the values it accepts, and how they are checked. Pure."""
 
 from __future__ import annotations
 

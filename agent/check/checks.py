@@ -96,7 +96,7 @@ def _check_timers(units: timers.Units, cron: timers.Cron, *, rest_is_well: bool,
 
 #: A check: its name, what it does, and what it lacks in words; empty if nothing.
 _Check = Tuple[str, Callable[[], str], str]
-#: How a finding is called where another check needs it; the others by their own name.
+#: The words for a finding that another check lacks; any other finding goes by its name.
 _IN_WORDS = {"hook": "the hook", "dashboard": "the dashboard", "API key": "the API key"}
 
 
@@ -121,7 +121,7 @@ class _Needs:
         self._no_hook = _why_no_hook(self._config, is_elsewhere=self._is_elsewhere)
         self._failed: set[str] = set()
         self._settings: dict[str, str] = {}  # slurmctld's view of slurm.conf, once it has answered
-        self._call: wiring.Call  # once slurm.conf is found to be well
+        self._call: wiring.Call  # once slurm.conf was found to be correct
         self._health: Answer  # once the dashboard has answered
         self._owner: str  # the cluster that the API key belongs to, once it has been accepted
 
@@ -142,7 +142,7 @@ class _Needs:
         yield from self._checks_of_dashboard()
 
     def _lacks(self, *needed: str) -> str:
-        """The first of these findings that is not well."""
+        """The first of these findings that reports a problem."""
         return next((_IN_WORDS.get(name, name) for name in needed if name in self._failed), "")
 
     def _checks_of_slurm(self) -> Iterator[_Check]:
@@ -207,7 +207,7 @@ class _Needs:
     def _lacks_conf(self) -> str:
         if not self._settings:
             return "slurmctld"
-        # A hook in slurm.conf is the host's: a user with an own spool can change nothing about it.
+        # A hook in slurm.conf is the host's: a user with a separate spool cannot change it.
         is_users = _own_folder(self._config) and slurm.slurm_user(self._settings) != host.own_name()
         return "a spool that the Slurm user can write to" if is_users else ""
 

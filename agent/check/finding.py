@@ -44,7 +44,7 @@ class NotWell(ExporterError):
 
     def __init__(self, message: str, *, hint: str = "", run: str = "") -> None:
         super().__init__(message, hint=hint)
-        self.run = run if run.isprintable() else ""  # as it would be shown it would not be what runs
+        self.run = run if run.isprintable() else ""  # on the screen the command would be a different one
 
 
 def not_tested(name: str, lacks: str) -> Finding:

@@ -90,7 +90,7 @@ class Controller(NamedTuple):
 
     @property
     def log(self) -> str:
-        """Its SlurmctldLogFile, empty where it has none."""
+        """Its SlurmctldLogFile, empty if it has none."""
         name = self.settings.get("SlurmctldLogFile", "")
         return name if name.startswith("/") else ""
 

@@ -28,7 +28,7 @@ def check_python() -> str:
 
 
 def check_configuration(config: Config) -> str:
-    """Whether the configuration is the only one, and filled in. It has been parsed by now."""
+    """Whether the configuration is the only one, and filled in. It has already been parsed."""
     beside = passed_over(config.path) if config.path else None
     if beside:
         raise NotWell(f"{beside} is ignored because {config.path} takes precedence", hint="remove one of the two")

@@ -16,8 +16,8 @@ RESTART = "systemctl restart slurmctld"
 START = "systemctl reset-failed slurmctld; systemctl start slurmctld"
 #: What a restart does to a busy controller; install.sh prints the same.
 RESTART_HINT = (
-    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
-    " (after a burst that takes a while; sdiag does not show them)"
+    "restart slurmctld: running jobs continue, and it first finishes all pending hook calls"
+    " (this can take minutes after a burst; sdiag does not show them)"
 )
 #: Safe in a shell and in sed without quoting.
 _PLAIN = re.compile(r"[\w/.+@-]+", re.ASCII)

@@ -59,7 +59,7 @@ def check_commands(config: Config, found: Callable[[str], str | None] = shutil.w
 def is_elsewhere(config: Config, conf: Conf) -> bool:
     """Whether this host does not control ``slurm_cluster``, so that its jobs come from slurmdbd alone.
 
-    :param conf: this host's slurm.conf, empty where there is none.
+    :param conf: this host's slurm.conf, empty if there is none.
     """
     return config.slurm_cluster is not None and not controls(controllers_of(conf), config.slurm_cluster)
 

@@ -125,7 +125,7 @@ class RequestsTransport:
             )
         if isinstance(error, requests.exceptions.SSLError) and not broken_off:
             return DashboardUnreachable(f"no secure connection to {url}: {words}", hint=_TLS_HINT, permanent=True)
-        if isinstance(root, ValueError):  # an invalid number, or a missing one where the answer was cut off
+        if isinstance(root, ValueError):  # an invalid number, or a missing one in an answer that was cut off
             words, broken_off = f"the answer was cut off or is not HTTP: {words}", True
         return DashboardUnreachable(f"no answer from {url}: {words}", hint=_REACH_HINT, overwhelmed=broken_off)
 

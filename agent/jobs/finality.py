@@ -59,7 +59,7 @@ def stage_by_slurmctld(runs: Sequence[Run], now: float, alive: Container[int] | 
     """How far a job has come, judging by all its rows and by slurmctld.
 
     :param alive: the raw IDs that slurmctld reports as pending, running or COMPLETING, asked for after the rows were
-        read; None where it does not answer.
+        read; None if it does not answer.
     """
     by_rows = stage(runs, now)
     if by_rows is Stage.IN_DOUBT:

@@ -40,7 +40,7 @@ def unfold(node_list: str) -> str:
 def _names(item: str, most: int) -> list[str]:
     """The names of one item such as ``a[1-3]b[01-02]``: every combination of the brackets' numbers.
 
-    :raises ValueError: where it can't be parsed or has more than ``most`` names.
+    :raises ValueError: if it can't be parsed or has more than ``most`` names.
     """
     names = [""]
     for bracket, text in _PIECE.findall(item):
@@ -57,7 +57,7 @@ def _names(item: str, most: int) -> list[str]:
 def _numbers(bracket: str, most: int) -> Iterator[str]:
     """The numbers of ``1-3,07``, zero-padded to the width of each range's first number.
 
-    :raises ValueError: where it can't be parsed or has more than ``most`` numbers.
+    :raises ValueError: if it can't be parsed or has more than ``most`` numbers.
     """
     for text in bracket.split(","):
         found = _RANGE.fullmatch(text)

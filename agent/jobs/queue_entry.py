@@ -27,7 +27,7 @@ class QueueEntry(NamedTuple):
     job_id: int
     submit: int | None = None  # 0 for a job queued by an admin, who may name one of any age
     end: int | None = None
-    array_task: int | None = None  # set where sacct is to be asked for JOBID_TASK
+    array_task: int | None = None  # set if sacct is to be asked for JOBID_TASK
 
     @property
     def asked(self) -> str:

@@ -45,7 +45,7 @@ class Record(NamedTuple):
 
     @property
     def row_digest(self) -> bytes | None:
-        """See :func:`digest_row`; None where the record is made from several rows."""
+        """See :func:`digest_row`; None if the record is made from several rows."""
         return digest_row(self.row) if self.row else None
 
 
@@ -63,7 +63,7 @@ def make_record(runs: Sequence[Run], cluster: str, *, requeued_runs: str = "sum"
     """The dashboard's record of a job as a JSON object.
 
     Times are the cluster's wall clock without an offset; Start and End are never null. The node list is a list of names
-    separated by commas, and empty where there are none: null would become a node called "nan". The text is composed
+    separated by commas, and empty if there are none: null would become a node called "nan". The text is composed
     field by field, which takes two thirds of the time of a dict and an encoder.
 
     :param runs: all runs of a final job, oldest first. If the last one remained half written, as root's and without an

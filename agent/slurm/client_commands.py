@@ -40,7 +40,7 @@ class ClientCommands:
     def run(self, *argv: str) -> Output:
         """Runs a command to its end.
 
-        :raises SlurmUnreachable: where it fails.
+        :raises SlurmUnreachable: if it fails.
         """
         output = self.attempt(*argv)
         if output.returncode:

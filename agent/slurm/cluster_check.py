@@ -44,8 +44,8 @@ class ClusterCheck:
         20.11 to 26.05).
 
         :param attempts_fail: whether sacct has complained of failed attempts to connect.
-        :raises SlurmUnreachable: where the answer can't be trusted.
-        :raises ConfigError: where slurmdbd does not know the configured cluster.
+        :raises SlurmUnreachable: if the answer can't be trusted.
+        :raises ConfigError: if slurmdbd does not know the configured cluster.
         """
         if self._confirmed:
             return
@@ -66,8 +66,8 @@ class ClusterCheck:
     def check_row(self, name: str) -> None:
         """Makes sure that rows belong to the right cluster.
 
-        :raises SlurmUnreachable: where they belong to another cluster than the requested one, or than earlier rows.
-        :raises ConfigError: where they would be sent under the name of another cluster of this slurmdbd.
+        :raises SlurmUnreachable: if they belong to another cluster than the requested one, or than earlier rows.
+        :raises ConfigError: if they would be sent under the name of another cluster of this slurmdbd.
         """
         if name == self._met:
             return
@@ -87,7 +87,7 @@ class ClusterCheck:
         self._met = name
 
     def _local_names(self) -> Iterator[str]:
-        """ClusterName in this host's slurm.conf, which sacct uses, and in slurmctld, where they can be read."""
+        """ClusterName in this host's slurm.conf, which sacct uses, and in slurmctld, if they can be read."""
         conf = find_slurm_conf(self._environ)
         setting = read_slurm_conf(conf).get("ClusterName") if conf else None
         if setting:

@@ -42,8 +42,8 @@ def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
 
     :param header: the expected header.
     :param usual: see :func:`usual_complaints`.
-    :raises SlurmUnreachable: where the answer can't be trusted.
-    :raises TimeRangeTooWide: where slurmdbd's MaxQueryTimeRange refuses the query.
+    :raises SlurmUnreachable: if the answer can't be trusted.
+    :raises TimeRangeTooWide: if slurmdbd's MaxQueryTimeRange refuses the query.
     """
     printed = output.stdout.readline()
     lines, last = 0, printed
@@ -69,7 +69,7 @@ def count_lines(output: Output, header: str, usual: AbstractSet[str]) -> int:
 def failure(output: Output, complaints: Sequence[str] = ()) -> SlurmUnreachable:
     """The error to raise for a failed call of sacct.
 
-    :param complaints: the relevant lines of standard error, where they are known.
+    :param complaints: the relevant lines of standard error, if they are known.
     """
     said = _first_line("\n".join(complaints) or output.stderr)
     return SlurmUnreachable(

@@ -50,7 +50,7 @@ def _short(name: str) -> str:
 
 def _is_own(address: str) -> bool:
     """Whether a socket can be bound to the address. A loopback address is excluded, since every host has one."""
-    import ipaddress  # noqa: PLC0415  # loaded only where a site needs it
+    import ipaddress  # noqa: PLC0415  # loaded only if a site needs it
     import socket  # noqa: PLC0415
 
     try:

@@ -20,6 +20,6 @@ def make_environment(environ: Mapping[str, str], **changes: str) -> dict[str, st
 
 
 def find_slurm_conf(environ: Mapping[str, str]) -> Path | None:
-    """The file that Slurm's commands read on this host; None where they fetch it from slurmctld instead."""
+    """The file that Slurm's commands read on this host; None if they fetch it from slurmctld instead."""
     places = [environ["SLURM_CONF"]] if environ.get("SLURM_CONF") else USUAL_PLACES
     return next((Path(place) for place in places if Path(place).is_file()), None)

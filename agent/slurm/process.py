@@ -49,7 +49,7 @@ class Child:
 
     :param argv: the command and its arguments, never a shell string.
     :param timeout: seconds after which the child and its descendants are killed.
-    :raises SlurmUnreachable: where the command can't be started.
+    :raises SlurmUnreachable: if the command can't be started.
     """
 
     def __init__(self, argv: Sequence[str], *, environment: Mapping[str, str], timeout: float) -> None:
@@ -80,7 +80,7 @@ class Child:
     def wait(self) -> Output:
         """Waits for the child to end and returns its output.
 
-        :raises SlurmUnreachable: where it exceeded its time limit, or its output did not fit on the disk.
+        :raises SlurmUnreachable: if it exceeded its time limit, or its output did not fit on the disk.
         """
         self._reader.join(self._timeout + 2 * DEATH_SECONDS)
         if self._timed_out or self._reader.is_alive():

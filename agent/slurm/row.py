@@ -18,7 +18,7 @@ FIELDS = (
 )
 #: Where a row has its raw ID and its End.
 RAW_ID, END = FIELDS.index("JobIDRaw"), FIELDS.index("End")
-#: Requested where this version has it: how often the job had been requeued when the run started.
+#: Requested if this version has it: how often the job had been requeued when the run started.
 OPTIONAL_FIELD = "Restarts"
 
 _JOB_ID_SIGNS = "0123456789_+[]-,%.:"
@@ -45,7 +45,7 @@ def parse_row(values: Sequence[str], row: bytes = b"") -> Run:
     """Makes a Run from the values of :data:`FIELDS`, followed by :data:`OPTIONAL_FIELD` or not.
 
     :param row: the row as it was printed, to recognize it by later.
-    :raises UnreadableRow: where a value is not in the format that sacct prints for its field.
+    :raises UnreadableRow: if a value is not in the format that sacct prints for its field.
     """
     try:
         (
@@ -151,7 +151,7 @@ def parse_count(text: str) -> int:
 def parse_tres(text: str) -> Tres:
     """The GPUs and the memory in an AllocTRES such as ``billing=8,cpu=8,gres/gpu:a100=2,gres/gpu=2,mem=4000M``.
 
-    Keys are compared in full: ``gres/gpumem`` is not a GPU. The generic ``gres/gpu`` covers every type; where a site
+    Keys are compared in full: ``gres/gpumem`` is not a GPU. The generic ``gres/gpu`` covers every type; if a site
     tracks types only, they are added up. A value that is not a quantity (``NONE``) counts as 0.
     """
     generic: int | None = None

@@ -34,7 +34,7 @@ class Query:
     def answer(self) -> Table:
         """Waits for the answer.
 
-        :raises SlurmUnreachable: where sacct fails, or its answer can't be trusted.
+        :raises SlurmUnreachable: if sacct fails, or its answer can't be trusted.
         """
         return self._read(self._child.wait())
 
@@ -163,7 +163,7 @@ class Sacct:
     def version(self) -> str:
         """The version that sacct reports, such as ``slurm 22.05.8``.
 
-        :raises SlurmUnreachable: where sacct can't be run.
+        :raises SlurmUnreachable: if sacct can't be run.
         """
         sacct = self._config.sacct
         output = self._commands.attempt(sacct, "--version")
@@ -187,7 +187,7 @@ class Sacct:
     def narrow(self, refused_seconds: int) -> None:
         """Narrows the following queries because slurmdbd has refused a range of this many seconds.
 
-        :raises SlurmUnreachable: where it refuses even the narrowest range.
+        :raises SlurmUnreachable: if it refuses even the narrowest range.
         """
         try:
             allowed = self._sacctmgr.widest_range()
@@ -205,9 +205,9 @@ class Sacct:
         """Asks sacct, without requesting jobs, which fields it supports and what it complains of in every call.
 
         One unknown field fails the whole call, so support for Restarts is looked up first, and never guessed: without
-        it, where the version has it, the runs of a requeued job would be mistaken for separate jobs.
+        it, if the version has it, the runs of a requeued job would be mistaken for separate jobs.
 
-        :raises SlurmUnreachable: where sacct fails, as it does without slurmdbd (seen on 20.11 and 22.05).
+        :raises SlurmUnreachable: if sacct fails, as it does without slurmdbd (seen on 20.11 and 22.05).
         """
         config = self._config
         output = run([config.sacct, "--helpformat"], environment=self._environment, timeout=config.sacct_timeout)

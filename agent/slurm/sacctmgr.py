@@ -13,7 +13,7 @@ _DAYS_AND_TIME = re.compile(r"(?:(\d+)-)?(\d+):(\d+):(\d+)", re.ASCII)
 
 
 class Sacctmgr:
-    """Calls sacctmgr. Each method raises SlurmUnreachable where slurmdbd does not answer."""
+    """Calls sacctmgr. Each method raises SlurmUnreachable if slurmdbd does not answer."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._commands = ClientCommands(config, environ)

@@ -17,7 +17,7 @@ _STATE_LINE = re.compile(r"([0-9]+)\|([A-Z_]+)", re.ASCII)
 
 
 class Scontrol:
-    """Calls scontrol and squeue. Each method raises SlurmUnreachable where slurmctld does not answer."""
+    """Calls scontrol and squeue. Each method raises SlurmUnreachable if slurmctld does not answer."""
 
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self._config = config
@@ -60,7 +60,7 @@ def parse_states(output: Output) -> dict[int, str]:
     PENDING if it was requeued, even seconds before slurmdbd has the new row; otherwise PREEMPTED until MinJobAge has
     passed.
 
-    :raises SlurmUnreachable: where slurmctld did not answer.
+    :raises SlurmUnreachable: if slurmctld did not answer.
     """
     if output.returncode and _NOT_KNOWN not in output.stderr:
         lines = output.stderr.strip().splitlines()

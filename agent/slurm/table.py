@@ -131,7 +131,7 @@ class Table:
                 yield int(raw_id)
 
     def _whole_rows(self, set_aside: Callable[[bytes], None]) -> Iterator[bytes]:
-        """The rows, joined where they span several lines. Anything else is set aside up to the next complete line."""
+        """The rows, joined if they span several lines. Anything else is set aside up to the next complete line."""
         if self._is_regular:
             yield from self._lines()
             return

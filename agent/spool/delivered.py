@@ -157,7 +157,7 @@ def _shown_id(record: Record) -> str | None:
 
 
 def _is_superseded(record: Record, same: Sequence[Any] | None, runs: Sequence[Sequence[Any]]) -> bool:
-    """Whether the dashboard has a later run of the job in the place of this one.
+    """Whether the dashboard has a later run of the job instead of this one.
 
     :param same: what was delivered of this very run. An edit may have moved its End.
     :param runs: what was delivered under the same JobID.

@@ -195,7 +195,7 @@ class Coordination:
         return known if 0 <= self._clock() - asked_at < valid_seconds else None
 
     def _conf_changed_at(self) -> float:
-        """When slurm.conf was last changed on this host, in epoch seconds; 0 where there is none."""
+        """When slurm.conf was last changed on this host, in epoch seconds; 0 if there is none."""
         conf = find_slurm_conf(self._environ)
         with suppress(OSError):  # it may be replaced at this moment
             return conf.stat().st_ctime if conf else 0.0

@@ -3,8 +3,8 @@
 #
 #   1. Copy this file, for example to /etc/slurm/call-both.sh, and make it executable (chmod 755).
 #   2. Set site_script to the current JobCompLoc or EpilogSlurmctld of slurm.conf.
-#   3. Put the copy's path there instead, and restart slurmctld: running jobs continue, and it makes all pending hook calls
-#      before it stops (after a burst that takes a while; sdiag does not show them).
+#   3. Put the copy's path there instead, and restart slurmctld: running jobs continue, and it first finishes all
+#      pending hook calls (this can take minutes after a burst; sdiag does not show them).
 #
 # `slurm-usage-history-exporter check` prints these steps with the paths filled in.
 site_script=/path/to/your/script

@@ -28,6 +28,6 @@ found=$(files | sort -u | xargs -r -d '\n' timeout 30 grep -lsiE "$NAMED" -- |
     LC_ALL=C tr -cd '\012\040-\176') # the Slurm user can choose a file's name, which root's terminal shows
 [ -n "$found" ] || exit 0
 printf '%s\n' "$NAME: this file still names the hook, without which slurmctld might not start again:" "$found" \
-    'Remove that line, and restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops' \
-    '(after a burst that takes a while; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
+    'Remove that line, and restart slurmctld: running jobs continue, and it first finishes all pending hook calls' \
+    '(this can take minutes after a burst; sdiag does not show them). Then remove the package. Nothing has been removed.' >&2
 exit 1

@@ -182,8 +182,8 @@ def hook_without_flock(folder: Path) -> str:
 
 
 RESTART = (
-    "restart slurmctld: running jobs continue, and it makes all pending hook calls before it stops"
-    " (after a burst that takes a while; sdiag does not show them)"
+    "restart slurmctld: running jobs continue, and it first finishes all pending hook calls"
+    " (this can take minutes after a burst; sdiag does not show them)"
 )
 SLURM = [
     Lack(
