@@ -30,10 +30,10 @@ from agent.wording import did_you_mean
 
 DESCRIPTION = """\
 Reports finished Slurm jobs to a usage dashboard. `flush` delivers the jobs that
-slurmctld's hook has queued. `reconcile` reads the last days of Slurm's accounting
-and delivers what the hook missed. It is the default command, and takes
---start-date, --end-date and --only-missing. COMMAND --help lists the options of
-a command."""
+slurmctld's hook has queued. `reconcile` reads the last days of Slurm's
+accounting and delivers what the hook missed. It is the default command, and
+takes --start-date, --end-date and --only-missing. COMMAND --help lists the
+options of a command."""
 
 #: How long `check --wait` waits by default, and the most that it accepts.
 WAIT_SECONDS = 600
