@@ -104,10 +104,10 @@ class DeliveredJobs:
         they were sent again, and IDs under which another run was delivered or is remembered.
         """
         rows = self._database.execute(
-            "SELECT row, hooked FROM delivered WHERE cluster = ?1 AND row IS NOT NULL AND ended BETWEEN ?2 AND ?3"
+            "SELECT row, hooked FROM delivered WHERE cluster = ? AND row IS NOT NULL AND ended BETWEEN ? AND ?"
             " AND job_id NOT IN (SELECT job_id FROM earlier_runs)"
-            " AND (job_id, submit) NOT IN (SELECT job_id, submit FROM rejected WHERE cluster = ?1) LIMIT ?4",
-            (cluster, *ended, MOST_ROWS),
+            " AND (job_id, submit) NOT IN (SELECT job_id, submit FROM rejected WHERE cluster = ?) LIMIT ?",
+            (cluster, *ended, cluster, MOST_ROWS),
         )
         known: dict[bytes, int] = dict(rows)
         for row in self._contested_rows(cluster):
@@ -118,11 +118,11 @@ class DeliveredJobs:
         """The digests of the rows whose raw ID or JobID several delivered runs share: only these can be superseded."""
         if cluster not in self._contested:
             of_several = (
-                "SELECT row FROM delivered WHERE cluster = ?1 AND {0} IN (SELECT {0} FROM delivered"
-                " WHERE cluster = ?1 AND {0} IS NOT NULL GROUP BY {0} HAVING count(*) > 1)"
+                "SELECT row FROM delivered WHERE cluster = ? AND {0} IN (SELECT {0} FROM delivered"
+                " WHERE cluster = ? AND {0} IS NOT NULL GROUP BY {0} HAVING count(*) > 1)"
             )
             query = " UNION ALL ".join(map(of_several.format, ("job_id", "shown_id")))
-            self._contested[cluster] = [row for (row,) in self._database.execute(query, (cluster,))]
+            self._contested[cluster] = [row for (row,) in self._database.execute(query, (cluster,) * 4)]
         return self._contested[cluster]
 
     def forget_rows(self) -> None:
