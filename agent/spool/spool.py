@@ -6,7 +6,7 @@ import os
 import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterable, Iterator, NamedTuple
 
 from agent.errors import ExporterError, LedgerDamaged, SpoolError
 from agent.jobs.queue_entry import QueueEntry
@@ -51,52 +51,52 @@ class Spool(NamedTuple):
         if not files:
             return []
         last_call = queue.last_write(files) or now
-        before, lacks_end, ends = queue.calls, False, _Ends()
-
-        def entries() -> Iterator[QueueEntry]:
-            nonlocal lacks_end
-            for entry in queue.read(files):
-                ends.add(entry.end or int(last_call))
-                lacks_end = lacks_end or entry.end is None
-                yield entry
-
+        ends, calls_before = _Ends(int(last_call)), queue.calls
         with ledger.transaction():
-            ledger.waiting.add(entries(), now)
-            if queue.calls > before:
-                ledger.history.add_calls(queue.calls - before, min(ends.first, last_call), last_call)
+            ledger.waiting.add(ends.note(queue.read(files)), now)
+            calls = queue.calls - calls_before
+            if calls:
+                ledger.history.add_calls(calls, min(ends.first, last_call), last_call)
         queue.discard(files)
-        if queue.calls == before:
-            return []
-        *earlier, newest = ends.ranges()
-        start = min(newest.start, int(last_call) - WITHOUT_END_SECONDS) if lacks_end else newest.start
-        return [*earlier, Range(start, max(newest.end, int(last_call)))]
+        return ends.ranges() if calls else []
 
 
 class _Ends:
-    """The Ends of many jobs, as few ranges. A long gap divides them: another host may have had control meanwhile."""
+    """The End of many jobs, as few ranges: between two that are far apart, this host may not have been in control.
 
-    def __init__(self) -> None:
+    :param last_call: when the hook was last called, in epoch seconds; the latest End of an entry without one.
+    """
+
+    def __init__(self, last_call: int) -> None:
+        self._last_call = last_call
+        self._lacks_end = False
         self._parts: dict[int, Range] = {}  # one for each period of FAR_APART_SECONDS
 
     @property
     def first(self) -> int:
         return min(part.start for part in self._parts.values())
 
-    def add(self, end: int) -> None:
-        """Adds one, in epoch seconds."""
-        part = self._parts.setdefault(end // FAR_APART_SECONDS, Range(end, end))
-        if not part.start <= end <= part.end:
-            self._parts[end // FAR_APART_SECONDS] = Range(min(part.start, end), max(part.end, end))
+    def note(self, entries: Iterable[QueueEntry]) -> Iterator[QueueEntry]:
+        """Yields the entries, and adds the End of each."""
+        for entry in entries:
+            end = entry.end or self._last_call
+            self._lacks_end = self._lacks_end or entry.end is None
+            part = self._parts.setdefault(end // FAR_APART_SECONDS, Range(end, end))
+            if not part.start <= end <= part.end:
+                self._parts[end // FAR_APART_SECONDS] = Range(min(part.start, end), max(part.end, end))
+            yield entry
 
     def ranges(self) -> list[Range]:
-        """The ranges, in order."""
+        """The ranges, in order; the newest extends to the last call."""
         found: list[Range] = []
         for part in sorted(self._parts.values()):
             if found and part.start - found[-1].end < FAR_APART_SECONDS:
                 found[-1] = Range(found[-1].start, part.end)
             else:
                 found.append(part)
-        return found
+        *earlier, newest = found
+        start = min(newest.start, self._last_call - WITHOUT_END_SECONDS) if self._lacks_end else newest.start
+        return [*earlier, Range(start, max(newest.end, self._last_call))]
 
 
 @contextmanager
