@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from contextlib import suppress
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
@@ -65,10 +66,8 @@ class Coordination:
         self._clock = clock
         self._is_here = is_here
         self._environ = environ
-        self._found: Controllers | None = None
         self._answer_before: Controllers | None = None  # used once slurmctld has not answered in this run
         self._turns: Turns | None = None
-        self._folder: SharedFolder | None = None
 
     def cluster_name(self) -> str:
         """Slurm's ClusterName.
@@ -87,19 +86,18 @@ class Coordination:
             raise ConfigError("the cluster's name is unknown: scontrol show config names no ClusterName", hint=_NO_NAME)
         return found.cluster
 
-    @property
+    @cached_property
     def controllers(self) -> Controllers:
         """What is known about them, by slurm.conf if slurmctld does not answer and never has."""
-        if self._found is None:
-            try:
-                self._found = self._known_lately() or self._ask()
-            except SlurmUnreachable as error:
-                logger.debug("%s", error)
-                self._found = self._by_conf()
-                self._remember(self._found)
-            if self._facts.get(ELSEWHERE) != self._is_elsewhere(self._found):
-                self._facts.set(ELSEWHERE, self._is_elsewhere(self._found))
-        return self._found
+        try:
+            found = self._known_lately() or self._ask()
+        except SlurmUnreachable as error:
+            logger.debug("%s", error)
+            found = self._by_conf()
+            self._remember(found)
+        if self._facts.get(ELSEWHERE) != self._is_elsewhere(found):
+            self._facts.set(ELSEWHERE, self._is_elsewhere(found))
+        return found
 
     def _is_elsewhere(self, found: Controllers) -> bool:
         return bool(self._cluster) and not controls(found, self._cluster or "", self._is_here)
@@ -174,20 +172,19 @@ class Coordination:
             return None
         return Notices(self._common, self._host)
 
-    @property
+    @cached_property
     def _common(self) -> SharedFolder:
         """The folder shared by the controllers; the first one creates it."""
-        if self._folder is None:
-            common = Path(self.controllers.common_folder)
-            self._folder = SharedFolder(common / self._instance)
+        common = Path(self.controllers.common_folder)
+        folder = SharedFolder(common / self._instance)
 
-            def make() -> None:
-                common.mkdir(mode=0o700, exist_ok=True)
-                (common / self._instance).mkdir(mode=0o700, exist_ok=True)
+        def make() -> None:
+            common.mkdir(mode=0o700, exist_ok=True)
+            folder.path.mkdir(mode=0o700, exist_ok=True)
 
-            with suppress(OSError):  # reported when the folder is used
-                self._folder.ask(make)
-        return self._folder
+        with suppress(OSError):  # reported when the folder is used
+            folder.ask(make)
+        return folder
 
     def _known_lately(self) -> Controllers | None:
         asked_at, known = self._remembered()

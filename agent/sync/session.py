@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from contextlib import contextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Callable, Iterator, Mapping
 
 from agent.config import Config
@@ -60,7 +61,6 @@ class Session:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._make_receiver = make_receiver
-        self._receiver: Receiver | None = None
         self._config = config
         self.ledger = spool.ledger
         self._spool = spool
@@ -69,7 +69,6 @@ class Session:
         self._level = level
         self._clock = clock
         self._sleep = sleep
-        self._settings: Settings | None = None
         self._books = Bookkeeping(config, spool.ledger, clock)
         self._coordination = Coordination(
             slurm, spool.ledger.facts, cluster=config.slurm_cluster, instance=config.instance, clock=clock
@@ -196,19 +195,17 @@ class Session:
                 return
             started = resend(started - FRESH_SECONDS, math.inf)
 
-    @property
+    @cached_property
     def receiver(self) -> Receiver:
-        """Where the records are sent; created on first use."""
-        if self._receiver is None:
-            self._receiver = self._make_receiver()
-        return self._receiver
+        """Where the records are sent."""
+        return self._make_receiver()
 
     @property
     def sample(self) -> str:
         """After a dry run: the first record as it would have been sent."""
-        return str(getattr(self._receiver, "sample", ""))
+        return str(getattr(self.receiver, "sample", "")) if self._dry_run else ""
 
-    @property
+    @cached_property
     def settings(self) -> Settings:
         """The settings of flush and reconcile; Slurm is asked for the cluster's name if none is configured.
 
@@ -216,21 +213,20 @@ class Session:
         """
         from agent.sync.prepare import Settings  # noqa: PLC0415
 
-        if self._settings is None:
-            config = self._config
-            cluster = config.shown_as
-            if not cluster:
-                cluster = self._coordination.cluster_name()
-                self._slurm.sacct.expect(cluster)  # the name may be a remembered one
-            logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
-            self._settings = Settings(
-                cluster=cluster,
-                requeued_runs=config.requeued_runs,
-                skip_never_started=config.never_started == "skip",
-                retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
-            )
-            self._books.recognize_rows(self._settings)
-        return self._settings
+        config = self._config
+        cluster = config.shown_as
+        if not cluster:
+            cluster = self._coordination.cluster_name()
+            self._slurm.sacct.expect(cluster)  # the name may be a remembered one
+        logger.log(self._level, "Initialized extractor for cluster: %s", cluster)
+        settings = Settings(
+            cluster=cluster,
+            requeued_runs=config.requeued_runs,
+            skip_never_started=config.never_started == "skip",
+            retry_max_age_seconds=config.retry_max_age_days * 86_400.0,
+        )
+        self._books.recognize_rows(settings)
+        return settings
 
     def _make_delivery(self, command: str) -> Delivery:
         from agent.sync.delivery import Delivery  # noqa: PLC0415
