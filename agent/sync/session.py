@@ -18,9 +18,8 @@ from agent.logger import INFO, Complaints, Logger
 from agent.slurm.slurm import Slurm
 from agent.spool.run_history import RunReport
 from agent.spool.spool import Spool, open_spool
-from agent.sync.bookkeeping import Bookkeeping
+from agent.sync.bookkeeping import Bookkeeping, Outcome, describe, describe_reconcile
 from agent.sync.coordination import Coordination, TakingTurns
-from agent.sync.run_outcome import Outcome, describe, describe_reconcile
 from agent.sync.window import how_to_resume
 from agent.sync.work_due import check_pause, has_work
 
