@@ -26,7 +26,7 @@ from agent.sync import backlog
 from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
 from agent.sync.prepare import Preparer
-from agent.sync.walk import Slice, Walk
+from agent.sync.walk import Walk
 from agent.sync.work_due import LINGER_SECONDS, check_pause
 
 #: A run waits this long in total for records that are about to appear.
@@ -82,7 +82,7 @@ class Flush:
     def pass_over(self, part: Range, table: Table) -> None:
         """Skips nothing: every waiting job is looked at."""
 
-    def finish(self, done: Slice) -> None:
+    def finish(self, rows: int, done_to: int) -> None:
         """Sends the records of a slice."""
         self._delivery.flush()
 

@@ -16,7 +16,7 @@ from agent.sync.lookback import Lookback
 from agent.sync.pipeline import Pipeline
 from agent.sync.prepare import EVERYTHING, Hold, Prepared, Preparer, Resend
 from agent.sync.slices import cover
-from agent.sync.walk import Slice, Walk
+from agent.sync.walk import Walk
 
 #: A job that ended less than this long ago does not count as missed: flush may still deliver it.
 FRESH_SECONDS = 600
@@ -40,30 +40,25 @@ class Tally:
         self.jobs_by_day: Counter[date] = Counter()
         self.hooked_by_day: Counter[date] = Counter()
 
-    def count(self, job: Prepared, *, is_waiting: bool, hook_expected: bool) -> None:
-        """Counts a job, and whether the hook had queued it.
+    def count_prepared(self, job: Prepared, *, is_waiting: bool, hook_expected: bool) -> None:
+        """Counts a job that was looked up, and whether the hook missed it.
 
         EpilogSlurmctld is not called for a job that never started, so ``missed_end`` ignores such jobs.
-
-        :param hook_expected: whether the hook of this host should have queued it by now.
         """
         record, known = job.record, job.known
-        self.jobs += 1
-        self.unchanged += job.hold is Hold.UNCHANGED
-        if not hook_expected:
-            return
-        day = local_day(record.end)
-        self.jobs_by_day[day] += 1
-        self.hooked_by_day[day] += known.hooked or is_waiting
-        if not (known.digest or known.superseded or is_waiting or job.rejected):
+        unchanged, hooked = job.hold is Hold.UNCHANGED, known.hooked or is_waiting
+        self.count(record.end, hooked=hooked, hook_expected=hook_expected, unchanged=unchanged)
+        if hook_expected and not (known.digest or known.superseded or is_waiting or job.rejected):
             self.missed += 1
             if record.cpu_seconds:
                 self.missed_end = max(self.missed_end, record.end)
 
-    def count_known(self, end: int, *, hooked: bool, hook_expected: bool, unchanged: bool) -> None:
-        """Counts a job that was delivered before and has not changed since.
+    def count(self, end: int, *, hooked: bool, hook_expected: bool, unchanged: bool) -> None:
+        """Counts a job.
 
-        :param unchanged: whether it is therefore not sent again.
+        :param hooked: whether the hook had queued it.
+        :param hook_expected: whether the hook of this host should have queued it by now.
+        :param unchanged: whether it is not sent again because the dashboard has the same record.
         """
         self.jobs += 1
         self.unchanged += unchanged
@@ -141,7 +136,7 @@ class Reconcile:
         for job in prepared:
             is_waiting = job.record.raw_id in waiting
             hook_expected = self._is_hook_expected(job.record.end, was_queued=job.known.hooked or is_waiting)
-            self.tally.count(job, is_waiting=is_waiting, hook_expected=hook_expected)
+            self.tally.count_prepared(job, is_waiting=is_waiting, hook_expected=hook_expected)
             if job.hold is None and (self._choose is None or self._choose(job)):
                 self._delivery.add(job.record, is_booked=job.is_booked)
 
@@ -160,7 +155,7 @@ class Reconcile:
             self._completed += 1
             self._formatted += is_due
             hook_expected = self._is_hook_expected(end, was_queued=bool(hooked))
-            self.tally.count_known(end, hooked=bool(hooked), hook_expected=hook_expected, unchanged=not is_due)
+            self.tally.count(end, hooked=bool(hooked), hook_expected=hook_expected, unchanged=not is_due)
             if is_due:
                 self._delivery.add(self._preparer.remake(parse_row(values)), is_booked=True)
 
@@ -171,16 +166,16 @@ class Reconcile:
         """
         return self._hook_due <= end < self._fresh_since and (was_queued or not self._others_calls(end))
 
-    def finish(self, done: Slice) -> None:
+    def finish(self, rows: int, done_to: int) -> None:
         """Sends the records of a slice, then runs the interlude if it is due."""
-        level = INFO if done.rows else DEBUG
-        logger.log(level, "Extracted %d raw job records", done.rows)
+        level = INFO if rows else DEBUG
+        logger.log(level, "Extracted %d raw job records", rows)
         logger.log(level, "Filtered to %d completed job records", self._completed)
         if self._formatted:
             logger.info("Formatted %d jobs for submission", self._formatted)
         self._completed = self._formatted = 0
         self._delivery.flush()
-        self._reach(done.done_to)
+        self._reach(done_to)
         if self._pausing and self._interlude:
             self._interlude()
             self._delivery.forget_known_good()

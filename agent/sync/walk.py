@@ -8,7 +8,7 @@ memory.
 from __future__ import annotations
 
 from itertools import islice
-from typing import Iterator, NamedTuple, Protocol
+from typing import Iterator, Protocol
 
 from agent.jobs.finality import Stage, stage
 from agent.jobs.job import Runs, is_whole, runs_with
@@ -25,14 +25,6 @@ from agent.sync.slices import Plan
 JOBS_AT_ONCE = 500
 
 
-class Slice(NamedTuple):
-    """One slice of a walk, all of whose jobs have been passed on."""
-
-    part: Range
-    rows: int
-    done_to: int  # epoch seconds: the walk is complete up to then
-
-
 class Visitor(Protocol):
     """Handles the jobs that a walk finds."""
 
@@ -42,8 +34,12 @@ class Visitor(Protocol):
     def pass_over(self, part: Range, table: Table) -> None:
         """Removes the rows of a slice that can be skipped."""
 
-    def finish(self, done: Slice) -> None:
-        """Called at the end of each slice."""
+    def finish(self, rows: int, done_to: int) -> None:
+        """Called at the end of each slice.
+
+        :param rows: of the slice.
+        :param done_to: epoch seconds; the walk is complete up to then.
+        """
 
     def may_go_ahead(self) -> bool:
         """Whether sacct may start on the next slice while the jobs of this one are handled.
@@ -86,7 +82,7 @@ class Walk:
                     call = self._begin(following)
                 visitor.pass_over(part, table)
                 self._visit(table, visitor)
-                visitor.finish(Slice(part, table.rows, self._doubts.done_to(part)))
+                visitor.finish(table.rows, self._doubts.done_to(part))
                 call = call or self._begin(following)
                 last, part = part, following
         finally:
@@ -162,7 +158,7 @@ class Walk:
         self._open.clear()
         while self._doubts:
             visitor.take(self._doubts.settle_some())
-            visitor.finish(Slice(last, 0, self._doubts.done_to(last)))
+            visitor.finish(0, self._doubts.done_to(last))
 
 
 def _rows_by_raw_id(table: Table) -> Iterator[list[Run]]:
