@@ -84,9 +84,15 @@ BREAKS = [
     ),
     Break("a key that the dashboard refuses", set_key("api_key", "wrong"), "API key", "", RESTORE),
     Break("nothing listens at api_url", set_key("api_url", "http://127.0.0.1:9"), "dashboard", "refused", RESTORE),
-    Break("no encryption", set_key("api_url", "http://192.0.2.1:9"), "encryption", "not encrypted", RESTORE),
     Break(
-        "metrics beyond the sandbox",
+        "a dashboard without encryption",
+        set_key("api_url", "http://192.0.2.1:9"),
+        "encryption",
+        "not encrypted",
+        RESTORE,
+    ),
+    Break(
+        "a metrics folder outside the sandbox",
         f"cp -p {CONFIG} /tmp; install -d -o slurm /var/lib/metrics;"
         f" sed -i '1i metrics_file = \"/var/lib/metrics/x.prom\"' {CONFIG}",
         "metrics",
@@ -95,12 +101,12 @@ BREAKS = [
     ),
     # the spool
     Break("root owns the spool", f"chown -R root {SPOOL}", "spool", "belongs to root"),
-    Break("a file of root's in the spool", f"install -m 600 /dev/null {SPOOL}/queue", "spool", "belongs to root"),
-    Break("everybody can write to the spool", f"chmod 777 {SPOOL}", "spool", "world-writable"),
+    Break("a file owned by root in the spool", f"install -m 600 /dev/null {SPOOL}/queue", "spool", "belongs to root"),
+    Break("a world-writable spool", f"chmod 777 {SPOOL}", "spool", "world-writable"),
     Break(
         "no spool", f"mv {SPOOL} /root/spool", "spool", "does not exist", undo=f"rm -r {SPOOL}; mv /root/spool {SPOOL}"
     ),
-    Break("a spool in memory", f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "reboot", f"umount {SPOOL}"),
+    Break("a spool on tmpfs", f"mount -t tmpfs -o uid=slurm t {SPOOL}", "filesystem", "reboot", f"umount {SPOOL}"),
     Break(
         "a full spool",
         f"mount -t tmpfs -o uid=slurm,size=9m t {SPOOL}",
@@ -119,7 +125,7 @@ BREAKS = [
     # Slurm
     Break("no sacct", "mv /usr/bin/sacct /root", "sacct", "cannot be started", "mv /root/sacct /usr/bin"),
     Break(
-        "a sacct that no service finds",
+        "a sacct outside the services' PATH",
         "mv /usr/bin/sacct /usr/bin/sacctmgr /usr/games",
         "commands",
         "the services do not find",
@@ -134,7 +140,13 @@ BREAKS = [
     Break("munge is down", "systemctl stop munge", "slurmctld", "munge does not answer"),
     # the wiring
     Break("a hook that is not executable", f"chmod 644 {HOOK}", "hook", "cannot read and execute", slurm=True),
-    Break("a folder that can't be entered", f"chmod 700 /opt/{NAME}/bin", "hook", "cannot enter", slurm=True),
+    Break(
+        "a hook in a folder that slurmctld cannot enter",
+        f"chmod 700 /opt/{NAME}/bin",
+        "hook",
+        "cannot enter",
+        slurm=True,
+    ),
     Break(
         "a missing hook",
         f"rm {HOOK}",
@@ -174,14 +186,14 @@ BREAKS = [
         slurm=True,
     ),
     Break(
-        "a slurmctld that started while the hook's folder was shut",
+        "a slurmctld that started while it could not enter the hook's folder",
         f"chmod 700 /opt/{NAME}/bin; {RESTART}; sleep 2; chmod 755 /opt/{NAME}/bin",
         "hook calls",
         "Permission denied",
         slurm=True,
     ),
     Break(
-        "JobCompLoc one folder off",
+        "JobCompLoc in the wrong folder",
         rewire(booted.WIRING.replace("/bin/", "/")),
         "slurm.conf",
         f"JobCompLoc=/opt/{NAME}/jobcomp.sh, which does not exist",
@@ -195,7 +207,7 @@ BREAKS = [
         slurm=True,
     ),
     Break(
-        "a script of the site's as JobCompLoc",
+        "the site's own script as JobCompLoc",
         rewire("JobCompType=jobcomp/script\\nJobCompLoc=/etc/slurm/own.sh\\n"),
         "slurm.conf",
         "JobCompLoc is /etc/slurm/own.sh",
@@ -210,7 +222,7 @@ BREAKS = [
         slurm=True,
     ),
     Break(
-        "another jobcomp plugin, and an EpilogSlurmctld of the site's",
+        "another jobcomp plugin, and the site's own EpilogSlurmctld",
         rewire("JobCompType=jobcomp/filetxt\\nJobCompLoc=/tmp/records\\nEpilogSlurmctld=/etc/slurm/own.sh\\n"),
         "slurm.conf",
         "EpilogSlurmctld is /etc/slurm/own.sh",
@@ -218,7 +230,7 @@ BREAKS = [
         slurm=True,
     ),
     Break(
-        "Epilog in place of EpilogSlurmctld",
+        "Epilog instead of EpilogSlurmctld",
         rewire(f"Epilog={HOOK}\\n"),
         "slurm.conf",
         f"slurm.conf says Epilog={HOOK}, which slurmd runs on each node",
@@ -235,7 +247,7 @@ BREAKS = [
     # the timers
     Break("no daily timer", f"systemctl disable --now {TIMERS[0]}", "daily timer", "is inactive"),
     Break("no flush timer", f"systemctl disable --now {TIMERS[1]}", "flush timer", "is inactive"),
-    Break("a flush timer until the next reboot", f"systemctl disable {TIMERS[1]}", "flush timer", "at boot"),
+    Break("a flush timer that is not enabled", f"systemctl disable {TIMERS[1]}", "flush timer", "at boot"),
     Break("a path unit that was stopped", f"systemctl stop {WATCH}", "path unit", "is inactive"),
     Break(
         "a flush that was killed",
@@ -246,7 +258,7 @@ BREAKS = [
         "failed: signal",
     ),
     Break(
-        "a flush that failed over the configuration",
+        "a flush that failed because of the configuration",
         f"{set_key('api_url', 'ftp://d')}; systemctl start {FLUSH}",
         "configuration",
         "api_url",
