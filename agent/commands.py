@@ -57,9 +57,10 @@ class Call:
         self.clock = clock
         self.sleep = sleep
 
-    def read_config(self, *, spool_is_checked: bool = False) -> Config:
+    def read_config(self, *, warn: bool = True, spool_is_checked: bool = False) -> Config:
         """Reads the configuration. Run by root, the process becomes the file's owner first.
 
+        :param warn: whether to log its warnings.
         :param spool_is_checked: whether the command itself reports a spool of another user.
         """
         options = self.options
@@ -77,18 +78,13 @@ class Call:
             from agent.spool.owner import check_agreement  # noqa: PLC0415
 
             check_agreement(path, config.spool_dir)
+        for warning in config.warnings if warn else ():
+            logger.warning("%s", warning)
         return config
 
     def say(self, text: str) -> None:
         """Prints a text, with commands and units named for the instance."""
         print(name_instance(text, self.options.instance), flush=True)
-
-    def load_config(self) -> Config:
-        """Reads the configuration and logs its warnings."""
-        config = self.read_config()
-        for warning in config.warnings:
-            logger.warning("%s", warning)
-        return config
 
     @contextmanager
     def open_session(self, config: Config, level: int) -> Iterator[Session]:
@@ -124,7 +120,7 @@ class Call:
 
 def _flush(call: Call, _: FlushOptions) -> None:
     dry_run = call.options.dry_run
-    with call.open_session(call.load_config(), INFO if dry_run else DEBUG) as session:
+    with call.open_session(call.read_config(), INFO if dry_run else DEBUG) as session:
         report = session.flush()
         level = INFO if report.delivered or dry_run or sys.stderr.isatty() else DEBUG
         logger.log(level, "%s", _summary("Flush", report, dry_run=dry_run))
@@ -135,7 +131,7 @@ def _reconcile(call: Call, wanted: ReconcileOptions) -> None:
     from agent.status import progress  # noqa: PLC0415
     from agent.sync.window import window  # noqa: PLC0415
 
-    config = call.load_config()
+    config = call.read_config()
     days = window(config.collection_window_days, wanted.start_date, wanted.end_date, call.clock())
     with call.open_session(config, INFO) as session:
         with progress.shown(days, on_terminal=sys.stderr.isatty()) as show:
@@ -156,14 +152,14 @@ def _run(call: Call, wanted: RunOptions) -> None:
 
     if call.options.dry_run:
         raise UsageError("run has no --dry-run", hint="use `flush --dry-run` and `reconcile --dry-run`")
-    call.load_config()  # an error now ends the loop before it begins; a later one may be fixed while it runs
+    call.read_config()  # an error now ends the loop before it begins; a later one may be fixed while it runs
 
     def flush() -> str:
-        with call.open_session(call.read_config(), DEBUG) as session:
+        with call.open_session(call.read_config(warn=False), DEBUG) as session:
             return _summary("Flush", session.flush(), dry_run=False)
 
     def reconcile() -> str:
-        config = call.read_config()
+        config = call.read_config(warn=False)
         days = window(config.collection_window_days, None, None, call.clock())
         with call.open_session(config, DEBUG) as session:
             report = session.reconcile(
@@ -174,7 +170,7 @@ def _run(call: Call, wanted: RunOptions) -> None:
             return _summary("Reconcile", report, dry_run=False)
 
     def last_reconcile() -> float:
-        with look_at_ledger(call.read_config().spool_dir) as ledger:
+        with look_at_ledger(call.read_config(warn=False).spool_dir) as ledger:
             report = ledger.history.last_run("reconcile", successful=True)
             return report.started_at + report.seconds if report else 0.0
 
@@ -218,7 +214,7 @@ def _queue(call: Call, wanted: QueueOptions) -> None:
     dry_run = call.options.dry_run
     would_be = " would be" if dry_run else ""
     complaints = Complaints()
-    with open_spool(call.load_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
+    with open_spool(call.read_config().spool_dir, complain=complaints, dry_run=dry_run) as spool:
         if wanted.action == "list":
             for line in repair.list_lines(spool, everything=wanted.all, now=call.clock()):
                 print(printable(line))
@@ -240,7 +236,7 @@ def _status(call: Call, wanted: StatusOptions) -> int:
     from agent.status import snapshot as status  # noqa: PLC0415
 
     try:
-        config = call.load_config()
+        config = call.read_config()
         with look_at_ledger(config.spool_dir) as ledger:
             snapshot = status.take_snapshot(config, ledger, call.clock())
     except ExporterError as error:
@@ -272,7 +268,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
 
     try:
         journal = hook_calls.read_journal(run)  # before root becomes the Slurm user, who may be unable to read it
-        config = call.read_config(spool_is_checked=True)
+        config = call.read_config(warn=False, spool_is_checked=True)
         step_down(config.spool_dir)
         slurm = Slurm(config, call.environ, Complaints())
         neighbours: Any = checks.Neighbours(config, slurm, make_dashboard(config), journal)
