@@ -13,7 +13,6 @@ from typing import Callable, Sequence
 
 from agent.dashboard import request_retry
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
-from agent.jobs.queue_entry import QueueEntry
 from agent.jobs.record import Record
 from agent.logger import INFO, Logger
 from agent.spool.facts import BATCH_ACCEPTED, BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
@@ -286,7 +285,7 @@ class Delivery:
         now = self._clock()
         with self._ledger.transaction():
             for record in records:
-                for key in self._outbox.waiting_for(record, [QueueEntry(record.raw_id).key]):
+                for key in self._outbox.keep(record):
                     self._ledger.waiting.add_refused(key, record, words, now, due_at=now + REFUSED_PAUSE_SECONDS)
         self.refused += len(records)
         logger.warning("%d jobs (first: %s) were refused and kept: %s", len(records), records[0].job_id, words)

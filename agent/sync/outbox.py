@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 from typing import Sequence, Tuple
 
-from agent.jobs.queue_entry import is_task
+from agent.jobs.queue_entry import QueueEntry, is_task
 from agent.jobs.record import Record, place
 
 #: The raw ID and the Submit of a record, or of a queue entry in the ledger.
@@ -66,9 +66,9 @@ class Outbox:
         """Those that the ledger does not list as delivered yet."""
         return [record for record in records if record.key not in self._booked]
 
-    def waiting_for(self, record: Record, default: Sequence[Key] = ()) -> list[Key]:
-        """The queue entries that a record settles; if there are none, ``default`` from now on."""
-        return self._waiting.setdefault(record.key, list(default))
+    def keep(self, record: Record) -> list[Key]:
+        """Notes that a record stays queued, and returns its queue entries: a new one if the hook had queued none."""
+        return self._waiting.setdefault(record.key, [QueueEntry(record.raw_id).key])
 
     def settle(self, records: Sequence[Record]) -> list[Key]:
         """Forgets what was noted for records that were accepted or rejected, and returns their queue entries."""
