@@ -39,7 +39,7 @@ logger = Logger(__name__)
 
 
 class Coordination:
-    """What a run needs to know about the controllers, and tells them.
+    """What a run knows about the controllers, and what it tells the others.
 
     :param cluster: slurm_cluster of the configuration; None for the cluster of this host's slurm.conf.
     :param instance: each instance has its own turns and notices, as it sends to another dashboard, or other jobs.
@@ -60,7 +60,7 @@ class Coordination:
     ) -> None:
         self._host = host
         self._slurm = slurm
-        self._cluster = cluster
+        self._cluster = cluster or ""
         self._instance = instance
         self._facts = facts
         self._clock = clock
@@ -76,8 +76,8 @@ class Coordination:
         :raises ConfigError: if Slurm reports no name.
         """
         try:
-            found = self._known_lately() or self._ask()
-            found = found if found.cluster else self._ask()
+            known = self._known_lately()
+            found = known if known and known.cluster else self._ask()
         except SlurmUnreachable as error:
             raise SlurmUnreachable(
                 f"the cluster's name is unknown: {error}", hint=f"{_NO_NAME}; everything is kept"
@@ -100,7 +100,7 @@ class Coordination:
         return found
 
     def _is_elsewhere(self, found: Controllers) -> bool:
-        return bool(self._cluster) and not controls(found, self._cluster or "", self._is_here)
+        return bool(self._cluster) and not controls(found, self._cluster, self._is_here)
 
     @property
     def several(self) -> bool:
@@ -123,8 +123,8 @@ class Coordination:
 
     def turns(self) -> Turns | None:
         """The turns of this run; None if there is no other controller to take turns with."""
-        if self._turns is None and self.several and self.controllers.state_folder:
-            self._turns = Turns(self._common)
+        if self._turns is None and self._folder:
+            self._turns = Turns(self._folder)
         return self._turns
 
     def end_turns(self) -> None:
@@ -166,15 +166,15 @@ class Coordination:
 
         return was_called
 
-    @property
+    @cached_property
     def _notices(self) -> Notices | None:
-        if not (self.several and self.controllers.state_folder):
-            return None
-        return Notices(self._common, self._host)
+        return Notices(self._folder, self._host) if self._folder else None
 
     @cached_property
-    def _common(self) -> SharedFolder:
-        """The folder shared by the controllers; the first one creates it."""
+    def _folder(self) -> SharedFolder | None:
+        """The folder that the controllers share, created by the first of them; None if there is no other controller."""
+        if not (self.several and self.controllers.state_folder):
+            return None
         common = Path(self.controllers.common_folder)
         folder = SharedFolder(common / self._instance)
 
