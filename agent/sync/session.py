@@ -25,7 +25,6 @@ from agent.sync.work_due import check_pause, has_work
 
 if TYPE_CHECKING:
     from agent.sync.delivery import Delivery
-    from agent.sync.flush import Flush
     from agent.sync.known_good import Receiver
     from agent.sync.pipeline import Pipeline
     from agent.sync.prepare import Resend, Settings
@@ -95,7 +94,6 @@ class Session:
         :raises ExporterError: see :mod:`agent.errors`; the hint gives the dates to resume with.
         :raises KeyboardInterrupt: its message gives them.
         """
-
         return self._record(
             "reconcile",
             lambda outcome: self._reconcile(outcome, wanted, on_progress, only_missing=only_missing, daily=daily),
@@ -114,11 +112,13 @@ class Session:
     def _deliver_meanwhile(self) -> None:
         """Delivers what the hook has queued while a long reconcile holds the lock."""
         self._take_over()
-        self._make_flush(self._make_delivery("flush")).run()
+        self._deliver_queue(Outcome())
 
     def _deliver_queue(self, outcome: Outcome) -> None:
+        from agent.sync.flush import Flush  # noqa: PLC0415
+
         outcome.delivery = self._make_delivery("flush")
-        self._make_flush(outcome.delivery).run()
+        Flush(self._pipeline(outcome.delivery), sleep=self._sleep).run()
         waiting, _ = self.ledger.waiting.count()
         outcome.message = f"{describe(outcome.delivery, dry_run=self._dry_run)}, {waiting} waiting"
 
@@ -241,11 +241,6 @@ class Session:
             clock=self._clock,
             level=self._level,
         )
-
-    def _make_flush(self, delivery: Delivery) -> Flush:
-        from agent.sync.flush import Flush  # noqa: PLC0415
-
-        return Flush(self._pipeline(delivery), sleep=self._sleep)
 
     def _make_reconcile(self, delivery: Delivery, resend: Resend, on_progress: OnProgress) -> Reconcile:
         from agent.sync.reconcile import Reconcile  # noqa: PLC0415
