@@ -9,7 +9,7 @@ import json
 import os
 import time
 from functools import cached_property
-from typing import Any, Callable, Mapping, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 from agent.config import Config, is_key
 from agent.config_keys import INGEST_PATH
@@ -45,6 +45,18 @@ NOBODY = frozenset({408, 502, 503, 504, *range(520, 528), 530, 598, 599})
 Transport = Callable[[str, str, Mapping[str, str], Any], Answer]
 
 logger = Logger(__name__)
+
+
+class Receiver(Protocol):
+    """Accepts the records: a :class:`Dashboard`, or its stand-in for a dry run."""
+
+    ingest_url: str
+
+    def submit(self, cluster: str, texts: Sequence[str], *, tries: int = ...) -> str:
+        """See :meth:`Dashboard.submit`."""
+
+    def answers(self) -> bool:
+        """See :meth:`Dashboard.answers`."""
 
 
 class Dashboard:

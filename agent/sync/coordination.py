@@ -25,8 +25,8 @@ from agent.spool.facts import ELSEWHERE, OTHERS_RECONCILED, WITHOUT_TURNS, Facts
 from agent.spool.shared_folder import SharedFolder
 
 if TYPE_CHECKING:
+    from agent.dashboard.client import Receiver
     from agent.slurm.slurm import Slurm
-    from agent.sync.known_good import Receiver
 
 #: How long Slurm's answer about its controllers is valid. If slurm.conf had changed some seconds
 #: before, it is valid for that long at most: slurmctld may have been restarted since, with other controllers.

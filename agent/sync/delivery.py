@@ -2,8 +2,8 @@
 
 Only here are jobs acknowledged: in the transaction that follows a 2xx, or after a single record was refused by a
 dashboard that demonstrably accepts others. :mod:`agent.sync.outbox` holds the records until then,
-:mod:`agent.sync.batch_size` decides how large a batch may be, :mod:`agent.sync.culprit` finds the record for which a
-batch was refused, and :mod:`agent.sync.known_good` whether the fault is the dashboard's.
+:mod:`agent.sync.batch_size` decides how large a batch may be, and :mod:`agent.sync.culprit` finds out which record a
+batch was refused for, or whether the fault is the dashboard's.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import time
 from typing import Callable, Sequence
 
 from agent.dashboard import request_retry
+from agent.dashboard.client import Receiver
 from agent.errors import BatchRefused, BatchTooLarge, DashboardUnreachable
 from agent.jobs.record import Record
 from agent.logger import INFO, Logger
 from agent.spool.facts import BATCH_ACCEPTED, BATCH_BYTES, BATCH_CEILING, BATCH_CEILING_AT
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import LARGEST_BYTES, BatchSize, Capacity, Trouble, first_bytes
-from agent.sync.culprit import Budget, Search
-from agent.sync.known_good import KnownGood, Receiver
+from agent.sync.culprit import Budget, KnownGood, Search
 from agent.sync.outbox import Outbox, size_of
 
 #: The number of requests that a run may spend on searching. One bad record among n takes 2 x log2(n) of them, and up to

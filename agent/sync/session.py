@@ -24,8 +24,8 @@ from agent.sync.window import how_to_resume
 from agent.sync.work_due import check_pause, has_work
 
 if TYPE_CHECKING:
+    from agent.dashboard.client import Receiver
     from agent.sync.delivery import Delivery
-    from agent.sync.known_good import Receiver
     from agent.sync.pipeline import Pipeline
     from agent.sync.prepare import Resend, Settings
     from agent.sync.reconcile import OnProgress, Reconcile

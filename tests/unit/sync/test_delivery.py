@@ -16,8 +16,8 @@ from agent.errors import BatchForbidden, BatchRefused, BatchTooLarge, DashboardU
 from agent.jobs.queue_entry import QueueEntry
 from agent.spool.ledger import Ledger, open_ledger
 from agent.spool.waiting import REFUSED
+from agent.sync.culprit import MOST_UNPROVEN
 from agent.sync.delivery import REFUSED_PAUSE_SECONDS, SEARCH_REQUESTS, Delivery
-from agent.sync.known_good import MOST_UNPROVEN
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, bare_job_ids, make_bare_record
 from tests.support.sites import MemorySite

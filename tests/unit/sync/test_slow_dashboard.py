@@ -12,8 +12,8 @@ from agent.jobs.queue_entry import QueueEntry
 from agent.spool.facts import BATCH_BYTES, BATCH_CEILING
 from agent.spool.ledger import Ledger
 from agent.sync.batch_size import CEILING_SECONDS, FIRST_BYTES, LARGEST_BYTES
+from agent.sync.culprit import MOST_UNPROVEN
 from agent.sync.delivery import Delivery
-from agent.sync.known_good import MOST_UNPROVEN
 from tests.support.memory import MemoryDashboard, MemorySlurm
 from tests.support.rows import NOON, bare_job_ids, make_bare_record
 from tests.support.sites import MemorySite
