@@ -1,9 +1,9 @@
 #!/bin/sh
 # Process 1 of a host (tests/ha/hosts.py): host.sh NAME DISK HOSTS_FILE, in namespaces of its own.
-# Its name, /run, /proc, /etc/hosts, /var/spool and /var/log are its own; the last two lie on DISK, and so outlive it.
+# Its name, /run, /proc, /etc/hosts, /var/spool and /var/log are its own; the last two are on DISK, and so survive it.
 set -eu
 name=$1 disk=$2 hosts=$3
-read -r outside _ </proc/self/stat # the old /proc still tells this shell's pid as the machine sees it
+read -r outside _ </proc/self/stat # the old /proc still shows this shell's pid on the machine
 
 hostname "$name"
 mkdir -p "$disk/spool" "$disk/log"
@@ -19,4 +19,4 @@ ln -s mysqld /run/mariadbd # where MariaDB 11.8 of Debian has its socket
 echo "$outside" >"$disk/pid.new"
 mv "$disk/pid.new" "$disk/pid"
 
-exec env --ignore-signal=CHLD sleep infinity # so the kernel buries whatever is left to process 1
+exec env --ignore-signal=CHLD sleep infinity # so the kernel reaps the children that process 1 inherits

@@ -13,7 +13,7 @@ CACHE=${XDG_CACHE_HOME:-$HOME/.cache}/slurm-usage-history-exporter-tests
 # The mirror that this machine uses.
 # shellcheck disable=SC2016  # apt-get fills that in
 MIRROR=${MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -n 1)}
-# python3-apt is for Ansible. No python3-venv: many a controller has none, and no internet to get it from.
+# python3-apt is for Ansible. No python3-venv: many controllers lack it, and cannot download it.
 PACKAGES=systemd,systemd-sysv,dbus,slurmctld,slurmdbd,slurmd,slurm-client,mariadb-server,munge,python3,python3-apt,git,iproute2,procps
 SUITE=${SUITE:-bookworm}
 BASE=$CACHE/machine-$SUITE-$(printf %s "$PACKAGES" | cksum | cut -d' ' -f1)
@@ -24,7 +24,7 @@ build() {
         half=$(mktemp -d "$CACHE/.machine.XXXXXX")
         chmod 755 "$half"
         trap 'rm -rf --one-file-system "$half"' EXIT
-        # In a mount namespace nothing of what debootstrap mounts is left over.
+        # debootstrap's mounts disappear with a mount namespace.
         unshare --mount --pid --fork --kill-child debootstrap --variant=minbase --include="$PACKAGES" "$SUITE" "$half" \
             "$MIRROR" >"$CACHE/machine-$SUITE.log" 2>&1 || { echo "debootstrap failed: see $CACHE/machine-$SUITE.log" >&2; exit 1; }
         rm -rf "$half/var/cache/apt/archives" "$half/var/lib/apt/lists"
@@ -36,7 +36,7 @@ build() {
     echo "$BASE"
 }
 
-boot() { # in namespaces of its own, with which the mounts and the network end
+boot() { # in separate namespaces, which take their mounts and network with them at the end
     exec unshare --mount --net "$0" inside "$@"
 }
 

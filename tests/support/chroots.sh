@@ -24,7 +24,7 @@ say() { printf '%s\n' "chroots: $*" >&2; }
 err() { say "$*"; exit 1; }
 need_cmd() { command -v "$1" >/dev/null || err "needs the command $1 (Debian package $2)"; }
 
-# A folder counts as built for these packages and tools only: another list, another folder.
+# A folder is for one list of packages and tools; another list gets another folder.
 recipe() { printf '%s %s' "$PACKAGES" "$TEST_TOOLS" | cksum | cut -d' ' -f1; }
 
 list() {
@@ -46,7 +46,7 @@ build() {
         trap 'rm -rf --one-file-system "$half"' EXIT
         trap 'exit 1' HUP INT TERM
         say "building $1 (some minutes, once)"
-        # debootstrap and the package scripts mount things: in a mount namespace nothing of it is left over.
+        # debootstrap and the package scripts mount things, which disappear with a mount namespace.
         unshare --mount --pid --fork --kill-child sh -eu "$0" fill "$1" "$half" >"$CACHE/$1.log" 2>&1 ||
             err "failed, see $CACHE/$1.log"
         mv "$half" "$folder"
@@ -61,7 +61,7 @@ fill() {
     debootstrap --variant=minbase --include="$PACKAGES" "$1" "$2" "${MIRROR:-$(host_mirror)}"
     enter "$2"
     cp /etc/resolv.conf "$2/etc/resolv.conf"
-    # A site whose traffic is re-encrypted has its authority in the host's bundle alone.
+    # Behind a proxy that re-encrypts traffic, only the host's bundle has the authority of the site.
     bundle=/etc/ssl/certs/ca-certificates.crt
     mkdir -p "$2${bundle%/*}"
     cp "$bundle" "$2$bundle"
@@ -87,7 +87,7 @@ run() {
     exec unshare --mount --pid --net --uts --ipc --fork --kill-child sh -eu "$0" inside "$folder" "$@"
 }
 
-# For CI, which must not fail for a mirror out of reach, or for a suite that has moved on to another Slurm.
+# For CI, which must not fail if a mirror is unreachable, or a suite has changed to another Slurm.
 try() {
     suite=$1
     shift

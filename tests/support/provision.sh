@@ -19,7 +19,7 @@ need_cmd() { has "$1" || missing="$missing $2"; } # COMMAND PACKAGE
 
 want_python() {
     need_cmd python3 python3
-    # Debian splits the standard library: venv is there, but can't make an environment with pip in it.
+    # Debian splits the standard library: venv exists, but can't create an environment with pip in it.
     python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 }
 

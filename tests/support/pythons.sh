@@ -12,7 +12,7 @@ unset PYTHONPATH
 # The interpreter of a version: in PATH, or one of pyenv's.
 find_python() {
     for python in "$(command -v "python$1" || true)" "${PYENV_ROOT:-$HOME/.pyenv}/versions/$1".*/bin/python; do
-        # pyenv puts a name in PATH for versions that are not switched on, too.
+        # pyenv also has names in PATH for versions that are not active.
         [ -x "$python" ] && "$python" -c '' 2>/dev/null && echo "$python" && return
     done
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Runs a command under a kernel that has NFS, on a machine whose own kernel has none: Debian's user-mode-linux.
+# Runs a command under a kernel with NFS, on a machine whose own kernel lacks it: Debian's user-mode-linux.
 #
-#   uml.sh run COMMAND   runs the text COMMAND in a shell, as root of a Debian 12, prints its output and exits as it does
+#   uml.sh run COMMAND   runs the text COMMAND in a shell, as root of a Debian 12; prints its output, and returns its exit status
 #   uml.sh clean         removes the kernel and the disk
 #
 # A run sees the checkout as /src. Its disk, processes and network are its own and end with it.
@@ -63,7 +63,7 @@ run() {
 inside() {
     export PATH=/opt/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
     mount -t proc proc /proc
-    grep -q 'User Mode Linux' /proc/cpuinfo # it finally switches the machine off
+    grep -q 'User Mode Linux' /proc/cpuinfo # at the end it powers the machine off
     mount -t sysfs sysfs /sys
     mkdir -p /dev/pts /dev/shm /src /out
     mount -t devpts devpts /dev/pts
