@@ -35,7 +35,7 @@ in /var/spool. An older version is replaced only after the new one has been test
   --user               install for the current user only, in ~/.local and ~/.config; needs no root
   --prefix DIR         put the program into DIR/$NAME instead of /opt
   --wheelhouse DIR     take Python packages from DIR, and nothing from the network
-  --no-systemd         install a cron file instead of systemd units
+  --no-systemd         use cron, which starts the runs at once: install a cron file, or with --user print its lines
   --uninstall          remove the program, but keep configuration and spool
   --purge              remove everything, including undelivered jobs
   --dry-run            print every action and do nothing
