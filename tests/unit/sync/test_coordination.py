@@ -147,11 +147,12 @@ def test_a_cluster_name_is_requested_where_none_was_needed_before(ledger: Ledger
 
 
 def test_a_slurmctld_that_has_no_name(ledger: Ledger, tmp_path: Path) -> None:
-    """It is a configuration error."""
+    """It is a configuration error, and slurmctld is not asked again."""
     site = Site(ledger, tmp_path)
     site.known = Controllers("", PAIR, str(tmp_path))
     with pytest.raises(ConfigError, match="the cluster's name is unknown"):
         site.coordination().cluster_name()
+    assert 1 == site.asked
 
 
 def test_after_the_clock_was_set_back_the_job_is_requested_again(ledger: Ledger, tmp_path: Path) -> None:
