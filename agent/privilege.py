@@ -129,11 +129,11 @@ def become(uid: int, whose: str, error: type[ExporterError]) -> None:
 
 
 def _can_import(names: Sequence[str]) -> bool:
-    from importlib.util import find_spec  # noqa: PLC0415  # slow to import, and rarely needed
-
     try:
+        from importlib.util import find_spec  # noqa: PLC0415  # slow to import, and rarely needed
+
         return all(map(find_spec, names))
-    except OSError:  # a zipapp that this user cannot open
+    except (ImportError, OSError):  # this user cannot read Python itself, or cannot open a zipapp
         return False
 
 
