@@ -34,7 +34,6 @@ import sbom  # noqa: E402  # beside this file
 
 NAME = "slurm-usage-history-exporter"
 PYTHONS = ("3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14")
-EXTRAS = "[metrics,progress]"
 CHECKOUT = Path(__file__).resolve().parent.parent
 #: Exact versions with their hashes: see etc/pin.py.
 PINS = CHECKOUT / "etc" / "requirements"
