@@ -118,10 +118,11 @@ class Site:
 
 
 @contextmanager
-def open_site(scale: float, kept: Path | None) -> Iterator[Site]:
+def open_site(scale: float, kept: Path | None, clusters: Sequence[str]) -> Iterator[Site]:
     """A site with the workloads :func:`~tests.bench.workload.month` and :func:`~tests.bench.workload.year`.
 
     :param scale: of the workloads; 1 for the real ones.
+    :param clusters: those of them that are wanted: to fill the year takes ten minutes.
     :param kept: the file in which :func:`keep_site` has recorded a running site.
     """
     with ExitStack() as stack:
@@ -131,14 +132,14 @@ def open_site(scale: float, kept: Path | None) -> Iterator[Site]:
             yield Site(Path(known["folder"]), known["env"], receiver, known["scale"])
             return
         slurm = stack.enter_context(Slurm(nodes=1))
-        _fill(slurm, scale)
+        _fill(slurm, scale, clusters)
         yield Site(slurm.folder, slurm.env, receiver, scale)
 
 
 def keep_site(scale: float, kept: Path) -> None:
     """Creates a site, records where it is, and keeps it until interrupted, to work on a single benchmark."""
     with Slurm(nodes=1) as slurm:
-        _fill(slurm, scale)
+        _fill(slurm, scale, (MONTH, YEAR))
         kept.write_text(json.dumps({"folder": str(slurm.folder), "env": slurm.env, "scale": scale}))
         print("ready", flush=True)
         try:
@@ -147,10 +148,12 @@ def keep_site(scale: float, kept: Path) -> None:
             kept.unlink()
 
 
-def _fill(slurm: Slurm, scale: float) -> None:
+def _fill(slurm: Slurm, scale: float, clusters: Sequence[str]) -> None:
     now = int(time.time())
     _sql(slurm.folder, DATABASE_SETTINGS)
-    for work in (workload.month(now, scale), workload.year(now, scale)):
+    workloads = {MONTH: workload.month, YEAR: workload.year}
+    for cluster in clusters:
+        work = workloads[cluster](now, scale)
         started = time.monotonic()
         rows = workload.fill(work, lambda statements: _sql(slurm.folder, statements), slurm.sacctmgr)
         print(f"{work.cluster}: {rows} rows in {time.monotonic() - started:.0f} s", flush=True)
