@@ -9,7 +9,8 @@ import sys
 import time
 from typing import Any, Callable, Mapping, NoReturn, Sequence
 
-from agent.commands import COMMANDS, Call
+from agent.call import Call
+from agent.commands import COMMANDS
 from agent.errors import STOPPED, ConfigError, ExporterError
 from agent.logger import Logger, report_failure, set_up_logging
 from agent.options import BARE_COMMANDS, INSTANCE, GlobalOptions, RunOptions

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
-from agent.config import (
-    NAME,
-    SPOOL_VARIABLE,
-    Config,
-    default_spool,
-    find_config,
-    is_exposed,
-    load_config,
-    unreadable,
-    warn_of_readers,
-)
+from agent.call import Call
+from agent.config import NAME, SPOOL_VARIABLE, Config, default_spool
 from agent.errors import ConfigError, ExporterError, SpoolError, UsageError
 from agent.logger import DEBUG, INFO, Complaints, Logger, report_failure
 from agent.options import (
     CheckOptions,
     FlushOptions,
-    GlobalOptions,
     QueueOptions,
     ReconcileOptions,
     RunOptions,
@@ -35,87 +23,9 @@ from agent.sanitize import printable
 from agent.wording import Style, count, name_instance
 
 if TYPE_CHECKING:
-    from agent.spool.ledger import Ledger
     from agent.spool.run_history import RunReport
-    from agent.sync.session import Session
 
 logger = Logger(__name__)
-
-
-class Call:
-    """One invocation: the global options, and what the commands work with."""
-
-    def __init__(
-        self,
-        options: GlobalOptions,
-        environ: Mapping[str, str],
-        clock: Callable[[], float],
-        sleep: Callable[[float], None],
-    ) -> None:
-        self.options = options
-        self.environ = environ
-        self.clock = clock
-        self.sleep = sleep
-
-    def read_config(self, *, warn: bool = True, spool_is_checked: bool = False) -> Config:
-        """Reads the configuration. Run by root, the process becomes the file's owner first.
-
-        :param warn: whether to log its warnings.
-        :param spool_is_checked: whether the command itself reports a spool of another user.
-        """
-        options = self.options
-        path = options.config or find_config(self.environ, options.instance)
-        is_root = os.geteuid() == 0
-        if is_root:
-            from agent.privilege import become_owner_of  # noqa: PLC0415
-
-            try:
-                become_owner_of(path)
-            except OSError as error:
-                raise unreadable(path, error) from error
-        config = load_config(path, self.environ, cluster_name=options.cluster_name, instance=options.instance)
-        if is_root and not spool_is_checked:
-            from agent.spool.owner import check_agreement  # noqa: PLC0415
-
-            check_agreement(path, config.spool_dir)
-        for warning in config.warnings if warn else ():
-            logger.warning("%s", warning)
-        return config
-
-    def say(self, text: str) -> None:
-        """Prints a text, with commands and units named for the instance."""
-        print(name_instance(text, self.options.instance), flush=True)
-
-    @contextmanager
-    def open_session(self, config: Config, level: int) -> Iterator[Session]:
-        """Opens a session. The metrics are written when it ends, whether it succeeded or not."""
-        from agent.sync.session import open_session  # noqa: PLC0415
-
-        dry_run = self.options.dry_run
-        with open_session(
-            config, self.environ, dry_run=dry_run, level=level, clock=self.clock, sleep=self.sleep
-        ) as session:
-            try:
-                yield session
-            finally:
-                if config.metrics_file is not None and not dry_run:
-                    self._write_metrics(config, config.metrics_file, session.ledger)
-
-    def _write_metrics(self, config: Config, path: Path, ledger: Ledger) -> None:
-        from agent.status import metrics, snapshot  # noqa: PLC0415
-
-        try:
-            metrics.write_metrics(path, snapshot.take_snapshot(config, ledger, self.clock()))
-        except ExporterError as error:  # does not change how the run itself ended
-            logger.warning("%s", error.with_hint())
-
-    def screen_style(self) -> Style:
-        """What the screen can show."""
-        plain = self.environ.get("NO_COLOR") or self.environ.get("TERM", "dumb") == "dumb"
-        return Style(
-            colour=sys.stdout.isatty() and not plain,
-            unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
-        )
 
 
 def _flush(call: Call, _: FlushOptions) -> None:
@@ -250,7 +160,7 @@ def _status(call: Call, wanted: StatusOptions) -> int:
     elif wanted.check:
         print(output.as_check_line(snapshot, problems))
     else:
-        call.say(output.as_text(snapshot, problems, call.screen_style()))
+        _say(call, output.as_text(snapshot, problems, _screen_style(call)))
     return health.worst_level(problems) if wanted.check else 0
 
 
@@ -280,7 +190,7 @@ def _check(call: Call, wanted: CheckOptions) -> int:
     for finding in checks.run_checks(neighbours, run, call.environ, watch, call.options.instance):
         findings.append(finding)
         if not wanted.json:
-            call.say(finding.as_lines(call.screen_style()))
+            _say(call, finding.as_lines(_screen_style(call)))
     all_is_well = all(finding.ok for finding in findings)
     if wanted.json:
         found = {"ok": all_is_well, "checks": [finding._asdict() for finding in findings]}
@@ -291,13 +201,14 @@ def _check(call: Call, wanted: CheckOptions) -> int:
 def _setup(call: Call, wanted: SetupOptions) -> None:
     from agent.admin import setup  # noqa: PLC0415
     from agent.admin.config_writer import make_writer  # noqa: PLC0415
+    from agent.prompt import confirm_replacement, read_key  # noqa: PLC0415
 
     instance = call.options.instance
     path = call.options.config or setup.choose_path(call.environ, instance)
     if call.options.dry_run:
         print(f"{path} would get a key for {wanted.api_url}")
         return
-    key = _read_given_key(wanted)
+    key = read_key(wanted)
     spool = call.environ.get(SPOOL_VARIABLE) or default_spool(call.environ, instance, path.parent)
     writer = make_writer(path.resolve(), Path(spool))  # a link stays a link
 
@@ -314,50 +225,27 @@ def _setup(call: Call, wanted: SetupOptions) -> None:
         writer,
         wanted.api_url,
         fetch_key,
-        may_replace=lambda: wanted.yes or _ask(f"{path} already holds a key"),
+        may_replace=lambda: wanted.yes or confirm_replacement(f"{path} already holds a key"),
         instance=instance,
         allow_http=wanted.allow_http,
     )
     for line in setup.describe_cluster(config):
-        call.say(line)
-    call.say(f"{path} is set up; run `{NAME} check` to test the rest")
+        _say(call, line)
+    _say(call, f"{path} is set up; run `{NAME} check` to test the rest")
 
 
-def _read_given_key(wanted: SetupOptions) -> str:
-    """The deploy key or the API key. Root reads only files that were named on the command line."""
-    from agent.admin.setup import read_api_key, read_deploy_key  # noqa: PLC0415
-
-    if wanted.deploy_key == "-":
-        return _read_secret("deploy key: ")
-    if wanted.api_key_file:
-        key = read_api_key(wanted.api_key_file)
-        _warn_if_exposed(wanted.api_key_file, "API key")
-    else:
-        file = Path(wanted.deploy_key or "")
-        key = read_deploy_key(file)
-        _warn_if_exposed(file, "deploy key")
-    return key
+def _say(call: Call, text: str) -> None:
+    """Prints a text, with commands and units named for the instance."""
+    print(name_instance(text, call.options.instance), flush=True)
 
 
-def _warn_if_exposed(file: Path, key: str) -> None:
-    if file.is_file() and is_exposed(file):
-        logger.warning("%s", warn_of_readers(file, key))
-
-
-def _read_secret(prompt: str) -> str:
-    from getpass import getpass  # noqa: PLC0415
-
-    from agent.admin.setup import check_key  # noqa: PLC0415
-
-    try:
-        secret = getpass(prompt) if sys.stdin.isatty() else sys.stdin.readline()
-    except ValueError:  # undecodable bytes
-        secret = ""
-    return check_key(secret.lstrip("\ufeff").strip(), "standard input")
-
-
-def _ask(fact: str) -> bool:
-    return sys.stdin.isatty() and input(f"{fact}. Replace it? [y/N] ").strip().lower() in {"y", "yes"}
+def _screen_style(call: Call) -> Style:
+    """What the screen can show."""
+    plain = call.environ.get("NO_COLOR") or call.environ.get("TERM", "dumb") == "dumb"
+    return Style(
+        colour=sys.stdout.isatty() and not plain,
+        unicode=(sys.stdout.encoding or "").lower().replace("-", "") == "utf8",
+    )
 
 
 def _summary(command: str, report: RunReport, *, dry_run: bool) -> str:

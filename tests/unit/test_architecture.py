@@ -20,8 +20,10 @@ USE = {"slurm", "spool", "dashboard", "install_paths"} | EDGE
 MAY_IMPORT: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": {"cli"},
-    "cli": {"arguments", "commands", "options", "logger", "errors", "wording"},
-    "commands": {"options", "sync", "status", "check", "admin"} | USE,
+    "cli": {"arguments", "call", "commands", "options", "logger", "errors", "wording"},
+    "commands": {"call", "prompt", "options", "sync", "status", "check", "admin"} | USE,
+    "call": {"options", "sync", "status", "spool", "privilege"} | EDGE,
+    "prompt": {"options", "admin", "config", "logger"},
     "sync": USE,
     "status": {"spool"} | EDGE,
     "check": USE,
@@ -119,7 +121,8 @@ def test_each_library_is_imported_in_one_place(library: str) -> None:
 
 #: Who may call what ends the process, or writes to standard output.
 MAY_CALL = {
-    "commands": {"print", "input"},
+    "commands": {"print"},
+    "prompt": {"input"},
     "cli": {"os._exit"},
     "admin/config_writer": {"os._exit"},  # the child that writes root's configuration
 }
@@ -127,7 +130,7 @@ MAY_CALL = {
 
 @pytest.mark.parametrize("module", MODULES)
 def test_one_module_prints_and_one_exits(module: str) -> None:
-    """The commands print their results and ask, the command line exits; everything else returns and raises."""
+    """The commands print, the prompt asks, the command line exits; everything else returns and raises."""
     calls = {dotted(node.func) for node in ast.walk(parse(module)) if isinstance(node, ast.Call)}
     assert set() == calls & {"print", "input", "sys.stdout.write", "sys.exit", "exit", "os._exit"} - MAY_CALL.get(
         module, set()
