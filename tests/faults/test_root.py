@@ -233,13 +233,13 @@ def test_a_configuration_that_appears_after_roots_check_is_not_read(house: House
     script = f"""
 import pathlib, sys
 sys.path.insert(0, {str(house.folder)!r})
-from agent import cli, commands
+from agent import call, cli
 config = pathlib.Path({str(house.config)!r})
 elsewhere = config.replace(config.with_name("elsewhere"))
-def load_config(path, *rest, load=commands.load_config, **options):
+def load_config(path, *rest, load=call.load_config, **options):
     elsewhere.replace(config)
     return load(path, *rest, **options)
-commands.load_config = load_config
+call.load_config = load_config
 raise SystemExit(cli.main(["--config", str(config), "flush"]))
 """
     done = subprocess.run([house.python, "-c", script], env=house.environ, check=False, capture_output=True, text=True)
